@@ -1,0 +1,160 @@
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Chunk, ChunkBuilder, EventRef, TenantId, UnixMillis};
+
+/// A place in a tenant's order. Starts at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The random id of one opening of the journal.
+///
+/// It makes batch ids unique for ever: neither a wiped nor a restored journal can name a batch that a store already holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Opening(pub u64);
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The name of a batch and its idempotency key in every store, for ever: opening, tenant, seq.
+///
+/// Reads as `5f0c9b1e2d3a4f60/acme/42`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId {
+    /// The opening of the journal in which the batch was cut.
+    pub opening: Opening,
+    /// Whose batch it is.
+    pub tenant: TenantId,
+    /// Its place in the tenant's order of batches.
+    pub seq: Seq,
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.opening, self.tenant, self.seq)
+    }
+}
+
+impl Serialize for BatchId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The number of a try to store a batch, from 1. It grows for as long as the batch lives, also across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A run of events of one chunk.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) range: Range<usize>,
+}
+
+/// A closed window: some events of one tenant, in order, under one id. Immutable and cheap to clone.
+///
+/// A retry, a restart and a rollback see the same batch: the same id, the same events, the same bytes.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    id: BatchId,
+    parts: Arc<[Part]>,
+    len: usize,
+    body_bytes: usize,
+}
+
+impl Batch {
+    /// A batch of the given parts. Empty ranges are allowed and hold nothing.
+    pub(crate) fn new(id: BatchId, parts: Vec<Part>) -> Self {
+        let len = parts.iter().map(|part| part.range.len()).sum();
+        let body_bytes = parts.iter().map(|part| part.chunk.body_bytes_of(part.range.clone())).sum();
+        Self { id, parts: parts.into(), len, body_bytes }
+    }
+
+    /// A batch of one whole chunk: for tests of a store and for tools that read batches back.
+    #[must_use]
+    pub fn of_chunk(opening: Opening, seq: Seq, chunk: Chunk) -> Self {
+        let id = BatchId { opening, tenant: chunk.tenant().clone(), seq };
+        let range = 0..chunk.len();
+        Self::new(id, vec![Part { chunk: Arc::new(chunk), range }])
+    }
+
+    /// Its name, the idempotency key in every store.
+    #[must_use]
+    pub fn id(&self) -> &BatchId {
+        &self.id
+    }
+
+    /// Whose events these are.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.id.tenant
+    }
+
+    /// How many events it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none. The system never makes such a batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The size of the event bodies together, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Its events, in the tenant's order.
+    pub fn events(&self) -> impl Iterator<Item = EventRef<'_>> + Clone {
+        self.parts.iter().flat_map(|part| part.range.clone().map(|index| part.chunk.get(index)))
+    }
+
+    /// The same batch with every body passed through `change`: id, tenant, order and number of events stay.
+    #[must_use]
+    pub fn map_bodies(self, mut change: impl FnMut(EventRef<'_>) -> Bytes) -> Self {
+        let parts = self.parts.iter().filter_map(|part| {
+            let mut builder =
+                ChunkBuilder::with_capacity(part.chunk.body_bytes_of(part.range.clone()), part.range.len());
+            for index in part.range.clone() {
+                let event = part.chunk.get(index);
+                builder.push(&change(event), event.time);
+            }
+            let range = 0..builder.len();
+            let chunk = builder.build(self.id.tenant.clone(), part.chunk.arrived())?;
+            Some(Part { chunk: Arc::new(chunk), range })
+        });
+        Self::new(self.id.clone(), parts.collect())
+    }
+
+    /// When the first of its events arrived.
+    #[must_use]
+    pub fn first_arrived(&self) -> UnixMillis {
+        self.parts.first().map_or(UnixMillis(0), |part| part.chunk.arrived())
+    }
+}

@@ -1,0 +1,177 @@
+use super::{EventRef, TenantId, UnixMillis};
+
+/// The events of one tenant from one read, in one block of bytes.
+///
+/// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
+/// Immutable once built, so that windows, batches and retries share it without a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    tenant: TenantId,
+    arrived: UnixMillis,
+    bytes: Vec<u8>,
+    /// Where each event ends in `bytes`.
+    ends: Vec<u32>,
+    /// One entry an event, or none at all where no event has a time.
+    times: Vec<Option<UnixMillis>>,
+}
+
+impl Chunk {
+    /// Whose events these are.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// When they were read.
+    #[must_use]
+    pub fn arrived(&self) -> UnixMillis {
+        self.arrived
+    }
+
+    /// How many events it holds; never 0.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a chunk is never empty")]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The size of the event bodies together, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The size of the event bodies in `range` together, in bytes.
+    ///
+    /// # Panics
+    /// If `range` reaches beyond [`len`](Self::len).
+    #[must_use]
+    pub fn body_bytes_of(&self, range: std::ops::Range<usize>) -> usize {
+        if range.is_empty() {
+            return 0;
+        }
+        self.ends[range.end - 1] as usize - self.start_of(range.start)
+    }
+
+    /// What it costs in memory, in bytes: the measure of every budget.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        // The block, its bounds, the vectors' heads and the places in the journal that point here.
+        const HEAD: usize = 160;
+        HEAD + self.bytes.len() + self.ends.len() * 4 + self.times.len() * 16
+    }
+
+    /// The event at `index`.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn get(&self, index: usize) -> EventRef<'_> {
+        EventRef {
+            time: self.times.get(index).copied().flatten(),
+            arrived: self.arrived,
+            body: &self.bytes[self.start_of(index)..self.ends[index] as usize],
+        }
+    }
+
+    /// Its events, in the order they came.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = EventRef<'_>> + DoubleEndedIterator {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    fn start_of(&self, index: usize) -> usize {
+        match index {
+            0 => 0,
+            _ => self.ends[index - 1] as usize,
+        }
+    }
+}
+
+/// A chunk in the making: one copy of each event's bytes into one block.
+#[derive(Debug, Default)]
+pub struct ChunkBuilder {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    times: Vec<Option<UnixMillis>>,
+}
+
+impl ChunkBuilder {
+    /// The most bytes a chunk may hold; a builder that has reached it is to be built.
+    pub const MAX_BYTES: usize = u32::MAX as usize / 2;
+
+    /// An empty builder with room for `bytes` of `events` events.
+    #[must_use]
+    pub fn with_capacity(bytes: usize, events: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(events), times: Vec::new() }
+    }
+
+    /// Adds one event.
+    ///
+    /// # Panics
+    /// If the chunk would grow beyond 4 GiB; callers build a chunk at [`MAX_BYTES`](Self::MAX_BYTES) at the latest.
+    pub fn push(&mut self, body: &[u8], time: Option<UnixMillis>) {
+        if time.is_some() || !self.times.is_empty() {
+            self.times.resize(self.ends.len(), None);
+            self.times.push(time);
+        }
+        self.bytes.extend_from_slice(body);
+        #[expect(clippy::expect_used, reason = "documented: the caller builds long before")]
+        let end = u32::try_from(self.bytes.len()).expect("a chunk is smaller than 4 GiB");
+        self.ends.push(end);
+    }
+
+    /// How many events it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether it holds no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The size of the event bodies so far, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The chunk, or `None` if no event was pushed. The builder is empty afterwards.
+    pub fn build(&mut self, tenant: TenantId, arrived: UnixMillis) -> Option<Chunk> {
+        if self.is_empty() {
+            return None;
+        }
+        let Self { bytes, ends, times } = std::mem::take(self);
+        Some(Chunk { tenant, arrived, bytes, ends, times })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> TenantId {
+        TenantId::new("acme").unwrap()
+    }
+
+    #[test]
+    fn a_chunk_gives_back_what_was_pushed() {
+        let mut builder = ChunkBuilder::default();
+        builder.push(b"one", None);
+        builder.push(b"", Some(UnixMillis(7)));
+        builder.push(b"three", None);
+        let chunk = builder.build(acme(), UnixMillis(1)).unwrap();
+        let bodies: Vec<_> = chunk.events().map(|e| (e.body.to_vec(), e.time)).collect();
+        assert_eq!(bodies, [(b"one".to_vec(), None), (vec![], Some(UnixMillis(7))), (b"three".to_vec(), None)]);
+        assert_eq!(chunk.body_bytes(), 8);
+        assert_eq!(chunk.body_bytes_of(1..3), 5);
+        assert_eq!(chunk.body_bytes_of(0..0), 0);
+    }
+
+    #[test]
+    fn an_empty_builder_builds_nothing() {
+        assert!(ChunkBuilder::default().build(acme(), UnixMillis(1)).is_none());
+    }
+}

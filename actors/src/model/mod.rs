@@ -1,0 +1,54 @@
+//! The words of the system: plain values that every other folder speaks of.
+//!
+//! Nothing here does I/O, knows an actor or reads a clock.
+
+mod batch;
+mod chunk;
+mod event;
+mod failure;
+mod supervisor_event;
+mod tenant;
+mod time;
+
+pub use batch::{Attempt, Batch, BatchId, Opening, Part, Seq};
+pub use chunk::{Chunk, ChunkBuilder};
+pub use event::{Event, EventRef};
+pub use failure::{Cause, Code, Failure};
+pub use supervisor_event::{Role, SupervisorEvent, What};
+pub use tenant::{InvalidTenantId, TenantId};
+pub use time::UnixMillis;
+
+/// What a call into the system can be refused with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system is draining or has stopped: nothing of the call was accepted.
+    #[error("the system is draining or stopped and takes no new events")]
+    Closed,
+    /// The tenant is not known and cannot be started.
+    #[error("tenant {tenant} cannot be started: {limit} tenants are known and limits.max_tenants allows no more")]
+    TenantLimit {
+        /// The tenant that asked.
+        tenant: TenantId,
+        /// The limit it met.
+        limit: usize,
+    },
+    /// A tenant with this id exists already, with a policy and a store of its own.
+    #[error("tenant {0} is already known; a tenant is spawned once")]
+    TenantExists(TenantId),
+    /// The id does not follow the grammar.
+    #[error(transparent)]
+    InvalidTenantId(#[from] InvalidTenantId),
+    /// A policy cannot work as written.
+    #[error("{0}")]
+    InvalidPolicy(String),
+    /// The system's thread could not be started.
+    #[error("the system's thread could not be started: {0}")]
+    Start(#[from] std::io::Error),
+    /// Code in the system failed under this call; what the call carried was not accepted.
+    #[error("the {0} failed under this call; see the supervisor log")]
+    Failed(Role),
+    /// The process is built with `panic = "abort"`, under which nothing can be supervised.
+    #[error("this program is built with panic = \"abort\"; supervision needs panic = \"unwind\"")]
+    PanicAborts,
+}

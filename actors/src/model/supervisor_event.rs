@@ -1,0 +1,186 @@
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Cause, TenantId, UnixMillis};
+
+/// What an actor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Role {
+    /// Frames to chunks, one a connection.
+    Ingress,
+    /// One tenant's window.
+    Tenant,
+    /// One tenant's storage child.
+    Writer,
+    /// Failures and compensations.
+    Aggregator,
+    /// The root, which starts the others.
+    Supervisor,
+    /// What feeds an ingress; a task, not an actor.
+    Source,
+}
+
+impl Role {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Tenant => "tenant",
+            Self::Writer => "writer",
+            Self::Aggregator => "aggregator",
+            Self::Supervisor => "supervisor",
+            Self::Source => "source",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the supervisor saw or did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum What {
+    /// An actor came up for the first time.
+    Started,
+    /// An actor panicked or stopped, or an attempt of its store failed.
+    Failed,
+    /// A restart is due at the time of the next attempt.
+    BackingOff,
+    /// A fresh actor took over.
+    Restarted,
+    /// The intensity is spent: the tenant waits, its events with it.
+    Quarantined,
+    /// A quarantine was lifted.
+    Resumed,
+    /// A store is not available: the tenant's lane waits and spends no attempt.
+    Parked,
+    /// The lane moves again.
+    Unparked,
+    /// A compensation ran.
+    Compensated,
+    /// A compensation failed; it will be tried again.
+    CompensationFailed,
+    /// A batch was given up and kept as dead letters.
+    DeadLettered,
+    /// No event for the tenant's idle time.
+    Idle,
+    /// Events again after an idle time.
+    Active,
+    /// An actor ended because it was told to.
+    Stopped,
+}
+
+impl What {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Failed => "failed",
+            Self::BackingOff => "backing_off",
+            Self::Restarted => "restarted",
+            Self::Quarantined => "quarantined",
+            Self::Resumed => "resumed",
+            Self::Parked => "parked",
+            Self::Unparked => "unparked",
+            Self::Compensated => "compensated",
+            Self::CompensationFailed => "compensation_failed",
+            Self::DeadLettered => "dead_lettered",
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One entry of the supervisor log.
+///
+/// [`Display`](fmt::Display) is one line for a person; serde gives the same fields for a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SupervisorEvent {
+    /// Its place in the log, from 0, without gaps.
+    pub cursor: u64,
+    /// When.
+    pub at: UnixMillis,
+    /// Whose actor, where it belongs to one tenant.
+    pub tenant: Option<TenantId>,
+    /// Which actor.
+    pub actor: Role,
+    /// How often it had been restarted before.
+    pub epoch: u64,
+    /// What happened.
+    pub what: What,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// Which restart in a row without progress, or which attempt to store, this is about.
+    pub attempt: Option<u32>,
+    /// When the next one is due.
+    pub next_attempt_at: Option<UnixMillis>,
+    /// Compensations that ran.
+    pub compensations_run: u32,
+    /// Compensations that failed.
+    pub compensations_failed: u32,
+    /// Accepted events of the tenant that wait, kept, for their outcome.
+    pub events_kept: u64,
+}
+
+impl SupervisorEvent {
+    /// An entry with the fields that every entry has. The log fills in cursor and time.
+    #[must_use]
+    pub fn new(tenant: Option<TenantId>, actor: Role, what: What) -> Self {
+        Self {
+            cursor: 0,
+            at: UnixMillis(0),
+            tenant,
+            actor,
+            epoch: 0,
+            what,
+            cause: None,
+            attempt: None,
+            next_attempt_at: None,
+            compensations_run: 0,
+            compensations_failed: 0,
+            events_kept: 0,
+        }
+    }
+}
+
+impl fmt::Display for SupervisorEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenant = self.tenant.as_ref().map_or("-", TenantId::as_str);
+        write!(f, "{} {tenant} {} {}", self.at, self.actor, self.what.as_str())?;
+        if self.epoch > 0 {
+            write!(f, " epoch={}", self.epoch)?;
+        }
+        if let Some(attempt) = self.attempt {
+            write!(f, " attempt={attempt}")?;
+        }
+        if let Some(next) = self.next_attempt_at {
+            write!(f, " next_attempt_at={next}")?;
+        }
+        if self.compensations_run > 0 || self.compensations_failed > 0 {
+            write!(
+                f,
+                " compensations_run={} compensations_failed={}",
+                self.compensations_run, self.compensations_failed
+            )?;
+        }
+        if self.events_kept > 0 {
+            write!(f, " events_kept={}", self.events_kept)?;
+        }
+        if let Some(cause) = &self.cause {
+            // A panic's text may span lines and hold anything; the log has one line an entry.
+            write!(f, " cause={} {:?}", cause.code, cause.detail)?;
+        }
+        Ok(())
+    }
+}

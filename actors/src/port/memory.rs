@@ -1,0 +1,197 @@
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{DeadLetter, DeadLetterQuery, DeadLetters, Storage, StorageError, Undo};
+use crate::model::{Attempt, Batch, BatchId, TenantId};
+
+/// A store that counts and forgets: for benchmarks and trials. Idempotent in name only: it keeps no ids.
+#[derive(Debug, Clone, Default)]
+pub struct NullStore {
+    events: Arc<AtomicU64>,
+}
+
+impl NullStore {
+    /// How many events it was given.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+}
+
+impl Storage for NullStore {
+    async fn store(&self, batch: &Batch, _undo: &Undo) -> Result<(), StorageError> {
+        self.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn rollback(&self, _id: &BatchId, _attempt: Attempt) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// A store in memory, for tests and for embedders that look at their batches in the same process.
+///
+/// It keeps every batch it is given until it is dropped: it is no cache and has no bound. Clones share their content.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Stored>>,
+}
+
+#[derive(Debug, Default)]
+struct Stored {
+    tenants: BTreeMap<TenantId, Vec<Batch>>,
+    ids: HashSet<BatchId>,
+    fences: HashMap<BatchId, Attempt>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The batches of a tenant, in the order they were stored.
+    #[must_use]
+    pub fn batches(&self, tenant: &TenantId) -> Vec<Batch> {
+        self.lock().tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// The bodies of a tenant's events, in the order they were stored.
+    #[must_use]
+    pub fn bodies(&self, tenant: &TenantId) -> Vec<Vec<u8>> {
+        self.batches(tenant)
+            .iter()
+            .flat_map(|batch| batch.events().map(|e| e.body.to_vec()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// How many events each tenant has.
+    #[must_use]
+    pub fn totals(&self) -> BTreeMap<TenantId, u64> {
+        let count = |batches: &Vec<Batch>| batches.iter().map(|batch| batch.len() as u64).sum();
+        self.lock().tenants.iter().map(|(tenant, batches)| (tenant.clone(), count(batches))).collect()
+    }
+}
+
+impl Storage for MemoryStore {
+    async fn store(&self, batch: &Batch, undo: &Undo) -> Result<(), StorageError> {
+        let mut stored = self.lock();
+        if stored.fences.get(batch.id()).is_some_and(|fence| undo.attempt() <= *fence) {
+            return Err(StorageError::permanent(format!(
+                "attempt {} of batch {} was rolled back",
+                undo.attempt(),
+                batch.id()
+            )));
+        }
+        if stored.ids.insert(batch.id().clone()) {
+            stored.tenants.entry(batch.tenant().clone()).or_default().push(batch.clone());
+        }
+        Ok(())
+    }
+
+    async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Result<(), StorageError> {
+        let mut stored = self.lock();
+        let fence = stored.fences.entry(id.clone()).or_insert(attempt);
+        *fence = attempt.max(*fence);
+        if stored.ids.remove(id)
+            && let Some(batches) = stored.tenants.get_mut(&id.tenant)
+        {
+            batches.retain(|batch| batch.id() != id);
+        }
+        Ok(())
+    }
+
+    async fn count(&self, tenant: &TenantId) -> Option<u64> {
+        let stored = self.lock();
+        Some(stored.tenants.get(tenant).map_or(0, |batches| batches.iter().map(|batch| batch.len() as u64).sum()))
+    }
+}
+
+/// Dead letters in memory: the newest up to a bound of bytes; older ones are forgotten and counted.
+///
+/// Clones share their content.
+#[derive(Debug, Clone)]
+pub struct MemoryDeadLetters {
+    inner: Arc<Mutex<Letters>>,
+}
+
+#[derive(Debug)]
+struct Letters {
+    letters: VecDeque<DeadLetter>,
+    ids: HashSet<Arc<str>>,
+    bytes: usize,
+    max_bytes: usize,
+    forgotten: u64,
+}
+
+/// What one letter costs beside its bytes.
+const LETTER_HEAD: usize = 512;
+
+impl Default for MemoryDeadLetters {
+    /// Keeps 16 MiB.
+    fn default() -> Self {
+        Self::with_max_bytes(16 << 20)
+    }
+}
+
+impl MemoryDeadLetters {
+    /// Keeps the newest `max_bytes` of letters.
+    #[must_use]
+    pub fn with_max_bytes(max_bytes: usize) -> Self {
+        let letters = Letters { letters: VecDeque::new(), ids: HashSet::new(), bytes: 0, max_bytes, forgotten: 0 };
+        Self { inner: Arc::new(Mutex::new(letters)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that is kept, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<DeadLetter> {
+        self.lock().letters.iter().cloned().collect()
+    }
+
+    /// How many letters had to go to make room.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.lock().forgotten
+    }
+}
+
+impl DeadLetters for MemoryDeadLetters {
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), StorageError> {
+        let mut kept = self.lock();
+        for letter in letters {
+            if kept.ids.insert(letter.id.clone()) {
+                kept.bytes += letter.body.len() + LETTER_HEAD;
+                kept.letters.push_back(letter.clone());
+            }
+        }
+        while kept.bytes > kept.max_bytes
+            && let Some(oldest) = kept.letters.pop_front()
+        {
+            kept.bytes -= oldest.body.len() + LETTER_HEAD;
+            kept.ids.remove(&oldest.id);
+            kept.forgotten += 1;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StorageError> {
+        let kept = self.lock();
+        let matches = |letter: &&DeadLetter| {
+            query.tenant.as_ref().is_none_or(|tenant| letter.tenant.as_ref() == Some(tenant))
+                && query.code.is_none_or(|code| letter.cause.code == code)
+        };
+        let mut found: Vec<_> = kept.letters.iter().rev().filter(matches).take(query.limit).cloned().collect();
+        found.reverse();
+        Ok(found)
+    }
+}

@@ -1,0 +1,2 @@
+//! headworks
+pub use headworks_actors::*;

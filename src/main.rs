@@ -1,0 +1,3 @@
+//! The headworks daemon.
+
+fn main() {}
