@@ -1,6 +1,8 @@
 //! The actor system of headworks.
 pub mod model;
+pub mod policy;
 pub mod port;
 
 pub use model::*;
+pub use policy::*;
 pub use port::*;

@@ -1,0 +1,98 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{lasting, units};
+
+/// The tenant's timer message to itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeartbeatPolicy {
+    /// How often the tenant shows that it is alive. Default 10 s.
+    #[serde(with = "units::duration")]
+    pub every: Duration,
+    /// After how long without an event it counts as idle; told at the next heartbeat. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub idle_after: Duration,
+}
+
+impl Default for HeartbeatPolicy {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(10), idle_after: Duration::from_secs(60) }
+    }
+}
+
+impl HeartbeatPolicy {
+    /// See [`Policy::check`](super::Policy::check).
+    ///
+    /// # Errors
+    /// A sentence that names the key and its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let (least, day) = (Duration::from_millis(10), Duration::from_secs(24 * 3600));
+        lasting("heartbeat.every", self.every, least, day)?;
+        lasting("heartbeat.idle_after", self.idle_after, least, day)
+    }
+}
+
+/// Whether events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Liveliness {
+    /// They do.
+    Active,
+    /// None lately.
+    Idle,
+}
+
+/// When events came last.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    last_event: Instant,
+    state: Liveliness,
+}
+
+impl Heartbeat {
+    /// A tenant that has just come up.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { last_event: now, state: Liveliness::Active }
+    }
+
+    /// Events came. Says so if the tenant had been idle.
+    pub fn events(&mut self, now: Instant) -> Option<Liveliness> {
+        self.last_event = now;
+        self.turn(Liveliness::Active)
+    }
+
+    /// A heartbeat. Says so if the tenant has just become idle: once, not at every beat.
+    pub fn beat(&mut self, policy: &HeartbeatPolicy, now: Instant) -> Option<Liveliness> {
+        if now.duration_since(self.last_event) < policy.idle_after {
+            return None;
+        }
+        self.turn(Liveliness::Idle)
+    }
+
+    fn turn(&mut self, to: Liveliness) -> Option<Liveliness> {
+        (std::mem::replace(&mut self.state, to) != to).then_some(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_turns_idle_once_and_active_once() {
+        let policy = HeartbeatPolicy::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut heartbeat = Heartbeat::new(start);
+        assert_eq!(heartbeat.beat(&policy, at(59)), None);
+        assert_eq!(heartbeat.beat(&policy, at(60)), Some(Liveliness::Idle));
+        assert_eq!(heartbeat.beat(&policy, at(70)), None);
+        assert_eq!(heartbeat.events(at(75)), Some(Liveliness::Active));
+        assert_eq!(heartbeat.events(at(76)), None);
+        assert_eq!(heartbeat.beat(&policy, at(80)), None);
+    }
+}

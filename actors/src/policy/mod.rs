@@ -1,0 +1,82 @@
+//! The rules a tenant lives by, one a file: a serde struct, its check, and the pure state machine it builds.
+//!
+//! No rule knows an actor, does I/O or reads a clock: `now` is an argument. So each can be tested alone, against a
+//! simple model.
+
+mod heartbeat;
+mod overflow;
+mod restart;
+mod retry;
+mod units;
+mod window;
+
+use serde::{Deserialize, Serialize};
+
+pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
+pub use overflow::{OverflowPolicy, WhenFull};
+pub use restart::{Decision, RestartPolicy, Restarts};
+pub use retry::{Retry, RetryPolicy};
+pub use window::{FlushReason, Window, WindowPolicy};
+
+/// All the rules of one tenant. The default suits a log or telemetry stream.
+///
+/// ```
+/// use std::time::Duration;
+/// use headworks_actors::{Policy, WindowPolicy};
+///
+/// let policy = Policy {
+///     window: WindowPolicy { max_events: 100, max_age: Duration::from_millis(250), ..WindowPolicy::default() },
+///     ..Policy::default()
+/// };
+/// assert!(policy.check().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// When the window closes.
+    pub window: WindowPolicy,
+    /// What happens while the tenant's budget is full.
+    pub overflow: OverflowPolicy,
+    /// How storing is tried again.
+    pub retry: RetryPolicy,
+    /// How actors are restarted.
+    pub restart: RestartPolicy,
+    /// How the tenant shows that it is alive, and when it counts as idle.
+    pub heartbeat: HeartbeatPolicy,
+}
+
+impl Policy {
+    /// Whether the rules can work as written.
+    ///
+    /// # Errors
+    /// A sentence that names the key and its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        self.window.check()?;
+        self.overflow.check()?;
+        self.retry.check()?;
+        self.restart.check()?;
+        self.heartbeat.check()
+    }
+}
+
+/// The bounds of a number, as an error says them.
+fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Result<(), String> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(format!("{key} is {value}, but must be from {least} to {most}"))
+}
+
+/// The bounds of a duration, as an error says them.
+fn lasting(
+    key: &str,
+    value: std::time::Duration,
+    least: std::time::Duration,
+    most: std::time::Duration,
+) -> Result<(), String> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    let show = humantime::format_duration;
+    Err(format!("{key} is {}, but must be from {} to {}", show(value), show(least), show(most)))
+}

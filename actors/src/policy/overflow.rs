@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{lasting, units, within};
+
+/// What happens while a tenant has as much in flight as it may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverflowPolicy {
+    /// What the tenant may have in flight, in bytes of memory: its open window and all that waits for the store.
+    /// A single chunk may be larger. Default 8 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_in_flight: usize,
+    /// What then. Default `block`.
+    pub when_full: WhenFull,
+    /// How long `block` may hold a connection that other tenants share. The time counts only while other tenants
+    /// make progress; afterwards the events are rejected. Default 5 s.
+    #[serde(with = "units::duration")]
+    pub block_for: Duration,
+}
+
+/// The choices for a full tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The connection is not read until there is room: the sender feels it, nothing is lost. Others on the same
+    /// connection wait too, for `block_for` at the most.
+    Block,
+    /// The events are refused at once, and counted as rejected.
+    Reject,
+}
+
+impl Default for OverflowPolicy {
+    fn default() -> Self {
+        Self { max_in_flight: 8 << 20, when_full: WhenFull::Block, block_for: Duration::from_secs(5) }
+    }
+}
+
+impl OverflowPolicy {
+    /// See [`Policy::check`](super::Policy::check).
+    ///
+    /// # Errors
+    /// A sentence that names the key and its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        within("overflow.max_in_flight", self.max_in_flight, 1 << 10, 1 << 40)?;
+        lasting("overflow.block_for", self.block_for, Duration::ZERO, Duration::from_secs(24 * 3600))
+    }
+}
