@@ -1,6 +1,8 @@
 //! The actor system of headworks.
 pub mod model;
 pub mod port;
+pub mod wire;
 
 pub use model::*;
 pub use port::*;
+pub use wire::*;
