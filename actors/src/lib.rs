@@ -2,7 +2,9 @@
 pub mod model;
 pub mod policy;
 pub mod port;
+pub mod wire;
 
 pub use model::*;
 pub use policy::*;
 pub use port::*;
+pub use wire::*;
