@@ -152,6 +152,14 @@ impl Batch {
         Self::new(self.id.clone(), parts.collect())
     }
 
+    /// The memory it gives back once it is settled: that of the chunks whose last event it holds.
+    ///
+    /// Batches are settled in order, so every chunk is given back once, when nothing of it is in flight any more.
+    pub(crate) fn footprint(&self) -> usize {
+        let ended = self.parts.iter().filter(|part| part.range.end == part.chunk.len());
+        ended.map(|part| part.chunk.footprint()).sum()
+    }
+
     /// When the first of its events arrived.
     #[must_use]
     pub fn first_arrived(&self) -> UnixMillis {

@@ -16,7 +16,7 @@ pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
-pub use window::{FlushReason, Window, WindowPolicy};
+pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.
 ///

@@ -1,10 +1,10 @@
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{lasting, units, within};
+use crate::model::FlushReason;
 
 /// When a tenant's window closes: at the first of three bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,49 +35,6 @@ impl WindowPolicy {
         within("window.max_events", self.max_events, 1, 1_000_000)?;
         within("window.max_bytes", self.max_bytes, 1, 1 << 30)?;
         lasting("window.max_age", self.max_age, Duration::from_millis(1), Duration::from_secs(24 * 3600))
-    }
-}
-
-/// Why a window was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FlushReason {
-    /// It held `max_events`.
-    Size,
-    /// The next event would have exceeded `max_bytes`.
-    Bytes,
-    /// Its first event was `max_age` old.
-    Age,
-    /// The memory budget of the whole system was full.
-    Pressure,
-    /// The system drains.
-    Drain,
-    /// Someone asked for it.
-    Explicit,
-}
-
-impl FlushReason {
-    /// Every reason there is.
-    pub const ALL: [Self; 6] = [Self::Size, Self::Bytes, Self::Age, Self::Pressure, Self::Drain, Self::Explicit];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Size => "size",
-            Self::Bytes => "bytes",
-            Self::Age => "age",
-            Self::Pressure => "pressure",
-            Self::Drain => "drain",
-            Self::Explicit => "explicit",
-        }
-    }
-}
-
-impl fmt::Display for FlushReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

@@ -1,0 +1,153 @@
+//! The door: whether a tenant's share of a read is accepted, and what happens while it cannot be.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::registry::{Shared, Slot};
+use super::stage::Share;
+use crate::model::{Cause, Chunk, Code, FlushReason};
+use crate::observe::SourceLedger;
+use crate::policy::WhenFull;
+
+/// How often a blocked connection looks whether others make progress.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Windows are closed to make room at most this often.
+const PRESSURE_EVERY: Duration = Duration::from_millis(20);
+
+/// What waits at the door.
+pub(crate) struct Waiting {
+    slot: Arc<Slot>,
+    chunk: Chunk,
+}
+
+enum Full {
+    System(Chunk),
+    Tenant(Chunk),
+}
+
+/// Accepts or refuses a share at once, or says that it has to wait. Counts it either way.
+pub(crate) fn admit(shared: &Arc<Shared>, source: &SourceLedger, share: Share, now: Instant) -> Option<Waiting> {
+    let Share { slot, chunk, discarded } = share;
+    let events = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+    if slot.muted.load(Ordering::Acquire) {
+        let frames = events + discarded;
+        slot.lane.count(|counters| {
+            counters.received += frames;
+            counters.muted += frames;
+        });
+        source.lock().muted += frames;
+        return None;
+    }
+    slot.lane.count(|counters| {
+        counters.received += events + discarded;
+        counters.accepted += discarded;
+        counters.discarded += discarded;
+    });
+    if discarded > 0 {
+        source.lock().accepted += discarded;
+    }
+    match accept(shared, source, &slot, chunk?, now) {
+        Ok(()) => None,
+        Err(Full::System(chunk) | Full::Tenant(chunk)) => Some(Waiting { slot, chunk }),
+    }
+}
+
+fn accept(
+    shared: &Arc<Shared>,
+    source: &SourceLedger,
+    slot: &Arc<Slot>,
+    chunk: Chunk,
+    now: Instant,
+) -> Result<(), Full> {
+    let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
+    if !shared.budget.reserve(footprint) {
+        return Err(Full::System(chunk));
+    }
+    if let Err(chunk) = slot.lane.accept(chunk, now, slot.policy.overflow.max_in_flight) {
+        shared.budget.unreserve(footprint);
+        return Err(Full::Tenant(chunk));
+    }
+    source.lock().accepted += events;
+    slot.hint_chunks(shared);
+    Ok(())
+}
+
+/// Waits until every share has been accepted or, by its tenant's policy, rejected.
+///
+/// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
+pub(crate) async fn wait(shared: Arc<Shared>, source: Arc<SourceLedger>, waiting: Vec<Waiting>) {
+    futures::future::join_all(waiting.into_iter().map(|one| wait_one(&shared, &source, one))).await;
+}
+
+async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, mut chunk }: Waiting) {
+    let policy = &slot.policy.overflow;
+    let mut blocked = Duration::ZERO;
+    let mut others = settled_by_others(shared, &slot);
+    loop {
+        let system_room = shared.budget.room().notified();
+        let tenant_room = slot.room.notified();
+        let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
+        system_room.as_mut().enable();
+        tenant_room.as_mut().enable();
+        match accept(shared, source, &slot, chunk, Instant::now()) {
+            Ok(()) => return,
+            Err(Full::System(back)) => {
+                chunk = back;
+                relieve(shared);
+                system_room.await;
+            }
+            Err(Full::Tenant(back)) => {
+                chunk = back;
+                if policy.when_full == WhenFull::Reject || blocked >= policy.block_for {
+                    return reject(shared, source, &slot, &chunk);
+                }
+                if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
+                    slot.want_flush(FlushReason::Pressure);
+                }
+                if tokio::time::timeout(GLANCE, tenant_room).await.is_err() {
+                    let now = settled_by_others(shared, &slot);
+                    blocked += if now == others { Duration::ZERO } else { GLANCE };
+                    others = now;
+                }
+            }
+        }
+    }
+}
+
+fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
+    let all = shared.settled.load(Ordering::Acquire);
+    all.wrapping_sub(slot.settled.load(Ordering::Acquire))
+}
+
+fn reject(shared: &Shared, source: &SourceLedger, slot: &Slot, chunk: &Chunk) {
+    let events = chunk.len() as u64;
+    slot.lane.count(|counters| counters.rejected += events);
+    source.lock().rejected += events;
+    let max = slot.policy.overflow.max_in_flight;
+    let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
+    shared.failed(slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
+}
+
+/// The memory of the whole system is full: closes the windows, if that is where it lies.
+fn relieve(shared: &Shared) {
+    if !shared.budget.lies_in_windows() {
+        return;
+    }
+    {
+        let now = Instant::now();
+        let mut last = shared.last_pressure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.is_some_and(|last| now.duration_since(last) < PRESSURE_EVERY) {
+            return;
+        }
+        *last = Some(now);
+    }
+    for slot in shared.all_slots() {
+        if slot.lane.has_uncut() {
+            slot.want_flush(FlushReason::Pressure);
+        }
+    }
+}

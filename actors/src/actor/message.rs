@@ -1,0 +1,106 @@
+//! Every message there is, in the order of the flow.
+//!
+//! Between actors a message is a hint: what it is about lies in the journal or in a slot, so that a hint which is lost,
+//! doubled or late does no harm. At most one of each hint is on its way to an actor, which bounds every mailbox.
+
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+
+use super::ingress::Ingress;
+use super::registry::Slot;
+use super::spec::{IngressSpec, TenantSpec};
+use crate::model::{Error, Event, Failure};
+use crate::observe::Report;
+use crate::port::StorageError;
+
+// A source or an embedder, to an ingress.
+
+/// Bytes of a read, in order. Answered when all of it has been accepted or refused; the buffer comes back for reuse.
+#[derive(Message)]
+#[rtype(result = "Result<Vec<u8>, Error>")]
+pub(crate) struct Read(pub(crate) Vec<u8>);
+
+/// The input has ended: cleanly, or cut off.
+#[derive(Message)]
+#[rtype(result = "Result<(), Error>")]
+pub(crate) struct Finish {
+    pub(crate) clean: bool,
+}
+
+/// Events that an embedder made. Answered when each has been accepted or refused.
+#[derive(Message)]
+#[rtype(result = "Result<(), Error>")]
+pub(crate) struct Offer(pub(crate) Vec<Event>);
+
+// Ingress to tenant.
+
+/// Accepted chunks wait in the lane, or a flush is wanted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ChunksWait;
+
+// Tenant to itself.
+
+/// The open window's time has come, unless it was flushed before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WindowDue;
+
+/// Show that you are alive.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Beat;
+
+// Tenant to writer.
+
+/// Batches wait in the lane, or the one at its front was settled by another.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BatchesWait;
+
+// Writer to itself.
+
+/// The store has answered, or its time is up (`None`).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Attempted(pub(crate) Option<Result<(), StorageError>>);
+
+/// A backoff is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AttemptDue;
+
+// Everyone to the aggregator.
+
+/// Something went wrong.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Failed(pub(crate) Failure);
+
+/// The batch at the front of the tenant's lane was given up: compensate, keep it as dead letters, settle it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct GaveUp(pub(crate) Arc<Slot>);
+
+/// What has failed so far?
+#[derive(Message)]
+#[rtype(result = "Report")]
+pub(crate) struct TakeReport;
+
+// A handle to the supervisor.
+
+/// Start a tenant.
+#[derive(Message)]
+#[rtype(result = "Result<Arc<Slot>, Error>")]
+pub(crate) struct Spawn(pub(crate) TenantSpec);
+
+/// Start an ingress.
+#[derive(Message)]
+#[rtype(result = "Result<Addr<Ingress>, Error>")]
+pub(crate) struct OpenIngress(pub(crate) IngressSpec);
+
+/// Run a task on the system's thread.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Run(pub(crate) Box<dyn FnOnce() -> futures::future::LocalBoxFuture<'static, ()> + Send>);

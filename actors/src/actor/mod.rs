@@ -1,0 +1,19 @@
+//! Thin actors: take a message, ask a rule, send a message.
+//!
+//! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
+//! supervisor holds them all, and [`registry`] what must outlive them.
+
+pub(crate) mod admission;
+pub(crate) mod aggregator;
+pub(crate) mod budget;
+pub(crate) mod compensation;
+pub(crate) mod ingress;
+pub(crate) mod letters;
+pub(crate) mod message;
+pub(crate) mod registry;
+pub(crate) mod spec;
+pub(crate) mod stage;
+pub(crate) mod supervise;
+pub(crate) mod supervisor;
+pub(crate) mod tenant;
+pub(crate) mod writer;

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use crate::model::{InvalidTenantId, TenantId};
+use crate::policy::Policy;
+use crate::port::{BoxStorage, Hooks, Storage, StorageExt};
+use crate::wire::{Decoder, Framing};
+
+/// A tenant as a value: what is not said here it takes from the system's defaults.
+///
+/// The spec is what a supervisor starts from, at first and after each failure.
+#[derive(Clone)]
+#[must_use]
+pub struct TenantSpec {
+    pub(crate) id: TenantId,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) storage: Option<BoxStorage>,
+    pub(crate) hooks: Hooks,
+}
+
+impl TenantSpec {
+    /// A tenant that follows the system's defaults.
+    ///
+    /// # Errors
+    /// `id` is no tenant id.
+    pub fn new(id: &str) -> Result<Self, InvalidTenantId> {
+        TenantId::new(id).map(Self::from)
+    }
+
+    /// Its own rules, all of them.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Its own store.
+    pub fn store(mut self, storage: impl Storage) -> Self {
+        self.storage = Some(storage.boxed());
+        self
+    }
+
+    /// Its own hooks, after the system's.
+    pub fn hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+}
+
+impl From<TenantId> for TenantSpec {
+    fn from(id: TenantId) -> Self {
+        Self { id, policy: None, storage: None, hooks: Hooks::new() }
+    }
+}
+
+impl std::fmt::Debug for TenantSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantSpec")
+            .field("id", &self.id)
+            .field("policy", &self.policy)
+            .field("own_store", &self.storage.is_some())
+            .field("hooks", &self.hooks)
+            .finish()
+    }
+}
+
+/// An ingress as a value: how one stream of bytes becomes events.
+#[derive(Clone)]
+#[must_use]
+pub struct IngressSpec {
+    pub(crate) source: Arc<str>,
+    pub(crate) framing: Framing,
+    pub(crate) decoder: Arc<dyn Decoder>,
+}
+
+impl IngressSpec {
+    /// A stream of the source `source`: connections of one source share its counters.
+    pub fn new(source: &str, framing: Framing, decoder: impl Decoder) -> Self {
+        Self { source: source.into(), framing, decoder: Arc::new(decoder) }
+    }
+}
+
+impl std::fmt::Debug for IngressSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngressSpec")
+            .field("source", &self.source)
+            .field("framing", &self.framing)
+            .finish_non_exhaustive()
+    }
+}

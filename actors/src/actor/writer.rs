@@ -1,0 +1,191 @@
+//! The storage child: stores a tenant's batches in order, one at a time, and tries again by policy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use tokio::time::Instant;
+
+use super::letters::describe;
+use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
+use super::registry::{Shared, Slot};
+use super::supervise::Child;
+use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
+use crate::observe::Outcome;
+use crate::port::journal::{Failed, Next, Step};
+use crate::port::{StorageError, Undo};
+
+pub(crate) struct Writer {
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+    rng: fastrand::Rng,
+    /// Whether a store call or a backoff is under way.
+    busy: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
+        Self { rng: shared.seam.rng(), slot, shared, busy: false }
+    }
+
+    /// Does what the lane says is next, until something has to be waited for.
+    fn step(&mut self, ctx: &mut Context<Self>) {
+        while !self.busy {
+            match self.slot.lane.next_step(Instant::now()) {
+                Step::Rest | Step::GivenUp => return,
+                Step::Prepare(batch) => self.prepare(batch),
+                Step::Wait(until) => {
+                    self.busy = true;
+                    ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
+                }
+                Step::Store(batch, undo) => self.store(batch, undo, ctx),
+                Step::Orphaned => self.orphaned(),
+            }
+        }
+    }
+
+    /// Passes a fresh batch through the hooks.
+    fn prepare(&self, batch: Batch) {
+        match self.slot.hooks.batch(batch.clone()) {
+            Ok(Some(made)) => self.slot.lane.prepared(made, None),
+            Ok(None) => drop(self.shared.settle(&self.slot, batch.id(), Outcome::Discarded)),
+            Err(cause) => {
+                self.slot.lane.prepared(batch, Some(cause));
+                self.gave_up();
+            }
+        }
+    }
+
+    /// Makes the attempt that is on record. A panic in there ends this writer; its successor finds the attempt open.
+    fn store(&mut self, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let storage = self.slot.storage.clone();
+        let limit = self.slot.policy.retry.attempt_timeout;
+        let attempt = async move { tokio::time::timeout(limit, storage.store(&batch, &undo)).await.ok() };
+        ctx.spawn(attempt.into_actor(self).map(|answer, writer, ctx| writer.handle(Attempted(answer), ctx)));
+    }
+
+    /// The predecessor died in the middle of an attempt: whether it took effect is not known, and the same batch is sent
+    /// again under the same id.
+    fn orphaned(&mut self) {
+        let cause = self
+            .slot
+            .writer_cause()
+            .unwrap_or_else(|| Cause::new(Code::ActorStopped, "the writer was restarted in the middle of an attempt"));
+        self.failed(Failed::Transient { retry_after: None }, cause);
+    }
+
+    fn failed(&mut self, failed: Failed, cause: Cause) {
+        let was_parked = self.slot.lane.is_parked();
+        let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
+        let Some(next) = next else { return };
+        self.shared
+            .failed(Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+        let event = match (&next, failed) {
+            // Told once an outage, not once a probe.
+            (Next::Again { .. }, Failed::Unavailable) if was_parked => None,
+            (Next::Again { .. }, Failed::Unavailable) => Some(self.slot.event(Role::Writer, What::Parked)),
+            _ => Some(self.slot.event(Role::Writer, What::Failed)),
+        };
+        if let Some(event) = event {
+            let (attempt, next_attempt_at) = match &next {
+                Next::Again { attempt, after } => (attempt.0, Some(self.shared.seam.now().plus(*after))),
+                Next::GiveUp(work) => (work.attempt.0, None),
+            };
+            self.shared.log(SupervisorEvent { cause: Some(cause), attempt: Some(attempt), next_attempt_at, ..event });
+        }
+        if matches!(next, Next::GiveUp(_)) {
+            self.gave_up();
+        }
+    }
+
+    /// From here on the batch belongs to the aggregator, which tells this writer when it is settled.
+    fn gave_up(&self) {
+        if let Some(aggregator) = self.shared.aggregator() {
+            aggregator.do_send(GaveUp(self.slot.clone()));
+        }
+    }
+
+    fn stored(&self) {
+        let Some(id) = self.slot.lane.front_id() else { return };
+        let Some(left) = self.shared.settle(&self.slot, &id, Outcome::Stored) else { return };
+        if left.was_parked {
+            self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+        }
+        tracing::debug!(target: "headworks", tenant = %self.slot.id, batch = %id, events = left.batch.len(), attempts = left.attempts, "stored");
+        if let Err(cause) = self.slot.hooks.stored(&left.batch) {
+            self.shared.failed(Failure { batch: Some(id), ..self.slot.failure(&self.shared, cause, 0) });
+        }
+    }
+}
+
+impl Actor for Writer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // A batch that was given up while the aggregator was not told.
+        if self.slot.lane.given_up().is_some() {
+            self.gave_up();
+        }
+        self.step(ctx);
+    }
+}
+
+impl Supervised for Writer {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        *self = Self::new(self.slot.clone(), self.shared.clone());
+    }
+}
+
+impl Child for Writer {
+    const ROLE: Role = Role::Writer;
+
+    fn panic_code(slot: Option<&Slot>) -> Code {
+        if slot.is_some_and(|slot| slot.lane.is_attempt_open()) { Code::StorePanic } else { Code::ActorPanic }
+    }
+}
+
+impl Handler<BatchesWait> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: BatchesWait, ctx: &mut Self::Context) {
+        self.slot.batches_hinted.store(false, Ordering::Release);
+        self.step(ctx);
+    }
+}
+
+impl Handler<AttemptDue> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: AttemptDue, ctx: &mut Self::Context) {
+        self.busy = false;
+        self.step(ctx);
+    }
+}
+
+impl Handler<Attempted> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, Attempted(answer): Attempted, ctx: &mut Self::Context) {
+        self.busy = false;
+        match answer {
+            Some(Ok(())) => self.stored(),
+            Some(Err(error)) => {
+                let (failed, code) = match &error {
+                    StorageError::Transient { retry_after, .. } => {
+                        (Failed::Transient { retry_after: *retry_after }, Code::StoreTransient)
+                    }
+                    StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
+                    StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
+                };
+                self.failed(failed, Cause::new(code, describe(&error)));
+            }
+            None => {
+                let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
+                let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
+                self.failed(Failed::Transient { retry_after: None }, Cause::new(Code::StoreTimeout, detail));
+            }
+        }
+        self.step(ctx);
+    }
+}

@@ -1,0 +1,52 @@
+use std::fmt;
+
+use serde::Serialize;
+
+/// What a tenant is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// Known, but no event has come yet: no actor runs.
+    Dormant,
+    /// Events come and move.
+    Active,
+    /// No event lately.
+    Idle,
+    /// The last attempt to store failed; another follows.
+    Retrying,
+    /// The store is not available; the lane waits for it.
+    Parked,
+    /// A batch was given up and is being rolled back or kept as dead letters.
+    Compensating,
+    /// One of its actors failed and waits for its restart.
+    Restarting,
+    /// The restart intensity is spent; its events wait.
+    Quarantined,
+    /// Its actors were stopped.
+    Stopped,
+}
+
+impl Status {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dormant => "dormant",
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Compensating => "compensating",
+            Self::Restarting => "restarting",
+            Self::Quarantined => "quarantined",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

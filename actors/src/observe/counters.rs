@@ -1,0 +1,144 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use crate::model::{FlushReason, Status, TenantId};
+
+/// The counters of one tenant, from the start of the system. They only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counters {
+    /// Frames that came for the tenant.
+    pub received: u64,
+    /// Frames that became accepted events.
+    pub accepted: u64,
+    /// Frames that had been accepted before.
+    pub duplicate: u64,
+    /// Frames dropped because the tenant is muted.
+    pub muted: u64,
+    /// Frames refused because the tenant is above its rate.
+    pub throttled: u64,
+    /// Frames refused because the tenant's budget stayed full.
+    pub rejected: u64,
+    /// Frames known to be the tenant's that were no event.
+    pub malformed: u64,
+    /// Events that are in the store.
+    pub stored: u64,
+    /// Events kept as dead letters.
+    pub dead_lettered: u64,
+    /// Events given up to make room, by the tenant's policy.
+    pub shed: u64,
+    /// Events dropped by a hook's rule.
+    pub discarded: u64,
+    /// Batches that are in the store.
+    pub batches: u64,
+    /// Windows closed, by reason, in the order of [`FlushReason::ALL`].
+    pub flushes: [u64; FlushReason::ALL.len()],
+    /// Calls of the store that failed.
+    pub attempts_failed: u64,
+    /// Restarts of the tenant's actors.
+    pub restarts: u64,
+}
+
+impl Counters {
+    /// The accounting of frames: whether each received frame has its one answer.
+    #[must_use]
+    pub fn frames_add_up(&self) -> bool {
+        self.received == self.accepted + self.duplicate + self.muted + self.throttled + self.rejected + self.malformed
+    }
+
+    /// How many accepted events have their one outcome.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.stored + self.dead_lettered + self.shed + self.discarded
+    }
+
+    /// Windows closed for `reason`.
+    #[must_use]
+    pub fn flushes_for(&self, reason: FlushReason) -> u64 {
+        FlushReason::ALL.iter().position(|r| *r == reason).map_or(0, |index| self.flushes[index])
+    }
+
+    pub(crate) fn flushed(&mut self, reason: FlushReason) {
+        if let Some(index) = FlushReason::ALL.iter().position(|r| *r == reason) {
+            self.flushes[index] += 1;
+        }
+    }
+}
+
+/// One tenant at one moment: everything here was read at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantSnapshot {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What it is doing.
+    pub status: Status,
+    /// Whether its events are dropped at the door.
+    pub muted: bool,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counters: Counters,
+    /// Accepted events without an outcome yet, as they lie there: counted anew, not computed from the counters.
+    pub in_flight: u64,
+    /// Those of them in the open window.
+    pub window: u64,
+    /// Closed batches that wait or are being stored.
+    pub batches_waiting: u64,
+    /// The memory all of this takes, in bytes.
+    pub in_flight_bytes: u64,
+}
+
+impl TenantSnapshot {
+    /// Both sums of the accounting: frames, and events.
+    ///
+    /// `accepted = stored + dead_lettered + shed + discarded + in_flight` holds at every moment; the sum of frames
+    /// at every moment of rest, as a frame that waits at the door has been received and has no answer yet.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        self.counters.frames_add_up() && self.events_add_up()
+    }
+
+    /// The accounting of events alone.
+    #[must_use]
+    pub fn events_add_up(&self) -> bool {
+        self.counters.accepted == self.counters.settled() + self.in_flight
+    }
+}
+
+/// The frames of one source, from the start of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SourceCounters {
+    /// Frames that came.
+    pub received: u64,
+    /// Those that became accepted events.
+    pub accepted: u64,
+    /// Those that had been accepted before.
+    pub duplicate: u64,
+    /// Those of muted tenants.
+    pub muted: u64,
+    /// Those above their tenant's rate.
+    pub throttled: u64,
+    /// Those refused: the tenant's budget was full, or no further tenant may come up.
+    pub rejected: u64,
+    /// Those that were no event.
+    pub malformed: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+impl SourceCounters {
+    /// The accounting of frames: whether each received frame has its one answer. Holds at every moment of rest.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        self.received == self.accepted + self.duplicate + self.muted + self.throttled + self.rejected + self.malformed
+    }
+}
+
+/// A source's counters where its connections share them.
+#[derive(Debug, Default)]
+pub(crate) struct SourceLedger(Mutex<SourceCounters>);
+
+impl SourceLedger {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SourceCounters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,13 @@
+//! What happened, told outward: counters, the supervisor log, the failure report and the observer's callbacks.
+
+mod counters;
+mod log;
+mod observer;
+mod report;
+
+pub(crate) use counters::SourceLedger;
+pub use counters::{Counters, SourceCounters, TenantSnapshot};
+pub use log::{LogItem, Subscription, SupervisorLog};
+pub use observer::{Flushed, Observer, Outcome, Settled};
+pub(crate) use report::Collector;
+pub use report::{Report, ReportEntry};

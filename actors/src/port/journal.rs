@@ -1,0 +1,395 @@
+//! The journal in memory: what must survive the death of an actor lies here, outside of it.
+//!
+//! One [`Lane`] a tenant. Chunks go in at one end as they are accepted; cuts turn them into batches, in order; batches
+//! leave at the other end with their one outcome. A message to an actor is only a hint to look here, so a message that
+//! is lost, doubled or late changes nothing, and a fresh actor finds everything its predecessor knew.
+//!
+//! A lane's counters stand under the same lock as its contents: a snapshot is one moment.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Seq, TenantId};
+use crate::observe::{Counters, Flushed, Outcome};
+use crate::policy::{Retry, RetryPolicy, Window};
+use crate::port::{Undo, UndoStep};
+
+/// What the journal holds of one tenant.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    tenant: TenantId,
+    opening: Opening,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counters: Counters,
+    /// Accepted chunks with events that are not cut yet, in the order of their seq.
+    chunks: VecDeque<(Arc<Chunk>, Instant)>,
+    /// The seq of `chunks[0]`.
+    first: u64,
+    /// How many events of `chunks[0]` are cut.
+    cut_of_first: usize,
+    /// How many events are not cut.
+    uncut: u64,
+    /// Batches without an outcome, in order.
+    batches: VecDeque<Batch>,
+    /// How many events they hold.
+    cut: u64,
+    /// How many batches were cut.
+    cuts: u64,
+    /// The batch at the front, once work on it has begun.
+    work: Option<Work>,
+    /// The memory of the chunks that hold events in flight.
+    bytes: usize,
+}
+
+/// Where a reader of the lane stands: the chunk's seq, and the events of it that it has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cursor {
+    seq: u64,
+    offset: usize,
+}
+
+/// The batch at the front of a lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    /// As the hooks made it; they run once, so that every attempt sees the same bytes.
+    pub(crate) batch: Batch,
+    pub(crate) retry: Retry,
+    /// The last attempt begun; 0 before the first.
+    pub(crate) attempt: Attempt,
+    /// Whether that attempt has no outcome yet.
+    open: bool,
+    /// Not to be tried again before.
+    not_before: Option<Instant>,
+    /// Whether it waits for a store that is not there.
+    pub(crate) parked: bool,
+    /// Why the last attempt failed.
+    pub(crate) last_cause: Option<Cause>,
+    /// Whether it was given up and belongs to the aggregator now.
+    given_up: bool,
+    undo: Arc<Mutex<Vec<UndoStep>>>,
+}
+
+impl Work {
+    /// What must be undone if it is given up, oldest first.
+    pub(crate) fn undo_steps(&self) -> Vec<UndoStep> {
+        Undo::new(self.attempt, self.undo.clone()).steps()
+    }
+}
+
+/// What the writer is to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing waits.
+    Rest,
+    /// A fresh batch: pass it through the hooks, then say [`Lane::prepared`].
+    Prepare(Batch),
+    /// Try again then.
+    Wait(Instant),
+    /// The attempt is on record: store it.
+    Store(Batch, Undo),
+    /// The last writer died in the middle of an attempt.
+    Orphaned,
+    /// The aggregator has it.
+    GivenUp,
+}
+
+/// What a failed attempt leads to.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Another one.
+    Again {
+        /// The one that failed.
+        attempt: Attempt,
+        /// When.
+        after: Duration,
+    },
+    /// None is left.
+    GiveUp(Work),
+}
+
+/// A batch that has left its lane.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) batch: Batch,
+    pub(crate) attempts: u32,
+    pub(crate) was_parked: bool,
+    /// The memory its events held.
+    pub(crate) footprint: usize,
+}
+
+/// What a look at the lane came to.
+#[derive(Debug, Default)]
+pub(crate) struct Advanced {
+    /// How many events the window took.
+    pub(crate) events: usize,
+    /// The windows that closed.
+    pub(crate) flushed: Vec<Flushed>,
+    /// The memory of the events in them.
+    pub(crate) cut_bytes: usize,
+}
+
+/// A lane at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneSnapshot {
+    pub(crate) counters: Counters,
+    pub(crate) window: u64,
+    pub(crate) cut: u64,
+    pub(crate) batches: usize,
+    pub(crate) bytes: usize,
+    /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
+    pub(crate) front: Option<(u32, bool, bool)>,
+}
+
+impl Lane {
+    pub(crate) fn new(tenant: TenantId, opening: Opening) -> Self {
+        Self { tenant, opening, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
+    /// chunk of any size.
+    pub(crate) fn accept(&self, chunk: Chunk, at: Instant, max_bytes: usize) -> Result<(), Chunk> {
+        let footprint = chunk.footprint();
+        let events = chunk.len() as u64;
+        let mut state = self.lock();
+        if state.bytes > 0 && state.bytes + footprint > max_bytes {
+            return Err(chunk);
+        }
+        state.counters.accepted += events;
+        state.uncut += events;
+        state.bytes += footprint;
+        state.chunks.push_back((Arc::new(chunk), at));
+        Ok(())
+    }
+
+    /// Counts something that happened at the door or to the actors.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
+        count(&mut self.lock().counters);
+    }
+
+    /// Where a fresh window begins: behind the last cut.
+    pub(crate) fn uncut(&self) -> Cursor {
+        let state = self.lock();
+        Cursor { seq: state.first, offset: state.cut_of_first }
+    }
+
+    /// Whether anything lies in the open window or came after it.
+    pub(crate) fn has_uncut(&self) -> bool {
+        self.lock().uncut > 0
+    }
+
+    /// Offers the window what came since `cursor`, and cuts a batch whenever it closes: because it is full, because its
+    /// time has come, or because `flush` asks for it.
+    pub(crate) fn advance(
+        &self,
+        cursor: &mut Cursor,
+        window: &mut Window,
+        now: Instant,
+        flush: Option<FlushReason>,
+    ) -> Advanced {
+        let mut state = self.lock();
+        let mut advanced = Advanced::default();
+        while let Some(index) = cursor.seq.checked_sub(state.first).and_then(|index| usize::try_from(index).ok())
+            && let Some((chunk, at)) = state.chunks.get(index).cloned()
+        {
+            // Checked at every push: a busy mailbox starves the timer.
+            if window.is_due(now) {
+                state.close(self, window, now, FlushReason::Age, &mut advanced);
+            }
+            let (from, len) = (cursor.offset, chunk.len());
+            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), at);
+            advanced.events += taken;
+            *cursor = match from + taken {
+                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0 },
+                seen => Cursor { offset: seen, ..*cursor },
+            };
+            if let Some(reason) = full {
+                state.close(self, window, now, reason, &mut advanced);
+            }
+        }
+        if window.is_due(now) {
+            state.close(self, window, now, FlushReason::Age, &mut advanced);
+        } else if let Some(reason) = flush {
+            state.close(self, window, now, reason, &mut advanced);
+        }
+        advanced
+    }
+
+    /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
+    pub(crate) fn next_step(&self, now: Instant) -> Step {
+        let mut state = self.lock();
+        let Some(front) = state.batches.front().cloned() else { return Step::Rest };
+        let Some(work) = &mut state.work else { return Step::Prepare(front) };
+        if work.given_up {
+            return Step::GivenUp;
+        }
+        if work.open {
+            return Step::Orphaned;
+        }
+        match work.not_before {
+            Some(at) if now < at => Step::Wait(at),
+            _ => {
+                work.attempt = Attempt(work.attempt.0 + 1);
+                work.open = true;
+                Step::Store(work.batch.clone(), Undo::new(work.attempt, work.undo.clone()))
+            }
+        }
+    }
+
+    /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
+    pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
+        let mut state = self.lock();
+        if state.batches.front().is_some_and(|front| front.id() == batch.id()) && state.work.is_none() {
+            state.work = Some(Work {
+                batch,
+                retry: Retry::default(),
+                attempt: Attempt(0),
+                open: false,
+                not_before: None,
+                parked: false,
+                given_up: given_up.is_some(),
+                last_cause: given_up,
+                undo: Arc::default(),
+            });
+        }
+    }
+
+    /// The open attempt failed. `unavailable` spends none.
+    pub(crate) fn failed(
+        &self,
+        policy: &RetryPolicy,
+        failure: Failed,
+        cause: Cause,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Next> {
+        let mut state = self.lock();
+        state.counters.attempts_failed += 1;
+        let work = state.work.as_mut().filter(|work| work.open)?;
+        work.open = false;
+        work.last_cause = Some(cause);
+        work.parked = matches!(failure, Failed::Unavailable);
+        let after = match failure {
+            Failed::Transient { retry_after } => work.retry.failed(policy, retry_after, rng),
+            Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
+            Failed::Permanent => None,
+        };
+        Some(match after {
+            Some(after) => {
+                work.not_before = Some(now + after);
+                Next::Again { attempt: work.attempt, after }
+            }
+            None => {
+                work.given_up = true;
+                Next::GiveUp(work.clone())
+            }
+        })
+    }
+
+    /// The work on the front batch, and the batch as it was cut, if it was given up.
+    pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
+        let state = self.lock();
+        let work = state.work.as_ref().filter(|work| work.given_up)?;
+        Some((work.clone(), state.batches.front()?.clone()))
+    }
+
+    /// The name of the batch at the front.
+    pub(crate) fn front_id(&self) -> Option<BatchId> {
+        self.lock().batches.front().map(|batch| batch.id().clone())
+    }
+
+    /// Whether the batch at the front waits for a store that is not there.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.lock().work.as_ref().is_some_and(|work| work.parked)
+    }
+
+    /// Whether an attempt is under way, or was when its writer died.
+    pub(crate) fn is_attempt_open(&self) -> bool {
+        self.lock().work.as_ref().is_some_and(|work| work.open)
+    }
+
+    /// The batch has its outcome and leaves the lane. `None` where it has left before.
+    pub(crate) fn settle(&self, id: &BatchId, outcome: Outcome) -> Option<Left> {
+        let mut state = self.lock();
+        let batch = state.batches.pop_front_if(|front| front.id() == id)?;
+        let work = state.work.take();
+        let events = batch.len() as u64;
+        let footprint = batch.footprint();
+        state.cut -= events;
+        state.bytes -= footprint;
+        let counters = &mut state.counters;
+        match outcome {
+            Outcome::Stored => {
+                counters.stored += events;
+                counters.batches += 1;
+            }
+            Outcome::DeadLettered => counters.dead_lettered += events,
+            Outcome::Discarded => counters.discarded += events,
+        }
+        let (attempts, was_parked) = work.map_or((0, false), |work| (work.attempt.0, work.parked));
+        Some(Left { batch, attempts, was_parked, footprint })
+    }
+
+    pub(crate) fn snapshot(&self) -> LaneSnapshot {
+        let state = self.lock();
+        LaneSnapshot {
+            counters: state.counters,
+            window: state.uncut,
+            cut: state.cut,
+            batches: state.batches.len(),
+            bytes: state.bytes,
+            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
+        }
+    }
+}
+
+/// How an attempt failed, as far as the next one is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failed {
+    Transient { retry_after: Option<Duration> },
+    Unavailable,
+    Permanent,
+}
+
+impl State {
+    /// Cuts what the window had counted into a batch.
+    fn close(&mut self, lane: &Lane, window: &mut Window, now: Instant, reason: FlushReason, told: &mut Advanced) {
+        let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
+        let Some(events) = window.close() else { return };
+        let mut parts = Vec::with_capacity(1);
+        let mut wanted = events;
+        while wanted > 0
+            && let Some((chunk, _)) = self.chunks.front()
+        {
+            let from = self.cut_of_first;
+            let to = chunk.len().min(from + wanted);
+            wanted -= to - from;
+            parts.push(Part { chunk: chunk.clone(), range: from..to });
+            self.cut_of_first = to;
+            if to == chunk.len() {
+                self.chunks.pop_front();
+                self.first += 1;
+                self.cut_of_first = 0;
+            }
+        }
+        self.cuts += 1;
+        let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
+        let batch = Batch::new(id, parts);
+        self.uncut -= batch.len() as u64;
+        self.cut += batch.len() as u64;
+        self.counters.flushed(reason);
+        told.cut_bytes += batch.footprint();
+        told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
+        self.batches.push_back(batch);
+    }
+}

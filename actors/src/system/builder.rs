@@ -1,0 +1,217 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+
+use super::handle::System;
+use crate::actor::aggregator::Aggregator;
+use crate::actor::letters::pump;
+use crate::actor::registry::{Defaults, Phase, Shared};
+use crate::actor::supervise::{Running, supervise};
+use crate::actor::supervisor::Supervisor;
+use crate::model::Error;
+use crate::observe::Observer;
+use crate::policy::Policy;
+use crate::port::{
+    BoxStorage, DeadLetters, DynDeadLetters, Hooks, MemoryDeadLetters, MemoryStore, Seam, Storage, StorageExt, spawn,
+};
+
+/// Where the actors run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Placement {
+    /// On a thread of the system's own: embeds in any service, or in a plain `main`.
+    #[default]
+    OwnThread,
+    /// On the caller's thread, which must be inside a `tokio` `LocalSet` or an actix `System`: for tests in virtual time and
+    /// for simulation.
+    Inline,
+}
+
+/// What a system is made of. Everything has a default.
+#[must_use]
+pub struct SystemBuilder {
+    policy: Policy,
+    storage: Option<BoxStorage>,
+    dead_letters: Option<Arc<dyn DynDeadLetters>>,
+    hooks: Hooks,
+    max_in_flight_bytes: usize,
+    max_dead_letter_queue_bytes: usize,
+    max_tenants: usize,
+    log_entries: usize,
+    report_every: Option<Duration>,
+    observers: Vec<Arc<dyn Observer>>,
+    seam: Seam,
+    placement: Placement,
+}
+
+impl Default for SystemBuilder {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            storage: None,
+            dead_letters: None,
+            hooks: Hooks::new(),
+            max_in_flight_bytes: 64 << 20,
+            max_dead_letter_queue_bytes: 4 << 20,
+            max_tenants: 10_000,
+            log_entries: 4_096,
+            report_every: Some(Duration::from_secs(60)),
+            observers: vec![],
+            seam: Seam::default(),
+            placement: Placement::default(),
+        }
+    }
+}
+
+impl SystemBuilder {
+    /// The rules of tenants that bring none of their own.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The store of tenants that bring none of their own. Default: a [`MemoryStore`], which keeps everything.
+    pub fn store(mut self, storage: impl Storage) -> Self {
+        self.storage = Some(storage.boxed());
+        self
+    }
+
+    /// Where dead letters are kept. Default: [`MemoryDeadLetters`].
+    pub fn dead_letters(mut self, dead_letters: impl DeadLetters) -> Self {
+        self.dead_letters = Some(Arc::new(dead_letters));
+        self
+    }
+
+    /// Hooks for every tenant.
+    pub fn hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// The memory of all events in flight, in bytes. When it is full, connections wait. Default 64 MiB.
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.max_in_flight_bytes = bytes;
+        self
+    }
+
+    /// The memory of bad frames that wait to be kept as dead letters, in bytes. When it is full, connections that bring bad
+    /// frames wait. Default 4 MiB.
+    pub fn max_dead_letter_queue_bytes(mut self, bytes: usize) -> Self {
+        self.max_dead_letter_queue_bytes = bytes;
+        self
+    }
+
+    /// How many tenants may be known. Events of further ones are rejected. Default 10,000.
+    pub fn max_tenants(mut self, tenants: usize) -> Self {
+        self.max_tenants = tenants;
+        self
+    }
+
+    /// How many entries of the supervisor log are kept. Default 4,096.
+    pub fn log_entries(mut self, entries: usize) -> Self {
+        self.log_entries = entries;
+        self
+    }
+
+    /// How often what failed is logged, if anything did; `None` for never. Default 60 s.
+    pub fn report_every(mut self, every: Option<Duration>) -> Self {
+        self.report_every = every;
+        self
+    }
+
+    /// Someone who measures.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// A clock and a source of randomness of your own.
+    pub fn seam(mut self, seam: Seam) -> Self {
+        self.seam = seam;
+        self
+    }
+
+    /// Where the actors run. Default: a thread of their own.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Starts the system. Blocks for the moment in which its thread comes up.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPolicy`], [`Error::PanicAborts`], or [`Error::Start`] if there is no thread to be had.
+    ///
+    /// # Panics
+    /// With [`Placement::Inline`] outside of a `LocalSet` and an actix `System`.
+    pub fn start(self) -> Result<System, Error> {
+        if cfg!(panic = "abort") {
+            return Err(Error::PanicAborts);
+        }
+        self.policy.check().map_err(Error::InvalidPolicy)?;
+        let defaults = Defaults {
+            policy: Arc::new(self.policy),
+            storage: self.storage.unwrap_or_else(|| MemoryStore::new().boxed()),
+            hooks: Arc::new(self.hooks),
+        };
+        let shared = Arc::new(Shared::new(
+            defaults,
+            self.max_tenants,
+            self.max_in_flight_bytes,
+            self.max_dead_letter_queue_bytes,
+            self.dead_letters.unwrap_or_else(|| Arc::new(MemoryDeadLetters::default())),
+            self.log_entries,
+            self.observers,
+            self.seam,
+        ));
+        let report_every = self.report_every;
+        let supervisor = match self.placement {
+            Placement::Inline => {
+                let (supervisor, ended) = raise(shared.clone(), report_every);
+                spawn(ended);
+                supervisor
+            }
+            Placement::OwnThread => on_own_thread(shared.clone(), report_every)?,
+        };
+        Ok(System::new(shared, supervisor))
+    }
+}
+
+/// Starts the root actors on this thread. The future ends with the system.
+fn raise(
+    shared: Arc<Shared>,
+    report_every: Option<Duration>,
+) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
+    let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), report_every));
+    // The cell is fresh: this is the only start.
+    drop(shared.aggregator.set(aggregator));
+    let pump = spawn(pump(shared.clone()));
+    let Running { addr, control } = supervise(&shared, None, Supervisor::new(shared.clone()));
+    let ended = async move {
+        let mut phase = shared.phase.subscribe();
+        // The sender lives in `shared`, which lives in here.
+        let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
+        pump.abort();
+        shared.stop_actors();
+        control.stop();
+        // Lets every keeper see its order before the thread goes.
+        tokio::task::yield_now().await;
+        shared.enter(Phase::Stopped);
+    };
+    (addr, ended)
+}
+
+fn on_own_thread(shared: Arc<Shared>, report_every: Option<Duration>) -> Result<Addr<Supervisor>, Error> {
+    let (up, is_up) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name("headworks".to_owned()).spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let (supervisor, ended) = raise(shared, report_every);
+            // Nobody waits any more only if the caller's thread is gone.
+            let _ = up.send(supervisor);
+            ended.await;
+        });
+    })?;
+    is_up.recv().map_err(|_| Error::Start(std::io::Error::other("it ended before it was up")))
+}

@@ -1,0 +1,137 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::Addr;
+use futures::FutureExt;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::actor::message::Run;
+use crate::actor::registry::{Phase, Shared};
+use crate::actor::supervisor::Supervisor;
+use crate::model::{FlushReason, TenantId};
+use crate::observe::TenantSnapshot;
+
+/// What a drain came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrainReport {
+    /// Whether everything accepted has its outcome, and every dead letter is kept.
+    pub complete: bool,
+    /// Each tenant, by name.
+    pub tenants: Vec<TenantDrained>,
+}
+
+/// One tenant at the end of a drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantDrained {
+    /// Everything of it, at the end.
+    #[serde(flatten)]
+    pub end: TenantSnapshot,
+    /// How many of its events were in flight when the drain began.
+    pub in_flight_before: u64,
+}
+
+impl DrainReport {
+    /// The tenants that still have events in flight.
+    pub fn unfinished(&self) -> impl Iterator<Item = &TenantDrained> {
+        self.tenants.iter().filter(|tenant| tenant.end.in_flight > 0)
+    }
+
+    /// One tenant's part.
+    #[must_use]
+    pub fn of(&self, tenant: &TenantId) -> Option<&TenantDrained> {
+        self.tenants.iter().find(|drained| drained.end.tenant == *tenant)
+    }
+}
+
+impl fmt::Display for DrainReport {
+    /// One line, and one more for each tenant with events in flight.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |count: fn(&TenantDrained) -> u64| self.tenants.iter().map(count).sum::<u64>();
+        write!(
+            f,
+            "drained: tenants={} stored={} dead_lettered={} in_flight={}",
+            self.tenants.len(),
+            sum(|t| t.end.counters.stored),
+            sum(|t| t.end.counters.dead_lettered),
+            sum(|t| t.end.in_flight),
+        )?;
+        for TenantDrained { end, .. } in self.unfinished() {
+            write!(f, "\n  {} in_flight={} status={}", end.tenant, end.in_flight, end.status)?;
+        }
+        Ok(())
+    }
+}
+
+/// Drains on the system's thread: the caller may have no runtime, or one without timers.
+pub(super) async fn drain(shared: &Arc<Shared>, supervisor: &Addr<Supervisor>, deadline: Duration) -> DrainReport {
+    let (tell, told) = oneshot::channel();
+    let on = shared.clone();
+    let run = Run(Box::new(move || {
+        let drained = async move {
+            // Nobody listens if the caller has gone; the drain goes on.
+            let _ = tell.send(flow(&on, deadline).await);
+            on.enter(Phase::Stopping);
+        };
+        drained.boxed_local()
+    }));
+    // A system that has stopped has no supervisor to ask: what is there is the report.
+    let report = match supervisor.send(run).await {
+        Ok(()) => told.await.ok(),
+        Err(_) => None,
+    };
+    let mut phase = shared.phase.subscribe();
+    // The sender lives in `shared`.
+    let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    report.unwrap_or_else(|| report_of(shared, &HashMap::new()))
+}
+
+/// The stages of a drain.
+async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
+    let deadline = Instant::now() + deadline;
+    let before = shared.all_slots().iter().map(|slot| (slot.id.clone(), slot.snapshot().in_flight)).collect();
+    shared.enter(Phase::Draining);
+    // First stage: sources end, calls that are under way return.
+    until(shared, deadline, || shared.feeds.load(Ordering::Acquire) == 0).await;
+    // Second stage: windows close.
+    for slot in shared.all_slots() {
+        slot.want_flush(FlushReason::Drain);
+    }
+    // Last stage: writers and the dead letters.
+    until(shared, deadline, || is_settled(shared)).await;
+    report_of(shared, &before)
+}
+
+fn is_settled(shared: &Shared) -> bool {
+    shared.budget.used() == 0 && shared.letters.is_empty()
+}
+
+fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {
+    let tenants = shared.all_slots().into_iter().map(|slot| TenantDrained {
+        end: slot.snapshot(),
+        in_flight_before: before.get(&slot.id).copied().unwrap_or(0),
+    });
+    DrainReport { complete: is_settled(shared), tenants: tenants.collect() }
+}
+
+/// Waits until `done`, which is looked at whenever something was released, or until the deadline.
+async fn until(shared: &Shared, deadline: Instant, done: impl Fn() -> bool) {
+    loop {
+        let room = shared.budget.room().notified();
+        let left = shared.letters.left().notified();
+        let (mut room, mut left) = (std::pin::pin!(room), std::pin::pin!(left));
+        room.as_mut().enable();
+        left.as_mut().enable();
+        if done() {
+            return;
+        }
+        let released = futures::future::select(room, left);
+        if tokio::time::timeout_at(deadline, released).await.is_err() {
+            return;
+        }
+    }
+}

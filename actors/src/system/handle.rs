@@ -1,0 +1,352 @@
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::{Addr, MailboxError};
+use futures::FutureExt;
+use tokio::sync::{OnceCell, watch};
+
+use super::builder::SystemBuilder;
+use super::drain::{self, DrainReport};
+use super::source::{Intake, Source, SourceHandle};
+use crate::actor::ingress::Ingress;
+use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn, TakeReport};
+use crate::actor::registry::{Phase, Shared, Slot};
+use crate::actor::spec::{IngressSpec, TenantSpec};
+use crate::actor::supervise::Control;
+use crate::actor::supervisor::Supervisor;
+use crate::model::{Cause, Code, Error, Event, Failure, FlushReason, Role, SupervisorEvent, TenantId, What};
+use crate::observe::{Report, SourceCounters, SupervisorLog, TenantSnapshot};
+use crate::wire::{Framing, RawLines};
+
+/// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
+///
+/// When the last clone is dropped the system stops at once, without a drain; call [`drain`](Self::drain) first.
+#[derive(Clone)]
+pub struct System {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    supervisor: Addr<Supervisor>,
+    /// The ingress of events that embedders make.
+    own: OnceCell<IngressHandle>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.enter(Phase::Stopping);
+    }
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("System").field("phase", &self.shared.phase()).finish_non_exhaustive()
+    }
+}
+
+/// A call that may bring events in; a drain waits for it.
+struct Feeding<'a>(&'a Shared);
+
+impl<'a> Feeding<'a> {
+    fn begin(shared: &'a Shared) -> Result<Self, Error> {
+        shared.feeds.fetch_add(1, Ordering::AcqRel);
+        let feeding = Self(shared);
+        // After the count, so that a drain either sees this call or is seen by it.
+        if shared.phase() > Phase::Draining { Err(Error::Closed) } else { Ok(feeding) }
+    }
+}
+
+impl Drop for Feeding<'_> {
+    fn drop(&mut self) {
+        self.0.feeds.fetch_sub(1, Ordering::AcqRel);
+        self.0.budget.room().notify_waiters();
+    }
+}
+
+/// What a message that was not answered means to its sender.
+fn unanswered(role: Role) -> impl Fn(MailboxError) -> Error {
+    move |_| Error::Failed(role)
+}
+
+pub(super) async fn open_ingress(
+    shared: &Arc<Shared>,
+    supervisor: &Addr<Supervisor>,
+    spec: IngressSpec,
+) -> Result<IngressHandle, Error> {
+    let addr = supervisor.send(OpenIngress(spec)).await.map_err(unanswered(Role::Supervisor))??;
+    Ok(IngressHandle { shared: shared.clone(), addr })
+}
+
+impl System {
+    /// The parts of a new system.
+    pub fn builder() -> SystemBuilder {
+        SystemBuilder::default()
+    }
+
+    pub(super) fn new(shared: Arc<Shared>, supervisor: Addr<Supervisor>) -> Self {
+        let handle = Arc::new(Handle { shared: shared.clone(), supervisor, own: OnceCell::new() });
+        Self { shared, handle }
+    }
+
+    /// Brings a tenant up, before its first event, with a policy, a store or hooks of its own.
+    ///
+    /// # Errors
+    /// [`Error::TenantExists`], [`Error::TenantLimit`], [`Error::InvalidPolicy`] or [`Error::Closed`].
+    pub async fn spawn(&self, spec: impl Into<TenantSpec>) -> Result<TenantHandle, Error> {
+        let spawn = Spawn(spec.into());
+        let slot = self.handle.supervisor.send(spawn).await.map_err(unanswered(Role::Supervisor))??;
+        Ok(TenantHandle { system: self.clone(), slot })
+    }
+
+    /// The tenant, if it is known.
+    #[must_use]
+    pub fn tenant(&self, id: &TenantId) -> Option<TenantHandle> {
+        Some(TenantHandle { slot: self.shared.slot(id)?, system: self.clone() })
+    }
+
+    /// Every tenant as it is now, by name.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<TenantSnapshot> {
+        self.shared.all_slots().iter().map(|slot| slot.snapshot()).collect()
+    }
+
+    /// The frames of each source, by name.
+    #[must_use]
+    pub fn sources(&self) -> Vec<(Arc<str>, SourceCounters)> {
+        self.shared.all_sources()
+    }
+
+    /// The memory of all events in flight, in bytes.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.shared.budget.used()
+    }
+
+    /// Opens an ingress: bytes in, each tenant's events to its actor.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains.
+    pub async fn ingress(&self, spec: IngressSpec) -> Result<IngressHandle, Error> {
+        open_ingress(&self.shared, &self.handle.supervisor, spec).await
+    }
+
+    /// Takes events that were made, not read, of any tenants. Returns when each has been accepted or refused; waits where a
+    /// budget is full. They are counted under the source `offer`.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains: none was accepted.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the events may or may not be taken in: all of them or none.
+    pub async fn offer(&self, events: Vec<Event>) -> Result<(), Error> {
+        let _feeding = Feeding::begin(&self.shared)?;
+        let own = self.handle.own.get_or_try_init(async || {
+            // Only its name matters: events that are offered are neither framed nor decoded.
+            let decoder = RawLines::new(TenantId::new("offer")?);
+            self.ingress(IngressSpec::new("offer", Framing::lines(), decoder)).await
+        });
+        own.await?.addr.send(Offer(events)).await.map_err(unanswered(Role::Ingress))?
+    }
+
+    /// Adds a source; it runs until its input ends or the system drains.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains.
+    pub async fn add_source(&self, source: impl Source) -> Result<SourceHandle, Error> {
+        if self.shared.phase() > Phase::Running {
+            return Err(Error::Closed);
+        }
+        let (end, ended) = watch::channel(None);
+        let intake = Intake { shared: self.shared.clone(), supervisor: self.handle.supervisor.clone() };
+        let run = Run(Box::new(move || {
+            async move {
+                let (shared, name) = (intake.shared.clone(), source.name().to_owned());
+                let result = match Feeding::begin(&shared) {
+                    Ok(_feeding) => {
+                        let run = AssertUnwindSafe(async { Box::new(source).run(intake).await });
+                        let panicked = |panic: Box<dyn std::any::Any + Send>| {
+                            Err(Cause::from_panic(Code::Source, &*panic).to_string())
+                        };
+                        run.catch_unwind().await.unwrap_or_else(panicked)
+                    }
+                    Err(closed) => Err(closed.to_string()),
+                };
+                if let Err(why) = &result {
+                    source_failed(&shared, &name, why);
+                }
+                end.send_replace(Some(result));
+            }
+            .boxed_local()
+        }));
+        self.handle.supervisor.send(run).await.map_err(unanswered(Role::Supervisor))?;
+        Ok(SourceHandle { ended })
+    }
+
+    /// Drops the tenant's events at the door from now on, counted, whether or not it is known yet.
+    pub fn mute(&self, id: &TenantId) {
+        self.shared.mute(id, true);
+    }
+
+    /// Lets the tenant's events in again.
+    pub fn unmute(&self, id: &TenantId) {
+        self.shared.mute(id, false);
+    }
+
+    /// The muted tenants, by name.
+    #[must_use]
+    pub fn muted(&self) -> Vec<TenantId> {
+        self.shared.muted()
+    }
+
+    /// The supervisor log.
+    #[must_use]
+    pub fn log(&self) -> SupervisorLog {
+        self.shared.log.clone()
+    }
+
+    /// What has failed so far, by tenant and code.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system has stopped.
+    pub async fn report(&self) -> Result<Report, Error> {
+        let aggregator = self.shared.aggregator().ok_or(Error::Closed)?;
+        aggregator.send(TakeReport).await.map_err(|_| Error::Closed)
+    }
+
+    /// Ends the system in the order of the flow: sources, windows, writers. Refuses new work at once, stores what was
+    /// accepted, and reports what became of it, per tenant. What has no outcome by the `deadline` is reported as in flight.
+    ///
+    /// May be called from several places: each gets the report.
+    ///
+    /// # Cancel safety
+    /// A drain that is dropped has begun all the same; it can be waited for by calling it again.
+    pub async fn drain(&self, deadline: Duration) -> DrainReport {
+        drain::drain(&self.shared, &self.handle.supervisor, deadline).await
+    }
+}
+
+fn source_failed(shared: &Shared, name: &str, why: &str) {
+    let cause = Cause::new(Code::Source, format!("source {name}: {why}"));
+    let event = SupervisorEvent::new(None, Role::Source, What::Failed);
+    shared.log(SupervisorEvent { cause: Some(cause.clone()), ..event });
+    let (at, source) = (shared.seam.now(), Some(name.into()));
+    shared.failed(Failure { at, tenant: None, source, batch: None, cause, events: 0 });
+}
+
+/// One tenant of a running system. Stays valid through every restart of the tenant's actors.
+#[derive(Clone)]
+pub struct TenantHandle {
+    system: System,
+    slot: Arc<Slot>,
+}
+
+impl std::fmt::Debug for TenantHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantHandle").field("id", &self.slot.id).finish_non_exhaustive()
+    }
+}
+
+impl TenantHandle {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &TenantId {
+        &self.slot.id
+    }
+
+    /// The tenant as it is now, in one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> TenantSnapshot {
+        self.slot.snapshot()
+    }
+
+    /// Takes events of this tenant. See [`System::offer`].
+    ///
+    /// # Errors
+    /// As [`System::offer`].
+    pub async fn offer<B: Into<bytes::Bytes>>(&self, bodies: impl IntoIterator<Item = B>) -> Result<(), Error> {
+        let events = bodies.into_iter().map(|body| Event::new(self.slot.id.clone(), None, body)).collect();
+        self.system.offer(events).await
+    }
+
+    /// Closes the open window now, if it holds anything.
+    pub fn flush(&self) {
+        self.slot.want_flush(FlushReason::Explicit);
+    }
+
+    /// Replaces the tenant's actors by fresh ones. Nothing accepted is lost; an attempt to store that is under way counts
+    /// as failed, and the batch is sent again under the same id.
+    pub fn restart(&self) {
+        self.slot.each_control(Control::restart);
+    }
+
+    /// Lifts a quarantine, or cuts the wait before a restart short.
+    pub fn resume(&self) {
+        self.slot.each_control(Control::resume);
+    }
+
+    /// See [`System::mute`].
+    pub fn mute(&self) {
+        self.system.mute(&self.slot.id);
+    }
+
+    /// See [`System::unmute`].
+    pub fn unmute(&self) {
+        self.system.unmute(&self.slot.id);
+    }
+
+    /// Makes the actors panic, as if their own code had.
+    #[cfg(feature = "testing")]
+    pub fn inject_panic(&self) {
+        self.slot.each_control(Control::panic);
+    }
+}
+
+/// One stream of bytes into the system. Works from any thread and any runtime.
+///
+/// Bytes belong in by one caller at a time, in order: a stream has one end. The ingress ends when the last clone is dropped;
+/// the beginning of a frame that was never finished is then forgotten: call [`finish`](Self::finish) first.
+#[derive(Clone)]
+pub struct IngressHandle {
+    shared: Arc<Shared>,
+    addr: Addr<Ingress>,
+}
+
+impl std::fmt::Debug for IngressHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngressHandle").finish_non_exhaustive()
+    }
+}
+
+impl IngressHandle {
+    /// Takes the bytes of one read, in any cut. Returns when every frame that ends in them has been accepted or refused,
+    /// and hands the buffer back for reuse. While something is full it waits: that is the backpressure, so do not read on
+    /// before it returns.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains: nothing of these bytes was accepted. [`Error::Failed`] after a failure in
+    /// the ingress itself: what part of these bytes was accepted is not known.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the bytes may or may not be taken in: all of them or none.
+    pub async fn feed(&self, bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
+        let _feeding = Feeding::begin(&self.shared)?;
+        self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
+    }
+
+    /// The input has ended. `clean` says that it ended at the sender's will: an unfinished last line is then a frame like
+    /// any other; else it is a dead letter, `truncated`.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] after a failure in the ingress itself.
+    ///
+    /// # Cancel safety
+    /// As [`feed`](Self::feed).
+    pub async fn finish(&self, clean: bool) -> Result<(), Error> {
+        let _feeding = Feeding::begin(&self.shared)?;
+        self.addr.send(Finish { clean }).await.map_err(unanswered(Role::Ingress))?
+    }
+}

@@ -1,0 +1,11 @@
+//! Assembly: a builder makes a system, a handle speaks to it from any thread, a drain ends it.
+
+mod builder;
+mod drain;
+mod handle;
+mod source;
+
+pub use builder::{Placement, SystemBuilder};
+pub use drain::{DrainReport, TenantDrained};
+pub use handle::{IngressHandle, System, TenantHandle};
+pub use source::{Intake, Source, SourceHandle};

@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use actix::Addr;
+use futures::future::LocalBoxFuture;
+use tokio::sync::watch;
+
+use super::handle::{IngressHandle, open_ingress};
+use crate::actor::registry::{Phase, Shared};
+use crate::actor::spec::IngressSpec;
+use crate::actor::supervisor::Supervisor;
+use crate::model::Error;
+
+/// Something that brings bytes in: a listener, a file.
+///
+/// It runs on the system's own thread, so that bytes go from socket to window without a change of threads; it must not
+/// block. One that fails or panics is logged and ends; the system goes on.
+pub trait Source: Send + 'static {
+    /// What to call it: in counters and logs.
+    fn name(&self) -> &str;
+
+    /// Brings bytes in until the input ends or [`Intake::closing`] resolves, then returns; what was read must have been
+    /// fed by then.
+    fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>>;
+}
+
+/// What a source needs of the system.
+#[derive(Clone)]
+pub struct Intake {
+    pub(super) shared: Arc<Shared>,
+    pub(super) supervisor: Addr<Supervisor>,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("phase", &self.shared.phase()).finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    /// An ingress for one connection or one file.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains.
+    pub async fn open(&self, spec: IngressSpec) -> Result<IngressHandle, Error> {
+        open_ingress(&self.shared, &self.supervisor, spec).await
+    }
+
+    /// Resolves when the source should end: the system drains or stops.
+    pub async fn closing(&self) {
+        let mut phase = self.shared.phase.subscribe();
+        // The sender lives as long as this handle.
+        let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
+    }
+
+    /// Runs a task beside this source, on the system's thread; a connection, for example.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
+        crate::port::spawn(task)
+    }
+}
+
+/// A source that was added to a system.
+#[derive(Debug, Clone)]
+pub struct SourceHandle {
+    pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
+}
+
+impl SourceHandle {
+    /// Waits for the source to end.
+    ///
+    /// # Errors
+    /// What the source says, or its panic.
+    pub async fn ended(&self) -> Result<(), String> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err("the system stopped before the source had ended".to_owned()),
+        }
+    }
+}
