@@ -54,6 +54,8 @@ pub(crate) struct SampleEvents {
     rng: Rng,
     /// Log text to cut lines from, longer than a line by all phrases.
     text: Vec<u8>,
+    /// Where the words of the phrases begin in it.
+    words: Vec<usize>,
     counts: Counts,
 }
 
@@ -78,6 +80,8 @@ impl SampleEvents {
     pub(crate) fn new(shape: &Shape) -> Self {
         let mut text = PHRASES.concat().into_bytes();
         let phrases = text.len();
+        let words = std::iter::once(0).chain(memchr::memchr_iter(b' ', &text).map(|space| space + 1));
+        let words = words.filter(|&word| word < phrases).collect();
         while text.len() < phrases + shape.bytes {
             text.extend_from_within(..phrases);
         }
@@ -89,6 +93,7 @@ impl SampleEvents {
             bytes: shape.bytes,
             rng: Rng::with_seed(shape.seed),
             text,
+            words,
             counts: Counts::default(),
         }
     }
@@ -132,7 +137,7 @@ impl SampleEvents {
     fn write_good(&mut self, tenant: u32, time: u64, out: &mut Vec<u8>) {
         let start = out.len();
         let level = LEVELS[self.rng.usize(..LEVELS.len())];
-        let from = self.rng.usize(..=self.text.len() - self.bytes);
+        let from = self.words[self.rng.usize(..self.words.len())];
         out.extend_from_slice(b"{\"tenant\":\"");
         self.write_name(tenant, out);
         out.extend_from_slice(b"\",\"ts\":");
