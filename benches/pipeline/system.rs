@@ -1,0 +1,62 @@
+//! The contestant: the actor system behind its own TCP source, as the daemon runs it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headworks::source::{TcpOptions, TcpSource};
+use headworks::{Attempt, Batch, BatchId, Framing, IngressSpec, Json, Storage, StorageError, System, Undo};
+
+use crate::contest::{Contest, Outcome, Result, Store, Tally, ready};
+
+/// Whether there is anything to run.
+pub(crate) const TAKES_PART: bool = true;
+
+/// The baseline has no bound on its memory; this one has, and it must not be what is measured.
+const MAX_IN_FLIGHT_BYTES: usize = 1 << 30;
+
+/// How often to look whether everything has come.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// The null store, as the system sees it.
+impl Storage for Tally {
+    async fn store(&self, batch: &Batch, _undo: &Undo) -> std::result::Result<(), StorageError> {
+        self.add(batch.tenant(), batch.len() as u64);
+        Ok(())
+    }
+
+    async fn rollback(&self, _id: &BatchId, _attempt: Attempt) -> std::result::Result<(), StorageError> {
+        Err(StorageError::permanent("what is counted cannot be taken back"))
+    }
+}
+
+/// Takes part in the contest.
+pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
+    let builder = System::builder().max_in_flight_bytes(MAX_IN_FLIGHT_BYTES).max_tenants(usize::MAX);
+    match contest.store {
+        Store::Null => {
+            let tally = Arc::new(Tally::default());
+            let start = flow(builder.store(tally.clone()).start()?, contest)?;
+            Ok(Outcome { finish: start.finish()?, stored: tally.counts() })
+        }
+        Store::Sqlite => Err("the SQLite store is not wired into this benchmark".into()),
+    }
+}
+
+/// Brings in what is sent, until all of it is settled.
+fn flow(system: System, contest: &Contest) -> Result<crate::measure::Start> {
+    let spec = IngressSpec::new("tcp", Framing::lines(), Json::new());
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let source = TcpSource::bind("tcp", anywhere, spec, TcpOptions::default())?;
+    let address = source.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        system.add_source(source).await?;
+        let start = ready(address)?;
+        while system.sources().iter().map(|(_, source)| source.received).sum::<u64>() < contest.load.events {
+            tokio::time::sleep(GLANCE).await;
+        }
+        let report = system.drain(Duration::from_secs(60)).await;
+        if report.complete { Ok(start) } else { Err(report.to_string().into()) }
+    })
+}

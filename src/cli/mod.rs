@@ -1,0 +1,5 @@
+//! The commands.
+
+pub(crate) mod generate;
+mod sample;
+pub(crate) mod send;

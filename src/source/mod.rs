@@ -1,0 +1,7 @@
+//! Where bytes come from. Each source opens an ingress a connection or a file, and reads no faster than it is taken in.
+
+mod reader;
+mod tcp;
+
+pub use reader::ReaderSource;
+pub use tcp::{TcpOptions, TcpSource};

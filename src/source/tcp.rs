@@ -1,0 +1,150 @@
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use headworks_actors::{IngressSpec, Intake, Source};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// The read buffer of a connection, in bytes: it starts small, and follows what the reads bring.
+const LEAST_BUFFER: usize = 16 << 10;
+const MOST_BUFFER: usize = 256 << 10;
+
+/// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
+/// descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How a listener treats its connections.
+#[derive(Debug, Clone)]
+pub struct TcpOptions {
+    /// How many connections may be open; further ones wait in the operating system's queue. Default 1,024.
+    pub max_connections: usize,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { max_connections: 1_024 }
+    }
+}
+
+/// A TCP listener: one ingress a connection.
+///
+/// A client that closes its side, or half of it, has its connection closed once all it sent was taken in. A connection is not
+/// read while what it brought waits for room: the sender feels a slow store.
+#[derive(Debug)]
+pub struct TcpSource {
+    name: String,
+    spec: IngressSpec,
+    listener: TcpListener,
+    options: TcpOptions,
+}
+
+impl TcpSource {
+    /// Listens on `listen`; connections are accepted once the source is added to a system.
+    ///
+    /// # Errors
+    /// The operating system refuses the address.
+    pub fn bind(
+        name: impl Into<String>,
+        listen: SocketAddr,
+        spec: IngressSpec,
+        options: TcpOptions,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { name: name.into(), spec, listener, options })
+    }
+
+    /// The address it listens on: with the real port where 0 was asked for.
+    ///
+    /// # Errors
+    /// The operating system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Source for TcpSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
+        async move {
+            let Self { name, spec, listener, options } = *self;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(|why| why.to_string())?;
+            let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
+            let places = Arc::new(Semaphore::new(all as usize));
+            let mut closing = std::pin::pin!(intake.closing());
+            loop {
+                let accept = async {
+                    // The semaphore is never closed.
+                    let place = places.clone().acquire_owned().await;
+                    (place, listener.accept().await)
+                };
+                let (place, accepted) = tokio::select! {
+                    biased;
+                    () = &mut closing => break,
+                    accepted = accept => accepted,
+                };
+                let (stream, peer) = match accepted {
+                    Ok(accepted) => accepted,
+                    Err(why) => {
+                        tracing::warn!(target: "headworks", source = name, %why, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                        continue;
+                    }
+                };
+                let (beside, spec, name) = (intake.clone(), spec.clone(), name.clone());
+                intake.spawn(async move {
+                    if let Err(why) = connection(stream, &beside, spec).await {
+                        tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
+                    }
+                    drop(place);
+                });
+            }
+            drop(listener);
+            // Every place is back once every connection has fed what it had read.
+            let _ = places.acquire_many(all).await;
+            Ok(())
+        }
+        .boxed_local()
+    }
+}
+
+/// Feeds one connection to an ingress of its own, until the client or the system ends it.
+async fn connection(mut stream: TcpStream, intake: &Intake, spec: IngressSpec) -> Result<(), String> {
+    let ingress = intake.open(spec).await.map_err(|why| why.to_string())?;
+    let mut closing = std::pin::pin!(intake.closing());
+    let mut capacity = LEAST_BUFFER;
+    let mut buffer = Vec::new();
+    let (clean, ended) = loop {
+        buffer.clear();
+        buffer.reserve_exact(capacity);
+        let read = tokio::select! {
+            biased;
+            () = &mut closing => break (false, Ok(())),
+            read = stream.read_buf(&mut buffer) => read,
+        };
+        match read {
+            Ok(0) => break (true, Ok(())),
+            Ok(read) => {
+                // A buffer that was filled was too small; one that was nearly empty holds memory for nothing.
+                let fitting = if read == capacity { capacity * 2 } else { capacity.min(read * 8) };
+                let fitting = fitting.clamp(LEAST_BUFFER, MOST_BUFFER);
+                match ingress.feed(buffer).await {
+                    Ok(used) => buffer = if fitting < capacity { Vec::new() } else { used },
+                    Err(why) => break (false, Err(why.to_string())),
+                }
+                capacity = fitting;
+            }
+            Err(why) => break (false, Err(format!("reading failed: {why}"))),
+        }
+    };
+    ingress.finish(clean).await.map_err(|why| why.to_string())?;
+    ended
+}
