@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::registry::{Shared, Slot};
 use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
-use crate::observe::SourceLedger;
+use crate::observe::{Counters, SourceCounters, SourceLedger};
 use crate::policy::WhenFull;
+use crate::port::journal::Arrival;
 
 /// How often a blocked connection looks whether others make progress.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -29,51 +30,67 @@ enum Full {
     Tenant(Chunk),
 }
 
-/// Accepts or refuses a share at once, or says that it has to wait. Counts it either way.
-pub(crate) fn admit(shared: &Arc<Shared>, source: &SourceLedger, share: Share, now: Instant) -> Option<Waiting> {
+/// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
+/// in `source`.
+pub(crate) fn admit(
+    shared: &Arc<Shared>,
+    source: &mut SourceCounters,
+    share: Share<'_>,
+    now: Instant,
+) -> Option<Waiting> {
     let Share { slot, chunk, discarded } = share;
-    let events = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+    let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if slot.muted.load(Ordering::Acquire) {
-        let frames = events + discarded;
         slot.lane.count(|counters| {
             counters.received += frames;
             counters.muted += frames;
         });
-        source.lock().muted += frames;
+        source.muted += frames;
         return None;
     }
-    slot.lane.count(|counters| {
-        counters.received += events + discarded;
+    let count = |counters: &mut Counters| {
+        counters.received += frames;
         counters.accepted += discarded;
         counters.discarded += discarded;
-    });
-    if discarded > 0 {
-        source.lock().accepted += discarded;
-    }
-    match accept(shared, source, &slot, chunk?, now) {
+    };
+    source.accepted += discarded;
+    let Some(chunk) = chunk else {
+        slot.lane.count(count);
+        return None;
+    };
+    match accept(shared, source, slot, chunk, now, count) {
         Ok(()) => None,
-        Err(Full::System(chunk) | Full::Tenant(chunk)) => Some(Waiting { slot, chunk }),
+        Err(Full::System(chunk) | Full::Tenant(chunk)) => Some(Waiting { slot: slot.clone(), chunk }),
     }
 }
 
+/// `count` is told the tenant's counters once, whatever the answer.
 fn accept(
     shared: &Arc<Shared>,
-    source: &SourceLedger,
+    source: &mut SourceCounters,
     slot: &Arc<Slot>,
     chunk: Chunk,
     now: Instant,
+    count: impl FnOnce(&mut Counters),
 ) -> Result<(), Full> {
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
     if !shared.budget.reserve(footprint) {
+        slot.lane.count(count);
         return Err(Full::System(chunk));
     }
-    if let Err(chunk) = slot.lane.accept(chunk, now, slot.policy.overflow.max_in_flight) {
-        shared.budget.unreserve(footprint);
-        return Err(Full::Tenant(chunk));
+    match slot.lane.accept(chunk, now, slot.policy.overflow.max_in_flight, count) {
+        Arrival::Accepted { wake } => {
+            source.accepted += events;
+            if wake {
+                slot.hint_chunks(shared);
+            }
+            Ok(())
+        }
+        Arrival::Full(chunk) => {
+            shared.budget.unreserve(footprint);
+            Err(Full::Tenant(chunk))
+        }
     }
-    source.lock().accepted += events;
-    slot.hint_chunks(shared);
-    Ok(())
 }
 
 /// Waits until every share has been accepted or, by its tenant's policy, rejected.
@@ -93,7 +110,8 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
-        match accept(shared, source, &slot, chunk, Instant::now()) {
+        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), |_| {});
+        match accepted {
             Ok(()) => return,
             Err(Full::System(back)) => {
                 chunk = back;

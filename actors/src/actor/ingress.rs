@@ -92,14 +92,7 @@ impl Ingress {
         let (now, arrived) = (Instant::now(), self.shared.seam.now());
         let (shared, source) = (&self.shared, &self.source);
         let Step { received, malformed, rejected, letters, failures, hook_failed, .. } = std::mem::take(&mut self.step);
-        {
-            let mut source = source.lock();
-            source.received += received;
-            source.malformed += malformed;
-            source.rejected += rejected;
-            // Accepted, and given up in the same breath.
-            source.accepted += hook_failed.len() as u64;
-        }
+        let hook_failed_events = hook_failed.len() as u64;
         for slot in hook_failed {
             slot.lane.count(|counters| {
                 counters.received += 1;
@@ -113,7 +106,15 @@ impl Ingress {
         let letters =
             if letters.is_empty() { letters } else { shared.letters.try_push(letters).err().unwrap_or_default() };
         let mut waiting = vec![];
-        self.stage.borrow_mut().take(arrived, |share| waiting.extend(admission::admit(shared, source, share, now)));
+        let mut source = source.lock();
+        source.received += received;
+        source.malformed += malformed;
+        source.rejected += rejected;
+        // Accepted, and given up in the same breath.
+        source.accepted += hook_failed_events;
+        self.stage
+            .borrow_mut()
+            .take(arrived, |share| waiting.extend(admission::admit(shared, &mut source, share, now)));
         Rest { waiting, letters }
     }
 

@@ -37,8 +37,8 @@ struct Staged {
 }
 
 /// One tenant's share of a read.
-pub(crate) struct Share {
-    pub(crate) slot: Arc<Slot>,
+pub(crate) struct Share<'s> {
+    pub(crate) slot: &'s Arc<Slot>,
     /// `None` where every event was discarded.
     pub(crate) chunk: Option<Chunk>,
     pub(crate) discarded: u64,
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
-    pub(crate) fn take(&mut self, arrived: UnixMillis, mut each: impl FnMut(Share)) {
+    pub(crate) fn take(&mut self, arrived: UnixMillis, mut each: impl FnMut(Share<'_>)) {
         self.bytes = 0;
         for row in self.touched.drain(..) {
             let staged = &mut self.staged[row];
@@ -122,7 +122,7 @@ impl Stage {
             staged.last = (staged.builder.body_bytes(), staged.builder.len());
             let chunk = staged.builder.build(staged.slot.id.clone(), arrived);
             let discarded = std::mem::take(&mut staged.discarded);
-            each(Share { slot: staged.slot.clone(), chunk, discarded });
+            each(Share { slot: &staged.slot, chunk, discarded });
         }
     }
 }

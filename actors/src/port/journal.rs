@@ -34,8 +34,11 @@ struct State {
     first: u64,
     /// How many events of `chunks[0]` are cut.
     cut_of_first: usize,
-    /// How many events are not cut.
+    /// How many events are not cut, and the size of their bodies in bytes.
     uncut: u64,
+    uncut_bytes: usize,
+    /// When the tenant wants to be told.
+    wake: Wake,
     /// Batches without an outcome, in order.
     batches: VecDeque<Batch>,
     /// How many events they hold.
@@ -46,6 +49,26 @@ struct State {
     work: Option<Work>,
     /// The memory of the chunks that hold events in flight.
     bytes: usize,
+}
+
+/// When a look at the lane would come to something. A tenant with an open window and a timer need not be woken for every
+/// chunk, but only for the one that may close the window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wake {
+    /// At so many uncut events. 0 as well as 1 means at any.
+    events: u64,
+    /// At so many uncut bytes.
+    bytes: usize,
+    /// At any event from then on, should the timer be late.
+    from: Option<Instant>,
+}
+
+/// What arrived at the lane.
+pub(crate) enum Arrival {
+    /// It waits in the lane; whether the tenant is to be told.
+    Accepted { wake: bool },
+    /// The lane is full, and the chunk comes back.
+    Full(Chunk),
 }
 
 /// Where a reader of the lane stands: the chunk's seq, and the events of it that it has seen.
@@ -157,19 +180,28 @@ impl Lane {
     }
 
     /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
-    /// chunk of any size.
-    pub(crate) fn accept(&self, chunk: Chunk, at: Instant, max_bytes: usize) -> Result<(), Chunk> {
+    /// chunk of any size. `count` is told the counters under the same lock, whatever the answer.
+    pub(crate) fn accept(
+        &self,
+        chunk: Chunk,
+        at: Instant,
+        max_bytes: usize,
+        count: impl FnOnce(&mut Counters),
+    ) -> Arrival {
         let footprint = chunk.footprint();
-        let events = chunk.len() as u64;
         let mut state = self.lock();
+        count(&mut state.counters);
         if state.bytes > 0 && state.bytes + footprint > max_bytes {
-            return Err(chunk);
+            return Arrival::Full(chunk);
         }
-        state.counters.accepted += events;
-        state.uncut += events;
+        state.counters.accepted += chunk.len() as u64;
+        state.uncut += chunk.len() as u64;
+        state.uncut_bytes += chunk.body_bytes();
         state.bytes += footprint;
         state.chunks.push_back((Arc::new(chunk), at));
-        Ok(())
+        let wake = state.wake;
+        let due = wake.from.is_none_or(|from| at >= from);
+        Arrival::Accepted { wake: due || state.uncut >= wake.events || state.uncut_bytes >= wake.bytes }
     }
 
     /// Counts something that happened at the door or to the actors.
@@ -202,8 +234,8 @@ impl Lane {
         while let Some(index) = cursor.seq.checked_sub(state.first).and_then(|index| usize::try_from(index).ok())
             && let Some((chunk, at)) = state.chunks.get(index).cloned()
         {
-            // Checked at every push: a busy mailbox starves the timer.
-            if window.is_due(now) {
+            // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
+            if window.is_due(at) {
                 state.close(self, window, now, FlushReason::Age, &mut advanced);
             }
             let (from, len) = (cursor.offset, chunk.len());
@@ -222,6 +254,10 @@ impl Lane {
         } else if let Some(reason) = flush {
             state.close(self, window, now, reason, &mut advanced);
         }
+        state.wake = match window.deadline() {
+            Some(due) => Wake { events: window.full_at().0, bytes: window.full_at().1, from: Some(due) },
+            None => Wake::default(),
+        };
         advanced
     }
 
@@ -386,6 +422,7 @@ impl State {
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
         let batch = Batch::new(id, parts);
         self.uncut -= batch.len() as u64;
+        self.uncut_bytes -= batch.body_bytes();
         self.cut += batch.len() as u64;
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
