@@ -2,7 +2,8 @@
 
 use headworks::{Attempt, Batch, BatchId, Storage, StorageError, Undo};
 
-use crate::contest::{Contest, Outcome, Result, Tally};
+use crate::contest::{Contest, Result};
+use crate::report::{Outcome, Tally};
 
 /// Whether there is anything to run.
 pub(crate) const TAKES_PART: bool = false;
@@ -20,6 +21,10 @@ impl Storage for Tally {
 }
 
 /// Takes part in the contest.
+///
+/// Listens, calls `ready(address)` and keeps its `Start`; once as many events as `contest.load.events` are accepted,
+/// drains; then `start.finish()` at once, and the counts last: [`Tally::counts`], or [`crate::sqlite::counts`] of the
+/// store's database. Until then this is an error, and [`TAKES_PART`] says so beforehand.
 pub(crate) fn run(_contest: &Contest) -> Result<Outcome> {
     Err("the system is not wired into this benchmark".into())
 }
