@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::contest::{Contest, Outcome, Result, Store, Tally, ready};
-use crate::sqlite::Writer;
+use crate::contest::{Contest, Result, Store};
+use crate::report::{Outcome, Tally, ready};
 use crate::windows::{Sink, Windows};
+use crate::writer::Writer;
 
 /// Read at once, and the longest line.
 const READ: usize = 512 * 1024;
 
-/// How late a window may close.
+/// How late a window may close or be handed to the store.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Takes part in the contest.
@@ -32,7 +33,7 @@ pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
     let start = LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let start = ready(listener.local_addr()?)?;
-        let clock = tokio::task::spawn_local(close_due(Rc::clone(&windows)));
+        let clock = tokio::task::spawn_local(tick(Rc::clone(&windows)));
         let mut connections = JoinSet::new();
         for _ in 0..contest.load.connections {
             let (connection, _) = listener.accept().await?;
@@ -55,11 +56,11 @@ pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
     }
 }
 
-/// Closes windows by age, also when nothing comes in.
-async fn close_due(windows: Rc<RefCell<Windows>>) -> Result<()> {
+/// Keeps the time when nothing comes in.
+async fn tick(windows: Rc<RefCell<Windows>>) -> Result<()> {
     loop {
         tokio::time::sleep(TICK).await;
-        windows.borrow_mut().close_due(Instant::now())?;
+        windows.borrow_mut().tick(Instant::now())?;
     }
 }
 

@@ -16,6 +16,7 @@ mod contest;
 mod decode;
 mod measure;
 mod referee;
+mod report;
 #[allow(dead_code, unused_imports, reason = "the command's own; its tests run with the command")]
 #[path = "../../src/cli/sample/mod.rs"]
 mod sample;
@@ -24,6 +25,7 @@ mod sqlite;
 mod system;
 mod table;
 mod windows;
+mod writer;
 
 use std::process::ExitCode;
 
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match &args.role {
         Some(Role::Sender(load)) => sender::run(load),
-        Some(Role::Contestant { name, contest }) => contest::take_part(*name, contest),
+        Some(Role::Contestant { name, contest }) => report::take_part(*name, contest),
         None => contests(&args).and_then(|contests| referee::run(&contests, pairs(&args))),
     };
     match outcome {

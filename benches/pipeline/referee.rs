@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::contest::{Contest, Contestant, Counts, Report, Result, Said};
+use crate::contest::{Contest, Contestant, Result};
+use crate::report::{Counts, Report, Said};
 use crate::system;
 use crate::table::{Run, print};
 
@@ -45,10 +46,10 @@ fn one_run(contest: &Contest, contestant: Contestant, sender: &mut Process, sent
         return Err(format!("the {contestant} was done before it listened").into());
     };
     sender.say(&address.to_string())?;
-    let began_at: u128 = sender.hear()?;
     let Said::Done(report) = process.hear()? else {
         return Err(format!("the {contestant} listened twice").into());
     };
+    let began_at: u128 = sender.hear()?;
     verify(sent, &report.stored).map_err(|wrong| format!("the {contestant} failed: {wrong}"))?;
     let Report { finished_at, cpu, peak_rss_bytes, .. } = report;
     let wall = u64::try_from(finished_at.saturating_sub(began_at)).map(Duration::from_nanos)?;

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
-use crate::contest::{Counts, Load, Result, say};
+use crate::contest::{Load, Result};
 use crate::measure::unix_nanos;
+use crate::report::{Counts, say};
 use crate::sample::{Sample, SampleEvents};
 
 /// Says the counts of each tenant, and then for each address on stdin sends everything there and says when it began.

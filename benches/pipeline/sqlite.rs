@@ -1,24 +1,19 @@
 //! SQLite as the baseline writes it: the tables, the statements and the transactions of the system's own store, without
 //! its attempts, fences and checks.
 
-use std::hash::Hasher;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::mpsc::Receiver;
 
 use foldhash::quality::FixedState;
-use headworks::{TenantId, UnixMillis};
+use headworks::UnixMillis;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql};
 use tempfile::TempDir;
 
-use crate::contest::{Counts, Result};
+use crate::contest::Result;
+use crate::report::Counts;
 use crate::windows::Events;
-
-/// A transaction takes no more batches once it holds this many bytes.
-const TRANSACTION_BYTES: usize = 2 * 1024 * 1024;
-
-/// Closed windows that may wait for the writer.
-const QUEUE: usize = 1024;
+use crate::writer::Batch;
 
 /// Rows of one INSERT.
 const ROWS: usize = 64;
@@ -37,83 +32,29 @@ const SCHEMA: &str = "
 const INSERT_BATCH: &str = "INSERT INTO batches (id, tenant, seq, attempt, events, body_bytes, content_hash, \
     first_rowid, last_rowid, stored_at) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?)";
 
-struct Batch {
-    tenant: TenantId,
-    seq: u64,
-    events: Events,
-}
-
-/// The thread that writes, and the way to it.
-pub(crate) struct Writer {
-    queue: SyncSender<Batch>,
-    thread: JoinHandle<rusqlite::Result<Database>>,
-}
-
 /// A database in a directory of its own, removed at the end.
 pub(crate) struct Database {
     connection: Connection,
     _directory: TempDir,
 }
 
-impl Writer {
-    /// A fresh database in the directory for temporary files.
-    pub(crate) fn open() -> Result<Self> {
-        let database = Database::create()?;
-        let (queue, batches) = sync_channel(QUEUE);
-        let thread = thread::spawn(move || write_all(database, &batches));
-        Ok(Self { queue, thread })
-    }
-
-    /// Hands over a batch; blocks while too many wait.
-    pub(crate) fn store(&self, tenant: TenantId, seq: u64, events: Events) -> Result<()> {
-        self.queue.send(Batch { tenant, seq, events }).map_err(|_| "the SQLite writer has failed".into())
-    }
-
-    /// Waits until everything is committed.
-    pub(crate) fn finish(self) -> Result<Database> {
-        drop(self.queue);
-        Ok(self.thread.join().map_err(|_| "the SQLite writer panicked")??)
-    }
-}
-
 impl Database {
-    fn create() -> Result<Self> {
+    /// A new one, in the directory for temporary files.
+    pub(crate) fn create() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let connection = Connection::open(directory.path().join("events.db"))?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self { connection, _directory: directory })
     }
 
-    /// What is really there, tenant by tenant.
-    pub(crate) fn counts(&self) -> Result<Counts> {
-        counts(&self.connection)
-    }
-}
-
-/// What the tables of the store hold, tenant by tenant.
-pub(crate) fn counts(connection: &Connection) -> Result<Counts> {
-    let mut query = connection.prepare("SELECT tenant, count(*) FROM events GROUP BY tenant")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Writes what waits in one transaction after the other, until the queue is closed.
-fn write_all(database: Database, queue: &Receiver<Batch>) -> rusqlite::Result<Database> {
-    {
-        let connection = &database.connection;
+    /// Writes one transaction after the other, until the queue is closed.
+    pub(crate) fn write_all(&self, queue: &Receiver<Vec<Batch>>) -> rusqlite::Result<()> {
+        let connection = &self.connection;
         let mut insert_batch = connection.prepare(INSERT_BATCH)?;
         let mut insert_rows = connection.prepare(&insert_events(ROWS))?;
         let mut insert_row = connection.prepare(&insert_events(1))?;
         let mut next_rowid = 1;
-        while let Ok(first) = queue.recv() {
-            let mut bytes = first.events.bytes.len();
-            let mut batches = vec![first];
-            while bytes < TRANSACTION_BYTES
-                && let Ok(next) = queue.try_recv()
-            {
-                bytes += next.events.bytes.len();
-                batches.push(next);
-            }
+        for batches in queue {
             let transaction = connection.unchecked_transaction()?;
             let mut ids = Vec::with_capacity(batches.len());
             for batch in &batches {
@@ -127,8 +68,20 @@ fn write_all(database: Database, queue: &Receiver<Batch>) -> rusqlite::Result<Da
             rest.chunks(1).try_for_each(|row| insert(&mut insert_row, row))?;
             transaction.commit()?;
         }
+        Ok(())
     }
-    Ok(database)
+
+    /// What is really there, tenant by tenant.
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        counts(&self.connection)
+    }
+}
+
+/// What the tables of the store hold, tenant by tenant.
+pub(crate) fn counts(connection: &Connection) -> Result<Counts> {
+    let mut query = connection.prepare("SELECT tenant, count(*) FROM events GROUP BY tenant")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn insert_events(rows: usize) -> String {
@@ -158,7 +111,6 @@ fn insert_batch_row(
 }
 
 fn content_hash(events: &Events) -> i64 {
-    use std::hash::BuildHasher;
     let mut hasher = FixedState::default().build_hasher();
     hasher.write(&events.bytes);
     events.ends.iter().for_each(|&end| hasher.write_u32(end));

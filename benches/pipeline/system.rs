@@ -7,7 +7,9 @@ use std::time::Duration;
 use headworks::source::{TcpOptions, TcpSource};
 use headworks::{Attempt, Batch, BatchId, Framing, IngressSpec, Json, Storage, StorageError, System, Undo};
 
-use crate::contest::{Contest, Outcome, Result, Store, Tally, ready};
+use crate::contest::{Contest, Result, Store};
+use crate::measure::Start;
+use crate::report::{Outcome, Tally, ready};
 
 /// Whether there is anything to run.
 pub(crate) const TAKES_PART: bool = true;
@@ -44,7 +46,7 @@ pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
 }
 
 /// Brings in what is sent, until all of it is settled.
-fn flow(system: System, contest: &Contest) -> Result<crate::measure::Start> {
+fn flow(system: System, contest: &Contest) -> Result<Start> {
     let spec = IngressSpec::new("tcp", Framing::lines(), Json::new());
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let source = TcpSource::bind("tcp", anywhere, spec, TcpOptions::default())?;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use headworks::{TenantId, UnixMillis};
 
-use crate::contest::{Result, Tally};
+use crate::contest::Result;
 use crate::decode::decode;
-use crate::sqlite::Writer;
+use crate::report::Tally;
+use crate::writer::Writer;
 
 const MAX_EVENTS: usize = 500;
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -83,6 +84,15 @@ impl Windows {
         Ok(())
     }
 
+    /// What is to be done from time to time, also when nothing comes in.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<()> {
+        self.close_due(now)?;
+        match &mut self.sink {
+            Sink::Null(_) => Ok(()),
+            Sink::Sqlite(writer) => writer.hurry(),
+        }
+    }
+
     /// Closes every window and gives back the sink, that knows what it was given.
     pub(crate) fn close_all(mut self) -> Result<Sink> {
         for at in 0..self.windows.len() {
@@ -103,7 +113,7 @@ impl Windows {
     fn close(&mut self, at: usize) -> Result<()> {
         let Window { tenant, events, closed } = &mut self.windows[at];
         *closed += 1;
-        match &self.sink {
+        match &mut self.sink {
             Sink::Null(tally) => {
                 tally.add(tenant, events.ends.len() as u64);
                 // The next window of a tenant is about as large as the last.
