@@ -106,6 +106,9 @@ pub(super) fn reworded(message: &str) -> String {
         }
         return sentence;
     }
+    if message == "wanted string or table" {
+        return "expected a string (in quotes)".to_owned();
+    }
     let (what, expected) = message.rsplit_once(", expected ").unwrap_or((message, ""));
     let expected = match expected.trim_end() {
         "" => return message.trim_end().to_owned(),

@@ -113,6 +113,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place_and_what_is_valid() {
         ("\n[store]\ngroup_max_bytes = 'two'", 3, "store.group_max_bytes", "\"64KiB\""),
         ("[sources.a]\nlisten = 'localhost'", 2, "sources.a.listen", "127.0.0.1:7400"),
         ("[sources.a]\nallow_beyond_loopback = 1", 2, "sources.a.allow_beyond_loopback", "true or false"),
+        ("[sources.a]\nframing = 3", 2, "sources.a.framing", "a string (in quotes)"),
         ("[tenants]\nmute = 'acme'", 2, "tenants.mute", "a list"),
         ("[tenants]\nmute = ['acme',\n '../etc']", 2, "tenants.mute", "letter or a digit"),
         ("[tenants.by_id.'a b']\n", 1, "tenants.by_id.\"a b\"", "only letters"),
