@@ -1,5 +1,141 @@
-//! The commands.
+//! The command line: what each command takes and prints. Thin over the library.
 
-pub(crate) mod generate;
+mod check;
+mod dead_letters;
+mod exit;
+mod generate;
+mod run;
 mod sample;
-pub(crate) mod send;
+mod send;
+mod table;
+mod tenants;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use headworks::config::environment;
+use headworks::store::SqliteReader;
+
+pub(crate) use exit::Exit;
+
+/// Many tenants in one stream: each one's events windowed, stored and accounted for, apart from the others
+#[derive(Parser)]
+#[command(name = "headworks", version, arg_required_else_help = true, after_help = CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone; 2 wrong usage; 69 a port or a peer is not \
+                     there; 70 an internal error; 73 a file cannot be made; 74 reading or writing failed; 78 wrong \
+                     configuration.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take in events: from the listeners until SIGTERM or Ctrl-C, or from a file to its end
+    Run(run::RunArgs),
+    /// Say what a configuration means, or what is wrong with it
+    Check(check::CheckArgs),
+    /// List the tenants in the store
+    Tenants {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: tenants::TenantsArgs,
+    },
+    /// Look at what was given up
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Write sample events to stdout, one JSON object a line
+    Gen(generate::GenArgs),
+    /// Stream a file or stdin to a listener, and wait until it has taken all in
+    Send(send::SendArgs),
+}
+
+#[derive(Subcommand)]
+enum DeadLetters {
+    /// List the newest, oldest first
+    List {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: dead_letters::ListArgs,
+    },
+    /// Show one whole
+    Show {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: dead_letters::ShowArgs,
+    },
+}
+
+/// Which data directory.
+#[derive(clap::Args)]
+struct Data {
+    /// The data directory
+    #[arg(long, value_name = "DIR", default_value = "headworks-data")]
+    data: PathBuf,
+}
+
+impl Data {
+    fn open(&self) -> Result<SqliteReader, (Exit, String)> {
+        let file = self.data.join("headworks.db");
+        if !file.exists() {
+            let why =
+                format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
+            return Err((Exit::Failure, why));
+        }
+        SqliteReader::open(&file).map_err(|why| (Exit::Io, why.to_string()))
+    }
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn main() -> Exit {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => {
+            return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
+        }
+        Command::Tenants { data, args } => tenants(&data, &args),
+        Command::DeadLetters(DeadLetters::List { data, args }) => list(&data, &args),
+        Command::DeadLetters(DeadLetters::Show { data, args }) => show(&data, &args),
+        Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
+        Command::Send(args) => send::run(&args).map(|()| Exit::Ok).map_err(|why| (why.exit(), why.to_string())),
+    };
+    done.unwrap_or_else(|(exit, why)| {
+        // Where stderr is gone, the code alone must say it.
+        let _ = writeln!(std::io::stderr(), "headworks: {why}");
+        exit
+    })
+}
+
+fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
+    let rows = tenants::rows(&data.open()?).map_err(|why| (Exit::Io, why.to_string()))?;
+    let text = tenants::render(args, &rows, table::screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(say(text.as_bytes()))
+}
+
+fn list(data: &Data, args: &dead_letters::ListArgs) -> Result<Exit, (Exit, String)> {
+    let letters = data.open()?.dead_letters(&args.query()).map_err(|why| (Exit::Io, why.to_string()))?;
+    let text = dead_letters::list(args, &letters, table::screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(say(text.as_bytes()))
+}
+
+fn show(data: &Data, args: &dead_letters::ShowArgs) -> Result<Exit, (Exit, String)> {
+    let letter = data.open()?.dead_letter(&args.id).map_err(|why| (Exit::Io, why.to_string()))?;
+    let Some(letter) = letter else {
+        return Err((
+            Exit::Failure,
+            format!("there is no dead letter {:?}; `headworks dead-letters list` has the ids", args.id),
+        ));
+    };
+    let bytes = dead_letters::show(args, &letter).map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(say(&bytes))
+}
+
+fn say(bytes: &[u8]) -> Exit {
+    let mut out = std::io::stdout().lock();
+    Exit::after_writing(out.write_all(bytes).and_then(|()| out.flush()))
+}

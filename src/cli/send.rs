@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{BinaryBytes, HumanCount, HumanFloatCount, ProgressBar, ProgressStyle};
 
+use super::exit::Exit;
+
 /// How much is read and sent at once.
 const BLOCK: usize = 256 * 1024;
 
@@ -43,6 +45,16 @@ pub(crate) enum SendError {
         "the connection to {to} broke after {bytes} bytes were sent: {source}; how many of them were taken in only the listener knows"
     )]
     Broken { to: String, bytes: u64, source: io::Error },
+}
+
+impl SendError {
+    /// The code to end with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Open { .. } | Self::Read { .. } => Exit::Io,
+            Self::Refused { .. } | Self::Connect { .. } | Self::Broken { .. } => Exit::Unavailable,
+        }
+    }
 }
 
 /// What was sent, and how long it took until the listener had taken it in.

@@ -1,5 +1,6 @@
 //! What outlives every actor: one slot a tenant, and what all of them share.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -57,6 +58,8 @@ pub(crate) struct Defaults {
     pub(crate) policy: Arc<Policy>,
     pub(crate) storage: BoxStorage,
     pub(crate) hooks: Arc<Hooks>,
+    /// The tenants that are no default ones, before they are known.
+    pub(crate) specs: HashMap<TenantId, TenantSpec>,
 }
 
 /// What the system as a whole is doing. It only moves down the list.
@@ -158,23 +161,25 @@ impl Shared {
     pub(crate) fn slot_on_demand(&self, id: TenantId) -> Result<Arc<Slot>, Error> {
         match self.slot(&id) {
             Some(slot) => Ok(slot),
-            None => match self.new_slot(TenantSpec::from(id)) {
-                Err((Error::TenantExists(_), slot)) => slot.ok_or(Error::Closed),
-                made => made.map_err(|(error, _)| error),
-            },
+            None => {
+                let spec = self.defaults.specs.get(&id).cloned();
+                match self.new_slot(spec.unwrap_or_else(|| TenantSpec::from(id.clone()))) {
+                    // Another thread was faster.
+                    Err(Error::TenantExists(_)) => self.slot(&id).ok_or(Error::Closed),
+                    made => made,
+                }
+            }
         }
     }
 
-    /// A new tenant's slot. Where the tenant is known already, the error comes with it.
-    pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, (Error, Option<Arc<Slot>>)> {
-        if let Some(policy) = &spec.policy {
-            policy.check().map_err(|why| (Error::InvalidPolicy(format!("tenant {}: {why}", spec.id)), None))?;
-        }
+    /// A new tenant's slot.
+    pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, Error> {
+        spec.check()?;
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {
-            Entry::Occupied(entry) => Err((Error::TenantExists(spec.id), Some(entry.get().clone()))),
+            Entry::Occupied(_) => Err(Error::TenantExists(spec.id)),
             Entry::Vacant(_) if known >= self.max_tenants => {
-                Err((Error::TenantLimit { tenant: spec.id, limit: self.max_tenants }, None))
+                Err(Error::TenantLimit { tenant: spec.id, limit: self.max_tenants })
             }
             Entry::Vacant(entry) => {
                 let muted = self.mutes.contains(&spec.id);

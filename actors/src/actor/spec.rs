@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::model::{InvalidTenantId, TenantId};
+use crate::model::{Error, InvalidTenantId, TenantId};
 use crate::policy::Policy;
 use crate::port::{BoxStorage, Hooks, Storage, StorageExt};
 use crate::wire::{Decoder, Framing};
@@ -24,6 +24,12 @@ impl TenantSpec {
     /// `id` is no tenant id.
     pub fn new(id: &str) -> Result<Self, InvalidTenantId> {
         TenantId::new(id).map(Self::from)
+    }
+
+    /// Whether its rules can work as written.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let check = self.policy.as_ref().map_or(Ok(()), Policy::check);
+        check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
     }
 
     /// Its own rules, all of them.

@@ -49,7 +49,7 @@ impl Handler<Spawn> for Supervisor {
 
     fn handle(&mut self, Spawn(spec): Spawn, _: &mut Self::Context) -> Self::Result {
         self.open()?;
-        let slot = self.shared.new_slot(spec).map_err(|(error, _)| error)?;
+        let slot = self.shared.new_slot(spec)?;
         slot.start(&self.shared);
         Ok(slot)
     }

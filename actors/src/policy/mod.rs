@@ -7,7 +7,7 @@ mod heartbeat;
 mod overflow;
 mod restart;
 mod retry;
-mod units;
+pub mod units;
 mod window;
 
 use serde::{Deserialize, Serialize};

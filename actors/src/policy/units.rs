@@ -1,16 +1,38 @@
 //! Durations as `"1s 500ms"` and sizes as `"64KiB"`, in every config and every answer.
+//!
+//! What is written reads back as the same value: neither is ever rounded.
+//!
+//! ```
+//! use std::time::Duration;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Limits {
+//!     #[serde(with = "headworks_actors::units::duration")]
+//!     patience: Duration,
+//!     #[serde(with = "headworks_actors::units::bytes")]
+//!     room: usize,
+//! }
+//! let limits: Limits = serde_json::from_str(r#"{"patience": "1500ms", "room": 1536}"#)?;
+//! assert_eq!(serde_json::to_string(&limits)?, r#"{"patience":"1s 500ms","room":"1536B"}"#);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 /// `#[serde(with = "duration")]`: a human duration.
-pub(super) mod duration {
+pub mod duration {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    /// # Errors
+    /// Only those of the serializer.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*duration))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    /// # Errors
+    /// A sentence with examples of what is valid.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text).map_err(|why| {
             serde::de::Error::custom(format!(
@@ -21,18 +43,56 @@ pub(super) mod duration {
 }
 
 /// `#[serde(with = "bytes")]`: a human size, or a plain number of bytes.
-pub(super) mod bytes {
+pub mod bytes {
     use bytesize::ByteSize;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &usize, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&ByteSize(*bytes as u64))
+    /// # Errors
+    /// Only those of the serializer.
+    pub fn serialize<S: Serializer>(bytes: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&display(*bytes))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    /// The size in the largest unit that says it exactly: `"64KiB"`, `"1000B"`.
+    #[must_use]
+    pub fn display(bytes: usize) -> String {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let exact = units.into_iter().find(|(_, shift)| bytes > 0 && (bytes as u64).is_multiple_of(1 << shift));
+        exact.map_or_else(|| format!("{bytes}B"), |(unit, shift)| format!("{}{unit}", bytes as u64 >> shift))
+    }
+
+    /// # Errors
+    /// A sentence with examples of what is valid.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         let size = ByteSize::deserialize(deserializer).map_err(|why| {
+            let why = why.to_string();
+            let why = why.trim_end();
             serde::de::Error::custom(format!("no size in bytes ({why}); write it like 65536, \"64KiB\" or \"16MiB\""))
         })?;
         usize::try_from(size.as_u64()).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Size(#[serde(with = "super::bytes")] usize);
+
+    proptest! {
+        #[test]
+        fn a_size_reads_back_as_it_was_written(bytes in prop_oneof![0..5_000_000usize, 0..=1usize << 50]) {
+            let written = serde_json::to_string(&Size(bytes)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Size>(&written).unwrap(), Size(bytes), "{}", written);
+        }
+    }
+
+    #[test]
+    fn a_size_is_written_in_the_largest_unit_that_is_exact() {
+        for (bytes, text) in [(0, "0B"), (1000, "1000B"), (1024, "1KiB"), (3 << 19, "1536KiB"), (1 << 30, "1GiB")] {
+            assert_eq!(super::bytes::display(bytes), text);
+        }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,10 @@ use super::handle::System;
 use crate::actor::aggregator::Aggregator;
 use crate::actor::letters::pump;
 use crate::actor::registry::{Defaults, Phase, Shared};
+use crate::actor::spec::TenantSpec;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
-use crate::model::Error;
+use crate::model::{Error, TenantId};
 use crate::observe::Observer;
 use crate::policy::Policy;
 use crate::port::{
@@ -36,6 +38,7 @@ pub struct SystemBuilder {
     storage: Option<BoxStorage>,
     dead_letters: Option<Arc<dyn DynDeadLetters>>,
     hooks: Hooks,
+    specs: HashMap<TenantId, TenantSpec>,
     max_in_flight_bytes: usize,
     max_dead_letter_queue_bytes: usize,
     max_tenants: usize,
@@ -53,6 +56,7 @@ impl Default for SystemBuilder {
             storage: None,
             dead_letters: None,
             hooks: Hooks::new(),
+            specs: HashMap::new(),
             max_in_flight_bytes: 64 << 20,
             max_dead_letter_queue_bytes: 4 << 20,
             max_tenants: 10_000,
@@ -87,6 +91,12 @@ impl SystemBuilder {
     /// Hooks for every tenant.
     pub fn hooks(mut self, hooks: Hooks) -> Self {
         self.hooks = hooks;
+        self
+    }
+
+    /// A tenant with a policy, a store or hooks of its own, which its first event brings up. The last spec of a tenant counts.
+    pub fn tenant(mut self, spec: TenantSpec) -> Self {
+        self.specs.insert(spec.id.clone(), spec);
         self
     }
 
@@ -151,10 +161,12 @@ impl SystemBuilder {
             return Err(Error::PanicAborts);
         }
         self.policy.check().map_err(Error::InvalidPolicy)?;
+        self.specs.values().try_for_each(TenantSpec::check)?;
         let defaults = Defaults {
             policy: Arc::new(self.policy),
             storage: self.storage.unwrap_or_else(|| MemoryStore::new().boxed()),
             hooks: Arc::new(self.hooks),
+            specs: self.specs,
         };
         let shared = Arc::new(Shared::new(
             defaults,

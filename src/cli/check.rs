@@ -1,0 +1,355 @@
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use headworks::config::{Config, ConfigError, Framing, Layers, Override, SourceKind, StoreKind};
+use headworks::units::bytes::display as size;
+use headworks::{Policy, WhenFull};
+
+use super::exit::Exit;
+use super::table::{inert, json};
+
+/// What `headworks check` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration; without it, the defaults and the environment are checked.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration as one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says what the configuration means, or what is wrong with it. Nothing is opened or made.
+pub(crate) fn run(
+    args: &CheckArgs,
+    env: impl IntoIterator<Item = (String, String)>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> Exit {
+    let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(config, overrides)| {
+        let told = if args.json { json(&config) } else { Ok(explain(args, &config, &overrides)) };
+        told.map_err(|why| (Exit::Internal, why.to_string()))
+    });
+    match told {
+        Ok(text) => Exit::after_writing(out.write_all(text.as_bytes()).and_then(|()| out.flush())),
+        Err((exit, why)) => {
+            // Where stderr is gone, the code alone must say it.
+            let _ = writeln!(err, "{why}");
+            exit
+        }
+    }
+}
+
+fn read(
+    args: &CheckArgs,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Config, Vec<Override>), ConfigError> {
+    let layers = match &args.config {
+        Some(path) => Layers::default().file(path)?,
+        None => Layers::default(),
+    };
+    let layers = layers.environment(env)?;
+    Ok((layers.read()?, layers.overrides()?))
+}
+
+/// The configuration in words.
+fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String {
+    let name = args.config.as_ref().map_or_else(|| "The default configuration".to_owned(), |p| p.display().to_string());
+    let mut text = format!("{} is valid.\n", inert(&name));
+    section(&mut text, "Sources", sources(config));
+    section(&mut text, "Frames", vec![("", frame(config))]);
+    section(&mut text, "Store", store(config));
+    section(&mut text, "Limits", limits(config));
+    section(&mut text, "Tenants", in_words(&config.tenants.defaults));
+    let own: Vec<_> =
+        config.tenants.by_id.iter().flat_map(|(id, policy)| differences(id.as_str(), policy, config)).collect();
+    section(&mut text, "Tenants that differ", own);
+    let muted = config.tenants.mute.iter().map(|id| (id.as_str(), "its events are dropped and counted".to_owned()));
+    section(&mut text, "Muted", muted.collect());
+    let set = overrides.iter().map(|by| (by.key.as_str(), format!("by {}", by.name)));
+    section(&mut text, "Set from outside the file", set.collect());
+    section(&mut text, "Mind", notes(config));
+    text
+}
+
+/// A heading and its lines, names in one column; nothing where there are none.
+fn section(text: &mut String, heading: &str, lines: Vec<(&str, String)>) {
+    if lines.is_empty() {
+        return;
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let _ = writeln!(text, "\n{heading}");
+    for (name, line) in lines {
+        let _ = match width {
+            0 => writeln!(text, "  {}", inert(&line)),
+            _ => writeln!(text, "  {name:<width$}  {}", inert(&line)),
+        };
+    }
+}
+
+fn sources(config: &Config) -> Vec<(&str, String)> {
+    let line = |source: &headworks::config::SourceConfig| {
+        let kind = match source.kind {
+            SourceKind::Tcp => "TCP",
+            _ => "source",
+        };
+        let framing = match source.framing {
+            Framing::Lines => "lines",
+            Framing::LengthPrefixed => "length-prefixed frames",
+        };
+        let (max_frame, connections) = (size(source.max_frame), source.max_connections);
+        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections", source.listen)
+    };
+    config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+fn frame(config: &Config) -> String {
+    let time = match &config.decoder.time_field {
+        Some(field) => format!("its time is in {field:?}"),
+        None => "its time is that of its arrival".to_owned(),
+    };
+    format!("a JSON object; its tenant is in {:?}, {time}", config.decoder.tenant_field)
+}
+
+fn store(config: &Config) -> Vec<(&'static str, String)> {
+    let kind = match config.store.kind {
+        StoreKind::Sqlite => "SQLite",
+        _ => "store",
+    };
+    let file = format!("{kind}, {}", config.store_file().display());
+    let (group, busy) = (size(config.store.group_max_bytes), time(config.store.busy_timeout));
+    vec![
+        ("file", file),
+        ("commit", format!("up to {group} of several tenants together; waits {busy} for a locked file")),
+    ]
+}
+
+fn limits(config: &Config) -> Vec<(&'static str, String)> {
+    let report = match config.daemon.report_every {
+        Duration::ZERO => "failures are not summed up in the log".to_owned(),
+        every => format!("failures are summed up in the log every {}", time(every)),
+    };
+    vec![
+        ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
+        ("tenants", format!("at most {}", config.limits.max_tenants)),
+        ("stop", format!("within {}", time(config.daemon.drain_deadline))),
+        ("report", report),
+    ]
+}
+
+/// The rules of a tenant.
+fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
+    let Policy { window, overflow, retry, restart, heartbeat } = policy;
+    let when_full = match overflow.when_full {
+        WhenFull::Block => {
+            format!(
+                "then its connection waits, for {} at most while others on it could go on",
+                time(overflow.block_for)
+            )
+        }
+        WhenFull::Reject => "then its events are rejected at once".to_owned(),
+        _ => "then its events are held off".to_owned(),
+    };
+    vec![
+        (
+            "window",
+            format!(
+                "closes at {} events, {} or {} after its first event, whichever is first",
+                window.max_events,
+                size(window.max_bytes),
+                time(window.max_age)
+            ),
+        ),
+        ("overflow", format!("{} in flight, {when_full}", size(overflow.max_in_flight))),
+        (
+            "retry",
+            format!(
+                "{} attempts of {} at most, waits of up to {}, doubled up to {}, then a dead letter",
+                retry.attempts,
+                time(retry.attempt_timeout),
+                time(retry.base),
+                time(retry.cap)
+            ),
+        ),
+        (
+            "restart",
+            format!(
+                "{} times within {}, after {}, doubled up to {}, then {} of quarantine",
+                restart.intensity,
+                time(restart.period),
+                time(restart.base),
+                time(restart.cap),
+                time(restart.quarantine)
+            ),
+        ),
+        (
+            "heartbeat",
+            format!("every {}, idle after {} without an event", time(heartbeat.every), time(heartbeat.idle_after)),
+        ),
+    ]
+}
+
+/// The keys in which a tenant's rules are not the default ones.
+fn differences<'c>(id: &'c str, own: &Policy, config: &Config) -> Vec<(&'c str, String)> {
+    let mut found = vec![];
+    if let (Ok(own), Ok(others)) = (toml::Table::try_from(own), toml::Table::try_from(&config.tenants.defaults)) {
+        for (table, own) in own.iter().filter_map(|(name, value)| Some((name, value.as_table()?))) {
+            for (key, value) in own {
+                let other = others.get(table).and_then(|table| table.get(key));
+                if other != Some(value) {
+                    let other = other.map_or_else(String::new, |other| format!(", not {other}"));
+                    found.push((id, format!("{table}.{key} = {value}{other}")));
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        found.push((id, "in nothing".to_owned()));
+    }
+    found
+}
+
+/// What is valid and may still surprise.
+fn notes(config: &Config) -> Vec<(&str, String)> {
+    let open = config.sources.iter().filter(|(_, source)| !source.listen.ip().to_canonical().is_loopback());
+    let open =
+        open.map(|(name, _)| format!("source {name} asks nobody for a password, and other machines can reach it"));
+    let limit = config.limits.max_in_flight;
+    let own = config.tenants.by_id.iter().map(|(id, policy)| (format!("tenant {id}"), policy));
+    let all = std::iter::once(("a tenant".to_owned(), &config.tenants.defaults)).chain(own);
+    let wide = all.filter(|(_, policy)| policy.overflow.max_in_flight > limit).map(|(who, policy)| {
+        format!(
+            "{who} may have {} in flight, but all together only {}: the bound of all is met first",
+            size(policy.overflow.max_in_flight),
+            size(limit)
+        )
+    });
+    open.chain(wide).map(|note| ("", note)).collect()
+}
+
+fn time(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(text: Option<&str>, env: &[(&str, &str)], json: bool) -> (Exit, String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headworks.toml");
+        let config = text.map(|text| {
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let (mut out, mut err) = (vec![], vec![]);
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let exit = run(&CheckArgs { config, json }, env, &mut out, &mut err);
+        let text = |bytes| String::from_utf8(bytes).unwrap().replace(&folder.path().display().to_string(), "");
+        (exit, text(out), text(err))
+    }
+
+    #[test]
+    fn the_defaults_are_told_in_words() {
+        let expected = "\
+The default configuration is valid.
+
+Sources
+  tcp  TCP on 127.0.0.1:7400: lines of up to 1MiB, at most 1024 connections
+
+Frames
+  a JSON object; its tenant is in \"tenant\", its time is that of its arrival
+
+Store
+  file    SQLite, headworks-data/headworks.db
+  commit  up to 2MiB of several tenants together; waits 500ms for a locked file
+
+Limits
+  memory   16MiB of events in flight
+  tenants  at most 10000
+  stop     within 30s
+  report   failures are summed up in the log every 1m
+
+Tenants
+  window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
+  overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on
+  retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s, then a dead letter
+  restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
+  heartbeat  every 10s, idle after 1m without an event
+";
+        assert_eq!(checked(None, &[], false), (Exit::Ok, expected.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn what_differs_what_is_muted_and_what_may_surprise_is_told() {
+        let text = "
+[limits]
+max_in_flight = '1MiB'
+[sources.open]
+listen = '0.0.0.0:7400'
+allow_beyond_loopback = true
+[tenants]
+mute = ['spam']
+[tenants.by_id.acme]
+window = { max_events = 10, max_age = '2s' }
+overflow.max_in_flight = '64KiB'
+[tenants.by_id.same]
+window.max_events = 500
+";
+        let (exit, out, _) = checked(Some(text), &[("HEADWORKS__LOG__LEVEL", "debug")], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "
+Tenants that differ
+  acme  overflow.max_in_flight = \"64KiB\", not \"8MiB\"
+  acme  window.max_age = \"2s\", not \"1s\"
+  acme  window.max_events = 10, not 500
+  same  in nothing
+
+Muted
+  spam  its events are dropped and counted
+
+Set from outside the file
+  log.level  by HEADWORKS__LOG__LEVEL
+
+Mind
+  source open asks nobody for a password, and other machines can reach it
+  a tenant may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
+  tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
+";
+        assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
+    }
+
+    #[test]
+    fn as_json_it_is_the_effective_configuration() {
+        let (exit, out, _) = checked(Some("[tenants.by_id.acme]\nwindow.max_events = 7"), &[], true);
+        assert_eq!(exit, Exit::Ok);
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(document["tenants"]["by_id"]["acme"]["window"]["max_events"], 7);
+        assert_eq!(document["tenants"]["by_id"]["acme"]["retry"]["attempts"], 5);
+        assert_eq!(document["sources"]["tcp"]["listen"], "127.0.0.1:7400");
+        assert_eq!(document["store"]["group_max_bytes"], "2MiB");
+    }
+
+    #[test]
+    fn a_bad_configuration_ends_with_78_and_prints_nothing_but_the_error() {
+        let (exit, out, err) = checked(Some("[daemon]\ndat_dir = 1"), &[], false);
+        assert_eq!((exit, exit as u8, out.as_str()), (Exit::Config, 78, ""));
+        assert!(err.starts_with("/headworks.toml:2:1: daemon.dat_dir: "), "{err}");
+        let (exit, _, err) = checked(None, &[("HEADWORKS_DATA_DIR", "x")], true);
+        assert_eq!(exit, Exit::Config);
+        assert!(err.starts_with("HEADWORKS_DATA_DIR: "), "{err}");
+    }
+
+    #[test]
+    fn a_value_cannot_move_the_cursor() {
+        let (exit, out, _) = checked(
+            Some("[decoder]\ntime_field = \"\\u001b[2J\\u202e\"\n[daemon]\ndata_dir = \"\\u009b\""),
+            &[],
+            false,
+        );
+        assert_eq!(exit, Exit::Ok);
+        assert!(!out.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{out}");
+    }
+}

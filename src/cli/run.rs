@@ -1,0 +1,295 @@
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use headworks::config::{Config, Layers, LogConfig, LogFormat, environment};
+use headworks::daemon::{Daemon, DaemonError};
+use headworks::{DrainReport, SourceCounters};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::exit::Exit;
+use super::table::{Rows, json, screen};
+
+/// What `headworks run` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The configuration; everything has a default
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the data is kept [default: daemon.data_dir of the configuration, else headworks-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Take in this file, or stdin for -, to its end, store it and print a summary, instead of listening
+    #[arg(long, value_name = "FILE|-")]
+    input: Option<PathBuf>,
+    /// Print the summary as one JSON document
+    #[arg(long, requires = "input")]
+    json: bool,
+}
+
+type Failure = (Exit, String);
+
+/// Runs the daemon to its end.
+pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let config = read(args).map_err(|why| (Exit::Config, why.to_string()))?;
+    let bar = ProgressBar::hidden();
+    log(&config.log, &bar);
+    // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
+    let input = args.input.as_deref().map(open).transpose()?;
+    let daemon = Daemon::start(config).map_err(|why| (exit(&why), why.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
+    let ended = runtime.block_on(async {
+        match input {
+            Some(input) => take_in(daemon, input, args.json, &bar).await,
+            None => serve(daemon).await,
+        }
+    });
+    // A read of stdin that never returns must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
+    let layers = match &args.config {
+        Some(path) => Layers::default().file(path)?,
+        None => Layers::default(),
+    };
+    let layers = layers.environment(environment())?;
+    let layers = match &args.data {
+        Some(data) => layers.flag("--data", "daemon.data_dir", data.to_string_lossy().into_owned()),
+        None => layers,
+    };
+    layers.read()
+}
+
+fn exit(error: &DaemonError) -> Exit {
+    match error {
+        DaemonError::DataDir { .. } => Exit::CantCreate,
+        DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
+        DaemonError::Store(_) => Exit::Io,
+        _ => Exit::Internal,
+    }
+}
+
+/// Until a signal.
+async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
+    let mut signals = Signals::new()?;
+    let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
+    for (source, address) in listening {
+        tracing::info!(target: "headworks", source, %address, store = %daemon.store_file().display(), "listening");
+    }
+    let name = signals.next().await;
+    tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
+    let report = drain(daemon, signals).await;
+    for tenant in report.unfinished() {
+        tracing::error!(target: "headworks", tenant = %tenant.end.tenant, in_flight = tenant.end.in_flight, status = %tenant.end.status, "not stored before the deadline");
+    }
+    let stored = report.tenants.iter().map(|tenant| tenant.end.counters.stored).sum::<u64>();
+    tracing::info!(target: "headworks", complete = report.complete, tenants = report.tenants.len(), stored, "drained");
+    Ok(if report.complete { Exit::Ok } else { Exit::Failure })
+}
+
+/// Drains; one more signal ends the process at once.
+async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
+    tokio::select! {
+        biased;
+        report = daemon.drain() => report,
+        name = signals.next() => {
+            tracing::error!(target: "headworks", signal = name, "stopped before the drain was done");
+            std::process::exit(Exit::Failure as i32)
+        }
+    }
+}
+
+struct Input {
+    name: String,
+    reader: Box<dyn Read + Send>,
+    bytes: Option<u64>,
+}
+
+fn open(path: &Path) -> Result<Input, Failure> {
+    if path == Path::new("-") {
+        return Ok(Input { name: "stdin".to_owned(), reader: Box::new(std::io::stdin()), bytes: None });
+    }
+    let name = path.display().to_string();
+    let cannot = |why: std::io::Error| (Exit::Io, format!("cannot read the input {name}: {why}"));
+    let file = File::open(path).map_err(cannot)?;
+    let meta = file.metadata().map_err(cannot)?;
+    if meta.is_dir() {
+        return Err((Exit::Io, format!("cannot read the input {name}: it is a directory")));
+    }
+    Ok(Input { name, reader: Box::new(file), bytes: meta.is_file().then_some(meta.len()) })
+}
+
+/// The input to its end, or to a signal.
+async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar) -> Result<Exit, Failure> {
+    let mut signals = Signals::new()?;
+    let began = Instant::now();
+    let source = daemon.input(&input.name, input.reader);
+    let taken_in = source.taken_in();
+    show(bar, input.bytes);
+    let failed = |why: headworks::Error| (Exit::Internal, why.to_string());
+    let source = daemon.system().add_source(source).await.map_err(failed)?;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = source.ended() => break ended,
+            name = signals.next() => break Err(format!("stopped by {name} before the end of {}", input.name)),
+            () = tokio::time::sleep(Duration::from_millis(100)) => bar.set_position(taken_in.load(Ordering::Relaxed)),
+        }
+    };
+    bar.set_position(taken_in.load(Ordering::Relaxed));
+    bar.set_message("storing");
+    let (system, store) = (daemon.system().clone(), daemon.store_file().to_owned());
+    let report = drain(daemon, signals).await;
+    bar.finish_and_clear();
+    let summary = Summary::new(&report, &system.sources(), began.elapsed(), &store);
+    let text = if as_json { json(&summary).map_err(|why| (Exit::Internal, why.to_string()))? } else { summary.table() };
+    let mut out = std::io::stdout().lock();
+    let said = Exit::after_writing(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    match ended {
+        Err(why) => Err((Exit::Failure, why)),
+        Ok(()) if !report.complete => {
+            Err((Exit::Failure, "not everything was stored before the deadline (daemon.drain_deadline)".to_owned()))
+        }
+        Ok(()) => Ok(said),
+    }
+}
+
+fn show(bar: &ProgressBar, bytes: Option<u64>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let template = match bytes {
+        Some(bytes) => {
+            bar.set_length(bytes);
+            "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"
+        }
+        None => "{spinner} {bytes} {bytes_per_sec} {msg}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+}
+
+/// What a run over an input came to.
+#[derive(Serialize)]
+struct Summary<'r> {
+    seconds: f64,
+    events_per_second: f64,
+    store: String,
+    source: SourceCounters,
+    #[serde(flatten)]
+    report: &'r DrainReport,
+}
+
+impl<'r> Summary<'r> {
+    fn new(
+        report: &'r DrainReport,
+        sources: &[(std::sync::Arc<str>, SourceCounters)],
+        took: Duration,
+        store: &Path,
+    ) -> Self {
+        let source = sources.first().map(|(_, source)| *source).unwrap_or_default();
+        let seconds = took.as_secs_f64();
+        let events_per_second = source.received as f64 / seconds.max(1e-9);
+        Self { seconds, events_per_second, store: store.display().to_string(), source, report }
+    }
+
+    fn table(&self) -> String {
+        let mut rows = Rows::new(&[
+            "tenant",
+            "#received",
+            "#stored",
+            "#batches",
+            "#dead-lettered",
+            "#muted",
+            "#rejected",
+            "#in flight",
+        ]);
+        let mut sums = [0; 7];
+        for tenant in &self.report.tenants {
+            let (end, counters) = (&tenant.end, &tenant.end.counters);
+            let numbers = [
+                counters.received,
+                counters.stored,
+                counters.batches,
+                counters.dead_lettered,
+                counters.muted,
+                counters.rejected,
+                end.in_flight,
+            ];
+            for (sum, number) in sums.iter_mut().zip(numbers) {
+                *sum += number;
+            }
+            rows.push(std::iter::once(end.tenant.to_string()).chain(numbers.map(|n| n.to_string())).collect());
+        }
+        rows.push(std::iter::once("all tenants".to_owned()).chain(sums.map(|n| n.to_string())).collect());
+        let mut text = rows.render(screen().map(|columns| columns.max(200)));
+        let SourceCounters { received, malformed, rejected, .. } = self.source;
+        text += &format!(
+            "\n{received} frames received, {malformed} malformed (kept as dead letters), {rejected} rejected; {:.2} s, {:.0} frames/s\nstored in {}\n",
+            self.seconds, self.events_per_second, self.store
+        );
+        text
+    }
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let cannot = |why: std::io::Error| (Exit::Internal, format!("cannot listen for signals: {why}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(cannot)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Sends the log to stderr, past the progress bar.
+fn log(config: &LogConfig, bar: &ProgressBar) {
+    let filter = EnvFilter::new(&config.level);
+    let bar = bar.clone();
+    let writer = move || Beside(bar.clone());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match config.format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        _ => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(target: "headworks", place, panic = panic.payload_as_str(), "panic");
+    }));
+}
+
+/// Writes to stderr without tearing the progress bar.
+struct Beside(ProgressBar);
+
+impl Write for Beside {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.suspend(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

@@ -1,0 +1,155 @@
+use std::fmt::Display;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::error::Place;
+use super::tree::dotted;
+use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig};
+use crate::units::bytes::display as size;
+use crate::{Policy, TenantId};
+
+/// A value that is well-formed but cannot work.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Where, from the top.
+    pub(super) path: Vec<String>,
+    /// What is wrong and what is valid; the key goes before it.
+    pub(super) what: String,
+}
+
+impl Problem {
+    fn new<'k>(path: impl IntoIterator<Item = &'k str>, what: impl Into<String>) -> Self {
+        Self { path: path.into_iter().map(str::to_owned).collect(), what: what.into() }
+    }
+
+    /// The same as an error, once its place is known.
+    pub(super) fn at(&self, place: Place) -> ConfigError {
+        let key = dotted(&self.path);
+        let sentence = format!("{key} {}", self.what);
+        ConfigError::new(place, Some(key), sentence)
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything that a type cannot say.
+pub(super) fn check(config: &Config) -> Result<(), Problem> {
+    let Config { daemon, log, limits, decoder, sources, store, tenants } = config;
+
+    let data_dir = daemon.data_dir.to_str();
+    if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
+        let what = "must be a path in UTF-8 that is not empty";
+        return Err(Problem::new(["daemon", "data_dir"], what));
+    }
+    let milli = Duration::from_millis(1);
+    within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
+    if !daemon.report_every.is_zero() {
+        within(["daemon", "report_every"], daemon.report_every, Duration::from_secs(1), DAY, time)
+            .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+    }
+    check_log(log)?;
+    within(["limits", "max_in_flight"], limits.max_in_flight, 64 << 10, 1 << 40, |n| size(*n))?;
+    within(["limits", "max_tenants"], limits.max_tenants, 1, 10_000_000, usize::to_string)?;
+    check_decoder(decoder)?;
+    within(["store", "group_max_bytes"], store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
+    within(["store", "busy_timeout"], store.busy_timeout, milli, Duration::from_secs(60), time)?;
+
+    if sources.is_empty() {
+        let what = "is empty, so that nothing could be received: name a source, or leave [sources] out for the default";
+        return Err(Problem::new(["sources"], what));
+    }
+    for (name, source) in sources {
+        check_source(name, source)?;
+        if source.max_frame > limits.max_in_flight {
+            let what = format!(
+                "is {}, but must be at least the max_frame of sources.{name}, {}: one frame must fit",
+                size(limits.max_in_flight),
+                size(source.max_frame)
+            );
+            return Err(Problem::new(["limits", "max_in_flight"], what));
+        }
+        let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listen == source.listen);
+        if let Some((twin, _)) = twin.filter(|_| source.listen.port() != 0) {
+            let what = format!("is {}, where sources.{twin} listens already", source.listen);
+            return Err(Problem::new(["sources", name, "listen"], what));
+        }
+    }
+
+    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults)?;
+    tenants.by_id.iter().try_for_each(|(id, policy)| check_policy(&["tenants", "by_id", id.as_str()], policy))
+}
+
+fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
+    if let Err(why) = TenantId::new(name) {
+        let rule = why.to_string().replace("tenant id", "name for a source");
+        return Err(Problem::new(["sources", name], format!("cannot be: {rule}")));
+    }
+    within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
+    within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
+    // An IPv4 address in IPv6's clothes is the same place.
+    if !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
+        let what = format!(
+            "is {}, which other machines can reach, and a source asks nobody for a password: listen on 127.0.0.1 or \
+             [::1], or set sources.{name}.allow_beyond_loopback = true",
+            source.listen
+        );
+        return Err(Problem::new(["sources", name, "listen"], what));
+    }
+    Ok(())
+}
+
+fn check_log(log: &LogConfig) -> Result<(), Problem> {
+    // On its own, a word that is no level is a target for EnvFilter, at the level of everything: `inof` would be valid.
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let problem = |why: String| {
+        let valid = "valid is one of off, error, warn, info, debug, trace, or levels by target like \
+                     \"info,headworks=debug\"";
+        Problem::new(["log", "level"], format!("is {:?}: {why}; {valid}", log.level))
+    };
+    let mut bare = log.level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+    if let Some(word) = bare.find(|word| !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))) {
+        return Err(problem(format!("{word:?} is no level")));
+    }
+    EnvFilter::builder().parse(&log.level).map(drop).map_err(|why| problem(why.to_string()))
+}
+
+fn check_decoder(decoder: &DecoderConfig) -> Result<(), Problem> {
+    let fields = [("tenant_field", Some(&decoder.tenant_field)), ("time_field", decoder.time_field.as_ref())];
+    for (key, name) in fields {
+        if name.is_some_and(|name| name.is_empty() || name.len() > 256) {
+            return Err(Problem::new(["decoder", key], "must be the name of a field, from 1 to 256 bytes"));
+        }
+    }
+    if decoder.time_field.as_ref() == Some(&decoder.tenant_field) {
+        let what = "is the tenant_field too: one field cannot hold both";
+        return Err(Problem::new(["decoder", "time_field"], what));
+    }
+    Ok(())
+}
+
+/// The policy's own sentence begins with its key.
+fn check_policy(at: &[&str], policy: &Policy) -> Result<(), Problem> {
+    policy.check().map_err(|sentence| {
+        let (key, what) = sentence.split_once(' ').unwrap_or((&sentence, ""));
+        Problem::new(at.iter().copied().chain(key.split('.')), what)
+    })
+}
+
+fn time(duration: &Duration) -> String {
+    humantime::format_duration(*duration).to_string()
+}
+
+fn within<'k, T: PartialOrd, S: Display>(
+    path: impl IntoIterator<Item = &'k str>,
+    value: T,
+    least: T,
+    most: T,
+    show: impl Fn(&T) -> S,
+) -> Result<(), Problem> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    let what = format!("is {}, but must be from {} to {}", show(&value), show(&least), show(&most));
+    Err(Problem::new(path, what))
+}

@@ -1,0 +1,132 @@
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a configuration.
+///
+/// Reads as `headworks.toml:3:1: daemon.dat_dir: there is no key "dat_dir" here; ...`, with the line itself below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    place: Place,
+    key: Option<String>,
+    sentence: String,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere in particular: it is a default, or was set by hand.
+    Nowhere,
+    /// A file as a whole.
+    File(PathBuf),
+    /// A place in a file.
+    Line { file: PathBuf, line: usize, column: usize, excerpt: String },
+    /// A variable or a flag.
+    Named(String),
+}
+
+impl Place {
+    /// The place at `span` of the file's `text`.
+    pub(super) fn in_file(file: &Path, text: &str, span: &Range<usize>) -> Self {
+        let start = text.floor_char_boundary(span.start);
+        let begin = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let (line, column) = (text[..begin].matches('\n').count() + 1, text[begin..start].chars().count() + 1);
+        let marked = text[start..text.floor_char_boundary(span.end.clamp(start, end))].chars().count().max(1);
+        Self::Line { file: file.into(), line, column, excerpt: excerpt(&text[begin..end], line, column, marked) }
+    }
+}
+
+/// The line, and carets under what is meant. Of a long line only the part that matters.
+fn excerpt(content: &str, line: usize, column: usize, marked: usize) -> String {
+    const WIDTH: usize = 100;
+    let skipped = (column - 1).saturating_sub(WIDTH / 2);
+    // Whatever stands there, it must not reach the terminal as a command.
+    let shown: String = content.trim_end().chars().skip(skipped).take(WIDTH).map(inert).collect();
+    let before = column - 1 - skipped;
+    let carets = "^".repeat(marked.min(shown.chars().count().saturating_sub(before)).max(1));
+    let (number, gutter) = (line.to_string(), " ".repeat(line.to_string().len()));
+    format!("\n{gutter} |\n{number} | {shown}\n{gutter} | {}{carets}", " ".repeat(before))
+}
+
+fn inert(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+impl ConfigError {
+    pub(super) fn new(place: Place, key: Option<String>, sentence: impl Into<String>) -> Self {
+        Self { place, key, sentence: sentence.into() }
+    }
+
+    /// The key that is wrong, from the top: `sources.tcp.listen`. `None` where it is no key, as in text that is no TOML.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The line of the file, from 1, where it is one.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self.place {
+            Place::Line { line, .. } => Some(line),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Nowhere => {}
+            Place::File(file) => write!(f, "{}: ", file.display())?,
+            Place::Line { file, line, column, .. } => write!(f, "{}:{line}:{column}: ", file.display())?,
+            Place::Named(name) => write!(f, "{name}: ")?,
+        }
+        f.write_str(&self.sentence)?;
+        match &self.place {
+            Place::Line { excerpt, .. } => f.write_str(excerpt),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What the deserialiser says, for someone who does not know Rust: serde's words are fixed, so they can be reworded.
+pub(super) fn reworded(message: &str) -> String {
+    let words: Vec<_> = message.split('`').skip(1).step_by(2).collect();
+    if let [wrong, valid @ ..] = words.as_slice()
+        && let Some(what) = [("unknown field ", "there is no key"), ("unknown variant ", "there is no choice")]
+            .iter()
+            .find_map(|(begin, what)| message.starts_with(begin).then_some(what))
+    {
+        let mut sentence = format!("{what} {wrong:?} here; valid: {}", valid.join(", "));
+        if let Some(near) = nearest(wrong, valid) {
+            sentence += &format!("; did you mean {near:?}?");
+        }
+        return sentence;
+    }
+    if message == "wanted string or table" {
+        return "expected a string (in quotes)".to_owned();
+    }
+    let (what, expected) = message.rsplit_once(", expected ").unwrap_or((message, ""));
+    let expected = match expected.trim_end() {
+        "" => return message.trim_end().to_owned(),
+        "usize" | "u64" | "u32" => "a whole number, 0 or more",
+        "a map" => "a table",
+        "a sequence" => "a list",
+        "a string" | "path string" => "a string (in quotes)",
+        "a boolean" => "true or false",
+        table if table.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("{what}, expected {expected}")
+}
+
+/// The valid word that was most likely meant.
+fn nearest<'v>(wrong: &str, valid: &[&'v str]) -> Option<&'v str> {
+    let wrong = wrong.to_lowercase().replace('-', "_");
+    let distance = |word: &str| strsim::osa_distance(&wrong, word);
+    let best = valid.iter().copied().min_by_key(|word| distance(word))?;
+    (distance(best) <= 1 + best.len() / 4).then_some(best)
+}

@@ -1,0 +1,100 @@
+use std::path::{Path, PathBuf};
+
+use super::environment::variables;
+use super::error::Place;
+use super::tree::Tree;
+use super::{Config, ConfigError};
+
+/// A configuration as it is put together, each layer over the ones before it: file, environment, flags.
+///
+/// Only texts are kept here; what they say is made out together, in [`read`](Self::read).
+///
+/// ```
+/// use headworks::config::Layers;
+///
+/// let config = Layers::default()
+///     .toml("built-in", "[daemon]\ndata_dir = '/srv/headworks'")
+///     .environment([("HEADWORKS__LOG__LEVEL".to_owned(), "debug".to_owned())])?
+///     .flag("--listen", "sources.tcp.listen", "127.0.0.1:0")
+///     .read()?;
+/// assert_eq!(config.sources["tcp"].listen.port(), 0);
+/// # Ok::<(), headworks::config::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    pub(super) file: Option<(PathBuf, String)>,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// One variable or flag.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    /// What the user calls it.
+    pub(super) name: String,
+    /// The levels of its key, as written.
+    pub(super) path: Vec<String>,
+    /// TOML, or else a string.
+    pub(super) value: String,
+}
+
+/// A key that a variable or a flag sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The key, from the top: `daemon.data_dir`.
+    pub key: String,
+    /// The variable or the flag.
+    pub name: String,
+}
+
+impl Layers {
+    /// The file at `path` as the lowest layer.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not UTF-8.
+    pub fn file(self, path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|why| {
+            ConfigError::new(Place::File(path.into()), None, format!("the configuration cannot be read: {why}"))
+        })?;
+        Ok(self.toml(path, text))
+    }
+
+    /// The text of a file as the lowest layer, in the place of any other; `name` is what errors call it.
+    #[must_use]
+    pub fn toml(mut self, name: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        self.file = Some((name.into(), text.into()));
+        self
+    }
+
+    /// Adds the variables of `env` that begin with `HEADWORKS_`; all others are passed by.
+    ///
+    /// # Errors
+    /// One of them does not follow the rule.
+    pub fn environment(mut self, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        self.settings.extend(variables(env)?);
+        Ok(self)
+    }
+
+    /// Adds a flag of the command line; `key` is what it sets, from the top: `daemon.data_dir`.
+    #[must_use]
+    pub fn flag(mut self, name: &str, key: &str, value: impl Into<toml::Value>) -> Self {
+        let path = key.split('.').map(str::to_owned).collect();
+        self.settings.push(Setting { name: name.to_owned(), path, value: value.into().to_string() });
+        self
+    }
+
+    /// What variables and flags set, lowest first.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
+        Tree::grow(self).map(|tree| tree.overrides)
+    }
+
+    /// The configuration that comes of it, checked.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: where it stands, which key it is, what is wrong with it, and what is valid.
+    pub fn read(&self) -> Result<Config, ConfigError> {
+        Tree::grow(self)?.read()
+    }
+}

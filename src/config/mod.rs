@@ -1,0 +1,123 @@
+//! The daemon's configuration: defaults, under a TOML file, under environment variables, under flags.
+//!
+//! Everything has a default, so that an empty file and no file at all are valid. Nothing is ignored: a key that is not
+//! known, a value out of bounds and a variable that looks like ours but is not are refused, by name, with what is valid.
+//!
+//! ```
+//! use headworks::config::Config;
+//!
+//! let variables = [("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS".to_owned(), "100".to_owned())];
+//! let config = Config::load(None, variables)?;
+//! assert_eq!(config.tenants.defaults.window.max_events, 100);
+//! # Ok::<(), headworks::config::ConfigError>(())
+//! ```
+//!
+//! **Variables.** `HEADWORKS__DAEMON__DATA_DIR=/srv/x` sets `daemon.data_dir`: two underscores separate the levels, and
+//! letter case does not matter. The value is read as TOML where it is TOML (`100`, `true`, `["a", "b"]`) and is a string
+//! otherwise (`127.0.0.1:9000`); quote what must be a string (`"100"`). A list replaces the list below it, a table is
+//! laid over the table below it, key by key. Any other variable that begins with `HEADWORKS_` is refused as a slip, but
+//! for those with which Kubernetes announces a service of that name.
+
+mod check;
+mod environment;
+mod error;
+mod layers;
+mod sections;
+mod tree;
+mod typed;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use environment::environment;
+pub use error::ConfigError;
+pub use layers::{Layers, Override};
+pub use sections::{
+    DaemonConfig, DecoderConfig, Framing, LimitsConfig, LogConfig, LogFormat, SourceConfig, SourceKind, StoreConfig,
+    StoreKind, TenantsConfig,
+};
+
+use crate::{Policy, TenantId};
+
+/// All the daemon is told. Read it with [`Config::load`] or [`Layers`]; what is changed by hand is to be
+/// [checked](Config::check).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// The process itself.
+    pub daemon: DaemonConfig,
+    /// What it says on stderr.
+    pub log: LogConfig,
+    /// Bounds of the whole process.
+    pub limits: LimitsConfig,
+    /// What a frame means.
+    pub decoder: DecoderConfig,
+    /// The ways in, by name. Where no source is given, one named `tcp`.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// Where batches and dead letters end up.
+    pub store: StoreConfig,
+    /// The rules tenants live by.
+    pub tenants: TenantsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            daemon: DaemonConfig::default(),
+            log: LogConfig::default(),
+            limits: LimitsConfig::default(),
+            decoder: DecoderConfig::default(),
+            sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
+            store: StoreConfig::default(),
+            tenants: TenantsConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in the file at `path`, if there is one, under the variables of `env`, checked.
+    ///
+    /// The daemon passes [`environment()`]; flags are one more layer, see [`Layers`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong: where it stands, which key it is, what is wrong with it, and what is valid.
+    pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let layers = match path {
+            Some(path) => Layers::default().file(path)?,
+            None => Layers::default(),
+        };
+        layers.environment(env)?.read()
+    }
+
+    /// Whether it can work as written. What [`load`](Self::load) returns has passed.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: which key it is, what is wrong with it, and what is valid.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check::check(self).map_err(|problem| problem.at(error::Place::Nowhere))
+    }
+
+    /// The rules that `tenant` lives by.
+    #[must_use]
+    pub fn effective_policy(&self, tenant: &TenantId) -> Policy {
+        self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
+    }
+
+    /// The file of the embedded store.
+    #[must_use]
+    pub fn store_file(&self) -> PathBuf {
+        self.daemon.data_dir.join("headworks.db")
+    }
+
+    /// The configuration as TOML, with every key that is set, be it by default. It reads back as the same.
+    ///
+    /// # Errors
+    /// TOML cannot say it: a path that is no UTF-8. What [`check`](Self::check) has passed can be said.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Policy, TenantId, units};
+
+/// `[daemon]`: the process itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DaemonConfig {
+    /// The directory that everything is kept in; made if it is not there. A relative path starts at the working
+    /// directory. Default `headworks-data`.
+    pub data_dir: PathBuf,
+    /// How long a stop may take to store what was accepted. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub drain_deadline: Duration,
+    /// How often failures are summed up in a log line; zero turns that off. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub report_every: Duration,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "headworks-data".into(),
+            drain_deadline: Duration::from_secs(30),
+            report_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[log]`: what the process says on stderr.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// For eyes or for machines. Default `human`.
+    pub format: LogFormat,
+    /// A level, or levels by target in the words of `tracing`'s `EnvFilter`: `info,headworks=debug`. Default `info`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, level: "info".into() }
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[limits]`: bounds of the whole process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// The memory that all accepted, unsettled events may take together, in bytes. Default 16 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_in_flight: usize,
+    /// How many tenants may be known; frames of further ones are refused. Default 10 000.
+    pub max_tenants: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { max_in_flight: 16 << 20, max_tenants: 10_000 }
+    }
+}
+
+/// `[decoder]`: where a frame, one JSON object, says whose event it is and when it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecoderConfig {
+    /// The field with the tenant's id. Default `tenant`.
+    pub tenant_field: String,
+    /// The field with the time; unset, an event has none but that of its arrival. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_field: Option<String>,
+}
+
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self { tenant_field: "tenant".into(), time_field: None }
+    }
+}
+
+/// `[sources.NAME]`: one way in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceConfig {
+    /// What it is. Default `tcp`.
+    #[serde(rename = "type")]
+    pub kind: SourceKind,
+    /// Where it listens: an address and a port; port 0 takes any that is free. Default `127.0.0.1:7400`.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Whether it may listen where other machines reach it: a source asks nobody for a password. Default no.
+    pub allow_beyond_loopback: bool,
+    /// What divides the bytes into frames. Default `lines`.
+    pub framing: Framing,
+    /// The largest frame, in bytes; a larger one is malformed. Default 1 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_frame: usize,
+    /// How many connections at once; further ones wait to be taken. Default 1024.
+    pub max_connections: usize,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            kind: SourceKind::Tcp,
+            listen: (Ipv4Addr::LOCALHOST, 7400).into(),
+            allow_beyond_loopback: false,
+            framing: Framing::Lines,
+            max_frame: 1 << 20,
+            max_connections: 1024,
+        }
+    }
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no address with a port; write it like \"127.0.0.1:7400\" or \"[::1]:7400\""
+        ))
+    })
+}
+
+/// The kinds of source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SourceKind {
+    /// Connections that send frames one after the other.
+    Tcp,
+}
+
+/// What divides bytes into frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// A frame ends with `\n` or `\r\n`.
+    Lines,
+    /// A frame follows its length.
+    LengthPrefixed,
+}
+
+/// `[store]`: where batches and dead letters end up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// What it is. Default `sqlite`.
+    #[serde(rename = "type")]
+    pub kind: StoreKind,
+    /// The batches of several tenants share a transaction up to so many bytes. Default 2 MiB.
+    #[serde(with = "units::bytes")]
+    pub group_max_bytes: usize,
+    /// How long to wait for another process that has the file locked. Default 500 ms.
+    #[serde(with = "units::duration")]
+    pub busy_timeout: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { kind: StoreKind::Sqlite, group_max_bytes: 2 << 20, busy_timeout: Duration::from_millis(500) }
+    }
+}
+
+/// The kinds of store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// One SQLite file, `headworks.db` in the data directory.
+    Sqlite,
+}
+
+/// `[tenants]`: the rules tenants live by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct TenantsConfig {
+    /// Tenants whose events are dropped at the door, and counted. Default none.
+    pub mute: BTreeSet<TenantId>,
+    /// The rules of every tenant that has none of its own.
+    pub defaults: Policy,
+    /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in `defaults`.
+    pub by_id: BTreeMap<TenantId, Policy>,
+}

@@ -1,0 +1,408 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../docs/headworks.example.toml");
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    Layers::default().toml("headworks.toml", text).read()
+}
+
+fn with(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load(None, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+/// The error of a text as a user sees it.
+fn error(text: &str) -> String {
+    read(text).unwrap_err().to_string()
+}
+
+fn tenant(id: &str) -> TenantId {
+    TenantId::new(id).unwrap()
+}
+
+#[test]
+fn no_file_and_an_empty_file_are_the_defaults() {
+    assert_eq!(Config::load(None, []).unwrap(), Config::default());
+    assert_eq!(read("").unwrap(), Config::default());
+    Config::default().check().unwrap();
+}
+
+#[test]
+fn the_example_is_the_default_but_for_its_example_tenants() {
+    let mut example = read(EXAMPLE).unwrap();
+    assert!(
+        example.tenants.by_id.len() >= 2 && example.tenants.by_id.keys().all(|id| id.as_str().starts_with("example"))
+    );
+    example.tenants.by_id.clear();
+    assert_eq!(example, Config::default());
+}
+
+#[test]
+fn the_example_shows_every_key() {
+    fn missing(whole: &toml::Table, shown: &toml::Table, path: &str, found: &mut Vec<String>) {
+        for (key, value) in whole {
+            let path = format!("{path}.{key}");
+            match (value, shown.get(key)) {
+                (_, None) => found.push(path),
+                (toml::Value::Table(whole), Some(toml::Value::Table(shown))) => missing(whole, shown, &path, found),
+                _ => {}
+            }
+        }
+    }
+    // A key without a default is shown as a comment.
+    let shown: toml::Table = EXAMPLE.replace("# time_field", "time_field").parse().unwrap();
+    let mut whole = Config::default();
+    whole.decoder.time_field = Some("time".into());
+    let mut found = vec![];
+    missing(&toml::Table::try_from(whole).unwrap(), &shown, "", &mut found);
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn a_tenant_changes_only_the_keys_it_names() {
+    let config = read(
+        "[tenants.defaults]\nwindow.max_age = '3s'\nretry.attempts = 9\n[tenants.by_id.acme]\nwindow.max_events = 10\n",
+    )
+    .unwrap();
+    let (acme, other) = (config.effective_policy(&tenant("acme")), config.effective_policy(&tenant("other")));
+    assert_eq!(other, config.tenants.defaults);
+    let mut expected = other.clone();
+    expected.window.max_events = 10;
+    assert_eq!(acme, expected);
+    assert_eq!((acme.window.max_age.as_secs(), acme.retry.attempts), (3, 9));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
+    let text = "[daemon]\n\ndat_dir = '/srv'\n";
+    let why = read(text).unwrap_err();
+    assert_eq!((why.line(), why.key()), (Some(3), Some("daemon.dat_dir")));
+    assert_eq!(
+        why.to_string(),
+        "headworks.toml:3:1: daemon.dat_dir: there is no key \"dat_dir\" here; valid: data_dir, drain_deadline, \
+         report_every; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
+    );
+    for (text, key, guess) in [
+        ("[demon]\n", "demon", Some("daemon")),
+        ("[tenants.defaults.window]\nmax_event = 1", "tenants.defaults.window.max_event", Some("max_events")),
+        ("[tenants.by_id.acme]\nretry = { attempt = 1 }", "tenants.by_id.acme.retry.attempt", Some("attempts")),
+        ("[sources.edge]\nmax-frame = 1", "sources.edge.max-frame", Some("max_frame")),
+        ("[tenants.only.acme]", "tenants.only", None),
+        ("[store]\ntype = 'sqllite'", "store.type", Some("sqlite")),
+        ("[sources.a]\nframing = 'line'", "sources.a.framing", Some("lines")),
+        ("[tenants.defaults]\noverflow.when_full = 'blok'", "tenants.defaults.overflow.when_full", Some("block")),
+    ] {
+        let why = read(text).unwrap_err();
+        assert_eq!(why.key(), Some(key), "{why}");
+        assert!(why.line().is_some() && why.to_string().contains("; valid: "), "{why}");
+        let guessed = guess.map(|guess| format!("did you mean {guess:?}?"));
+        assert!(guessed.map_or(!why.to_string().contains("did you mean"), |g| why.to_string().contains(&g)), "{why}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_with_its_place_and_what_is_valid() {
+    for (text, line, key, valid) in [
+        ("[limits]\nmax_tenants = 'many'", 2, "limits.max_tenants", "a whole number"),
+        ("[limits]\nmax_tenants = -1", 2, "limits.max_tenants", "a whole number"),
+        ("daemon = 3", 1, "daemon", "a table"),
+        ("[tenants.defaults]\nwindow = 3", 2, "tenants.defaults.window", "a table"),
+        ("[daemon]\ndrain_deadline = 'soon'", 2, "daemon.drain_deadline", "\"500ms\""),
+        ("[daemon]\ndata_dir = 3", 2, "daemon.data_dir", "in quotes"),
+        ("\n[store]\ngroup_max_bytes = 'two'", 3, "store.group_max_bytes", "\"64KiB\""),
+        ("[sources.a]\nlisten = 'localhost'", 2, "sources.a.listen", "127.0.0.1:7400"),
+        ("[sources.a]\nallow_beyond_loopback = 1", 2, "sources.a.allow_beyond_loopback", "true or false"),
+        ("[sources.a]\nframing = 3", 2, "sources.a.framing", "a string (in quotes)"),
+        ("[tenants]\nmute = 'acme'", 2, "tenants.mute", "a list"),
+        ("[tenants]\nmute = ['acme',\n '../etc']", 2, "tenants.mute", "letter or a digit"),
+        ("[tenants.by_id.'a b']\n", 1, "tenants.by_id.\"a b\"", "only letters"),
+        ("[tenants.by_id.acme]\nwindow.max_age = 1", 2, "tenants.by_id.acme.window.max_age", "string"),
+    ] {
+        let why = read(text).unwrap_err();
+        assert_eq!((why.line(), why.key()), (Some(line), Some(key)), "{why}");
+        assert!(why.to_string().contains(valid), "{why}");
+    }
+}
+
+#[test]
+fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
+    for (text, line, key, valid) in [
+        ("[daemon]\ndata_dir = ''", 2, "daemon.data_dir", "not empty"),
+        ("[daemon]\ndrain_deadline = '0s'", 2, "daemon.drain_deadline", "from 1ms to 1day"),
+        ("[daemon]\nreport_every = '1ms'", 2, "daemon.report_every", "from 1s to 1day, or 0s"),
+        ("[log]\nlevel = 'inof'", 2, "log.level", "\"inof\" is no level"),
+        ("[log]\nlevel = 'info,headworks=loud'", 2, "log.level", "valid is one of"),
+        ("[limits]\nmax_tenants = 0", 2, "limits.max_tenants", "from 1 to"),
+        ("[limits]\nmax_in_flight = 1", 2, "limits.max_in_flight", "from 64KiB"),
+        ("[limits]\nmax_in_flight = '64KiB'", 2, "limits.max_in_flight", "sources.tcp, 1MiB: one frame must fit"),
+        ("[decoder]\ntenant_field = ''", 2, "decoder.tenant_field", "1 to 256"),
+        ("[decoder]\ntime_field = 'tenant'", 2, "decoder.time_field", "cannot hold both"),
+        ("[store]\nbusy_timeout = '1h'", 2, "store.busy_timeout", "to 1m"),
+        ("[store]\ngroup_max_bytes = 1", 2, "store.group_max_bytes", "from 4KiB"),
+        ("[sources]", 1, "sources", "is empty"),
+        ("[sources.a]\nmax_frame = 15", 2, "sources.a.max_frame", "from 16B to 1GiB"),
+        ("[sources.a]\nmax_connections = 0", 2, "sources.a.max_connections", "from 1"),
+        ("[sources.'a/b']\n", 1, "sources.\"a/b\"", "no name for a source"),
+        ("[sources.a]\n[sources.b]\nlisten = '127.0.0.1:7400'", 3, "sources.b.listen", "sources.a listens already"),
+        ("[tenants.defaults.window]\nmax_events = 0", 2, "tenants.defaults.window.max_events", "from 1 to 1000000"),
+        ("[tenants.by_id.'a.b']\nretry.attempts = 0", 2, "tenants.by_id.\"a.b\".retry.attempts", "from 1 to 1000"),
+        // The key that is wrong is not set; the table is, that it is missing from.
+        ("[tenants.defaults]\nretry.base = '1m'", 2, "tenants.defaults.retry.cap", "from 1m"),
+    ] {
+        let why = read(text).unwrap_err();
+        assert_eq!((why.line(), why.key()), (Some(line), Some(key)), "{why}");
+        assert!(why.to_string().contains(valid), "{why}");
+    }
+}
+
+#[test]
+fn the_bounds_themselves_are_valid() {
+    read("[sources.a]\nmax_frame = 16\nmax_connections = 1\n[limits]\nmax_in_flight = '64KiB'\nmax_tenants = 1")
+        .unwrap();
+    read("[sources.a]\nmax_frame = '1GiB'\n[limits]\nmax_in_flight = '1GiB'\n[daemon]\nreport_every = '0s'").unwrap();
+    read("[sources.a]\nlisten = '127.0.0.1:0'\n[sources.b]\nlisten = '127.0.0.1:0'").unwrap();
+    read("[log]\nlevel = 'WARN,headworks=debug,other[span]=trace'").unwrap();
+}
+
+#[test]
+fn a_source_beyond_loopback_needs_a_word_that_says_so() {
+    for open in ["0.0.0.0:7400", "[::]:7400", "192.168.1.2:7400", "[::ffff:10.0.0.1]:7400"] {
+        let text = format!("[sources.tcp]\nlisten = '{open}'");
+        let why = read(&text).unwrap_err();
+        assert_eq!((why.line(), why.key()), (Some(2), Some("sources.tcp.listen")));
+        assert!(why.to_string().contains("sources.tcp.allow_beyond_loopback = true"), "{why}");
+        read(&format!("{text}\nallow_beyond_loopback = true")).unwrap();
+    }
+    for closed in ["127.0.0.1:7400", "127.9.9.9:1", "[::1]:7400", "[::ffff:127.0.0.1]:7400"] {
+        read(&format!("[sources.tcp]\nlisten = '{closed}'")).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_refused_with_its_place() {
+    for (text, place) in [
+        ("[daemon]\ndata_dir = \n", "headworks.toml:2:"),
+        ("[daemon\n", "headworks.toml:1:"),
+        ("a = 1\na = 2", "headworks.toml:2:1: this is no valid TOML: duplicate key"),
+    ] {
+        assert!(error(text).starts_with(place), "{}", error(text));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.toml");
+    let why = Config::load(Some(&path), []).unwrap_err().to_string();
+    assert!(why.starts_with(&format!("{}: the configuration cannot be read: ", path.display())), "{why}");
+    std::fs::write(&path, "[daemon]\ndata_dir = '/srv'").unwrap();
+    assert_eq!(Config::load(Some(&path), []).unwrap().daemon.data_dir, Path::new("/srv"));
+}
+
+#[test]
+fn the_excerpt_of_an_error_is_short_and_inert_however_the_file_looks() {
+    let long = format!("[daemon]\nx = '{}' \u{1b}[31m", "é".repeat(100_000));
+    let why = error(&long);
+    assert!(why.len() < 2_000 && !why.contains('\u{1b}'), "{why}");
+}
+
+#[test]
+fn variables_win_over_the_file_and_flags_over_both() {
+    let layers = Layers::default().toml("f", "[log]\nlevel = 'warn'\nformat = 'json'\n[daemon]\ndata_dir = '/file'");
+    let variables = [("LOG__LEVEL", "debug"), ("DAEMON__DATA_DIR", "/variable")];
+    let variables = variables.map(|(name, value)| (format!("HEADWORKS__{name}"), value.to_owned()));
+    let layers = layers.environment(variables).unwrap().flag("--data-dir", "daemon.data_dir", "/flag");
+    let config = layers.read().unwrap();
+    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "debug"));
+    assert_eq!(config.daemon.data_dir, Path::new("/flag"));
+    let names: Vec<_> = layers.overrides().unwrap().into_iter().map(|by| by.name).collect();
+    assert_eq!(names, ["HEADWORKS__DAEMON__DATA_DIR", "HEADWORKS__LOG__LEVEL", "--data-dir"]);
+}
+
+#[test]
+fn a_variable_is_toml_where_it_is_toml_and_a_string_otherwise() {
+    let config = with(&[
+        ("PATH", "/bin"),
+        ("HEADWORKS__DAEMON__DATA_DIR", "/srv/x y"),
+        ("HEADWORKS__DAEMON__DRAIN_DEADLINE", "1m 30s"),
+        ("HEADWORKS__DECODER__TENANT_FIELD", "\"100\""),
+        ("HEADWORKS__LIMITS__MAX_IN_FLIGHT", "32MiB"),
+        ("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:9000"),
+        ("HEADWORKS__SOURCES__TCP__MAX_FRAME", "65536"),
+        ("HEADWORKS__TENANTS__DEFAULTS__WINDOW", "{ max_age = '2s', max_events = 1 }"),
+        ("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS", "100"),
+        ("HEADWORKS__TENANTS__BY_ID__ACME__RETRY__ATTEMPTS", "2"),
+        ("HEADWORKS__TENANTS__MUTE", "[\"a\", 'b']"),
+    ])
+    .unwrap();
+    assert_eq!(config.daemon.data_dir, Path::new("/srv/x y"));
+    assert_eq!(config.daemon.drain_deadline.as_secs(), 90);
+    assert_eq!(config.decoder.tenant_field, "100");
+    assert_eq!(config.limits.max_in_flight, 32 << 20);
+    assert_eq!(config.sources["tcp"].listen.port(), 9000);
+    assert_eq!(config.sources["tcp"].max_frame, 65536);
+    let acme = config.effective_policy(&tenant("acme"));
+    assert_eq!((acme.window.max_events, acme.window.max_age.as_secs(), acme.retry.attempts), (100, 2, 2));
+    assert_eq!(config.tenants.mute, ["a", "b"].map(tenant).into());
+}
+
+#[test]
+fn a_variable_reaches_a_name_whatever_its_letter_case() {
+    let file = "[sources.Edge]\n[tenants.by_id.Acme]\nwindow.max_age = '9s'";
+    let layers = Layers::default().toml("f", file);
+    let variables = [("SOURCES__EDGE__MAX_FRAME", "16"), ("tenants__by_id__acme__window__max_events", "3")];
+    let variables = variables.map(|(name, value)| (format!("HEADWORKS__{name}"), value.to_owned()));
+    let config = layers.environment(variables).unwrap().read().unwrap();
+    assert_eq!(config.sources.keys().collect::<Vec<_>>(), ["Edge"]);
+    assert_eq!(config.sources["Edge"].max_frame, 16);
+    let acme = config.effective_policy(&tenant("Acme"));
+    assert_eq!((acme.window.max_events, acme.window.max_age.as_secs()), (3, 9));
+}
+
+#[test]
+fn a_variable_that_could_be_two_names_must_say_which() {
+    let layers = || Layers::default().toml("f", "[tenants.by_id.Acme]\n[tenants.by_id.acme]");
+    let attempts = |id: &str, value: &str| {
+        let variable = (format!("HEADWORKS__TENANTS__BY_ID__{id}__RETRY__ATTEMPTS"), value.to_owned());
+        layers().environment([variable]).unwrap().read()
+    };
+    let why = attempts("ACME", "2").unwrap_err().to_string();
+    assert!(why.starts_with("HEADWORKS__TENANTS__BY_ID__ACME__RETRY__ATTEMPTS: "), "{why}");
+    assert!(why.contains("could be any of Acme, acme"), "{why}");
+    let config = attempts("Acme", "2").unwrap();
+    let of = |id| config.effective_policy(&tenant(id)).retry.attempts;
+    assert_eq!((of("Acme"), of("acme")), (2, 5));
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    for (name, value, key, says) in [
+        ("DAEMON__DRAIN_DEADLINE", "soon", "daemon.drain_deadline", "\"500ms\""),
+        ("DAEMON__DATADIR", "/srv", "daemon.datadir", "did you mean \"data_dir\"?"),
+        ("DEMON__DATA_DIR", "/srv", "demon.data_dir", "did you mean \"daemon\"?"),
+        ("LIMITS__MAX_TENANTS", "0", "limits.max_tenants", "from 1 to"),
+        ("LIMITS__MAX_TENANTS", "", "limits.max_tenants", "a whole number"),
+        ("TENANTS__DEFAULTS__RETRY__BASE", "1m", "tenants.defaults.retry.cap", "from 1m"),
+        ("TENANTS__BY_ID__A_B__WINDOW__MAX_EVENTS", "0", "tenants.by_id.a_b.window.max_events", "from 1 to"),
+        ("TENANTS__DEFAULTS", "{ window.max_evnts = 3 }", "tenants.defaults", "did you mean \"max_events\"?"),
+        ("SOURCES__TCP__LISTEN", "0.0.0.0:1", "sources.tcp.listen", "allow_beyond_loopback"),
+        ("DAEMON", "x", "daemon", "a table"),
+    ] {
+        let name = format!("HEADWORKS__{name}");
+        let why = with(&[(&name, value)]).unwrap_err();
+        assert_eq!(why.key(), Some(key), "{why}");
+        let why = why.to_string();
+        assert!(why.starts_with(&format!("{name}: {key}")) && why.contains(says), "{why}");
+    }
+}
+
+#[test]
+fn the_file_is_not_blamed_for_a_variable_nor_a_variable_for_the_file() {
+    let layers = Layers::default().toml("headworks.toml", "[limits]\nmax_tenants = 0\n[log]\nlevel = 'x'");
+    let variable = ("HEADWORKS__LIMITS__MAX_TENANTS".to_owned(), "7".to_owned());
+    let why = layers.environment([variable]).unwrap().read().unwrap_err();
+    assert_eq!((why.line(), why.key()), (Some(4), Some("log.level")), "{why}");
+}
+
+#[test]
+fn two_variables_for_one_key_are_refused() {
+    let why = with(&[("HEADWORKS__LOG__LEVEL", "info"), ("HEADWORKS__log__level", "warn")]).unwrap_err().to_string();
+    assert_eq!(why, "HEADWORKS__log__level: log.level is set by HEADWORKS__LOG__LEVEL as well");
+}
+
+#[test]
+fn a_variable_that_looks_like_ours_and_is_not_is_refused_with_the_rule() {
+    for (name, meant) in [
+        ("HEADWORKS_DATA_DIR", Some("HEADWORKS__DAEMON__DATA_DIR")),
+        ("HEADWORKS_DAEMON_DATA_DIR", Some("HEADWORKS__DAEMON__DATA_DIR")),
+        ("HEADWORKS_DAEMON__DATA_DIR", Some("HEADWORKS__DAEMON__DATA_DIR")),
+        ("HEADWORKS_LOG_LEVEL", Some("HEADWORKS__LOG__LEVEL")),
+        ("HEADWORKS_PORT", None),
+        ("HEADWORKS_", None),
+        ("HEADWORKS__", None),
+        ("HEADWORKS__DAEMON____DATA_DIR", Some("HEADWORKS__DAEMON__DATA_DIR")),
+    ] {
+        let why = with(&[(name, "1")]).unwrap_err().to_string();
+        assert!(why.starts_with(&format!("{name}: ")) && why.contains("HEADWORKS__TABLE__KEY"), "{why}");
+        assert_eq!(why.split_once("did you mean ").map(|(_, meant)| meant.trim_end_matches('?')), meant, "{why}");
+    }
+}
+
+#[test]
+fn what_kubernetes_says_of_a_service_of_that_name_is_passed_by() {
+    let tcp = "tcp://10.0.0.1:7400";
+    for name in ["HEADWORKS", "HEADWORKS_ADMIN"] {
+        let variables = [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "7400"),
+            ("SERVICE_PORT_INGEST", "7400"),
+            ("PORT", tcp),
+            ("PORT_7400_TCP", tcp),
+            ("PORT_7400_TCP_PROTO", "tcp"),
+            ("PORT_7400_TCP_PORT", "7400"),
+            ("PORT_7400_TCP_ADDR", "10.0.0.1"),
+        ];
+        let variables = variables.map(|(end, value)| (format!("{name}_{end}"), value.to_owned()));
+        assert_eq!(Config::load(None, variables).unwrap(), Config::default());
+    }
+    assert!(with(&[("HEADWORKS_PORT_7400", "1")]).is_err());
+    assert!(with(&[("HEADWORKS_PORT", "7400")]).is_err());
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused() {
+    let why = with(&[("HEADWORKS__DAEMON__DATA_DIR", "/srv/\u{fffd}")]).unwrap_err().to_string();
+    assert_eq!(why, "HEADWORKS__DAEMON__DATA_DIR: the value is not UTF-8");
+}
+
+#[test]
+fn a_config_made_by_hand_is_checked_alike() {
+    let mut config = Config::default();
+    config.limits.max_tenants = 0;
+    let why = config.check().unwrap_err();
+    assert_eq!((why.key(), why.line()), (Some("limits.max_tenants"), None));
+    assert_eq!(why.to_string(), "limits.max_tenants is 0, but must be from 1 to 10000000");
+}
+
+prop_compose! {
+    fn configs()(
+        sizes in (64usize << 10..1 << 34, 16usize..64 << 10, 4usize << 10..1 << 30, 1usize..1 << 30),
+        times in (1u64..86_400_000, 1u64..60_000, 1u64..86_400_000),
+        events in 1usize..1_000_000,
+        names in (".{0,10}", "[A-Za-z0-9][A-Za-z0-9._-]{0,9}", "[A-Za-z0-9][A-Za-z0-9._-]{0,9}"),
+        time_field in prop::option::of(".{1,10}"),
+    ) -> Config {
+        let mut config = Config::default();
+        config.daemon.data_dir = format!("/srv/{}", names.0.replace('\0', "")).into();
+        config.daemon.drain_deadline = std::time::Duration::from_millis(times.0);
+        config.limits.max_in_flight = sizes.0;
+        config.decoder.time_field = time_field;
+        config.store.group_max_bytes = sizes.2;
+        config.store.busy_timeout = std::time::Duration::from_millis(times.1);
+        let source = SourceConfig { max_frame: sizes.1, framing: Framing::LengthPrefixed, ..SourceConfig::default() };
+        config.sources = BTreeMap::from([(names.1, source)]);
+        config.tenants.defaults.window.max_bytes = sizes.3;
+        config.tenants.mute.insert(tenant(&names.2));
+        let mut policy = Policy::default();
+        policy.window.max_events = events;
+        policy.window.max_age = std::time::Duration::from_millis(times.2);
+        config.tenants.by_id.insert(tenant(&names.2), policy);
+        config
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back_as_the_same(config in configs()) {
+        prop_assume!(config.check().is_ok());
+        let text = config.to_toml().unwrap();
+        prop_assert_eq!(read(&text).unwrap(), config, "{}", text);
+    }
+
+    #[test]
+    fn no_text_and_no_variable_makes_it_panic(text in "(\\[[a-z.]{0,12}\\]\n|[a-z_.]{1,9} = [^\n]{0,12}\n|.{0,9}\n){0,6}", name in ".{0,12}", value in ".{0,12}") {
+        let _ = read(&text).map_err(|why| why.to_string());
+        let _ = with(&[(&format!("HEADWORKS_{name}"), &value)]).map_err(|why| why.to_string());
+    }
+}

@@ -1,0 +1,44 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::{Config, DaemonConfig, DecoderConfig, LimitsConfig, LogConfig, SourceConfig, StoreConfig, TenantsConfig};
+use crate::{Policy, TenantId};
+
+/// [`Config`] as it is read, once the tables of single tenants are laid over the defaults.
+///
+/// A type of its own, so that nobody reads a [`Config`] past that step and past the check.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Typed {
+    #[serde(default)]
+    daemon: DaemonConfig,
+    #[serde(default)]
+    log: LogConfig,
+    #[serde(default)]
+    limits: LimitsConfig,
+    #[serde(default)]
+    decoder: DecoderConfig,
+    sources: Option<BTreeMap<String, SourceConfig>>,
+    #[serde(default)]
+    store: StoreConfig,
+    #[serde(default)]
+    tenants: TypedTenants,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TypedTenants {
+    mute: BTreeSet<TenantId>,
+    defaults: Policy,
+    by_id: BTreeMap<TenantId, Policy>,
+}
+
+impl From<Typed> for Config {
+    fn from(typed: Typed) -> Self {
+        let Typed { daemon, log, limits, decoder, sources, store, tenants } = typed;
+        let TypedTenants { mute, defaults, by_id } = tenants;
+        let sources = sources.unwrap_or_else(|| Self::default().sources);
+        Self { daemon, log, limits, decoder, sources, store, tenants: TenantsConfig { mute, defaults, by_id } }
+    }
+}

@@ -1,0 +1,173 @@
+//! The daemon: the one place that wires config, store, system and sources together.
+//!
+//! ```no_run
+//! use headworks::config::Config;
+//! use headworks::daemon::Daemon;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let daemon = Daemon::start(Config::default())?;
+//! for (source, address) in daemon.listen().await? {
+//!     println!("{source} listens on {address}");
+//! }
+//! tokio::signal::ctrl_c().await?;
+//! println!("{}", daemon.drain().await);
+//! # Ok(())
+//! # }
+//! ```
+
+mod data_dir;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headworks_actors::{DrainReport, Error, Framing, IngressSpec, Json, System, TenantSpec};
+
+use crate::config::{Config, SourceConfig};
+use crate::source::{ReaderSource, TcpOptions, TcpSource};
+use crate::store::sqlite::OpenError;
+use crate::store::{SqliteOptions, SqliteStore};
+
+use data_dir::DataDir;
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    system: System,
+    store: SqliteStore,
+    /// Held for as long as the daemon writes there.
+    _data_dir: DataDir,
+}
+
+/// Why a daemon does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The data directory cannot be made or written.
+    #[error("cannot use the data directory {path}: {why}")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// Another process writes there.
+    #[error("the data directory {path} is in use by {holder}; stop it, or choose another with --data")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// By whom.
+        holder: String,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The system cannot be started.
+    #[error(transparent)]
+    System(#[from] Error),
+    /// A source cannot listen.
+    #[error("source {name} cannot listen on {listen}: {why}; is another program there, or another headworks?")]
+    Listen {
+        /// Which source.
+        name: String,
+        /// Where.
+        listen: SocketAddr,
+        /// Why not.
+        why: io::Error,
+    },
+}
+
+impl Daemon {
+    /// Opens the store and starts the system; nothing is read yet.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn start(config: Config) -> Result<Self, DaemonError> {
+        let data_dir = DataDir::open(&config.daemon.data_dir)?;
+        let options = SqliteOptions {
+            group_max_bytes: config.store.group_max_bytes,
+            busy_timeout: config.store.busy_timeout,
+            ..SqliteOptions::default()
+        };
+        let store = SqliteStore::open(config.store_file(), options)?;
+        let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
+        let tenants = &config.tenants;
+        let builder = System::builder()
+            .policy(tenants.defaults.clone())
+            .store(store.clone())
+            .dead_letters(store.clone())
+            .max_in_flight_bytes(config.limits.max_in_flight)
+            .max_tenants(config.limits.max_tenants)
+            .report_every(report_every);
+        let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
+        let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        for tenant in &tenants.mute {
+            system.mute(tenant);
+        }
+        Ok(Self { config, system, store, _data_dir: data_dir })
+    }
+
+    /// The system in it.
+    #[must_use]
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// The database that it writes.
+    #[must_use]
+    pub fn store_file(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// Starts every source of the config; the answer is where each listens.
+    ///
+    /// # Errors
+    /// [`DaemonError::Listen`] for the first that cannot; no source runs then that was not running before.
+    pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
+        let mut bound = vec![];
+        for (name, source) in &self.config.sources {
+            let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
+            let options = TcpOptions { max_connections: source.max_connections };
+            let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
+            let address = tcp.local_addr().map_err(refused)?;
+            bound.push((name.clone(), address, tcp));
+        }
+        let mut listening = vec![];
+        for (name, address, tcp) in bound {
+            self.system.add_source(tcp).await?;
+            listening.push((name, address));
+        }
+        Ok(listening)
+    }
+
+    /// A source for input that is read to its end, framed as lines of at most the default size.
+    #[must_use]
+    pub fn input(&self, name: &str, reader: impl io::Read + Send + 'static) -> ReaderSource {
+        ReaderSource::new(name, self.ingress("input", &SourceConfig::default()), reader)
+    }
+
+    fn ingress(&self, name: &str, source: &SourceConfig) -> IngressSpec {
+        let max_bytes = source.max_frame;
+        let framing = match source.framing {
+            crate::config::Framing::Lines => Framing::Lines { max_bytes },
+            crate::config::Framing::LengthPrefixed => Framing::LengthPrefixed { max_bytes },
+        };
+        let decoder = Json::new().tenant_field(self.config.decoder.tenant_field.as_str());
+        let decoder = match &self.config.decoder.time_field {
+            Some(field) => decoder.time_field(field.as_str()),
+            None => decoder,
+        };
+        IngressSpec::new(name, framing, decoder)
+    }
+
+    /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, store.
+    pub async fn drain(self) -> DrainReport {
+        let report = self.system.drain(self.config.daemon.drain_deadline).await;
+        if let Err(why) = self.store.close().await {
+            tracing::error!(target: "headworks", %why, "the store did not close cleanly");
+        }
+        report
+    }
+}
