@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::alarms::Alarm;
 use super::registry::{Shared, Slot};
 use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
@@ -78,9 +79,12 @@ fn accept(
         slot.lane.count(count);
         return Err(Full::System(chunk));
     }
-    match slot.lane.accept(chunk, now, slot.policy.overflow.max_in_flight, count) {
-        Arrival::Accepted { wake } => {
+    match slot.lane.accept(chunk, now, &slot.policy, count) {
+        Arrival::Accepted { wake, due } => {
             source.accepted += events;
+            if let Some(due) = due {
+                shared.alarms.set(due, slot, Alarm::Window);
+            }
             if wake {
                 slot.hint_chunks(shared);
             }
@@ -124,7 +128,7 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
                     return reject(shared, source, &slot, &chunk);
                 }
                 if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
-                    slot.want_flush(FlushReason::Pressure);
+                    slot.want_flush(shared, FlushReason::Pressure);
                 }
                 if tokio::time::timeout(GLANCE, tenant_room).await.is_err() {
                     let now = settled_by_others(shared, &slot);
@@ -165,7 +169,7 @@ fn relieve(shared: &Shared) {
     }
     for slot in shared.all_slots() {
         if slot.lane.has_uncut() {
-            slot.want_flush(FlushReason::Pressure);
+            slot.want_flush(shared, FlushReason::Pressure);
         }
     }
 }

@@ -128,7 +128,7 @@ async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch
         })
         .collect();
     keep(shared, &letters).await;
-    let Some(left) = shared.settle(slot, batch.id(), Outcome::DeadLettered) else { return };
+    let Some(left) = shared.settle(slot, batch.id().seq, Outcome::DeadLettered) else { return };
     let event = slot.event(Role::Aggregator, What::DeadLettered);
     shared.log(SupervisorEvent { attempt: Some(work.attempt.0), cause: Some(cause.clone()), ..event });
     let failure = Failure { batch: Some(batch.id().clone()), ..slot.failure(shared, cause, left.batch.len() as u64) };

@@ -35,19 +35,14 @@ pub(crate) struct Offer(pub(crate) Vec<Event>);
 
 // Ingress to tenant.
 
-/// Accepted chunks wait in the lane, or a flush is wanted.
+/// Accepted chunks in the lane may close the window, its time has come, or a flush is wanted.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ChunksWait;
 
-// Tenant to itself.
+// The alarms to a tenant; a window that is due is one more `ChunksWait`.
 
-/// The open window's time has come, unless it was flushed before.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct WindowDue;
-
-/// Show that you are alive.
+/// The tenant's timer message: look whether anything was missed, and show that you are alive.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Beat;

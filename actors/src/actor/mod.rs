@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod aggregator;
+pub(crate) mod alarms;
 pub(crate) mod budget;
 pub(crate) mod compensation;
 pub(crate) mod ingress;

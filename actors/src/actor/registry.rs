@@ -10,14 +10,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::aggregator::Aggregator;
+use super::alarms::{Alarm, Alarms};
 use super::budget::Budget;
 use super::letters::Letters;
-use super::message::{BatchesWait, ChunksWait};
+use super::message::{BatchesWait, Beat, ChunksWait};
 use super::spec::TenantSpec;
 use super::supervise::{Control, Running, supervise};
 use super::tenant::Tenant;
 use super::writer::Writer;
-use crate::model::{Cause, Error, Failure, FlushReason, Opening, Role, Status, SupervisorEvent, TenantId, What};
+use crate::model::{Cause, Error, Failure, FlushReason, Opening, Role, Seq, Status, SupervisorEvent, TenantId, What};
 use crate::observe::{
     Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog, TenantSnapshot,
 };
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
     pub(crate) budget: Budget,
     pub(crate) letters: Letters,
+    pub(crate) alarms: Alarms,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
@@ -91,6 +93,8 @@ pub(crate) struct Slot {
     writer: OnceLock<Running<Writer>>,
     /// A task of the aggregator is at the batch in front.
     pub(crate) compensating: AtomicBool,
+    /// Whether a heartbeat is under way: an alarm set for it, or the message.
+    pub(crate) beating: AtomicBool,
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
     pub(crate) batches_hinted: AtomicBool,
@@ -118,6 +122,7 @@ impl Shared {
             sources: DashMap::new(),
             budget: Budget::new(max_in_flight),
             letters: Letters::new(max_letters),
+            alarms: Alarms::new(),
             dead_letters,
             log: SupervisorLog::new(log_entries),
             observers,
@@ -248,14 +253,15 @@ impl Shared {
 
     /// The batch has its outcome: settles it, frees its memory, wakes whoever waited for that. `None` where it had been
     /// settled before.
-    pub(crate) fn settle(&self, slot: &Slot, batch: &crate::model::BatchId, outcome: Outcome) -> Option<Left> {
+    pub(crate) fn settle(&self, slot: &Slot, batch: Seq, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
         slot.settled.fetch_add(1, Ordering::AcqRel);
         self.settled.fetch_add(1, Ordering::AcqRel);
         slot.room.notify_waiters();
         self.budget.settled(left.footprint);
         if !self.observers.is_empty() {
-            let settled = Settled { batch: batch.clone(), outcome, events: left.batch.len(), attempts: left.attempts };
+            let batch = left.batch.id().clone();
+            let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };
             self.observe(|observer| observer.settled(&slot.id, &settled));
         }
         Some(left)
@@ -291,6 +297,7 @@ impl Slot {
             tenant: OnceLock::new(),
             writer: OnceLock::new(),
             compensating: AtomicBool::new(false),
+            beating: AtomicBool::new(false),
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
             flush: AtomicU8::new(0),
@@ -309,6 +316,11 @@ impl Slot {
         }
     }
 
+    /// Tells the tenant that its heartbeat is due. Only on the system's thread.
+    pub(crate) fn beat(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.start(shared).addr.do_send(Beat);
+    }
+
     /// Tells the writer that batches wait. Only on the system's thread.
     pub(crate) fn hint_batches(self: &Arc<Self>, shared: &Arc<Shared>) {
         if !self.batches_hinted.swap(true, Ordering::AcqRel) {
@@ -317,14 +329,15 @@ impl Slot {
         }
     }
 
-    /// Asks the tenant to close its window, from any thread. A tenant without an actor has none open.
-    pub(crate) fn want_flush(&self, reason: FlushReason) {
+    /// Asks the tenant to close its window, from any thread.
+    pub(crate) fn want_flush(self: &Arc<Self>, shared: &Shared, reason: FlushReason) {
         let place = FlushReason::ALL.iter().position(|r| *r == reason).and_then(|place| u8::try_from(place + 1).ok());
         self.flush.store(place.unwrap_or(0), Ordering::Release);
-        if let Some(tenant) = self.tenant.get()
-            && !self.chunks_hinted.swap(true, Ordering::AcqRel)
-        {
-            tenant.addr.do_send(ChunksWait);
+        match self.tenant.get() {
+            Some(tenant) if !self.chunks_hinted.swap(true, Ordering::AcqRel) => tenant.addr.do_send(ChunksWait),
+            Some(_) => {}
+            // Nobody there yet: the alarm starts it, on the system's thread.
+            None => shared.alarms.set(Instant::now(), self, Alarm::Window),
         }
     }
 
@@ -368,7 +381,7 @@ impl Slot {
         let lane = self.lane.snapshot();
         TenantSnapshot {
             tenant: self.id.clone(),
-            status: self.status(lane.front),
+            status: self.status(lane.window > 0, lane.front),
             muted: self.muted.load(Ordering::Acquire),
             counters: lane.counters,
             in_flight: lane.window + lane.cut,
@@ -378,8 +391,10 @@ impl Slot {
         }
     }
 
-    fn status(&self, front: Option<(u32, bool, bool)>) -> Status {
-        let Some(tenant) = self.tenant.get() else { return Status::Dormant };
+    fn status(&self, in_flight: bool, front: Option<(u32, bool, bool)>) -> Status {
+        let Some(tenant) = self.tenant.get() else {
+            return if in_flight { Status::Active } else { Status::Dormant };
+        };
         let own = tenant.control.status();
         let writer = self.writer.get().and_then(|writer| writer.control.status());
         match (own.max(writer), front) {

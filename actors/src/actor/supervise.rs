@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Supervised};
@@ -92,6 +92,14 @@ impl Control {
         self.give(order::PANIC);
     }
 
+    fn take_order(&self) -> u8 {
+        // Polled at every message, ordered about hardly ever.
+        match self.order.load(Ordering::Acquire) {
+            order::NONE => order::NONE,
+            _ => self.order.swap(order::NONE, Ordering::AcqRel),
+        }
+    }
+
     /// What is wrong with the actor, if anything is.
     pub(crate) fn status(&self) -> Option<Status> {
         match self.state.load(Ordering::Acquire) {
@@ -127,6 +135,7 @@ pub(crate) fn supervise<A: Child>(shared: &Arc<Shared>, slot: Option<&Arc<Slot>>
         restarts: Restarts::default(),
         rng: shared.seam.rng(),
         control: control.clone(),
+        waker: None,
         slot: slot.cloned(),
         shared: shared.clone(),
     };
@@ -142,6 +151,8 @@ struct Keeper<A: Child> {
     restarts: Restarts,
     rng: fastrand::Rng,
     control: Arc<Control>,
+    /// The one that `control` wakes.
+    waker: Option<Waker>,
     slot: Option<Arc<Slot>>,
     shared: Arc<Shared>,
 }
@@ -152,9 +163,12 @@ impl<A: Child> Future for Keeper<A> {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
-            this.control.waker.register(cx.waker());
+            if !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                this.control.waker.register(cx.waker());
+                this.waker = Some(cx.waker().clone());
+            }
             let mut panic_now = false;
-            match this.control.order.swap(order::NONE, Ordering::AcqRel) {
+            match this.control.take_order() {
                 order::NONE => {}
                 order::STOP => {
                     this.control.set(state::STOPPED);

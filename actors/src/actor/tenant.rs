@@ -1,12 +1,13 @@
-//! A tenant: the open window over its lane, the timer that closes it, the heartbeat.
+//! A tenant: the open window over its lane, and the heartbeat.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use actix::{Actor, Context, Handler, Supervised};
 use tokio::time::Instant;
 
-use super::message::{Beat, ChunksWait, WindowDue};
+use super::alarms::Alarm;
+use super::message::{Beat, ChunksWait};
 use super::registry::{Shared, Slot};
 use super::supervise::Child;
 use crate::model::Role;
@@ -20,8 +21,6 @@ pub(crate) struct Tenant {
     window: Window,
     cursor: Cursor,
     heartbeat: Heartbeat,
-    /// Whether a `WindowDue` is on its way.
-    timer_armed: bool,
 }
 
 impl Tenant {
@@ -30,14 +29,13 @@ impl Tenant {
             window: Window::new(slot.policy.window.clone()),
             cursor: slot.lane.uncut(),
             heartbeat: Heartbeat::new(Instant::now()),
-            timer_armed: false,
             slot,
             shared,
         }
     }
 
     /// Takes what came since the last look into the window, closes it where a rule says so, and tells the writer.
-    fn look(&mut self, ctx: &mut Context<Self>) {
+    fn look(&mut self) {
         let now = Instant::now();
         let flush = self.slot.take_flush();
         let advanced = self.slot.lane.advance(&mut self.cursor, &mut self.window, now, flush);
@@ -54,11 +52,8 @@ impl Tenant {
             }
             self.slot.hint_batches(&self.shared);
         }
-        if let Some(deadline) = self.window.deadline()
-            && !self.timer_armed
-        {
-            self.timer_armed = true;
-            ctx.notify_later(WindowDue, deadline.saturating_duration_since(now));
+        if let Some(due) = advanced.alarm {
+            self.shared.alarms.set(due, &self.slot, Alarm::Window);
         }
     }
 }
@@ -66,10 +61,12 @@ impl Tenant {
 impl Actor for Tenant {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.notify_later(Beat, self.slot.policy.heartbeat.every);
+    fn started(&mut self, _: &mut Self::Context) {
+        if !self.slot.beating.swap(true, Ordering::AcqRel) {
+            self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
+        }
         // What a dead predecessor left: an open window, and batches that it cut without telling the writer.
-        self.look(ctx);
+        self.look();
         if self.slot.lane.snapshot().batches > 0 {
             self.slot.hint_batches(&self.shared);
         }
@@ -89,31 +86,20 @@ impl Child for Tenant {
 impl Handler<ChunksWait> for Tenant {
     type Result = ();
 
-    fn handle(&mut self, _: ChunksWait, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: ChunksWait, _: &mut Self::Context) {
         self.slot.chunks_hinted.store(false, Ordering::Release);
-        self.look(ctx);
-    }
-}
-
-impl Handler<WindowDue> for Tenant {
-    type Result = ();
-
-    fn handle(&mut self, _: WindowDue, ctx: &mut Self::Context) {
-        // A timer that was armed for a window flushed since then finds a younger one, and is armed again for that.
-        self.timer_armed = false;
-        self.look(ctx);
+        self.look();
     }
 }
 
 impl Handler<Beat> for Tenant {
     type Result = ();
 
-    fn handle(&mut self, _: Beat, ctx: &mut Self::Context) {
-        let policy = self.slot.policy.heartbeat.clone();
-        ctx.notify_later(Beat, policy.every);
+    fn handle(&mut self, _: Beat, _: &mut Self::Context) {
+        self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
         // A hint that went missing is made good here at the latest.
-        self.look(ctx);
-        if let Some(turned) = self.heartbeat.beat(&policy, Instant::now()) {
+        self.look();
+        if let Some(turned) = self.heartbeat.beat(&self.slot.policy.heartbeat, Instant::now()) {
             self.slot.turned(&self.shared, turned);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::letters::describe;
@@ -31,7 +32,7 @@ impl Writer {
     /// Does what the lane says is next, until something has to be waited for.
     fn step(&mut self, ctx: &mut Context<Self>) {
         while !self.busy {
-            match self.slot.lane.next_step(Instant::now()) {
+            match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
                 Step::Rest | Step::GivenUp => return,
                 Step::Prepare(batch) => self.prepare(batch),
                 Step::Wait(until) => {
@@ -48,7 +49,7 @@ impl Writer {
     fn prepare(&self, batch: Batch) {
         match self.slot.hooks.batch(batch.clone()) {
             Ok(Some(made)) => self.slot.lane.prepared(made, None),
-            Ok(None) => drop(self.shared.settle(&self.slot, batch.id(), Outcome::Discarded)),
+            Ok(None) => drop(self.shared.settle(&self.slot, batch.id().seq, Outcome::Discarded)),
             Err(cause) => {
                 self.slot.lane.prepared(batch, Some(cause));
                 self.gave_up();
@@ -58,11 +59,38 @@ impl Writer {
 
     /// Makes the attempt that is on record. A panic in there ends this writer; its successor finds the attempt open.
     fn store(&mut self, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
-        self.busy = true;
         let storage = self.slot.storage.clone();
-        let limit = self.slot.policy.retry.attempt_timeout;
-        let attempt = async move { tokio::time::timeout(limit, storage.store(&batch, &undo)).await.ok() };
+        let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await });
+        // A store that answers at once needs neither a timer nor a place among the actor's futures.
+        if let Some(answer) = (&mut attempt).now_or_never() {
+            return self.attempted(Some(answer));
+        }
+        self.busy = true;
+        let attempt = tokio::time::timeout(self.slot.policy.retry.attempt_timeout, attempt);
+        let attempt = async move { attempt.await.ok() };
         ctx.spawn(attempt.into_actor(self).map(|answer, writer, ctx| writer.handle(Attempted(answer), ctx)));
+    }
+
+    /// The open attempt has its answer; `None` is a timeout.
+    fn attempted(&mut self, answer: Option<Result<(), StorageError>>) {
+        match answer {
+            Some(Ok(())) => self.stored(),
+            Some(Err(error)) => {
+                let (failed, code) = match &error {
+                    StorageError::Transient { retry_after, .. } => {
+                        (Failed::Transient { retry_after: *retry_after }, Code::StoreTransient)
+                    }
+                    StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
+                    StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
+                };
+                self.failed(failed, Cause::new(code, describe(&error)));
+            }
+            None => {
+                let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
+                let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
+                self.failed(Failed::Transient { retry_after: None }, Cause::new(Code::StoreTimeout, detail));
+            }
+        }
     }
 
     /// The predecessor died in the middle of an attempt: whether it took effect is not known, and the same batch is sent
@@ -107,14 +135,15 @@ impl Writer {
     }
 
     fn stored(&self) {
-        let Some(id) = self.slot.lane.front_id() else { return };
-        let Some(left) = self.shared.settle(&self.slot, &id, Outcome::Stored) else { return };
+        let Some(seq) = self.slot.lane.front_seq() else { return };
+        let Some(left) = self.shared.settle(&self.slot, seq, Outcome::Stored) else { return };
+        let batch = left.batch.id();
         if left.was_parked {
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
         }
-        tracing::debug!(target: "headworks", tenant = %self.slot.id, batch = %id, events = left.batch.len(), attempts = left.attempts, "stored");
+        tracing::debug!(target: "headworks", tenant = %self.slot.id, %batch, events = left.batch.len(), attempts = left.attempts, "stored");
         if let Err(cause) = self.slot.hooks.stored(&left.batch) {
-            self.shared.failed(Failure { batch: Some(id), ..self.slot.failure(&self.shared, cause, 0) });
+            self.shared.failed(Failure { batch: Some(batch.clone()), ..self.slot.failure(&self.shared, cause, 0) });
         }
     }
 }
@@ -168,24 +197,7 @@ impl Handler<Attempted> for Writer {
 
     fn handle(&mut self, Attempted(answer): Attempted, ctx: &mut Self::Context) {
         self.busy = false;
-        match answer {
-            Some(Ok(())) => self.stored(),
-            Some(Err(error)) => {
-                let (failed, code) = match &error {
-                    StorageError::Transient { retry_after, .. } => {
-                        (Failed::Transient { retry_after: *retry_after }, Code::StoreTransient)
-                    }
-                    StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
-                    StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
-                };
-                self.failed(failed, Cause::new(code, describe(&error)));
-            }
-            None => {
-                let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
-                let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
-                self.failed(Failed::Transient { retry_after: None }, Cause::new(Code::StoreTimeout, detail));
-            }
-        }
+        self.attempted(answer);
         self.step(ctx);
     }
 }

@@ -77,9 +77,12 @@ pub struct Part {
 ///
 /// A retry, a restart and a rollback see the same batch: the same id, the same events, the same bytes.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct Batch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     id: BatchId,
-    parts: Arc<[Part]>,
+    parts: Vec<Part>,
     len: usize,
     body_bytes: usize,
 }
@@ -89,7 +92,7 @@ impl Batch {
     pub(crate) fn new(id: BatchId, parts: Vec<Part>) -> Self {
         let len = parts.iter().map(|part| part.range.len()).sum();
         let body_bytes = parts.iter().map(|part| part.chunk.body_bytes_of(part.range.clone())).sum();
-        Self { id, parts: parts.into(), len, body_bytes }
+        Self(Arc::new(Inner { id, parts, len, body_bytes }))
     }
 
     /// A batch of one whole chunk: for tests of a store and for tools that read batches back.
@@ -103,42 +106,42 @@ impl Batch {
     /// Its name, the idempotency key in every store.
     #[must_use]
     pub fn id(&self) -> &BatchId {
-        &self.id
+        &self.0.id
     }
 
     /// Whose events these are.
     #[must_use]
     pub fn tenant(&self) -> &TenantId {
-        &self.id.tenant
+        &self.0.id.tenant
     }
 
     /// How many events it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Whether it holds none. The system never makes such a batch.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.len == 0
     }
 
     /// The size of the event bodies together, in bytes.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
-        self.body_bytes
+        self.0.body_bytes
     }
 
     /// Its events, in the tenant's order.
     pub fn events(&self) -> impl Iterator<Item = EventRef<'_>> + Clone {
-        self.parts.iter().flat_map(|part| part.range.clone().map(|index| part.chunk.get(index)))
+        self.0.parts.iter().flat_map(|part| part.range.clone().map(|index| part.chunk.get(index)))
     }
 
     /// The same batch with every body passed through `change`: id, tenant, order and number of events stay.
     #[must_use]
     pub fn map_bodies(self, mut change: impl FnMut(EventRef<'_>) -> Bytes) -> Self {
-        let parts = self.parts.iter().filter_map(|part| {
+        let parts = self.0.parts.iter().filter_map(|part| {
             let mut builder =
                 ChunkBuilder::with_capacity(part.chunk.body_bytes_of(part.range.clone()), part.range.len());
             for index in part.range.clone() {
@@ -146,23 +149,23 @@ impl Batch {
                 builder.push(&change(event), event.time);
             }
             let range = 0..builder.len();
-            let chunk = builder.build(self.id.tenant.clone(), part.chunk.arrived())?;
+            let chunk = builder.build(self.0.id.tenant.clone(), part.chunk.arrived())?;
             Some(Part { chunk: Arc::new(chunk), range })
         });
-        Self::new(self.id.clone(), parts.collect())
+        Self::new(self.0.id.clone(), parts.collect())
     }
 
     /// The memory it gives back once it is settled: that of the chunks whose last event it holds.
     ///
     /// Batches are settled in order, so every chunk is given back once, when nothing of it is in flight any more.
     pub(crate) fn footprint(&self) -> usize {
-        let ended = self.parts.iter().filter(|part| part.range.end == part.chunk.len());
+        let ended = self.0.parts.iter().filter(|part| part.range.end == part.chunk.len());
         ended.map(|part| part.chunk.footprint()).sum()
     }
 
     /// When the first of its events arrived.
     #[must_use]
     pub fn first_arrived(&self) -> UnixMillis {
-        self.parts.first().map_or(UnixMillis(0), |part| part.chunk.arrived())
+        self.0.parts.first().map_or(UnixMillis(0), |part| part.chunk.arrived())
     }
 }

@@ -1,4 +1,9 @@
+use smallvec::SmallVec;
+
 use super::{EventRef, TenantId, UnixMillis};
+
+/// Where each event ends. A chunk of few events, as there are many of when there are many tenants, keeps them in itself.
+type Ends = SmallVec<[u32; 4]>;
 
 /// The events of one tenant from one read, in one block of bytes.
 ///
@@ -10,7 +15,7 @@ pub struct Chunk {
     arrived: UnixMillis,
     bytes: Vec<u8>,
     /// Where each event ends in `bytes`.
-    ends: Vec<u32>,
+    ends: Ends,
     /// One entry an event, or none at all where no event has a time.
     times: Vec<Option<UnixMillis>>,
 }
@@ -91,7 +96,7 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
-    ends: Vec<u32>,
+    ends: Ends,
     times: Vec<Option<UnixMillis>>,
 }
 
@@ -102,7 +107,7 @@ impl ChunkBuilder {
     /// An empty builder with room for `bytes` of `events` events.
     #[must_use]
     pub fn with_capacity(bytes: usize, events: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(events), times: Vec::new() }
+        Self { bytes: Vec::with_capacity(bytes), ends: Ends::with_capacity(events), times: Vec::new() }
     }
 
     /// Adds one event.

@@ -99,12 +99,6 @@ impl Window {
         self.opened.map(|opened| opened + self.policy.max_age)
     }
 
-    /// The events, and the bytes of their bodies, at which it closes.
-    #[must_use]
-    pub fn full_at(&self) -> (u64, usize) {
-        (self.policy.max_events as u64, self.policy.max_bytes)
-    }
-
     /// How many events it holds.
     #[must_use]
     pub fn len(&self) -> usize {

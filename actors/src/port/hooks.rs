@@ -155,6 +155,11 @@ impl Hooks {
         !self.events.is_empty()
     }
 
+    /// Whether a batch passes through any step.
+    pub(crate) fn sees_batches(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
     /// The system's hooks, then the tenant's own.
     pub(crate) fn then(&self, more: &Self) -> Self {
         fn joined<T: Clone>(first: &[T], second: &[T]) -> Vec<T> {

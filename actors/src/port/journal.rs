@@ -10,11 +10,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Seq, TenantId};
 use crate::observe::{Counters, Flushed, Outcome};
-use crate::policy::{Retry, RetryPolicy, Window};
+use crate::policy::{Policy, Retry, RetryPolicy, Window};
 use crate::port::{Undo, UndoStep};
 
 /// What the journal holds of one tenant.
@@ -37,8 +38,10 @@ struct State {
     /// How many events are not cut, and the size of their bodies in bytes.
     uncut: u64,
     uncut_bytes: usize,
-    /// When the tenant wants to be told.
-    wake: Wake,
+    /// When the open window is due, as far as the lane knows.
+    due: Option<Instant>,
+    /// Whether an alarm is set for the window.
+    alarmed: bool,
     /// Batches without an outcome, in order.
     batches: VecDeque<Batch>,
     /// How many events they hold.
@@ -51,22 +54,15 @@ struct State {
     bytes: usize,
 }
 
-/// When a look at the lane would come to something. A tenant with an open window and a timer need not be woken for every
-/// chunk, but only for the one that may close the window.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wake {
-    /// At so many uncut events. 0 as well as 1 means at any.
-    events: u64,
-    /// At so many uncut bytes.
-    bytes: usize,
-    /// At any event from then on, should the timer be late.
-    from: Option<Instant>,
-}
-
 /// What arrived at the lane.
 pub(crate) enum Arrival {
-    /// It waits in the lane; whether the tenant is to be told.
-    Accepted { wake: bool },
+    /// It waits in the lane.
+    Accepted {
+        /// Whether it may close the window: then the tenant is to be told.
+        wake: bool,
+        /// When the window that it opened is due: then the tenant is to be told, unless it was told before.
+        due: Option<Instant>,
+    },
     /// The lane is full, and the chunk comes back.
     Full(Chunk),
 }
@@ -100,6 +96,20 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    fn new(batch: Batch, given_up: Option<Cause>) -> Self {
+        Self {
+            batch,
+            retry: Retry::default(),
+            attempt: Attempt(0),
+            open: false,
+            not_before: None,
+            parked: false,
+            given_up: given_up.is_some(),
+            last_cause: given_up,
+            undo: Arc::default(),
+        }
+    }
+
     /// What must be undone if it is given up, oldest first.
     pub(crate) fn undo_steps(&self) -> Vec<UndoStep> {
         Undo::new(self.attempt, self.undo.clone()).steps()
@@ -153,9 +163,11 @@ pub(crate) struct Advanced {
     /// How many events the window took.
     pub(crate) events: usize,
     /// The windows that closed.
-    pub(crate) flushed: Vec<Flushed>,
+    pub(crate) flushed: SmallVec<[Flushed; 1]>,
     /// The memory of the events in them.
     pub(crate) cut_bytes: usize,
+    /// When the open window is due, if no alarm is set for it.
+    pub(crate) alarm: Option<Instant>,
 }
 
 /// A lane at one moment.
@@ -181,17 +193,19 @@ impl Lane {
 
     /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
     /// chunk of any size. `count` is told the counters under the same lock, whatever the answer.
+    ///
+    /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     pub(crate) fn accept(
         &self,
         chunk: Chunk,
         at: Instant,
-        max_bytes: usize,
+        policy: &Policy,
         count: impl FnOnce(&mut Counters),
     ) -> Arrival {
         let footprint = chunk.footprint();
         let mut state = self.lock();
         count(&mut state.counters);
-        if state.bytes > 0 && state.bytes + footprint > max_bytes {
+        if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
             return Arrival::Full(chunk);
         }
         state.counters.accepted += chunk.len() as u64;
@@ -199,9 +213,15 @@ impl Lane {
         state.uncut_bytes += chunk.body_bytes();
         state.bytes += footprint;
         state.chunks.push_back((Arc::new(chunk), at));
-        let wake = state.wake;
-        let due = wake.from.is_none_or(|from| at >= from);
-        Arrival::Accepted { wake: due || state.uncut >= wake.events || state.uncut_bytes >= wake.bytes }
+        let due = *state.due.get_or_insert(at + policy.window.max_age);
+        let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
+        let alarm = !std::mem::replace(&mut state.alarmed, true);
+        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due) }
+    }
+
+    /// The alarm for the window went off.
+    pub(crate) fn alarm_rang(&self) {
+        self.lock().alarmed = false;
     }
 
     /// Counts something that happened at the door or to the actors.
@@ -254,18 +274,26 @@ impl Lane {
         } else if let Some(reason) = flush {
             state.close(self, window, now, reason, &mut advanced);
         }
-        state.wake = match window.deadline() {
-            Some(due) => Wake { events: window.full_at().0, bytes: window.full_at().1, from: Some(due) },
-            None => Wake::default(),
-        };
+        state.due = window.deadline();
+        if let Some(due) = state.due
+            && !std::mem::replace(&mut state.alarmed, true)
+        {
+            advanced.alarm = Some(due);
+        }
         advanced
     }
 
     /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
-    pub(crate) fn next_step(&self, now: Instant) -> Step {
+    pub(crate) fn next_step(&self, now: Instant, with_hooks: bool) -> Step {
         let mut state = self.lock();
-        let Some(front) = state.batches.front().cloned() else { return Step::Rest };
-        let Some(work) = &mut state.work else { return Step::Prepare(front) };
+        if state.work.is_none() {
+            match state.batches.front().cloned() {
+                None => return Step::Rest,
+                Some(front) if with_hooks => return Step::Prepare(front),
+                Some(front) => state.work = Some(Work::new(front, None)),
+            }
+        }
+        let Some(work) = &mut state.work else { return Step::Rest };
         if work.given_up {
             return Step::GivenUp;
         }
@@ -286,17 +314,7 @@ impl Lane {
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
         if state.batches.front().is_some_and(|front| front.id() == batch.id()) && state.work.is_none() {
-            state.work = Some(Work {
-                batch,
-                retry: Retry::default(),
-                attempt: Attempt(0),
-                open: false,
-                not_before: None,
-                parked: false,
-                given_up: given_up.is_some(),
-                last_cause: given_up,
-                undo: Arc::default(),
-            });
+            state.work = Some(Work::new(batch, given_up));
         }
     }
 
@@ -344,6 +362,11 @@ impl Lane {
         self.lock().batches.front().map(|batch| batch.id().clone())
     }
 
+    /// Its place in the tenant's order.
+    pub(crate) fn front_seq(&self) -> Option<Seq> {
+        self.lock().batches.front().map(|batch| batch.id().seq)
+    }
+
     /// Whether the batch at the front waits for a store that is not there.
     pub(crate) fn is_parked(&self) -> bool {
         self.lock().work.as_ref().is_some_and(|work| work.parked)
@@ -355,9 +378,9 @@ impl Lane {
     }
 
     /// The batch has its outcome and leaves the lane. `None` where it has left before.
-    pub(crate) fn settle(&self, id: &BatchId, outcome: Outcome) -> Option<Left> {
+    pub(crate) fn settle(&self, seq: Seq, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
-        let batch = state.batches.pop_front_if(|front| front.id() == id)?;
+        let batch = state.batches.pop_front_if(|front| front.id().seq == seq)?;
         let work = state.work.take();
         let events = batch.len() as u64;
         let footprint = batch.footprint();

@@ -7,6 +7,7 @@ use actix::Addr;
 
 use super::handle::System;
 use crate::actor::aggregator::Aggregator;
+use crate::actor::alarms::ring;
 use crate::actor::letters::pump;
 use crate::actor::registry::{Defaults, Phase, Shared};
 use crate::actor::spec::TenantSpec;
@@ -199,13 +200,14 @@ fn raise(
     let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), report_every));
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
-    let pump = spawn(pump(shared.clone()));
+    let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone())));
     let Running { addr, control } = supervise(&shared, None, Supervisor::new(shared.clone()));
     let ended = async move {
         let mut phase = shared.phase.subscribe();
         // The sender lives in `shared`, which lives in here.
         let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
         pump.abort();
+        ring.abort();
         shared.stop_actors();
         control.stop();
         // Lets every keeper see its order before the thread goes.

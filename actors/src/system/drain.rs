@@ -99,7 +99,7 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
     until(shared, deadline, || shared.feeds.load(Ordering::Acquire) == 0).await;
     // Second stage: windows close.
     for slot in shared.all_slots() {
-        slot.want_flush(FlushReason::Drain);
+        slot.want_flush(shared, FlushReason::Drain);
     }
     // Last stage: writers and the dead letters.
     until(shared, deadline, || is_settled(shared)).await;

@@ -274,7 +274,7 @@ impl TenantHandle {
 
     /// Closes the open window now, if it holds anything.
     pub fn flush(&self) {
-        self.slot.want_flush(FlushReason::Explicit);
+        self.slot.want_flush(&self.system.shared, FlushReason::Explicit);
     }
 
     /// Replaces the tenant's actors by fresh ones. Nothing accepted is lost; an attempt to store that is under way counts

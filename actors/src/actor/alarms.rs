@@ -1,0 +1,96 @@
+//! One timer for all tenants: when a window's time has come, and when to show a sign of life.
+//!
+//! A timer an actor would cost memory and a place in the runtime's wheel for each; here an alarm is a place in a list that is
+//! shared by all that are due in the same few milliseconds, and an actor that has nothing to do is not woken.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::registry::{Shared, Slot};
+
+/// Alarms that are due within the same so many milliseconds go off together, at the end of them: the price in lateness.
+const TICK: Duration = Duration::from_millis(4);
+
+/// What an alarm is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// The open window may be due.
+    Window,
+    /// A heartbeat is due.
+    Beat,
+}
+
+/// What goes off together.
+type Due = Vec<(Arc<Slot>, Alarm)>;
+
+/// The alarms that are set. Each tenant has at most one of each kind here.
+pub(crate) struct Alarms {
+    began: Instant,
+    set: Mutex<BTreeMap<u64, Due>>,
+    /// An alarm was set before all others.
+    sooner: Notify,
+}
+
+impl Alarms {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), set: Mutex::default(), sooner: Notify::new() }
+    }
+
+    /// Goes off at `at`, or up to a tick later.
+    pub(crate) fn set(&self, at: Instant, slot: &Arc<Slot>, alarm: Alarm) {
+        let tick = at.saturating_duration_since(self.began).as_nanos().div_ceil(TICK.as_nanos());
+        let tick = u64::try_from(tick).unwrap_or(u64::MAX);
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = set.first_key_value().is_none_or(|(first, _)| tick < *first);
+        set.entry(tick).or_default().push((slot.clone(), alarm));
+        drop(set);
+        if first {
+            self.sooner.notify_one();
+        }
+    }
+
+    fn first(&self) -> Option<Instant> {
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tick, _) = set.first_key_value()?;
+        // An alarm further away than the clock can tell is as good as none.
+        let ticks = u32::try_from(*tick).ok()?;
+        self.began.checked_add(TICK * ticks)
+    }
+
+    fn take_first(&self) -> Due {
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.pop_first().map(|(_, alarms)| alarms).unwrap_or_default()
+    }
+}
+
+/// Sets alarms off until the end of the system.
+pub(crate) async fn ring(shared: Arc<Shared>) {
+    let alarms = &shared.alarms;
+    loop {
+        let Some(first) = alarms.first() else {
+            alarms.sooner.notified().await;
+            continue;
+        };
+        // Whichever is first: its time, or an alarm set for before that.
+        let sooner = std::pin::pin!(alarms.sooner.notified());
+        let due = std::pin::pin!(tokio::time::sleep_until(first));
+        if let futures::future::Either::Left(_) = futures::future::select(sooner, due).await {
+            continue;
+        }
+        for (slot, alarm) in alarms.take_first() {
+            match alarm {
+                Alarm::Window => {
+                    slot.lane.alarm_rang();
+                    slot.hint_chunks(&shared);
+                }
+                Alarm::Beat => slot.beat(&shared),
+            }
+        }
+        // A tick with many alarms leaves room for the rest before the next.
+        tokio::task::yield_now().await;
+    }
+}
