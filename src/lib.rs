@@ -1,2 +1,4 @@
 //! headworks
 pub use headworks_actors::*;
+
+pub mod store;

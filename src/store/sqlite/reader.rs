@@ -1,0 +1,133 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headworks_actors::{DeadLetter, DeadLetterQuery, TenantId, UnixMillis};
+use rusqlite::{Connection, Params, Row};
+
+use super::{OpenError, ReadError, letters, schema};
+
+/// Reads a database, also while a daemon writes to it; never writes to it.
+///
+/// For commands and tools: calls block. A write-ahead log needs its two files beside the database, so SQLite may make
+/// these where no writer has them open.
+#[derive(Debug)]
+pub struct SqliteReader {
+    conn: Connection,
+    path: PathBuf,
+}
+
+/// What a database holds of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantTotals {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Events stored and not rolled back.
+    pub events: u64,
+    /// Batches they came in.
+    pub batches: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// When the first of the stored events arrived.
+    pub first_arrived: Option<UnixMillis>,
+    /// When the last of the stored events arrived.
+    pub last_arrived: Option<UnixMillis>,
+}
+
+impl SqliteReader {
+    /// Opens an existing database.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it is not there, not one of ours, or not readable. Nothing is created.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        // A writer never keeps a reader waiting, except for the moment of a recovery.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let path = path.as_ref().to_owned();
+        let conn = schema::open_for_reading(&path, PATIENCE)?;
+        Ok(Self { conn, path })
+    }
+
+    /// The totals of every tenant that has an event or a dead letter, by name.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn tenants(&self) -> Result<Vec<TenantTotals>, ReadError> {
+        self.all(
+            "SELECT tenant, sum(events), sum(batches), sum(letters), min(first), max(last) FROM (
+                SELECT tenant, sum(events) AS events, count(*) AS batches, 0 AS letters,
+                       min(first_arrived) AS first, max(last_arrived) AS last
+                FROM batches GROUP BY tenant
+                UNION ALL
+                SELECT tenant, 0, 0, count(*), NULL, NULL FROM dead_letters WHERE tenant IS NOT NULL GROUP BY tenant
+             ) GROUP BY tenant ORDER BY tenant",
+            [],
+            |row| {
+                let name: String = row.get(0)?;
+                Ok(TenantTotals {
+                    tenant: letters::tenant(0, &name)?,
+                    events: row.get::<_, i64>(1)?.cast_unsigned(),
+                    batches: row.get::<_, i64>(2)?.cast_unsigned(),
+                    dead_letters: row.get::<_, i64>(3)?.cast_unsigned(),
+                    first_arrived: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
+                    last_arrived: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
+                })
+            },
+        )
+    }
+
+    /// How many dead letters have no tenant.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letters_without_tenant(&self) -> Result<u64, ReadError> {
+        let sql = "SELECT count(*) FROM dead_letters WHERE tenant IS NULL";
+        let count: rusqlite::Result<i64> = self.conn.query_row(sql, [], |row| row.get(0));
+        count.map(i64::cast_unsigned).map_err(|error| self.failed(&error))
+    }
+
+    /// The newest dead letters that match, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letters(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, ReadError> {
+        letters::list(&self.conn, query).map_err(|error| self.failed(&error))
+    }
+
+    /// The dead letter with this id, if there is one.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, ReadError> {
+        letters::get(&self.conn, id).map_err(|error| self.failed(&error))
+    }
+
+    /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn bodies(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, ReadError> {
+        // Events have no index by tenant; their batches have one.
+        self.all(
+            "SELECT e.body FROM batches b CROSS JOIN events e
+             ON e.event_id BETWEEN b.first_rowid AND b.last_rowid AND e.batch_id = b.batch_id
+             WHERE b.tenant = ?1 ORDER BY b.batch_id, e.event_id",
+            [tenant.as_str()],
+            |row| letters::body_of(row, 0),
+        )
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        from_row: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, ReadError> {
+        let read =
+            move || self.conn.prepare_cached(sql)?.query_map(values, &from_row)?.collect::<rusqlite::Result<Vec<T>>>();
+        read().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> ReadError {
+        ReadError::new(&self.path, error)
+    }
+}

@@ -1,0 +1,165 @@
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{OpenError, SqliteOptions};
+
+/// The version of the schema below, in `PRAGMA user_version`.
+pub(super) const VERSION: i64 = 1;
+
+/// `PRAGMA application_id`: "hdwk". It tells our databases from other people's.
+const APPLICATION_ID: i64 = 0x6864_776b;
+
+/// The tables.
+///
+/// `event_id` and `place` are written out, though they are only the rowid: a VACUUM may renumber a rowid without a
+/// name, and a rollback finds its events by them. Batch numbers are never used twice, so that a range of events whose
+/// rows were deleted by hand can never reach into another batch. Events have no index and no constraint beside that: it
+/// would be paid once an event. Batches have one index, for their id and for their tenant.
+const TABLES: &str = "
+CREATE TABLE events (
+    event_id   INTEGER PRIMARY KEY,
+    tenant     TEXT,
+    body       TEXT,    -- the bytes as they came: TEXT, or BLOB where they are not UTF-8 or hold a NUL
+    batch_id   INTEGER, -- batches.batch_id
+    idx        INTEGER, -- its place in the batch, from 0
+    arrived_at INTEGER, -- ms since 1970
+    event_time INTEGER  -- ms since 1970, or NULL
+);
+CREATE TABLE batches (
+    batch_id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    id            TEXT NOT NULL,    -- opening/tenant/seq
+    tenant        TEXT NOT NULL,
+    seq           INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL, -- the last one that asked for it
+    events        INTEGER NOT NULL,
+    body_bytes    INTEGER NOT NULL,
+    content_hash  INTEGER NOT NULL,
+    first_rowid   INTEGER NOT NULL, -- its events are events.event_id first_rowid..=last_rowid
+    last_rowid    INTEGER NOT NULL,
+    first_arrived INTEGER NOT NULL,
+    last_arrived  INTEGER NOT NULL,
+    stored_at     INTEGER NOT NULL,
+    UNIQUE (tenant, id)             -- the id alone is unique too: the tenant is part of it
+);
+CREATE TABLE fences (
+    id      TEXT PRIMARY KEY, -- a batch id
+    attempt INTEGER NOT NULL  -- attempts up to this one were rolled back and must not land
+) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    place          INTEGER PRIMARY KEY, -- the order in which they came
+    id             TEXT NOT NULL UNIQUE,
+    kind           TEXT NOT NULL,
+    tenant         TEXT,
+    source         TEXT,
+    reason         TEXT NOT NULL,
+    detail         TEXT NOT NULL,
+    attempts       INTEGER NOT NULL,
+    first_at       INTEGER NOT NULL,
+    last_at        INTEGER NOT NULL,
+    batch_id       TEXT,                -- opening/tenant/seq
+    idx            INTEGER,
+    original_bytes INTEGER NOT NULL,
+    body           BLOB                 -- TEXT or BLOB, as in events
+);
+CREATE INDEX dead_letters_by_tenant ON dead_letters (tenant);
+CREATE INDEX dead_letters_by_reason ON dead_letters (reason);
+CREATE VIEW events_with_batch AS
+    SELECT e.event_id, e.tenant, e.body, b.id AS batch, e.idx, e.arrived_at, e.event_time, b.attempt, b.stored_at
+    FROM events e JOIN batches b ON b.batch_id = e.batch_id;
+";
+
+/// What kind of file it is.
+enum Kind {
+    Ours,
+    Empty,
+}
+
+/// Opens the database for writing and brings it to the schema; creates it, with mode 0600, where there is none.
+pub(super) fn open_for_writing(path: &Path, options: &SqliteOptions) -> Result<Connection, OpenError> {
+    let failed = |error| OpenError::sqlite(path, &error);
+    create(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+    conn.busy_timeout(options.busy_timeout).map_err(failed)?;
+    if let Kind::Empty = kind(path, &conn)? {
+        // Both only take effect before the first page is written.
+        conn.pragma_update(None, "page_size", options.page_bytes).map_err(failed)?;
+    }
+    configure(&conn, options).map_err(failed)?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { path: path.to_owned(), mode });
+    }
+    // Asked again under the lock: another process may have created it meanwhile.
+    let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    if let Kind::Empty = kind(path, &transaction)? {
+        transaction
+            .execute_batch(TABLES)
+            .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
+            .and_then(|()| transaction.pragma_update(None, "user_version", VERSION))
+            .map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(conn)
+}
+
+/// Opens an existing database of ours for reading alone.
+pub(super) fn open_for_reading(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    if !path.exists() {
+        return Err(OpenError::Missing { path: path.to_owned() });
+    }
+    let failed = |error| OpenError::sqlite(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+    conn.busy_timeout(busy_timeout).map_err(failed)?;
+    match kind(path, &conn)? {
+        Kind::Ours => Ok(conn),
+        Kind::Empty => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}
+
+/// SQLite gives its own files the mode of the database, so the database must have the right one before SQLite sees it.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    match file.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(OpenError::Create { path: path.to_owned(), source }),
+    }
+}
+
+fn kind(path: &Path, conn: &Connection) -> Result<Kind, OpenError> {
+    let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let read = || {
+        let objects: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((number("application_id")?, number("user_version")?, objects))
+    };
+    match read().map_err(|error| OpenError::sqlite(path, &error))? {
+        (APPLICATION_ID, VERSION, _) => Ok(Kind::Ours),
+        (APPLICATION_ID, found, _) if found > VERSION => {
+            Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION })
+        }
+        (0, 0, 0) => Ok(Kind::Empty),
+        _ => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}
+
+fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let wal_bytes = i64::try_from(options.wal_bytes).unwrap_or(i64::MAX);
+    let cache_kib = i64::try_from(options.cache_bytes / 1024).unwrap_or(i64::MAX);
+    // FULL: a commit is on the disk when it returns.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "cache_size", -cache_kib)?;
+    conn.pragma_update(None, "wal_autocheckpoint", (wal_bytes / page_bytes.max(512)).max(1))?;
+    // A reader can hold up checkpoints and make the log grow; afterwards it is cut back.
+    conn.pragma_update(None, "journal_size_limit", wal_bytes.saturating_mul(4))?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}

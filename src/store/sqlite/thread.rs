@@ -1,0 +1,180 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use headworks_actors::{Cause, Code, StorageError};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::error;
+use super::write::{Refusal, Write};
+
+pub(super) type Outcome = Result<(), StorageError>;
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    Write(Write, oneshot::Sender<Outcome>),
+    Read(Box<dyn FnOnce(&Connection) + Send>),
+    Close(oneshot::Sender<Outcome>),
+}
+
+/// The one thread that writes.
+///
+/// It takes what is waiting, up to a limit of bytes, as one group: one transaction, one sync of the disk. It never waits
+/// for more to come: while one group commits, the next one gathers. A write that is refused is undone alone; where
+/// SQLite fails as a whole, everything that waits is answered with that at once.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) path: PathBuf,
+    pub(super) file: super::file::Identity,
+    pub(super) group_max_bytes: usize,
+}
+
+type Group = Vec<(Write, oneshot::Sender<Outcome>)>;
+
+impl Writer {
+    /// Serves until it is told to close or every handle is gone and nothing waits any more.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut next = jobs.blocking_recv();
+        while let Some(job) = next.take() {
+            match job {
+                Job::Write(write, reply) => {
+                    let mut bytes = write.bytes();
+                    let mut group = vec![(write, reply)];
+                    while bytes < self.group_max_bytes && next.is_none() {
+                        match jobs.try_recv() {
+                            Ok(Job::Write(write, reply)) => {
+                                bytes += write.bytes();
+                                group.push((write, reply));
+                            }
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    if let Err(outage) = self.serve(group) {
+                        fail_waiting(&mut jobs, &mut next, &outage);
+                    }
+                }
+                Job::Read(read) => {
+                    // Its answer is dropped with it, which its caller notices.
+                    let _ = catch_unwind(AssertUnwindSafe(|| read(&self.conn)));
+                }
+                Job::Close(reply) => {
+                    jobs.close();
+                    let _ = reply.send(self.close());
+                    return;
+                }
+            }
+            if next.is_none() {
+                next = jobs.blocking_recv();
+            }
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the database was not closed cleanly; nothing stored is lost");
+        }
+    }
+
+    /// Commits the group and answers everyone in it. An error is one that everybody else would meet as well.
+    fn serve(&mut self, group: Group) -> Outcome {
+        let committed = catch_unwind(AssertUnwindSafe(|| self.commit(&group)));
+        let failure = match committed {
+            Ok(Ok(outcomes)) => {
+                for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
+                    // Who no longer waits has decided to ask again.
+                    let _ = reply.send(outcome);
+                }
+                return Ok(());
+            }
+            Ok(Err(failure)) => failure,
+            // Spends an attempt, so that a batch that brings this about is given up in the end.
+            Err(panic) => {
+                let cause = Cause::from_panic(Code::StorePanic, &*panic);
+                StorageError::transient(format!("the writer of {} panicked: {}", self.path.display(), cause.detail))
+            }
+        };
+        if !self.conn.is_autocommit() {
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        for (_, reply) in group {
+            let _ = reply.send(Err(failure.clone()));
+        }
+        match failure {
+            StorageError::Unavailable { .. } => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
+        self.file.check(&self.path)?;
+        if let Some(outcomes) = self.transact(group, false)? {
+            return Ok(outcomes);
+        }
+        self.execute("ROLLBACK").map_err(|error| self.failed("commit", &error))?;
+        Ok(self.transact(group, true)?.unwrap_or_default())
+    }
+
+    /// One transaction for the group. A savepoint for each write costs a quarter of the time, and it is needed only where
+    /// SQLite refuses one: without them, `None` says that this has happened and the group must be done again, with them.
+    fn transact(&self, group: &Group, savepoints: bool) -> Result<Option<Vec<Outcome>>, StorageError> {
+        let execute = |sql| self.execute(sql).map_err(|error| self.failed("commit", &error));
+        execute("BEGIN IMMEDIATE")?;
+        let mut outcomes = Vec::with_capacity(group.len());
+        for (write, reply) in group {
+            // The caller of a store that was dropped will ask again or roll back: either is right without it.
+            if matches!(write, Write::Store(_)) && reply.is_closed() {
+                outcomes.push(Ok(()));
+                continue;
+            }
+            if savepoints {
+                execute("SAVEPOINT one")?;
+            }
+            let outcome = match write.apply(&self.conn) {
+                Ok(()) => Ok(()),
+                Err(Refusal::Rule(error)) => Err(error),
+                Err(Refusal::Sqlite(error)) => {
+                    let failure = self.failed(&write.describe(), &error);
+                    if error::is_outage(&error) || self.conn.is_autocommit() {
+                        return Err(failure);
+                    }
+                    if !savepoints {
+                        return Ok(None);
+                    }
+                    execute("ROLLBACK TO one")?;
+                    Err(failure)
+                }
+            };
+            if savepoints {
+                execute("RELEASE one")?;
+            }
+            outcomes.push(outcome);
+        }
+        execute("COMMIT")?;
+        Ok(Some(outcomes))
+    }
+
+    fn failed(&self, what: &str, error: &rusqlite::Error) -> StorageError {
+        error::storage_error(what, &self.path, error)
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Brings the log home and closes the file. What was stored is safe whether or not this works.
+    fn close(self) -> Outcome {
+        let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+        self.conn.query_row(checkpoint, [], |_| Ok(())).map_err(|error| self.failed("copy the log", &error))?;
+        self.conn.close().map_err(|(_, error)| error::storage_error("close the database", &self.path, &error))
+    }
+}
+
+/// Answers every write that waits, so that nobody waits for the same failure again, one group after the other.
+fn fail_waiting(jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>, failure: &StorageError) {
+    while next.is_none()
+        && let Ok(job) = jobs.try_recv()
+    {
+        match job {
+            Job::Write(_, reply) => drop(reply.send(Err(failure.clone()))),
+            other => *next = Some(other),
+        }
+    }
+}

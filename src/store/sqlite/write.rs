@@ -1,0 +1,215 @@
+use std::sync::LazyLock;
+
+use headworks_actors::{Attempt, Batch, BatchId, DeadLetter, EventRef, StorageError, UnixMillis};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::{hash, letters};
+
+/// One thing to write, within a transaction.
+#[derive(Debug)]
+pub(super) enum Write {
+    Store(Store),
+    Rollback { id: BatchId, attempt: Attempt },
+    Letters(Vec<DeadLetter>),
+}
+
+/// A batch to store, with what can be computed before the writer's thread has its turn.
+#[derive(Debug)]
+pub(super) struct Store {
+    batch: Batch,
+    attempt: Attempt,
+    content_hash: u64,
+}
+
+/// Why one write did not happen.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// By our own rules, before anything was written.
+    Rule(StorageError),
+    /// By SQLite. Part of it may have been written.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Write {
+    pub(super) fn store(batch: &Batch, attempt: Attempt) -> Self {
+        Self::Store(Store { batch: batch.clone(), attempt, content_hash: hash::content_hash(batch) })
+    }
+
+    /// About how much it writes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        const ROW: usize = 32;
+        match self {
+            Self::Store(store) => store.batch.body_bytes() + store.batch.len() * ROW,
+            Self::Rollback { .. } => ROW,
+            Self::Letters(letters) => letters.iter().map(|letter| letter.body.len() + 8 * ROW).sum(),
+        }
+    }
+
+    /// What it does, for an error.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Store(store) => format!("store batch {}", store.batch.id()),
+            Self::Rollback { id, .. } => format!("roll back batch {id}"),
+            Self::Letters(letters) => format!("keep {} dead letters", letters.len()),
+        }
+    }
+
+    /// Does it. What SQLite refused is the caller's to undo.
+    pub(super) fn apply(&self, conn: &Connection) -> Result<(), Refusal> {
+        match self {
+            Self::Store(store) => store.apply(conn),
+            Self::Rollback { id, attempt } => Ok(rollback(conn, id, *attempt)?),
+            Self::Letters(letters) => Ok(letters.iter().try_for_each(|letter| letters::put(conn, letter))?),
+        }
+    }
+}
+
+impl Store {
+    fn apply(&self, conn: &Connection) -> Result<(), Refusal> {
+        let id = self.batch.id().to_string();
+        let fence: Option<u32> = conn
+            .prepare_cached("SELECT attempt FROM fences WHERE id = ?1")?
+            .query_row([&id], |row| row.get(0))
+            .optional()?;
+        if fence.is_some_and(|fence| self.attempt.0 <= fence) {
+            let detail = format!("attempt {} of batch {id} was rolled back", self.attempt);
+            return Err(Refusal::Rule(StorageError::permanent(detail)));
+        }
+        let there: Option<(i64, i64)> = conn
+            .prepare_cached("SELECT content_hash, events FROM batches WHERE tenant = ?1 AND id = ?2")?
+            .query_row([self.batch.tenant().as_str(), &id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match there {
+            None => Ok(self.insert(conn, &id)?),
+            Some((hash, _)) if hash == self.content_hash.cast_signed() => {
+                // A rollback of an earlier attempt must not take away what this one was told is there.
+                conn.prepare_cached("UPDATE batches SET attempt = ?3 WHERE tenant = ?1 AND id = ?2 AND attempt < ?3")?
+                    .execute(params![self.batch.tenant().as_str(), id, self.attempt.0])?;
+                Ok(())
+            }
+            Some((_, events)) => {
+                let detail = format!(
+                    "batch {id} is already stored with other content: {events} events there, {} events now, and their \
+                     hashes differ; nothing was changed. A batch id must never be used for other events",
+                    self.batch.len()
+                );
+                Err(Refusal::Rule(StorageError::permanent(detail)))
+            }
+        }
+    }
+
+    fn insert(&self, conn: &Connection, id: &str) -> rusqlite::Result<()> {
+        let batch = &self.batch;
+        // Under the write lock nobody else can take these numbers.
+        let last: Option<i64> =
+            conn.prepare_cached("SELECT max(event_id) FROM events")?.query_row([], |row| row.get(0))?;
+        let first_rowid = last.unwrap_or(0) + 1;
+        let arrivals = || batch.events().map(|event| event.arrived.0);
+        conn.prepare_cached(
+            "INSERT INTO batches (id, tenant, seq, attempt, events, body_bytes, content_hash, first_rowid, last_rowid,
+                                  first_arrived, last_arrived, stored_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8 + ?5 - 1, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            id,
+            batch.tenant().as_str(),
+            batch.id().seq.0.cast_signed(),
+            self.attempt.0,
+            signed(batch.len()),
+            signed(batch.body_bytes()),
+            self.content_hash.cast_signed(),
+            first_rowid,
+            arrivals().min().unwrap_or(0),
+            arrivals().max().unwrap_or(0),
+            UnixMillis::now().0,
+        ])?;
+        let batch_id = conn.last_insert_rowid();
+        insert_events(conn, batch, batch_id)?;
+        // SQLite numbers the rows upwards from the last one, and a rollback relies on it.
+        if !batch.is_empty() && conn.last_insert_rowid() != first_rowid + signed(batch.len()) - 1 {
+            let count = "SELECT count(*) FROM events WHERE event_id >= ?1 AND batch_id = ?2";
+            let rows: i64 = conn.query_row(count, [first_rowid, batch_id], |row| row.get(0))?;
+            return Err(rusqlite::Error::StatementChangedRows(usize::try_from(rows).unwrap_or(0)));
+        }
+        Ok(())
+    }
+}
+
+fn rollback(conn: &Connection, id: &BatchId, attempt: Attempt) -> rusqlite::Result<()> {
+    let (tenant, id) = (id.tenant.as_str(), id.to_string());
+    conn.prepare_cached(
+        "INSERT INTO fences (id, attempt) VALUES (?1, ?2)
+         ON CONFLICT (id) DO UPDATE SET attempt = max(attempt, excluded.attempt)",
+    )?
+    .execute(params![id, attempt.0])?;
+    // What a later attempt has stored since stays.
+    let there: Option<(i64, i64, i64)> = conn
+        .prepare_cached(
+            "SELECT batch_id, first_rowid, last_rowid FROM batches WHERE tenant = ?1 AND id = ?2 AND attempt <= ?3",
+        )?
+        .query_row(params![tenant, id, attempt.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    if let Some((batch_id, first, last)) = there {
+        // The range makes it quick, the number makes it right: rows deleted by hand free their places for others.
+        conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
+            .execute([first, last, batch_id])?;
+        conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch_id])?;
+    }
+    Ok(())
+}
+
+/// Many rows a statement save its start and end; a few sizes keep the number of prepared statements small.
+const ROWS_A_STATEMENT: [usize; 4] = [64, 16, 4, 1];
+
+static INSERTS: LazyLock<[String; 4]> = LazyLock::new(|| ROWS_A_STATEMENT.map(insert_sql));
+
+/// Parameters 1 to 3 are shared by its rows: tenant, batch, and the idx of the first.
+fn insert_sql(rows: usize) -> String {
+    let row = |n: usize| {
+        let at = 4 + n * 3;
+        format!("(?1, ?{at}, ?2, ?3 + {n}, ?{}, ?{})", at + 1, at + 2)
+    };
+    let rows: Vec<_> = (0..rows).map(row).collect();
+    let columns = "tenant, body, batch_id, idx, arrived_at, event_time";
+    format!("INSERT INTO events ({columns}) VALUES {}", rows.join(", "))
+}
+
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn insert_events(conn: &Connection, batch: &Batch, batch_id: i64) -> rusqlite::Result<()> {
+    let mut events = batch.events();
+    let mut left = batch.len();
+    let mut idx = 0;
+    for (rows, sql) in ROWS_A_STATEMENT.into_iter().zip(&*INSERTS) {
+        if left < rows {
+            continue;
+        }
+        let mut insert = conn.prepare_cached(sql)?;
+        insert.raw_bind_parameter(1, batch.tenant().as_str())?;
+        insert.raw_bind_parameter(2, batch_id)?;
+        while left >= rows {
+            insert.raw_bind_parameter(3, idx)?;
+            for (row, event) in events.by_ref().take(rows).enumerate() {
+                bind_event(&mut insert, 4 + row * 3, event)?;
+            }
+            insert.raw_execute()?;
+            left -= rows;
+            idx += signed(rows);
+        }
+    }
+    Ok(())
+}
+
+fn bind_event(insert: &mut CachedStatement<'_>, at: usize, event: EventRef<'_>) -> rusqlite::Result<()> {
+    insert.raw_bind_parameter(at, letters::body_value(event.body))?;
+    insert.raw_bind_parameter(at + 1, event.arrived.0)?;
+    insert.raw_bind_parameter(at + 2, event.time.map(|time| time.0))
+}
