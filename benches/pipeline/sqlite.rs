@@ -19,8 +19,11 @@ use crate::writer::Batch;
 const ROWS: usize = 64;
 
 const SCHEMA: &str = "
+    PRAGMA page_size = 16384;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
+    PRAGMA cache_size = -8192;
+    PRAGMA wal_autocheckpoint = 1024;
     CREATE TABLE batches (
         batch_id INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, seq INTEGER NOT NULL,
         attempt INTEGER NOT NULL, events INTEGER NOT NULL, body_bytes INTEGER NOT NULL, content_hash INTEGER NOT NULL,

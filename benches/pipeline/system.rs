@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headworks::source::{TcpOptions, TcpSource};
+use headworks::store::{SqliteOptions, SqliteReader, SqliteStore};
 use headworks::{Attempt, Batch, BatchId, Framing, IngressSpec, Json, Storage, StorageError, System, Undo};
 
 use crate::contest::{Contest, Result, Store};
@@ -41,7 +42,17 @@ pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
             let start = flow(builder.store(tally.clone()).start()?, contest)?;
             Ok(Outcome { finish: start.finish()?, stored: tally.counts() })
         }
-        Store::Sqlite => Err("the SQLite store is not wired into this benchmark".into()),
+        Store::Sqlite => {
+            let folder = tempfile::tempdir()?;
+            let file = folder.path().join("events.db");
+            let store = SqliteStore::open(&file, SqliteOptions::default())?;
+            let start = flow(builder.store(store.clone()).dead_letters(store.clone()).start()?, contest)?;
+            let finish = start.finish()?;
+            futures::executor::block_on(store.close())?;
+            let totals = SqliteReader::open(&file)?.tenants()?;
+            let stored = totals.into_iter().map(|totals| (totals.tenant.to_string(), totals.events)).collect();
+            Ok(Outcome { finish, stored })
+        }
     }
 }
 

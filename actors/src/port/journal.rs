@@ -52,6 +52,8 @@ struct State {
     work: Option<Work>,
     /// The memory of the chunks that hold events in flight.
     bytes: usize,
+    /// The list of the last batch, to be used again where nobody holds it any more.
+    undo: Arc<Mutex<Vec<UndoStep>>>,
 }
 
 /// What arrived at the lane.
@@ -96,7 +98,8 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    fn new(batch: Batch, given_up: Option<Cause>) -> Self {
+    /// `undo` is an empty list.
+    fn new(batch: Batch, undo: Arc<Mutex<Vec<UndoStep>>>, given_up: Option<Cause>) -> Self {
         Self {
             batch,
             retry: Retry::default(),
@@ -106,7 +109,7 @@ impl Work {
             parked: false,
             given_up: given_up.is_some(),
             last_cause: given_up,
-            undo: Arc::default(),
+            undo,
         }
     }
 
@@ -252,14 +255,16 @@ impl Lane {
         let mut state = self.lock();
         let mut advanced = Advanced::default();
         while let Some(index) = cursor.seq.checked_sub(state.first).and_then(|index| usize::try_from(index).ok())
-            && let Some((chunk, at)) = state.chunks.get(index).cloned()
+            && let Some((_, at)) = state.chunks.get(index)
         {
             // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
-            if window.is_due(at) {
+            if window.is_due(*at) {
                 state.close(self, window, now, FlushReason::Age, &mut advanced);
+                continue;
             }
+            let (chunk, at) = &state.chunks[index];
             let (from, len) = (cursor.offset, chunk.len());
-            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), at);
+            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
             advanced.events += taken;
             *cursor = match from + taken {
                 seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0 },
@@ -290,7 +295,7 @@ impl Lane {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
                 Some(front) if with_hooks => return Step::Prepare(front),
-                Some(front) => state.work = Some(Work::new(front, None)),
+                Some(front) => state.work = Some(Work::new(front, state.fresh_undo(), None)),
             }
         }
         let Some(work) = &mut state.work else { return Step::Rest };
@@ -314,7 +319,7 @@ impl Lane {
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
         if state.batches.front().is_some_and(|front| front.id() == batch.id()) && state.work.is_none() {
-            state.work = Some(Work::new(batch, given_up));
+            state.work = Some(Work::new(batch, state.fresh_undo(), given_up));
         }
     }
 
@@ -421,6 +426,15 @@ pub(crate) enum Failed {
 }
 
 impl State {
+    /// An empty list of undo steps.
+    fn fresh_undo(&mut self) -> Arc<Mutex<Vec<UndoStep>>> {
+        match Arc::get_mut(&mut self.undo) {
+            Some(steps) => steps.get_mut().unwrap_or_else(PoisonError::into_inner).clear(),
+            None => self.undo = Arc::default(),
+        }
+        self.undo.clone()
+    }
+
     /// Cuts what the window had counted into a batch.
     fn close(&mut self, lane: &Lane, window: &mut Window, now: Instant, reason: FlushReason, told: &mut Advanced) {
         let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));

@@ -97,6 +97,9 @@ impl ReadError {
 
 /// What SQLite says, with what helps where something does.
 fn explain(error: &rusqlite::Error) -> String {
+    if let rusqlite::Error::StatementChangedRows(rows) = error {
+        return format!("{rows} rows were inserted, not one for each event; is there a trigger on the table?");
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             format!("the database is locked by another process ({error}); stop it, or try again")

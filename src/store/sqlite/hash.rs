@@ -60,11 +60,11 @@ mod tests {
 
     #[test]
     fn the_hash_of_version_1_never_changes() {
-        assert_eq!(hash_of(&[b""]), 0);
-        assert_eq!(hash_of(&[b"one"]), 0);
-        assert_eq!(hash_of(&[b"one", b"two"]), 0);
-        assert_eq!(hash_of(&[b"0123456789abcdef"]), 0);
-        assert_eq!(hash_of(&[b"0123456789abcdef0123456789abcdefg"]), 0);
+        assert_eq!(hash_of(&[b""]), 0xfa47_cdd8_eb16_beb9);
+        assert_eq!(hash_of(&[b"one"]), 0x7cba_9a21_cc2f_32fa);
+        assert_eq!(hash_of(&[b"one", b"two"]), 0x0c13_b3ec_a16c_b982);
+        assert_eq!(hash_of(&[b"0123456789abcdef"]), 0xcf04_40f1_484b_aec2);
+        assert_eq!(hash_of(&[b"0123456789abcdef0123456789abcdefg"]), 0x4337_eedf_e6e4_eb9e);
     }
 
     #[test]

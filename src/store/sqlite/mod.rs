@@ -56,7 +56,7 @@ pub struct SqliteOptions {
     pub cache_bytes: usize,
     /// The size of the write-ahead log, in bytes, at which it is copied into the database. Default 16 MiB.
     pub wal_bytes: u64,
-    /// The page size of a database that is created now, in bytes: a power of two from 512 to 65,536. Default 8 KiB.
+    /// The page size of a database that is created now, in bytes: a power of two from 512 to 65,536. Default 16 KiB.
     pub page_bytes: u32,
 }
 
@@ -68,7 +68,7 @@ impl Default for SqliteOptions {
             busy_timeout: Duration::from_millis(500),
             cache_bytes: 8 << 20,
             wal_bytes: 16 << 20,
-            page_bytes: 8 << 10,
+            page_bytes: 16 << 10,
         }
     }
 }
@@ -214,5 +214,62 @@ impl DeadLetters for SqliteStore {
     async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StorageError> {
         let query = query.clone();
         self.read("list dead letters", move |conn| letters::list(conn, &query)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks_actors::{ChunkBuilder, Opening, Seq, UnixMillis};
+
+    use super::*;
+
+    fn batch(seq: u64, bytes: usize) -> Batch {
+        let mut builder = ChunkBuilder::default();
+        builder.push(&vec![b'x'; bytes], None);
+        let chunk = builder.build(TenantId::new("acme").unwrap(), UnixMillis(0)).unwrap();
+        Batch::of_chunk(Opening(1), Seq(seq), chunk)
+    }
+
+    async fn put(store: &SqliteStore, batch: &Batch) -> Result<(), StorageError> {
+        store.store(batch, &Undo::for_attempt(Attempt(1))).await
+    }
+
+    fn open(directory: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open(directory.path().join("events.db"), SqliteOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_an_outage_for_all_who_wait_and_passes() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let set_limit = async |pages: i64| {
+            let pragma = move |conn: &Connection| {
+                conn.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
+            };
+            store.read("set a limit", pragma).await.unwrap()
+        };
+        put(&store, &batch(1, 10)).await.unwrap();
+        set_limit(1).await; // SQLite raises it to what there is.
+        let batches = [batch(2, 1 << 20), batch(3, 1 << 20)];
+        for outcome in futures::future::join_all(batches.iter().map(|batch| put(&store, batch))).await {
+            let outage = outcome.unwrap_err();
+            assert!(matches!(outage, StorageError::Unavailable { .. }), "{outage:?}");
+            assert!(outage.to_string().contains("disk is full"), "{outage}");
+        }
+        set_limit(1 << 30).await;
+        for batch in &batches {
+            put(&store, batch).await.unwrap();
+        }
+        assert_eq!(store.count(batches[0].tenant()).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn the_thread_survives_a_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let answer = store.read::<()>("panic", |_| panic!("on purpose")).await.unwrap_err();
+        assert!(matches!(answer, StorageError::Unavailable { .. }), "{answer:?}");
+        put(&store, &batch(1, 10)).await.unwrap();
+        assert_eq!(store.count(batch(1, 10).tenant()).await, Some(1));
     }
 }

@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x6864_776b;
 /// `event_id` and `place` are written out, though they are only the rowid: a VACUUM may renumber a rowid without a
 /// name, and a rollback finds its events by them. Batch numbers are never used twice, so that a range of events whose
 /// rows were deleted by hand can never reach into another batch. Events have no index and no constraint beside that: it
-/// would be paid once an event.
+/// would be paid once an event. Batches have one index, for their id and for their tenant.
 const TABLES: &str = "
 CREATE TABLE events (
     event_id   INTEGER PRIMARY KEY,
@@ -29,20 +29,20 @@ CREATE TABLE events (
 );
 CREATE TABLE batches (
     batch_id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    id            TEXT NOT NULL UNIQUE, -- opening/tenant/seq
+    id            TEXT NOT NULL,    -- opening/tenant/seq
     tenant        TEXT NOT NULL,
     seq           INTEGER NOT NULL,
-    attempt       INTEGER NOT NULL,     -- the last one that asked for it
+    attempt       INTEGER NOT NULL, -- the last one that asked for it
     events        INTEGER NOT NULL,
     body_bytes    INTEGER NOT NULL,
     content_hash  INTEGER NOT NULL,
-    first_rowid   INTEGER NOT NULL,     -- its events are events.event_id first_rowid..=last_rowid
+    first_rowid   INTEGER NOT NULL, -- its events are events.event_id first_rowid..=last_rowid
     last_rowid    INTEGER NOT NULL,
     first_arrived INTEGER NOT NULL,
     last_arrived  INTEGER NOT NULL,
-    stored_at     INTEGER NOT NULL
+    stored_at     INTEGER NOT NULL,
+    UNIQUE (tenant, id)             -- the id alone is unique too: the tenant is part of it
 );
-CREATE INDEX batches_by_tenant ON batches (tenant, events);
 CREATE TABLE fences (
     id      TEXT PRIMARY KEY, -- a batch id
     attempt INTEGER NOT NULL  -- attempts up to this one were rolled back and must not land

@@ -20,8 +20,8 @@ pub(super) enum Job {
 /// The one thread that writes.
 ///
 /// It takes what is waiting, up to a limit of bytes, as one group: one transaction, one sync of the disk. It never waits
-/// for more to come: while one group commits, the next one gathers. A write that is refused is undone alone, by its
-/// savepoint; where SQLite fails as a whole, everything that waits is answered with that at once.
+/// for more to come: while one group commits, the next one gathers. A write that is refused is undone alone; where
+/// SQLite fails as a whole, everything that waits is answered with that at once.
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
@@ -105,8 +105,18 @@ impl Writer {
 
     fn commit(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
         self.file.check(&self.path)?;
-        let whole = |error| error::storage_error("commit", &self.path, &error);
-        self.execute("BEGIN IMMEDIATE").map_err(whole)?;
+        if let Some(outcomes) = self.transact(group, false)? {
+            return Ok(outcomes);
+        }
+        self.execute("ROLLBACK").map_err(|error| self.failed("commit", &error))?;
+        Ok(self.transact(group, true)?.unwrap_or_default())
+    }
+
+    /// One transaction for the group. A savepoint for each write costs a quarter of the time, and it is needed only where
+    /// SQLite refuses one: without them, `None` says that this has happened and the group must be done again, with them.
+    fn transact(&self, group: &Group, savepoints: bool) -> Result<Option<Vec<Outcome>>, StorageError> {
+        let execute = |sql| self.execute(sql).map_err(|error| self.failed("commit", &error));
+        execute("BEGIN IMMEDIATE")?;
         let mut outcomes = Vec::with_capacity(group.len());
         for (write, reply) in group {
             // The caller of a store that was dropped will ask again or roll back: either is right without it.
@@ -114,24 +124,35 @@ impl Writer {
                 outcomes.push(Ok(()));
                 continue;
             }
-            self.execute("SAVEPOINT one").map_err(whole)?;
-            let refusal = write.apply(&self.conn).err();
-            if let Some(Refusal::Sqlite(error)) = &refusal
-                && (error::is_outage(error) || self.conn.is_autocommit())
-            {
-                return Err(error::storage_error(&write.describe(), &self.path, error));
+            if savepoints {
+                execute("SAVEPOINT one")?;
             }
-            if refusal.is_some() {
-                self.execute("ROLLBACK TO one").map_err(whole)?;
+            let outcome = match write.apply(&self.conn) {
+                Ok(()) => Ok(()),
+                Err(Refusal::Rule(error)) => Err(error),
+                Err(Refusal::Sqlite(error)) => {
+                    let failure = self.failed(&write.describe(), &error);
+                    if error::is_outage(&error) || self.conn.is_autocommit() {
+                        return Err(failure);
+                    }
+                    if !savepoints {
+                        return Ok(None);
+                    }
+                    execute("ROLLBACK TO one")?;
+                    Err(failure)
+                }
+            };
+            if savepoints {
+                execute("RELEASE one")?;
             }
-            self.execute("RELEASE one").map_err(whole)?;
-            outcomes.push(match refusal {
-                None => Ok(()),
-                Some(refusal) => Err(refusal.into_storage_error(&write.describe(), &self.path)),
-            });
+            outcomes.push(outcome);
         }
-        self.execute("COMMIT").map_err(whole)?;
-        Ok(outcomes)
+        execute("COMMIT")?;
+        Ok(Some(outcomes))
+    }
+
+    fn failed(&self, what: &str, error: &rusqlite::Error) -> StorageError {
+        error::storage_error(what, &self.path, error)
     }
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
@@ -140,9 +161,9 @@ impl Writer {
 
     /// Brings the log home and closes the file. What was stored is safe whether or not this works.
     fn close(self) -> Outcome {
-        let failed = |error| error::storage_error("close the database", &self.path, &error);
-        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(failed)?;
-        self.conn.close().map_err(|(_, error)| failed(error))
+        let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+        self.conn.query_row(checkpoint, [], |_| Ok(())).map_err(|error| self.failed("copy the log", &error))?;
+        self.conn.close().map_err(|(_, error)| error::storage_error("close the database", &self.path, &error))
     }
 }
 

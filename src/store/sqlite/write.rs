@@ -1,12 +1,11 @@
-use std::path::Path;
 use std::sync::LazyLock;
 
 use headworks_actors::{Attempt, Batch, BatchId, DeadLetter, EventRef, StorageError, UnixMillis};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::{error, hash, letters};
+use super::{hash, letters};
 
-/// One thing to write. It is done whole, within a transaction and a savepoint of its own.
+/// One thing to write, within a transaction.
 #[derive(Debug)]
 pub(super) enum Write {
     Store(Store),
@@ -27,22 +26,13 @@ pub(super) struct Store {
 pub(super) enum Refusal {
     /// By our own rules, before anything was written.
     Rule(StorageError),
-    /// By SQLite.
+    /// By SQLite. Part of it may have been written.
     Sqlite(rusqlite::Error),
 }
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
-    }
-}
-
-impl Refusal {
-    pub(super) fn into_storage_error(self, what: &str, path: &Path) -> StorageError {
-        match self {
-            Self::Rule(error) => error,
-            Self::Sqlite(error) => error::storage_error(what, path, &error),
-        }
     }
 }
 
@@ -70,7 +60,7 @@ impl Write {
         }
     }
 
-    /// Does it. What a refused one has written is the caller's to undo.
+    /// Does it. What SQLite refused is the caller's to undo.
     pub(super) fn apply(&self, conn: &Connection) -> Result<(), Refusal> {
         match self {
             Self::Store(store) => store.apply(conn),
@@ -92,15 +82,15 @@ impl Store {
             return Err(Refusal::Rule(StorageError::permanent(detail)));
         }
         let there: Option<(i64, i64)> = conn
-            .prepare_cached("SELECT content_hash, events FROM batches WHERE id = ?1")?
-            .query_row([&id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .prepare_cached("SELECT content_hash, events FROM batches WHERE tenant = ?1 AND id = ?2")?
+            .query_row([self.batch.tenant().as_str(), &id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         match there {
             None => Ok(self.insert(conn, &id)?),
             Some((hash, _)) if hash == self.content_hash.cast_signed() => {
                 // A rollback of an earlier attempt must not take away what this one was told is there.
-                conn.prepare_cached("UPDATE batches SET attempt = ?2 WHERE id = ?1 AND attempt < ?2")?
-                    .execute(params![id, self.attempt.0])?;
+                conn.prepare_cached("UPDATE batches SET attempt = ?3 WHERE tenant = ?1 AND id = ?2 AND attempt < ?3")?
+                    .execute(params![self.batch.tenant().as_str(), id, self.attempt.0])?;
                 Ok(())
             }
             Some((_, events)) => {
@@ -139,12 +129,20 @@ impl Store {
             arrivals().max().unwrap_or(0),
             UnixMillis::now().0,
         ])?;
-        insert_events(conn, batch, conn.last_insert_rowid(), first_rowid)
+        let batch_id = conn.last_insert_rowid();
+        insert_events(conn, batch, batch_id)?;
+        // SQLite numbers the rows upwards from the last one, and a rollback relies on it.
+        if !batch.is_empty() && conn.last_insert_rowid() != first_rowid + signed(batch.len()) - 1 {
+            let count = "SELECT count(*) FROM events WHERE event_id >= ?1 AND batch_id = ?2";
+            let rows: i64 = conn.query_row(count, [first_rowid, batch_id], |row| row.get(0))?;
+            return Err(rusqlite::Error::StatementChangedRows(usize::try_from(rows).unwrap_or(0)));
+        }
+        Ok(())
     }
 }
 
 fn rollback(conn: &Connection, id: &BatchId, attempt: Attempt) -> rusqlite::Result<()> {
-    let id = id.to_string();
+    let (tenant, id) = (id.tenant.as_str(), id.to_string());
     conn.prepare_cached(
         "INSERT INTO fences (id, attempt) VALUES (?1, ?2)
          ON CONFLICT (id) DO UPDATE SET attempt = max(attempt, excluded.attempt)",
@@ -152,8 +150,10 @@ fn rollback(conn: &Connection, id: &BatchId, attempt: Attempt) -> rusqlite::Resu
     .execute(params![id, attempt.0])?;
     // What a later attempt has stored since stays.
     let there: Option<(i64, i64, i64)> = conn
-        .prepare_cached("SELECT batch_id, first_rowid, last_rowid FROM batches WHERE id = ?1 AND attempt <= ?2")?
-        .query_row(params![id, attempt.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .prepare_cached(
+            "SELECT batch_id, first_rowid, last_rowid FROM batches WHERE tenant = ?1 AND id = ?2 AND attempt <= ?3",
+        )?
+        .query_row(params![tenant, id, attempt.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     if let Some((batch_id, first, last)) = there {
         // The range makes it quick, the number makes it right: rows deleted by hand free their places for others.
@@ -169,14 +169,14 @@ const ROWS_A_STATEMENT: [usize; 4] = [64, 16, 4, 1];
 
 static INSERTS: LazyLock<[String; 4]> = LazyLock::new(|| ROWS_A_STATEMENT.map(insert_sql));
 
-/// Parameters 1 to 4 are the same for each row: tenant, batch, idx and event id of the first row.
+/// Parameters 1 to 3 are shared by its rows: tenant, batch, and the idx of the first.
 fn insert_sql(rows: usize) -> String {
     let row = |n: usize| {
-        let at = 5 + n * 3;
-        format!("(?4 + {n}, ?1, ?{at}, ?2, ?3 + {n}, ?{}, ?{})", at + 1, at + 2)
+        let at = 4 + n * 3;
+        format!("(?1, ?{at}, ?2, ?3 + {n}, ?{}, ?{})", at + 1, at + 2)
     };
     let rows: Vec<_> = (0..rows).map(row).collect();
-    let columns = "event_id, tenant, body, batch_id, idx, arrived_at, event_time";
+    let columns = "tenant, body, batch_id, idx, arrived_at, event_time";
     format!("INSERT INTO events ({columns}) VALUES {}", rows.join(", "))
 }
 
@@ -184,7 +184,7 @@ fn signed(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn insert_events(conn: &Connection, batch: &Batch, batch_id: i64, first_rowid: i64) -> rusqlite::Result<()> {
+fn insert_events(conn: &Connection, batch: &Batch, batch_id: i64) -> rusqlite::Result<()> {
     let mut events = batch.events();
     let mut left = batch.len();
     let mut idx = 0;
@@ -197,9 +197,8 @@ fn insert_events(conn: &Connection, batch: &Batch, batch_id: i64, first_rowid: i
         insert.raw_bind_parameter(2, batch_id)?;
         while left >= rows {
             insert.raw_bind_parameter(3, idx)?;
-            insert.raw_bind_parameter(4, first_rowid + idx)?;
             for (row, event) in events.by_ref().take(rows).enumerate() {
-                bind_event(&mut insert, 5 + row * 3, event)?;
+                bind_event(&mut insert, 4 + row * 3, event)?;
             }
             insert.raw_execute()?;
             left -= rows;

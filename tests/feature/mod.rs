@@ -1,0 +1,2 @@
+#[cfg(feature = "sqlite")]
+mod sqlite_store;
