@@ -33,25 +33,24 @@ type Group = Vec<(Write, oneshot::Sender<Outcome>)>;
 
 impl Writer {
     /// Serves until it is told to close or every handle is gone and nothing waits any more.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let mut next = jobs.blocking_recv();
         while let Some(job) = next.take() {
             match job {
                 Job::Write(write, reply) => {
-                    let mut bytes = write.bytes();
                     let mut group = vec![(write, reply)];
-                    while bytes < self.group_max_bytes && next.is_none() {
-                        match jobs.try_recv() {
-                            Ok(Job::Write(write, reply)) => {
-                                bytes += write.bytes();
-                                group.push((write, reply));
+                    gather(&mut jobs, &mut next, &mut group, self.group_max_bytes);
+                    match self.serve(&group) {
+                        Ok(outcomes) => answer(group, outcomes),
+                        Err(failure) => {
+                            if matches!(failure, StorageError::Unavailable { .. }) {
+                                // Nobody shall wait for the same failure again, one group after the other. And before
+                                // the first answer: what is asked after it must meet the store as it is then.
+                                gather(&mut jobs, &mut next, &mut group, usize::MAX);
                             }
-                            Ok(other) => next = Some(other),
-                            Err(_) => break,
+                            let outcomes = vec![Err(failure); group.len()];
+                            answer(group, outcomes);
                         }
-                    }
-                    if let Err(outage) = self.serve(group) {
-                        fail_waiting(&mut jobs, &mut next, &outage);
                     }
                 }
                 Job::Read(read) => {
@@ -73,34 +72,19 @@ impl Writer {
         }
     }
 
-    /// Commits the group and answers everyone in it. An error is one that everybody else would meet as well.
-    fn serve(&mut self, group: Group) -> Outcome {
-        let committed = catch_unwind(AssertUnwindSafe(|| self.commit(&group)));
-        let failure = match committed {
-            Ok(Ok(outcomes)) => {
-                for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
-                    // Who no longer waits has decided to ask again.
-                    let _ = reply.send(outcome);
-                }
-                return Ok(());
-            }
-            Ok(Err(failure)) => failure,
+    /// Commits the group: an outcome for each write, or one failure for all of them.
+    fn serve(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
+        let committed = catch_unwind(AssertUnwindSafe(|| self.commit(group))).unwrap_or_else(|panic| {
+            let cause = Cause::from_panic(Code::StorePanic, &*panic);
+            let detail = format!("the writer of {} panicked: {}", self.path.display(), cause.detail);
             // Spends an attempt, so that a batch that brings this about is given up in the end.
-            Err(panic) => {
-                let cause = Cause::from_panic(Code::StorePanic, &*panic);
-                StorageError::transient(format!("the writer of {} panicked: {}", self.path.display(), cause.detail))
-            }
-        };
-        if !self.conn.is_autocommit() {
-            let _ = self.conn.execute_batch("ROLLBACK");
+            Err(StorageError::transient(detail))
+        });
+        if committed.is_err() && !self.conn.is_autocommit() {
+            // Where this fails as well, so will the next BEGIN, and say so.
+            let _ = self.execute("ROLLBACK");
         }
-        for (_, reply) in group {
-            let _ = reply.send(Err(failure.clone()));
-        }
-        match failure {
-            StorageError::Unavailable { .. } => Err(failure),
-            _ => Ok(()),
-        }
+        committed
     }
 
     fn commit(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
@@ -167,14 +151,24 @@ impl Writer {
     }
 }
 
-/// Answers every write that waits, so that nobody waits for the same failure again, one group after the other.
-fn fail_waiting(jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>, failure: &StorageError) {
-    while next.is_none()
-        && let Ok(job) = jobs.try_recv()
-    {
-        match job {
-            Job::Write(_, reply) => drop(reply.send(Err(failure.clone()))),
-            other => *next = Some(other),
+fn answer(group: Group, outcomes: Vec<Outcome>) {
+    for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
+        // Who no longer waits has decided to ask again.
+        let _ = reply.send(outcome);
+    }
+}
+
+/// Adds the writes that wait to the group, until it holds `max_bytes` or `next` is something else.
+fn gather(jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>, group: &mut Group, max_bytes: usize) {
+    let mut bytes: usize = group.iter().map(|(write, _)| write.bytes()).sum();
+    while bytes < max_bytes && next.is_none() {
+        match jobs.try_recv() {
+            Ok(Job::Write(write, reply)) => {
+                bytes += write.bytes();
+                group.push((write, reply));
+            }
+            Ok(other) => *next = Some(other),
+            Err(_) => break,
         }
     }
 }
