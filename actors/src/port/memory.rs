@@ -41,7 +41,8 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Stored {
     tenants: BTreeMap<TenantId, Vec<Batch>>,
-    ids: HashSet<BatchId>,
+    /// Which batches are there, and which attempt brought them.
+    ids: HashMap<BatchId, Attempt>,
     fences: HashMap<BatchId, Attempt>,
 }
 
@@ -89,7 +90,10 @@ impl Storage for MemoryStore {
                 batch.id()
             )));
         }
-        if stored.ids.insert(batch.id().clone()) {
+        if let Some(attempt) = stored.ids.get_mut(batch.id()) {
+            *attempt = undo.attempt().max(*attempt);
+        } else {
+            stored.ids.insert(batch.id().clone(), undo.attempt());
             stored.tenants.entry(batch.tenant().clone()).or_default().push(batch.clone());
         }
         Ok(())
@@ -99,7 +103,9 @@ impl Storage for MemoryStore {
         let mut stored = self.lock();
         let fence = stored.fences.entry(id.clone()).or_insert(attempt);
         *fence = attempt.max(*fence);
-        if stored.ids.remove(id)
+        // What a later attempt was told is stored stays.
+        if stored.ids.get(id).is_some_and(|by| *by <= attempt)
+            && stored.ids.remove(id).is_some()
             && let Some(batches) = stored.tenants.get_mut(&id.tenant)
         {
             batches.retain(|batch| batch.id() != id);
