@@ -148,6 +148,9 @@ async fn fences_what_was_rolled_back<S: Storage>(store: &S, read: &impl AsyncFn(
     put(store, &batch, 3).await;
     let found = read(store, batch.tenant()).await;
     assert_eq!(found, bodies(["one"]), "an attempt above the fence must be stored again");
+    undo(store, batch.id().clone(), 2).await;
+    let found = read(store, batch.tenant()).await;
+    assert_eq!(found, bodies(["one"]), "a rollback must leave what a later attempt stored");
 
     undo(store, batch.id().clone(), 3).await;
     let refused = store.store(&batch, &Undo::for_attempt(Attempt(3))).await;

@@ -1,6 +1,6 @@
 //! The memory stores keep the contract, and the suites notice a store that does not.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures::FutureExt;
 use headworks_actors::{
@@ -49,6 +49,7 @@ struct Broken {
     inner: MemoryStore,
     rule: Rule,
     opening: AtomicU64,
+    calls: AtomicU32,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -76,7 +77,8 @@ impl Storage for Broken {
             Rule::CutsAtNul => {
                 batch = batch.map_bodies(|e| e.body.split(|b| *b == 0).next().unwrap_or_default().to_vec().into());
             }
-            Rule::HasNoFence => attempt = Attempt(u32::MAX),
+            // Every call looks like a later one.
+            Rule::HasNoFence => attempt = Attempt(self.calls.fetch_add(1, Ordering::Relaxed) + 1),
             Rule::RefusesForNow => {
                 let outcome = self.inner.store(&batch, undo).await;
                 return outcome.map_err(StorageError::transient);
@@ -90,6 +92,7 @@ impl Storage for Broken {
         if self.rule == Rule::ForgetsRollbacks {
             return Ok(());
         }
+        let attempt = if self.rule == Rule::HasNoFence { Attempt(self.calls.load(Ordering::Relaxed)) } else { attempt };
         self.inner.rollback(id, attempt).await
     }
 
@@ -109,7 +112,8 @@ async fn the_suite_says_which_rule_a_store_breaks() {
         (Rule::RefusesForNow, "must be refused as permanent"),
         (Rule::Miscounts, "must count what it holds"),
     ] {
-        let make = async || Broken { inner: MemoryStore::new(), rule, opening: AtomicU64::new(1) };
+        let make =
+            async || Broken { inner: MemoryStore::new(), rule, opening: AtomicU64::new(1), calls: AtomicU32::new(0) };
         let said = complaint(conformance::storage(make, async |store, tenant| store.inner.bodies(tenant))).await;
         let said = said.expect("a broken store must not pass");
         assert!(said.contains(sentence), "expected {sentence:?} in: {said}");
