@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 
 use super::letters::{describe, keep};
 use super::registry::{Shared, Slot};
@@ -72,9 +71,12 @@ async fn persist(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, compensati
     let policy = &slot.policy.retry;
     let (mut retry, mut rng) = (Retry::default(), shared.seam.rng());
     loop {
-        let call: BoxFuture<'_, Result<(), StorageError>> = match compensation {
-            Compensation::Undo(step) => slot.storage.undo(step),
-            Compensation::Rollback => slot.storage.rollback(work.batch.id(), work.attempt),
+        // Called inside of the future: a store may panic before it has one to give.
+        let call = async {
+            match compensation {
+                Compensation::Undo(step) => slot.storage.undo(step).await,
+                Compensation::Rollback => slot.storage.rollback(work.batch.id(), work.attempt).await,
+            }
         };
         let answer = tokio::time::timeout(policy.attempt_timeout, AssertUnwindSafe(call).catch_unwind()).await;
         let (wait, detail) = match answer {

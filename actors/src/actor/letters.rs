@@ -107,7 +107,8 @@ pub(crate) async fn keep(shared: &Shared, letters: &[DeadLetter]) {
     let policy = RetryPolicy { cap: Duration::from_secs(10), ..RetryPolicy::default() };
     let mut rng = shared.seam.rng();
     for tries in 1.. {
-        let put = AssertUnwindSafe(shared.dead_letters.put(letters)).catch_unwind();
+        // Called inside of the future: the dead letters may panic before they have one to give.
+        let put = AssertUnwindSafe(async { shared.dead_letters.put(letters).await }).catch_unwind();
         let cause = match tokio::time::timeout(policy.attempt_timeout, put).await {
             Ok(Ok(Ok(()))) => return,
             Ok(Ok(Err(error))) => Cause::new(Code::DeadLetterFailed, describe(&error)),
