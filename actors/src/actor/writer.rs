@@ -81,6 +81,10 @@ impl Writer {
         let Some(next) = next else { return };
         self.shared
             .failed(Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+        if was_parked && !matches!(failed, Failed::Unavailable) {
+            // It fails in another way now, so it is there.
+            self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+        }
         let event = match (&next, failed) {
             // Told once an outage, not once a probe.
             (Next::Again { .. }, Failed::Unavailable) if was_parked => None,
