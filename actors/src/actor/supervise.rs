@@ -168,6 +168,8 @@ impl<A: Child> Future for Keeper<A> {
                     }
                 }
                 order::RESTART => {
+                    // An older failure is not why this one ends.
+                    drop(this.control.take_last_cause());
                     if !this.renew() {
                         return Poll::Ready(());
                     }
