@@ -14,10 +14,16 @@ pub(crate) enum Call {
     Rollback { id: BatchId, attempt: u32 },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Recorder<S> {
     inner: Arc<S>,
     calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl<S> Clone for Recorder<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), calls: self.calls.clone() }
+    }
 }
 
 impl<S> std::ops::Deref for Recorder<S> {
