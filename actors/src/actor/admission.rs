@@ -119,8 +119,12 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
             Ok(()) => return,
             Err(Full::System(back)) => {
                 chunk = back;
-                relieve(shared);
-                system_room.await;
+                if relieve(shared) {
+                    system_room.await;
+                } else {
+                    // The windows may hold all there is, so that nothing else would ever make room.
+                    let _ = tokio::time::timeout(PRESSURE_EVERY, system_room).await;
+                }
             }
             Err(Full::Tenant(back)) => {
                 chunk = back;
@@ -151,19 +155,20 @@ fn reject(shared: &Shared, source: &SourceLedger, slot: &Slot, chunk: &Chunk) {
     source.lock().rejected += events;
     let max = slot.policy.overflow.max_in_flight;
     let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
-    shared.failed(slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
+    shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
 }
 
-/// The memory of the whole system is full: closes the windows, if that is where it lies.
-fn relieve(shared: &Shared) {
+/// The memory of the whole system is full: closes the windows, if that is where it lies. False where it is too soon
+/// for that again.
+fn relieve(shared: &Shared) -> bool {
     if !shared.budget.lies_in_windows() {
-        return;
+        return true;
     }
     {
         let now = Instant::now();
         let mut last = shared.last_pressure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.is_some_and(|last| now.duration_since(last) < PRESSURE_EVERY) {
-            return;
+            return false;
         }
         *last = Some(now);
     }
@@ -172,4 +177,5 @@ fn relieve(shared: &Shared) {
             slot.want_flush(shared, FlushReason::Pressure);
         }
     }
+    true
 }

@@ -1,12 +1,12 @@
-//! Collects failures, keeps the rolling report, runs compensations. Never on the data path, and never waits in a handler.
+//! Reports the failures that were collected, and runs compensations. Never on the data path, and never waits in a handler.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Supervised};
+use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 
 use super::compensation;
-use super::message::{Failed, GaveUp, TakeReport};
+use super::message::GaveUp;
 use super::registry::Shared;
 use super::supervise::Child;
 use crate::model::{Role, TenantId};
@@ -24,12 +24,8 @@ impl Aggregator {
         Self { shared, report_every }
     }
 
-    fn collect<T>(&self, with: impl FnOnce(&mut Collector) -> T) -> T {
-        with(&mut self.shared.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
     fn log_report(&self) {
-        for entry in self.collect(Collector::take_recent) {
+        for entry in self.shared.collect(Collector::take_recent) {
             tracing::warn!(
                 target: "headworks::report",
                 tenant = entry.tenant.as_ref().map(TenantId::as_str),
@@ -68,27 +64,11 @@ impl Child for Aggregator {
     const ROLE: Role = Role::Aggregator;
 }
 
-impl Handler<Failed> for Aggregator {
-    type Result = ();
-
-    fn handle(&mut self, Failed(failure): Failed, _: &mut Self::Context) {
-        self.collect(|collector| collector.add(&failure));
-    }
-}
-
 impl Handler<GaveUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, GaveUp(slot): GaveUp, _: &mut Self::Context) {
         // On its own task: one that hangs delays its own tenant and nobody else.
         spawn(compensation::settle(self.shared.clone(), slot));
-    }
-}
-
-impl Handler<TakeReport> for Aggregator {
-    type Result = MessageResult<TakeReport>;
-
-    fn handle(&mut self, _: TakeReport, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.collect(|collector| collector.report()))
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 
 use super::letters::{describe, keep};
 use super::registry::{Shared, Slot};
@@ -72,9 +71,12 @@ async fn persist(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, compensati
     let policy = &slot.policy.retry;
     let (mut retry, mut rng) = (Retry::default(), shared.seam.rng());
     loop {
-        let call: BoxFuture<'_, Result<(), StorageError>> = match compensation {
-            Compensation::Undo(step) => slot.storage.undo(step),
-            Compensation::Rollback => slot.storage.rollback(work.batch.id(), work.attempt),
+        // Called inside of the future: a store may panic before it has one to give.
+        let call = async {
+            match compensation {
+                Compensation::Undo(step) => slot.storage.undo(step).await,
+                Compensation::Rollback => slot.storage.rollback(work.batch.id(), work.attempt).await,
+            }
         };
         let answer = tokio::time::timeout(policy.attempt_timeout, AssertUnwindSafe(call).catch_unwind()).await;
         let (wait, detail) = match answer {
@@ -99,7 +101,7 @@ async fn persist(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, compensati
         };
         let cause = Cause::new(Code::CompensationFailed, format!("{name} of batch {}: {detail}", work.batch.id()));
         let failure = slot.failure(shared, cause, 0);
-        shared.failed(Failure { batch: Some(work.batch.id().clone()), ..failure });
+        shared.failed(&Failure { batch: Some(work.batch.id().clone()), ..failure });
         match wait {
             Some(wait) => tokio::time::sleep(wait).await,
             None => return false,
@@ -132,8 +134,8 @@ async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch
     let event = slot.event(Role::Aggregator, What::DeadLettered);
     shared.log(SupervisorEvent { attempt: Some(work.attempt.0), cause: Some(cause.clone()), ..event });
     let failure = Failure { batch: Some(batch.id().clone()), ..slot.failure(shared, cause, left.batch.len() as u64) };
-    shared.failed(failure.clone());
+    shared.failed(&failure);
     if let Err(cause) = slot.hooks.failed(&left.batch, &failure) {
-        shared.failed(slot.failure(shared, cause, 0));
+        shared.failed(&slot.failure(shared, cause, 0));
     }
 }

@@ -94,14 +94,10 @@ impl Ingress {
         let Step { received, malformed, rejected, letters, failures, hook_failed, .. } = std::mem::take(&mut self.step);
         let hook_failed_events = hook_failed.len() as u64;
         for slot in hook_failed {
-            slot.lane.count(|counters| {
-                counters.received += 1;
-                counters.accepted += 1;
-                counters.dead_lettered += 1;
-            });
+            slot.lane.give_up_at_door();
         }
         for failure in failures {
-            shared.failed(failure);
+            shared.failed(&failure);
         }
         let letters =
             if letters.is_empty() { letters } else { shared.letters.try_push(letters).err().unwrap_or_default() };

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::registry::Shared;
 use crate::model::{Cause, Code, Failure};
 use crate::policy::RetryPolicy;
-use crate::port::{DeadLetter, StorageError};
+use crate::port::{DeadLetter, DeadLetterKind, StorageError};
 
 /// The most letters that are written at once.
 const GROUP: usize = 512;
@@ -93,6 +93,10 @@ pub(crate) async fn pump(shared: Arc<Shared>) {
             continue;
         }
         keep(&shared, &group).await;
+        let events = group.iter().filter(|letter| letter.kind == DeadLetterKind::Event);
+        for slot in events.filter_map(|letter| shared.slot(letter.tenant.as_ref()?)) {
+            slot.lane.letter_kept();
+        }
         let mut queue = shared.letters.lock();
         for letter in queue.letters.drain(..group.len()).collect::<Vec<_>>() {
             queue.bytes -= cost(&letter);
@@ -107,7 +111,8 @@ pub(crate) async fn keep(shared: &Shared, letters: &[DeadLetter]) {
     let policy = RetryPolicy { cap: Duration::from_secs(10), ..RetryPolicy::default() };
     let mut rng = shared.seam.rng();
     for tries in 1.. {
-        let put = AssertUnwindSafe(shared.dead_letters.put(letters)).catch_unwind();
+        // Called inside of the future: the dead letters may panic before they have one to give.
+        let put = AssertUnwindSafe(async { shared.dead_letters.put(letters).await }).catch_unwind();
         let cause = match tokio::time::timeout(policy.attempt_timeout, put).await {
             Ok(Ok(Ok(()))) => return,
             Ok(Ok(Err(error))) => Cause::new(Code::DeadLetterFailed, describe(&error)),
@@ -115,7 +120,7 @@ pub(crate) async fn keep(shared: &Shared, letters: &[DeadLetter]) {
             Err(_) => Cause::new(Code::DeadLetterFailed, "the dead letters did not answer in time"),
         };
         let tenant = letters.first().and_then(|letter| letter.tenant.clone());
-        shared.failed(Failure { at: shared.seam.now(), tenant, source: None, batch: None, cause, events: 0 });
+        shared.failed(&Failure { at: shared.seam.now(), tenant, source: None, batch: None, cause, events: 0 });
         tokio::time::sleep(policy.wait(tries, None, &mut rng)).await;
     }
 }

@@ -10,8 +10,7 @@ use actix::{Addr, Message};
 use super::ingress::Ingress;
 use super::registry::Slot;
 use super::spec::{IngressSpec, TenantSpec};
-use crate::model::{Error, Event, Failure};
-use crate::observe::Report;
+use crate::model::{Error, Event};
 use crate::port::StorageError;
 
 // A source or an embedder, to an ingress.
@@ -66,22 +65,12 @@ pub(crate) struct Attempted(pub(crate) Option<Result<(), StorageError>>);
 #[rtype(result = "()")]
 pub(crate) struct AttemptDue;
 
-// Everyone to the aggregator.
-
-/// Something went wrong.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Failed(pub(crate) Failure);
+// Writer to the aggregator.
 
 /// The batch at the front of the tenant's lane was given up: compensate, keep it as dead letters, settle it.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct GaveUp(pub(crate) Arc<Slot>);
-
-/// What has failed so far?
-#[derive(Message)]
-#[rtype(result = "Report")]
-pub(crate) struct TakeReport;
 
 // A handle to the supervisor.
 

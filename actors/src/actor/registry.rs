@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Addr;
 use dashmap::{DashMap, DashSet, Entry};
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) opening: Opening,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) aggregator: OnceLock<Running<Aggregator>>,
-    /// What the aggregator has collected; here, so that it survives the aggregator.
+    /// What has failed, as the aggregator reports it.
     pub(crate) failures: Mutex<Collector>,
     /// Dead letters made of frames, for their ids.
     pub(crate) letters_written: AtomicU64,
@@ -228,12 +228,16 @@ impl Shared {
         self.aggregator.get().map(|running| &running.addr)
     }
 
-    /// Tells the aggregator and the observers of a failure.
-    pub(crate) fn failed(&self, failure: Failure) {
-        self.observe(|observer| observer.failed(&failure));
-        if let Some(aggregator) = self.aggregator() {
-            aggregator.do_send(super::message::Failed(failure));
-        }
+    /// Collects a failure, and tells the observers of it. Under a lock and not by a message: a flood of failures must not
+    /// fill a mailbox.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        self.collect(|collector| collector.add(failure));
+        self.observe(|observer| observer.failed(failure));
+    }
+
+    /// What has failed so far.
+    pub(crate) fn collect<T>(&self, with: impl FnOnce(&mut Collector) -> T) -> T {
+        with(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes to the supervisor log.
@@ -365,9 +369,14 @@ impl Slot {
 
     /// The log entry of something that happened to the tenant.
     pub(crate) fn event(&self, actor: Role, what: What) -> SupervisorEvent {
-        let lane = self.lane.snapshot();
+        let epoch = match actor {
+            Role::Tenant => self.tenant.get().map(|tenant| tenant.control.epoch()),
+            Role::Writer => self.writer.get().map(|writer| writer.control.epoch()),
+            _ => None,
+        };
         SupervisorEvent {
-            events_kept: lane.window + lane.cut,
+            epoch: epoch.unwrap_or(0),
+            events_kept: self.lane.snapshot().in_flight(),
             ..SupervisorEvent::new(Some(self.id.clone()), actor, what)
         }
     }
@@ -382,9 +391,9 @@ impl Slot {
         TenantSnapshot {
             tenant: self.id.clone(),
             status: self.status(lane.window > 0, lane.front),
-            muted: self.muted.load(Ordering::Acquire),
+            is_muted: self.muted.load(Ordering::Acquire),
             counters: lane.counters,
-            in_flight: lane.window + lane.cut,
+            in_flight: lane.in_flight(),
             window: lane.window,
             batches_waiting: lane.batches as u64,
             in_flight_bytes: lane.bytes as u64,

@@ -12,7 +12,6 @@ use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Supervised};
-use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
 use super::registry::{Shared, Slot};
@@ -44,7 +43,8 @@ pub(crate) struct Control {
     order: AtomicU8,
     state: AtomicU8,
     epoch: AtomicU64,
-    waker: AtomicWaker,
+    /// Who polls the actor. Kept when it is woken: it is the same for as long as the task lives.
+    waker: Mutex<Option<Waker>>,
     last_cause: Mutex<Option<Cause>>,
 }
 
@@ -68,7 +68,8 @@ impl Control {
     fn give(&self, order: u8) {
         // A stop is never overruled.
         self.order.fetch_max(order, Ordering::AcqRel);
-        self.waker.wake();
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        waker.inspect(Waker::wake_by_ref);
     }
 
     /// End the actor for good.
@@ -151,7 +152,7 @@ struct Keeper<A: Child> {
     restarts: Restarts,
     rng: fastrand::Rng,
     control: Arc<Control>,
-    /// The one that `control` wakes.
+    /// The one that `control` has, to see without a lock whether it is still the right one.
     waker: Option<Waker>,
     slot: Option<Arc<Slot>>,
     shared: Arc<Shared>,
@@ -164,8 +165,8 @@ impl<A: Child> Future for Keeper<A> {
         let this = self.get_mut();
         loop {
             if !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                this.control.waker.register(cx.waker());
                 this.waker = Some(cx.waker().clone());
+                this.control.waker.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&this.waker);
             }
             let mut panic_now = false;
             match this.control.take_order() {
@@ -182,6 +183,8 @@ impl<A: Child> Future for Keeper<A> {
                     }
                 }
                 order::RESTART => {
+                    // An older failure is not why this one ends.
+                    drop(this.control.take_last_cause());
                     if !this.renew() {
                         return Poll::Ready(());
                     }
@@ -220,9 +223,7 @@ impl<A: Child> Keeper<A> {
         // This drops the old value and its futures, parts of which may be user code. Where one panics, the second call
         // finds it gone.
         let mut restart = || catch_unwind(AssertUnwindSafe(|| actor.restart()));
-        let alive = restart().or_else(|_| restart()).unwrap_or(true);
-        self.control.epoch.fetch_add(1, Ordering::AcqRel);
-        alive
+        restart().or_else(|_| restart()).unwrap_or(true)
     }
 
     /// The actor ended with `cause`: decides what follows. False if it is to end for good.
@@ -241,7 +242,7 @@ impl<A: Child> Keeper<A> {
             }
             None => (RestartPolicy::default(), self.shared.settled.load(Ordering::Acquire)),
         };
-        self.shared.failed(Failure {
+        self.shared.failed(&Failure {
             at: self.shared.seam.now(),
             tenant: self.slot.as_ref().map(|slot| slot.id.clone()),
             source: None,
@@ -262,6 +263,7 @@ impl<A: Child> Keeper<A> {
     }
 
     fn running(&mut self, attempt: Option<u32>) {
+        self.control.epoch.fetch_add(1, Ordering::AcqRel);
         self.control.set(state::RUNNING);
         self.log(What::Restarted, None, attempt, None);
     }

@@ -108,7 +108,11 @@ impl Writer {
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(next) = next else { return };
         self.shared
-            .failed(Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+            .failed(&Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+        if was_parked && !matches!(failed, Failed::Unavailable) {
+            // It fails in another way now, so it is there.
+            self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+        }
         let event = match (&next, failed) {
             // Told once an outage, not once a probe.
             (Next::Again { .. }, Failed::Unavailable) if was_parked => None,
@@ -143,7 +147,7 @@ impl Writer {
         }
         tracing::debug!(target: "headworks", tenant = %self.slot.id, %batch, events = left.batch.len(), attempts = left.attempts, "stored");
         if let Err(cause) = self.slot.hooks.stored(&left.batch) {
-            self.shared.failed(Failure { batch: Some(batch.clone()), ..self.slot.failure(&self.shared, cause, 0) });
+            self.shared.failed(&Failure { batch: Some(batch.clone()), ..self.slot.failure(&self.shared, cause, 0) });
         }
     }
 }

@@ -67,7 +67,7 @@ pub enum What {
     Unparked,
     /// A compensation ran.
     Compensated,
-    /// A compensation failed; it will be tried again.
+    /// Not every compensation could be done, however often it was tried.
     CompensationFailed,
     /// A batch was given up and kept as dead letters.
     DeadLettered,

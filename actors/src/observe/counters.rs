@@ -72,8 +72,8 @@ pub struct TenantSnapshot {
     pub tenant: TenantId,
     /// What it is doing.
     pub status: Status,
-    /// Whether its events are dropped at the door.
-    pub muted: bool,
+    /// Whether its events are dropped at the door now; `muted` counts those that were.
+    pub is_muted: bool,
     /// What was counted.
     #[serde(flatten)]
     pub counters: Counters,

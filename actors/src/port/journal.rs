@@ -46,6 +46,8 @@ struct State {
     batches: VecDeque<Batch>,
     /// How many events they hold.
     cut: u64,
+    /// Events that were given up at the door, whose dead letters are on their way.
+    given_up_at_door: u64,
     /// How many batches were cut.
     cuts: u64,
     /// The batch at the front, once work on it has begun.
@@ -178,11 +180,19 @@ pub(crate) struct Advanced {
 pub(crate) struct LaneSnapshot {
     pub(crate) counters: Counters,
     pub(crate) window: u64,
-    pub(crate) cut: u64,
+    cut: u64,
+    given_up_at_door: u64,
     pub(crate) batches: usize,
     pub(crate) bytes: usize,
     /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
     pub(crate) front: Option<(u32, bool, bool)>,
+}
+
+impl LaneSnapshot {
+    /// Accepted events without an outcome.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.window + self.cut + self.given_up_at_door
+    }
 }
 
 impl Lane {
@@ -220,6 +230,21 @@ impl Lane {
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
         Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due) }
+    }
+
+    /// An event was accepted and given up in the same breath.
+    pub(crate) fn give_up_at_door(&self) {
+        let mut state = self.lock();
+        state.counters.received += 1;
+        state.counters.accepted += 1;
+        state.given_up_at_door += 1;
+    }
+
+    /// The dead letter of such an event is kept.
+    pub(crate) fn letter_kept(&self) {
+        let mut state = self.lock();
+        state.given_up_at_door -= 1;
+        state.counters.dead_lettered += 1;
     }
 
     /// The alarm for the window went off.
@@ -410,6 +435,7 @@ impl Lane {
             counters: state.counters,
             window: state.uncut,
             cut: state.cut,
+            given_up_at_door: state.given_up_at_door,
             batches: state.batches.len(),
             bytes: state.bytes,
             front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),

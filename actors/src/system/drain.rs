@@ -95,12 +95,13 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
     let deadline = Instant::now() + deadline;
     let before = shared.all_slots().iter().map(|slot| (slot.id.clone(), slot.snapshot().in_flight)).collect();
     shared.enter(Phase::Draining);
-    // First stage: sources end, calls that are under way return.
+    let close_windows = || shared.all_slots().iter().for_each(|slot| slot.want_flush(shared, FlushReason::Drain));
+    // First stage: sources end, calls that are under way return. Windows need not wait for that: a call that a full tenant
+    // holds may last until the deadline.
+    close_windows();
     until(shared, deadline, || shared.feeds.load(Ordering::Acquire) == 0).await;
-    // Second stage: windows close.
-    for slot in shared.all_slots() {
-        slot.want_flush(shared, FlushReason::Drain);
-    }
+    // Second stage: the windows of what these calls brought.
+    close_windows();
     // Last stage: writers and the dead letters.
     until(shared, deadline, || is_settled(shared)).await;
     report_of(shared, &before)

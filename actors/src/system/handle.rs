@@ -11,7 +11,7 @@ use super::builder::SystemBuilder;
 use super::drain::{self, DrainReport};
 use super::source::{Intake, Source, SourceHandle};
 use crate::actor::ingress::Ingress;
-use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn, TakeReport};
+use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn};
 use crate::actor::registry::{Phase, Shared, Slot};
 use crate::actor::spec::{IngressSpec, TenantSpec};
 use crate::actor::supervise::Control;
@@ -209,12 +209,9 @@ impl System {
     }
 
     /// What has failed so far, by tenant and code.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] once the system has stopped.
-    pub async fn report(&self) -> Result<Report, Error> {
-        let aggregator = self.shared.aggregator().ok_or(Error::Closed)?;
-        aggregator.send(TakeReport).await.map_err(|_| Error::Closed)
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.shared.collect(|collector| collector.report())
     }
 
     /// Ends the system in the order of the flow: sources, windows, writers. Refuses new work at once, stores what was
@@ -234,7 +231,7 @@ fn source_failed(shared: &Shared, name: &str, why: &str) {
     let event = SupervisorEvent::new(None, Role::Source, What::Failed);
     shared.log(SupervisorEvent { cause: Some(cause.clone()), ..event });
     let (at, source) = (shared.seam.now(), Some(name.into()));
-    shared.failed(Failure { at, tenant: None, source, batch: None, cause, events: 0 });
+    shared.failed(&Failure { at, tenant: None, source, batch: None, cause, events: 0 });
 }
 
 /// One tenant of a running system. Stays valid through every restart of the tenant's actors.

@@ -1,2 +1,10 @@
+mod backpressure;
+mod bad_frames;
 mod conformance;
+mod drain;
 mod flow;
+mod isolation;
+mod mute;
+mod property;
+mod retry;
+mod supervision;

@@ -1,17 +1,52 @@
 //! What the tests share: virtual time, a system on the test's own thread, and what it stored.
 
+mod letters;
+mod recorder;
+
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_actors::{
-    Framing, IngressHandle, IngressSpec, Json, MemoryDeadLetters, MemoryStore, Placement, Policy, Seam, System,
-    SystemBuilder, TenantId, TenantSnapshot, UnixMillis,
+    Batch, Fault, Faulty, Framing, IngressHandle, IngressSpec, Json, MemoryDeadLetters, MemoryStore, Placement, Policy,
+    Seam, SourceCounters, SupervisorEvent, System, SystemBuilder, TenantHandle, TenantId, TenantSnapshot, UnixMillis,
+    What, WindowPolicy,
 };
+
+pub(crate) use letters::{FaultyLetters, Mood};
+pub(crate) use recorder::{Call, Recorder};
+
+/// A store that misbehaves by script, and a record of what it was asked.
+pub(crate) type Store = Recorder<Faulty<MemoryStore>>;
 
 /// Runs a test on one thread whose clock jumps to the next timer whenever nothing else is left to do.
 pub(crate) fn virtual_time<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, test)
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let bounded = async { tokio::time::timeout(week, test).await.expect("the test hangs: a week of its time is over") };
+    tokio::task::LocalSet::new().block_on(&runtime, bounded)
+}
+
+/// Lets virtual time pass.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Lets virtual time pass until `done`, twenty minutes at the most.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = tokio::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < secs(1200), "twenty minutes have passed, and not yet: {what}");
+        pass(millis(1)).await;
+    }
+}
+
+pub(crate) fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(crate) fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
 }
 
 /// A seam whose wall clock follows the virtual one, and whose randomness is the same in every run.
@@ -35,9 +70,19 @@ pub(crate) fn event(tenant: &str, n: usize) -> String {
     format!(r#"{{"tenant":"{tenant}","n":{n}}}"#)
 }
 
+/// The events `from` a range, of one tenant.
+pub(crate) fn events(tenant: &str, from: impl IntoIterator<Item = usize>) -> Vec<String> {
+    from.into_iter().map(|n| event(tenant, n)).collect()
+}
+
 /// Lines of `events`, each with its line end.
 pub(crate) fn lines(events: impl IntoIterator<Item = String>) -> Vec<u8> {
     events.into_iter().flat_map(|event| (event + "\n").into_bytes()).collect()
+}
+
+/// Windows of `max_events` that nothing but their size closes within a day.
+pub(crate) fn windows_of(max_events: usize) -> Policy {
+    Policy { window: WindowPolicy { max_events, max_bytes: 1 << 30, max_age: secs(24 * 3600) }, ..Policy::default() }
 }
 
 impl Rig {
@@ -47,7 +92,30 @@ impl Rig {
     }
 
     pub(crate) fn with(policy: Policy, parts: impl FnOnce(SystemBuilder) -> SystemBuilder) -> Self {
-        let (store, letters) = (MemoryStore::new(), MemoryDeadLetters::default());
+        Self::over(MemoryStore::new(), policy, parts)
+    }
+
+    /// A system in front of a store that misbehaves by script.
+    pub(crate) fn faulty(
+        policy: Policy,
+        script: impl Fn(&Batch, u64) -> Fault + Send + Sync + 'static,
+    ) -> (Self, Store) {
+        Self::faulty_with(policy, script, |builder| builder)
+    }
+
+    pub(crate) fn faulty_with(
+        policy: Policy,
+        script: impl Fn(&Batch, u64) -> Fault + Send + Sync + 'static,
+        parts: impl FnOnce(SystemBuilder) -> SystemBuilder,
+    ) -> (Self, Store) {
+        let store = MemoryStore::new();
+        let faulty = Recorder::new(Faulty::new(store.clone(), script));
+        let in_front = faulty.clone();
+        (Self::over(store, policy, |builder| parts(builder.store(in_front))), faulty)
+    }
+
+    fn over(store: MemoryStore, policy: Policy, parts: impl FnOnce(SystemBuilder) -> SystemBuilder) -> Self {
+        let letters = MemoryDeadLetters::default();
         let builder = System::builder()
             .policy(policy)
             .store(store.clone())
@@ -58,16 +126,45 @@ impl Rig {
     }
 
     pub(crate) async fn ingress(&self) -> IngressHandle {
-        self.system.ingress(IngressSpec::new("test", Framing::lines(), Json::new())).await.unwrap()
+        self.ingress_of("test").await
+    }
+
+    /// A connection of a source.
+    pub(crate) async fn ingress_of(&self, source: &str) -> IngressHandle {
+        self.system.ingress(IngressSpec::new(source, Framing::lines(), Json::new())).await.unwrap()
+    }
+
+    pub(crate) fn tenant(&self, name: &str) -> TenantHandle {
+        self.system.tenant(&tenant(name)).expect("the tenant is known")
     }
 
     pub(crate) fn snapshot(&self, name: &str) -> TenantSnapshot {
-        self.system.tenant(&tenant(name)).expect("the tenant is known").snapshot()
+        self.tenant(name).snapshot()
+    }
+
+    /// The frames of a source.
+    pub(crate) fn source(&self, name: &str) -> SourceCounters {
+        self.system.sources().into_iter().find(|source| &*source.0 == name).expect("the source is known").1
     }
 
     /// What is stored of a tenant, as text.
     pub(crate) fn stored(&self, name: &str) -> Vec<String> {
         self.store.bodies(&tenant(name)).into_iter().map(|body| String::from_utf8(body).unwrap()).collect()
+    }
+
+    /// The bodies of the dead letters, as text.
+    pub(crate) fn dead(&self) -> Vec<String> {
+        self.letters.all().iter().map(|letter| String::from_utf8_lossy(&letter.body).into_owned()).collect()
+    }
+
+    /// What the supervisor log says of a tenant, oldest first.
+    pub(crate) fn log_of(&self, name: &str) -> Vec<Arc<SupervisorEvent>> {
+        self.system.log().last_of(&tenant(name), usize::MAX)
+    }
+
+    /// The entries of one kind.
+    pub(crate) fn logged(&self, name: &str, what: What) -> Vec<Arc<SupervisorEvent>> {
+        self.log_of(name).into_iter().filter(|event| event.what == what).collect()
     }
 
     /// Drains and checks what must hold at the end of every test: everything has its outcome, and both sums hold.
@@ -81,5 +178,6 @@ impl Rig {
         for (name, source) in self.system.sources() {
             assert!(source.adds_up(), "{name}: {source:?}");
         }
+        assert_eq!(self.system.in_flight_bytes(), 0);
     }
 }
