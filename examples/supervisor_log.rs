@@ -29,10 +29,14 @@ struct Shaky {
 impl Storage for Shaky {
     async fn store(&self, batch: &Batch, undo: &Undo) -> Result<(), StorageError> {
         let write = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
-        assert!(write % 6 != 3, "write {write} fell over before it stored");
-        self.inner.store(batch, undo).await?;
-        assert!(write % 6 != 0, "write {write} fell over after it stored");
-        Ok(())
+        match write % 6 {
+            3 => panic!("write {write} fell over before it stored"),
+            0 => {
+                self.inner.store(batch, undo).await?;
+                panic!("write {write} fell over after it stored")
+            }
+            _ => self.inner.store(batch, undo).await,
+        }
     }
 
     async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Result<(), StorageError> {
