@@ -1,13 +1,14 @@
-//! A batch that is given up half way: its side effects are undone, it is rolled back, and its events become dead letters.
+//! A batch that is given up half way: its side effects are undone, it is rolled back, and its events become dead
+//! letters.
 //!
 //! ```text
 //! cargo run --example compensation
 //! ```
 //!
-//! The store keeps orders and, as a side effect, takes goods out of stock. For each order it registers an undo step *before*
-//! it takes the goods. The batch of the tenant `broken` loses its connection after three orders, and is refused for good
-//! when it is sent again. The steps then run newest first, the rollback after them, and all its events are kept as dead
-//! letters. The batch of the tenant `fine` goes through.
+//! The store keeps orders and, as a side effect, takes goods out of stock. For each order it registers an undo step
+//! *before* it takes the goods. The batch of the tenant `broken` loses its connection after three orders, and is
+//! refused for good when it is sent again. The steps then run newest first, the rollback after them, and all its events
+//! are kept as dead letters. The batch of the tenant `fine` goes through.
 
 use std::collections::BTreeMap;
 use std::error::Error;

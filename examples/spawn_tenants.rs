@@ -1,11 +1,13 @@
-//! Three tenants in one system, each with a policy, hooks and a store of its own, in a program that has no async runtime.
+//! Three tenants in one system, each with a policy, hooks and a store of its own, in a program that has no async
+//! runtime.
 //!
 //! ```text
 //! cargo run --example spawn_tenants
 //! ```
 //!
-//! The system runs on a thread of its own, so a plain `main` can wait for it with any executor; here it is the one in the
-//! `futures` crate. `billing` closes a window every 4 events, `chat` after 50 ms, and `audit` takes the defaults of the system.
+//! The system runs on a thread of its own, so a plain `main` can wait for it with any executor; here it is the one in
+//! the `futures` crate. `billing` closes a window every 4 events, `chat` after 50 ms, and `audit` takes the defaults of
+//! the system.
 
 use std::collections::BTreeMap;
 use std::error::Error;

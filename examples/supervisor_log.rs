@@ -4,9 +4,9 @@
 //! cargo run --example supervisor_log
 //! ```
 //!
-//! Each panic ends the tenant's writer. The supervisor starts a fresh one, which sends the same batch again, under the same
-//! id. Every other panic comes after the store has already kept the batch: since a store goes by the batch's id, nothing is
-//! kept twice. The tenant beside it notices nothing.
+//! Each panic ends the tenant's writer. The supervisor starts a fresh one, which sends the same batch again, under the
+//! same id. Every other panic comes after the store has already kept the batch: since a store goes by the batch's id,
+//! nothing is kept twice. The tenant beside it notices nothing.
 
 use std::error::Error;
 use std::sync::Arc;

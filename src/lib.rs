@@ -1,11 +1,11 @@
 //! An actor-based stream processor for services that carry many tenants in one stream: logs, telemetry, chat.
 //!
 //! Frames come in, are decoded, and go to exactly one supervised tenant actor each, which groups them into windows; its
-//! storage child stores each closed window as one batch, in order, and tries again when that fails. One bad frame, one bad
-//! store or one panic stays with its own tenant.
+//! storage child stores each closed window as one batch, in order, and tries again when that fails. One bad frame, one
+//! bad store or one panic stays with its own tenant.
 //!
-//! This crate is the facade of [`headworks_actors`], which it exports whole, plus what a ready-made daemon needs: sources,
-//! the embedded store, configuration. Most programs begin with [`System::builder`].
+//! This crate is the facade of [`headworks_actors`], which it exports whole, plus what a ready-made daemon needs:
+//! sources, the embedded store, configuration. Most programs begin with [`System::builder`].
 //!
 //! # Quick start
 //!

@@ -31,18 +31,18 @@
 //! - One **tenant** a tenant: its window and its heartbeat. It comes up with its first event or by [`System::spawn`].
 //! - One **writer** a tenant, its storage child: stores batches in order, one at a time, by its [`RetryPolicy`].
 //! - One **aggregator**: collects failures, keeps the [`Report`], runs the compensations of batches that were given up.
-//! - One **supervisor**: starts the others. One that panics or stops is started afresh on the same mailbox, after a backoff,
-//!   up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while.
+//! - One **supervisor**: starts the others. One that panics or stops is started afresh on the same mailbox, after a
+//!   backoff, up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while.
 //!
-//! What must survive an actor lies outside of it. Accepted chunks and cut batches wait in the tenant's lane, in memory; a
-//! message between actors is only a hint to look there. So a fresh actor goes on where the dead one was, and nothing is lost
-//! or doubled by a restart. All of it is lost with the process.
+//! What must survive an actor lies outside of it. Accepted chunks and cut batches wait in the tenant's lane, in memory;
+//! a message between actors is only a hint to look there. So a fresh actor goes on where the dead one was, and nothing
+//! is lost or doubled by a restart. All of it is lost with the process.
 //!
 //! # Where it runs
 //!
-//! On a thread of its own ([`Placement::OwnThread`]), so that it embeds in any service or in a plain `main`. Handles are
-//! [`Clone`], [`Send`] and [`Sync`], and work from any thread and any runtime. Several systems may live in one process. A panic must unwind: under
-//! `panic = "abort"` [`SystemBuilder::start`] refuses.
+//! On a thread of its own ([`Placement::OwnThread`]), so that it embeds in any service or in a plain `main`. Handles
+//! are [`Clone`], [`Send`] and [`Sync`], and work from any thread and any runtime. Several systems may live in one
+//! process. A panic must unwind: under `panic = "abort"` [`SystemBuilder::start`] refuses.
 //!
 //! # Layout
 //!
