@@ -1,17 +1,16 @@
-//! Three tenants in one system, each with a policy, hooks and a store of its own, in a program that has no async
-//! runtime.
+//! Tenants spawned by hand, each with a policy, hooks and a store of its own, in a program without an async runtime.
 //!
 //! ```text
 //! cargo run --example spawn_tenants
 //! ```
 //!
 //! The system runs on a thread of its own, so a plain `main` can wait for it with any executor; here it is the one in
-//! the `futures` crate. `billing` closes a window every 4 events, `chat` after 50 ms, and `audit` takes the defaults of
-//! the system.
+//! the `futures` crate. `billing` keeps a sum for each window of 4 events, `chat` a transcript of windows of 50 ms, and
+//! `audit` says nothing and takes the defaults of the system.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -21,22 +20,35 @@ use headworks::{
 };
 use serde::Deserialize;
 
-/// A store that keeps one number a batch. Clones share it.
+/// What a store of ours keeps: one value a batch. Clones share it.
 ///
-/// A batch may come twice, after a timeout or a panic: to keep the sums under the id of their batch makes the second time
-/// harmless, and a rollback easy.
-#[derive(Clone, Default)]
-struct Sums(Arc<Mutex<BTreeMap<BatchId, u64>>>);
+/// A batch may come twice, after a timeout or a panic: what is kept under the id of its batch is kept once, and a
+/// rollback finds it.
+struct Kept<T>(Arc<Mutex<BTreeMap<BatchId, T>>>);
+
+impl<T> Kept<T> {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BatchId, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// The sum of the invoices in each batch.
+#[derive(Clone)]
+struct Sums(Kept<u64>);
 
 #[derive(Deserialize)]
 struct Invoice {
     cents: u64,
-}
-
-impl Sums {
-    fn total(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
 }
 
 impl Storage for Sums {
@@ -45,44 +57,63 @@ impl Storage for Sums {
         // Another attempt would find the same bytes: no use in trying again.
         let invoices = invoices.map_err(StorageError::permanent)?;
         let sum = invoices.iter().map(|invoice| invoice.cents).sum();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.id().clone(), sum);
-        println!("  billing: {} events in batch {}, {sum} cents", batch.len(), batch.id().seq);
+        self.0.lock().insert(batch.id().clone(), sum);
         Ok(())
     }
 
     async fn rollback(&self, id: &BatchId, _attempt: Attempt) -> Result<(), StorageError> {
         // `store` never waits, so no late attempt can land after this: nothing to fence.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0.lock().remove(id);
         Ok(())
     }
 }
 
+/// The lines of each batch, as one text.
+#[derive(Clone)]
+struct Transcript(Kept<String>);
+
+impl Storage for Transcript {
+    async fn store(&self, batch: &Batch, _undo: &Undo) -> Result<(), StorageError> {
+        let lines = batch.events().map(|event| format!("{}\n", String::from_utf8_lossy(event.body)));
+        self.0.lock().insert(batch.id().clone(), lines.collect());
+        Ok(())
+    }
+
+    async fn rollback(&self, id: &BatchId, _attempt: Attempt) -> Result<(), StorageError> {
+        self.0.lock().remove(id);
+        Ok(())
+    }
+}
+
+fn windows(window: WindowPolicy) -> Policy {
+    Policy { window, ..Policy::default() }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    // The defaults: what a tenant takes where its own spec is silent.
+    // What a tenant takes where its own spec is silent.
     let everything = MemoryStore::new();
     let system = System::builder().store(everything.clone()).start()?;
 
-    let sums = Sums::default();
+    let sums = Sums(Kept::new());
     let billing = TenantSpec::new("billing")?
-        .store(sums.clone())
-        .policy(Policy { window: WindowPolicy { max_events: 4, ..WindowPolicy::default() }, ..Policy::default() });
+        .policy(windows(WindowPolicy { max_events: 4, ..WindowPolicy::default() }))
+        .hooks(Hooks::new().on_stored(|batch| println!("  billing: {} invoices stored", batch.len())))
+        .store(sums.clone());
 
-    let room = MemoryStore::new();
+    let shouted = |mut line: headworks::Event| {
+        line.body = line.body.to_ascii_uppercase().into();
+        line
+    };
+    let transcript = Transcript(Kept::new());
     let chat = TenantSpec::new("chat")?
-        .store(room.clone())
-        .policy(Policy {
-            window: WindowPolicy { max_age: Duration::from_millis(50), ..WindowPolicy::default() },
-            ..Policy::default()
-        })
+        .policy(windows(WindowPolicy { max_age: Duration::from_millis(50), ..WindowPolicy::default() }))
         .hooks(
             Hooks::new()
                 .filter(|line| !line.body.starts_with(b"/"))
-                .map(|mut line| {
-                    line.body = line.body.to_ascii_uppercase().into();
-                    line
-                })
+                .map(shouted)
                 .on_stored(|batch| println!("  chat: {} lines stored", batch.len())),
-        );
+        )
+        .store(transcript.clone());
 
     block_on(async {
         let billing = system.spawn(billing).await?;
@@ -99,14 +130,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert!(report.complete && report.tenants.iter().all(|tenant| tenant.end.adds_up()));
 
         // Windows of 4, 4 and, at the drain, 2.
-        assert_eq!((billing.snapshot().counters.batches, sums.total()), (3, 5_500));
+        let in_batches: Vec<_> = sums.0.lock().values().copied().collect();
+        assert_eq!(in_batches, [1_000, 2_600, 1_900]);
         // The filter dropped one line, counted; the map changed the others.
-        let chat_counters = chat.snapshot().counters;
-        assert_eq!((chat_counters.stored, chat_counters.discarded), (2, 1));
-        assert_eq!(room.bodies(chat.id()), [b"GOOD MORNING".to_vec(), b"SEE YOU".to_vec()]);
+        let said: String = transcript.0.lock().values().map(String::as_str).collect();
+        assert_eq!(said, "GOOD MORNING\nSEE YOU\n");
+        assert_eq!((chat.snapshot().counters.stored, chat.snapshot().counters.discarded), (2, 1));
         // The tenant without a store of its own, and no other, is in the system's.
         assert_eq!(everything.totals(), BTreeMap::from([(TenantId::new("audit")?, 2)]));
-        println!("billing: {} cents; chat: 2 stored, 1 filtered; audit: 2 stored", sums.total());
+        println!("billing: {in_batches:?} cents; chat: 2 stored, 1 filtered; audit: 2 stored");
         Ok(())
     })
 }
