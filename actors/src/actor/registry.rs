@@ -53,6 +53,23 @@ pub(crate) struct Shared {
     pub(crate) last_pressure: Mutex<Option<Instant>>,
 }
 
+/// A call that may bring events in; a drain waits for it.
+pub(crate) struct Feeding(Arc<Shared>);
+
+impl Feeding {
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.feeds.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.0.feeds.fetch_sub(1, Ordering::AcqRel);
+        self.0.budget.room().notify_waiters();
+    }
+}
+
 /// What a tenant takes where its spec is silent.
 pub(crate) struct Defaults {
     pub(crate) policy: Arc<Policy>,
