@@ -317,7 +317,6 @@ impl Storage for PanicsAtOnce {
         if batch.id().seq.0 == 1 { Err(StorageError::permanent("no")) } else { Ok(()) }
     }
 
-    #[expect(clippy::manual_async_fn, reason = "so that it panics before there is a future")]
     fn rollback(&self, _: &BatchId, _: Attempt) -> impl Future<Output = Result<(), StorageError>> + Send {
         assert!(std::thread::panicking(), "the rollback panics at once");
         async { Ok(()) }
