@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::admission::{self, Waiting};
 use super::letters::cost;
 use super::message::{Finish, Offer, Read};
-use super::registry::{Phase, Shared, Slot};
+use super::registry::{Feeding, Phase, Shared, Slot};
 use super::spec::IngressSpec;
 use super::stage::{Refusal, Stage};
 use super::supervise::Child;
@@ -136,7 +136,10 @@ impl Ingress {
 
     fn wait(&self, rest: Rest) -> impl Future<Output = ()> + use<> {
         let (shared, source) = (self.shared.clone(), self.source.clone());
+        // What waits at the door is taken in even where its caller has gone.
+        let feeding = Feeding::begin(&shared);
         async move {
+            let _feeding = feeding;
             // Side by side: letters that wait for their store do not hold back events that could move.
             let letters = async {
                 if !rest.letters.is_empty() {

@@ -55,6 +55,23 @@ pub(crate) struct Shared {
     pub(crate) last_pressure: Mutex<Option<Instant>>,
 }
 
+/// A call that may bring events in; a drain waits for it.
+pub(crate) struct Feeding(Arc<Shared>);
+
+impl Feeding {
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.feeds.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.0.feeds.fetch_sub(1, Ordering::AcqRel);
+        self.0.budget.room().notify_waiters();
+    }
+}
+
 /// What a tenant takes where its spec is silent.
 pub(crate) struct Defaults {
     pub(crate) policy: Arc<Policy>,
@@ -166,19 +183,17 @@ impl Shared {
     pub(crate) fn slot_on_demand(&self, id: TenantId) -> Result<Arc<Slot>, Error> {
         match self.slot(&id) {
             Some(slot) => Ok(slot),
-            None => {
-                let spec = self.defaults.specs.get(&id).cloned();
-                match self.new_slot(spec.unwrap_or_else(|| TenantSpec::from(id.clone()))) {
-                    // Another thread was faster.
-                    Err(Error::TenantExists(_)) => self.slot(&id).ok_or(Error::Closed),
-                    made => made,
-                }
-            }
+            None => match self.new_slot(TenantSpec::from(id.clone())) {
+                // Another thread was faster.
+                Err(Error::TenantExists(_)) => self.slot(&id).ok_or(Error::Closed),
+                made => made,
+            },
         }
     }
 
-    /// A new tenant's slot.
+    /// A new tenant's slot. Where the spec is silent, the one given to the builder counts.
     pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, Error> {
+        let spec = spec.clone().over(self.defaults.specs.get(&spec.id));
         spec.check()?;
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {

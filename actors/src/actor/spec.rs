@@ -32,6 +32,17 @@ impl TenantSpec {
         check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
     }
 
+    /// This spec, and `base` where this one is silent.
+    pub(crate) fn over(self, base: Option<&Self>) -> Self {
+        let Some(base) = base else { return self };
+        Self {
+            id: self.id,
+            policy: self.policy.or_else(|| base.policy.clone()),
+            storage: self.storage.or_else(|| base.storage.clone()),
+            hooks: if self.hooks.is_empty() { base.hooks.clone() } else { self.hooks },
+        }
+    }
+
     /// Its own rules, all of them.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);

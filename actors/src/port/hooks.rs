@@ -115,7 +115,8 @@ impl Hooks {
         self
     }
 
-    /// Looks at each event that was given up.
+    /// Looks at each event of each batch that was given up. What a hook failed on at the door was never in a batch: it is
+    /// in the dead letters alone.
     #[must_use]
     pub fn on_event_failed(mut self, tap: impl Fn(&Event, &Failure) + Send + Sync + 'static) -> Self {
         self.event_failed.push(Arc::new(tap));

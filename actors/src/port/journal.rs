@@ -425,7 +425,9 @@ impl Lane {
             Outcome::DeadLettered => counters.dead_lettered += events,
             Outcome::Discarded => counters.discarded += events,
         }
-        let (attempts, was_parked) = work.map_or((0, false), |work| (work.attempt.0, work.parked));
+        let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
+        // What is in the store is what the hooks made; what was given up is kept as it came.
+        let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
         Some(Left { batch, attempts, was_parked, footprint })
     }
 

@@ -1,6 +1,5 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Addr, MailboxError};
@@ -12,7 +11,7 @@ use super::drain::{self, DrainReport};
 use super::source::{Intake, Source, SourceHandle};
 use crate::actor::ingress::Ingress;
 use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn};
-use crate::actor::registry::{Phase, Shared, Slot};
+use crate::actor::registry::{Feeding, Phase, Shared, Slot};
 use crate::actor::spec::{IngressSpec, TenantSpec};
 use crate::actor::supervise::Control;
 use crate::actor::supervisor::Supervisor;
@@ -48,23 +47,11 @@ impl std::fmt::Debug for System {
     }
 }
 
-/// A call that may bring events in; a drain waits for it.
-struct Feeding<'a>(&'a Shared);
-
-impl<'a> Feeding<'a> {
-    fn begin(shared: &'a Shared) -> Result<Self, Error> {
-        shared.feeds.fetch_add(1, Ordering::AcqRel);
-        let feeding = Self(shared);
-        // After the count, so that a drain either sees this call or is seen by it.
-        if shared.phase() > Phase::Draining { Err(Error::Closed) } else { Ok(feeding) }
-    }
-}
-
-impl Drop for Feeding<'_> {
-    fn drop(&mut self) {
-        self.0.feeds.fetch_sub(1, Ordering::AcqRel);
-        self.0.budget.room().notify_waiters();
-    }
+/// Begins a call that may bring events in, unless it is too late for that.
+fn begin(shared: &Arc<Shared>) -> Result<Feeding, Error> {
+    let feeding = Feeding::begin(shared);
+    // After the count, so that a drain either sees this call or is seen by it.
+    if shared.phase() > Phase::Draining { Err(Error::Closed) } else { Ok(feeding) }
 }
 
 /// What a message that was not answered means to its sender.
@@ -143,7 +130,7 @@ impl System {
     /// # Cancel safety
     /// If the future is dropped, the events may or may not be taken in: all of them or none.
     pub async fn offer(&self, events: Vec<Event>) -> Result<(), Error> {
-        let _feeding = Feeding::begin(&self.shared)?;
+        let _feeding = begin(&self.shared)?;
         let own = self.handle.own.get_or_try_init(async || {
             // Only its name matters: events that are offered are neither framed nor decoded.
             let decoder = RawLines::new(TenantId::new("offer")?);
@@ -165,7 +152,7 @@ impl System {
         let run = Run(Box::new(move || {
             async move {
                 let (shared, name) = (intake.shared.clone(), source.name().to_owned());
-                let result = match Feeding::begin(&shared) {
+                let result = match begin(&shared) {
                     Ok(_feeding) => {
                         let run = AssertUnwindSafe(async { Box::new(source).run(intake).await });
                         let panicked = |panic: Box<dyn std::any::Any + Send>| {
@@ -330,7 +317,7 @@ impl IngressHandle {
     /// # Cancel safety
     /// If the future is dropped, the bytes may or may not be taken in: all of them or none.
     pub async fn feed(&self, bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
-        let _feeding = Feeding::begin(&self.shared)?;
+        let _feeding = begin(&self.shared)?;
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
     }
 
@@ -343,7 +330,7 @@ impl IngressHandle {
     /// # Cancel safety
     /// As [`feed`](Self::feed).
     pub async fn finish(&self, clean: bool) -> Result<(), Error> {
-        let _feeding = Feeding::begin(&self.shared)?;
+        let _feeding = begin(&self.shared)?;
         self.addr.send(Finish { clean }).await.map_err(unanswered(Role::Ingress))?
     }
 }

@@ -200,7 +200,8 @@ fn a_feed_that_is_dropped_while_it_waits_is_taken_in_all_the_same() {
 #[test]
 fn a_drain_waits_for_a_feed_that_was_dropped_while_it_waited() {
     virtual_time(async {
-        let (rig, store) = Rig::faulty(full_at(WhenFull::Block), Fault::Stall.always());
+        let (rig, store) =
+            Rig::faulty(Policy { window: windows_of(1_000).window, ..full_at(WhenFull::Block) }, Fault::Stall.always());
         let ingress = rig.ingress().await;
         ingress.feed(lines(events("a", 0..300))).await.unwrap();
         drop(tokio::time::timeout(millis(10), ingress.feed(lines(events("a", 300..600)))).await);

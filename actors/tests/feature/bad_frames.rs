@@ -32,11 +32,15 @@ fn bad() -> Vec<(Code, Vec<u8>)> {
     ]
 }
 
-/// Why a frame is bad, and its bytes.
-type Bad = (Code, Vec<u8>);
+struct Stream {
+    good: Vec<String>,
+    bad: Vec<(Code, Vec<u8>)>,
+    /// All of them, in order.
+    frames: Vec<Vec<u8>>,
+}
 
 /// Nine good frames, then a bad one, for each way of being bad.
-fn stream() -> (Vec<String>, Vec<Bad>, Vec<Vec<u8>>) {
+fn stream() -> Stream {
     let (mut good, mut frames) = (vec![], vec![]);
     let bad = bad();
     for (_, bad) in &bad {
@@ -46,11 +50,11 @@ fn stream() -> (Vec<String>, Vec<Bad>, Vec<Vec<u8>>) {
         }
         frames.push(bad.clone());
     }
-    (good, bad, frames)
+    Stream { good, bad, frames }
 }
 
 async fn every_good_frame_is_stored_and_every_bad_one_kept(framing: Framing, bytes: Vec<u8>, read: usize) {
-    let (good, bad, _) = stream();
+    let Stream { good, bad, .. } = stream();
     let rig = Rig::new(Policy::default());
     let ingress = rig.system.ingress(IngressSpec::new("test", framing, Json::new())).await.unwrap();
     for read in bytes.chunks(read) {
@@ -84,7 +88,7 @@ async fn every_good_frame_is_stored_and_every_bad_one_kept(framing: Framing, byt
 
 #[test]
 fn every_good_line_is_stored_and_every_bad_one_is_a_dead_letter_with_its_reason_and_bytes() {
-    let bytes: Vec<u8> = stream().2.into_iter().flat_map(|frame| [frame, b"\n".to_vec()].concat()).collect();
+    let bytes: Vec<u8> = stream().frames.into_iter().flat_map(|frame| [frame, b"\n".to_vec()].concat()).collect();
     for read in [777, 64 << 10, bytes.len()] {
         let framing = Framing::Lines { max_bytes: MAX_BYTES };
         virtual_time(every_good_frame_is_stored_and_every_bad_one_kept(framing, bytes.clone(), read));
@@ -94,7 +98,7 @@ fn every_good_line_is_stored_and_every_bad_one_is_a_dead_letter_with_its_reason_
 #[test]
 fn length_prefixed_frames_are_judged_alike() {
     let length = |frame: &[u8]| (frame.len() as u32).to_be_bytes().to_vec();
-    let bytes: Vec<u8> = stream().2.into_iter().flat_map(|frame| [length(&frame), frame].concat()).collect();
+    let bytes: Vec<u8> = stream().frames.into_iter().flat_map(|frame| [length(&frame), frame].concat()).collect();
     for read in [777, 64 << 10, bytes.len()] {
         let framing = Framing::LengthPrefixed { max_bytes: MAX_BYTES };
         virtual_time(every_good_frame_is_stored_and_every_bad_one_kept(framing, bytes.clone(), read));
