@@ -82,7 +82,6 @@ fn sigterm_ends_an_input_before_its_end_and_stores_what_was_read() {
     let mut command = place.command(&["run", "--data", "data", "--input", "-", "--json"]);
     let mut run = Process::spawn(&mut command);
     run.stdin(&lines("acme", 0..10));
-    place.until_made();
     place.until("SELECT count(*) FROM events", 10);
     let ended = run.terminated().with(1);
     assert!(ended.err.contains("stopped by SIGTERM before the end of stdin"), "{}", ended.err);

@@ -86,9 +86,9 @@ fn send_streams_a_file_or_stdin_and_returns_once_it_is_taken_in() {
 fn send_to_nobody_ends_with_69_and_says_what_helps() {
     let place = Place::new();
     place.write("input", lines("acme", 0..1));
-    // Taken and given back, so that nobody listens there.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let ended = place.run(&["send", "--to", &nobody, "input"]).with(69);
+    // A port that takes an administrator to listen on.
+    let nobody = "127.0.0.1:1";
+    let ended = place.run(&["send", "--to", nobody, "input"]).with(69);
     assert!(ended.err.contains("is `headworks run` listening there?"), "{}", ended.err);
 }
 

@@ -82,11 +82,17 @@ impl Place {
         command
     }
 
+    fn open_database(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let database = Connection::open_with_flags(self.data().join("headworks.db"), flags)?;
+        database.busy_timeout(DEADLINE)?;
+        Ok(database)
+    }
+
     /// The database, as anybody else may open it.
+    #[track_caller]
     pub(crate) fn database(&self) -> Connection {
-        let database = Connection::open(self.data().join("headworks.db")).unwrap();
-        database.busy_timeout(DEADLINE).unwrap();
-        database
+        self.open_database().unwrap()
     }
 
     /// Everything that is stored.
@@ -101,30 +107,24 @@ impl Place {
         bodies
     }
 
+    fn ask(&self, sql: &str) -> rusqlite::Result<i64> {
+        self.open_database()?.query_row(sql, [], |row| row.get(0))
+    }
+
     /// The one number that a query answers with.
+    #[track_caller]
     pub(crate) fn number(&self, sql: &str) -> i64 {
-        self.database().query_row(sql, [], |row| row.get(0)).unwrap()
+        self.ask(sql).unwrap()
     }
 
-    /// Waits until there is a database with its tables.
-    pub(crate) fn until_made(&self) {
-        let began = Instant::now();
-        let made = || {
-            let database =
-                Connection::open_with_flags(self.data().join("headworks.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            database.query_row("SELECT count(*) FROM events", [], |_| Ok(()))
-        };
-        while made().is_err() {
-            assert!(began.elapsed() < DEADLINE, "no database was made");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Waits until a query answers with `number` or more: for what nobody announces.
+    /// Waits until there is a database and a query of it answers with `number` or more: for what nobody announces.
+    #[track_caller]
     pub(crate) fn until(&self, sql: &str, number: i64) {
         let began = Instant::now();
-        while self.number(sql) < number {
-            assert!(began.elapsed() < DEADLINE, "{sql} did not come to {number}");
+        // Until it keeps a log it is in the making, and a second connection would be in the way.
+        let is_made = || self.data().join("headworks.db-wal").exists();
+        while !(is_made() && self.ask(sql).is_ok_and(|answer| answer >= number)) {
+            assert!(began.elapsed() < DEADLINE, "{sql} did not come to {number}, but to {:?}", self.ask(sql));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
