@@ -113,7 +113,7 @@ pub(crate) fn main() -> Exit {
 
 fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
     let rows = tenants::rows(&data.open()?).map_err(|why| (Exit::Io, why.to_string()))?;
-    let text = tenants::render(args, &rows, table::screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
+    let text = tenants::render(args, &rows).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }
 

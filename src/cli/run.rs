@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::exit::Exit;
-use super::table::{Rows, json, screen};
+use super::table::{Rows, json};
 
 /// What `headworks run` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -232,7 +232,7 @@ impl<'r> Summary<'r> {
             rows.push(std::iter::once(end.tenant.to_string()).chain(numbers.map(|n| n.to_string())).collect());
         }
         rows.push(std::iter::once("all tenants".to_owned()).chain(sums.map(|n| n.to_string())).collect());
-        let mut text = rows.render(screen().map(|columns| columns.max(200)));
+        let mut text = rows.render(Some(usize::MAX));
         let SourceCounters { received, malformed, rejected, .. } = self.source;
         text += &format!(
             "\n{received} frames received, {malformed} malformed (kept as dead letters), {rejected} rejected; {:.2} s, {:.0} frames/s\nstored in {}\n",

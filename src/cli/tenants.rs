@@ -64,11 +64,7 @@ pub(crate) fn rows(store: &SqliteReader) -> Result<Vec<TenantRow>, ReadError> {
 }
 
 /// What `headworks tenants` prints.
-pub(crate) fn render(
-    args: &TenantsArgs,
-    tenants: &[TenantRow],
-    screen: Option<usize>,
-) -> Result<String, serde_json::Error> {
+pub(crate) fn render(args: &TenantsArgs, tenants: &[TenantRow]) -> Result<String, serde_json::Error> {
     if args.json {
         return json(&tenants);
     }
@@ -85,8 +81,8 @@ pub(crate) fn render(
             last,
         ]);
     }
-    // Nothing here is long enough to be shortened.
-    Ok(rows.render(screen.map(|columns| columns.max(256))))
+    // Nothing here is long enough to be shortened, on a screen or in a pipe.
+    Ok(rows.render(Some(usize::MAX)))
 }
 
 #[cfg(test)]
@@ -109,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_tenant_has_a_line() {
-        let text = render(&TenantsArgs { json: false }, &rows(), Some(40)).unwrap();
+        let text = render(&TenantsArgs { json: false }, &rows()).unwrap();
         let expected = "\
 tenant  events  batches  dead letters  first arrived             last arrived
 acme     12000       24             0  2024-11-22T00:00:00.007Z  2024-11-22T00:00:01.007Z
@@ -120,7 +116,7 @@ b            0        0             3  -                         -
 
     #[test]
     fn as_json_it_is_one_document_with_the_same_words() {
-        let text = render(&TenantsArgs { json: true }, &rows(), None).unwrap();
+        let text = render(&TenantsArgs { json: true }, &rows()).unwrap();
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document[0]["tenant"], "acme");
         assert_eq!(document[0]["events"], 12_000);

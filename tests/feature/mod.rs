@@ -1,2 +1,10 @@
-#[cfg(feature = "sqlite")]
+mod broken_lines;
+mod commands;
+mod config;
+mod crash;
+mod data_dir;
+mod input;
+mod outage;
 mod sqlite_store;
+mod stop;
+mod tcp;
