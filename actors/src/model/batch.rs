@@ -155,6 +155,18 @@ impl Batch {
         Self::new(self.0.id.clone(), parts.collect())
     }
 
+    /// What a store that tears leaves of it: its first half, under the same id.
+    #[cfg(feature = "testing")]
+    pub(crate) fn first_half(&self) -> Self {
+        let mut wanted = self.len() / 2;
+        let parts = self.0.parts.iter().map(|part| {
+            let taken = part.range.len().min(wanted);
+            wanted -= taken;
+            Part { chunk: part.chunk.clone(), range: part.range.start..part.range.start + taken }
+        });
+        Self::new(self.0.id.clone(), parts.collect())
+    }
+
     /// The memory it gives back once it is settled: that of the chunks whose last event it holds.
     ///
     /// Batches are settled in order, so every chunk is given back once, when nothing of it is in flight any more.

@@ -63,7 +63,8 @@ impl Chunk {
     pub fn footprint(&self) -> usize {
         // The block, its bounds, the vectors' heads and the places in the journal that point here.
         const HEAD: usize = 160;
-        HEAD + self.bytes.len() + self.ends.len() * 4 + self.times.len() * 16
+        // What is allocated counts, used or not.
+        HEAD + self.bytes.capacity() + self.ends.capacity() * 4 + self.times.capacity() * 16
     }
 
     /// The event at `index`.

@@ -1,6 +1,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::{FlushReason, Status, TenantId};
 
@@ -31,12 +31,17 @@ pub struct Counters {
     pub discarded: u64,
     /// Batches that are in the store.
     pub batches: u64,
-    /// Windows closed, by reason, in the order of [`FlushReason::ALL`].
+    /// Windows closed, by reason, in the order of [`FlushReason::ALL`]; serialised as a map.
+    #[serde(serialize_with = "by_reason")]
     pub flushes: [u64; FlushReason::ALL.len()],
     /// Calls of the store that failed.
     pub attempts_failed: u64,
     /// Restarts of the tenant's actors.
     pub restarts: u64,
+}
+
+fn by_reason<S: Serializer>(flushes: &[u64; FlushReason::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(FlushReason::ALL.iter().map(|reason| reason.as_str()).zip(flushes))
 }
 
 impl Counters {

@@ -27,6 +27,8 @@ pub enum Fault {
     PanicAfter,
     /// Does it, and then says that it failed in a way that may pass.
     LostReply,
+    /// Does the first half of the batch, and refuses the rest for good: what a store leaves that cannot store whole.
+    Tear,
 }
 
 impl Fault {
@@ -176,6 +178,7 @@ impl<S: Storage> Faulty<S> {
         script: Script<T>,
         counter: &watch::Sender<u64>,
         call: impl Future<Output = Result<(), StorageError>>,
+        torn: impl Future<Output = Result<(), StorageError>>,
     ) -> Result<(), StorageError> {
         // Made before the call is counted: who waits for the count and then releases must reach this call.
         let released = self.shared.released.notified();
@@ -202,6 +205,10 @@ impl<S: Storage> Faulty<S> {
                 call.await?;
                 Err(StorageError::transient(format!("injected loss of the reply to call {number}")))
             }
+            Fault::Tear => {
+                torn.await?;
+                Err(StorageError::permanent(format!("injected tear in call {number}")))
+            }
         }
     }
 }
@@ -209,12 +216,16 @@ impl<S: Storage> Faulty<S> {
 impl<S: Storage> Storage for Faulty<S> {
     async fn store(&self, batch: &Batch, undo: &Undo) -> Result<(), StorageError> {
         let script = self.scripts().0.clone();
-        self.with_fault(batch, script, &self.shared.calls, self.shared.inner.store(batch, undo)).await
+        let whole = self.shared.inner.store(batch, undo);
+        let torn = async { self.shared.inner.store(&batch.first_half(), undo).await };
+        self.with_fault(batch, script, &self.shared.calls, whole, torn).await
     }
 
     async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Result<(), StorageError> {
         let script = self.scripts().1.clone();
-        self.with_fault(id, script, &self.shared.rollbacks, self.shared.inner.rollback(id, attempt)).await
+        let whole = self.shared.inner.rollback(id, attempt);
+        // There is no half of a rollback: it is refused, and nothing is done.
+        self.with_fault(id, script, &self.shared.rollbacks, whole, async { Ok(()) }).await
     }
 
     async fn undo(&self, step: &UndoStep) -> Result<(), StorageError> {

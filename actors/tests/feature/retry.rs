@@ -374,3 +374,17 @@ fn while_the_dead_letters_fail_the_events_stay_in_flight() {
         }
     });
 }
+
+#[test]
+fn a_batch_that_a_store_has_torn_is_rolled_back_and_leaves_nothing_behind() {
+    virtual_time(async {
+        let (rig, _store) = Rig::faulty(windows_of(10), Fault::Tear.on_call(2));
+        rig.ingress().await.feed(lines(events("a", 0..30))).await.unwrap();
+        rig.drained().await;
+        let expected: Vec<_> = events("a", (0..10).chain(20..30));
+        assert_eq!(rig.stored("a"), expected, "the first and the third batch are whole");
+        let letters: Vec<_> = rig.letters.all().iter().map(|letter| letter.body.to_vec()).collect();
+        let torn: Vec<_> = events("a", 10..20).into_iter().map(String::into_bytes).collect();
+        assert_eq!(letters, torn, "the second is in the dead letters, whole");
+    });
+}
