@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::alarms::Alarm;
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
 use crate::observe::{Counters, SourceCounters, SourceLedger};

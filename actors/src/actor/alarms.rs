@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 
 /// Alarms that are due within the same so many milliseconds go off together, at the end of them: the price in lateness.
 const TICK: Duration = Duration::from_millis(4);

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::letters::{describe, keep};
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::observe::Outcome;
 use crate::policy::Retry;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix::{Addr, Message};
 
 use super::ingress::Ingress;
-use super::registry::Slot;
+use super::slot::Slot;
 use super::spec::{IngressSpec, TenantSpec};
 use crate::model::{Error, Event};
 use crate::port::StorageError;

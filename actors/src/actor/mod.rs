@@ -1,7 +1,7 @@
 //! Thin actors: take a message, ask a rule, send a message.
 //!
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
-//! supervisor holds them all, and [`registry`] what must outlive them.
+//! supervisor starts them all; [`registry`] and [`slot`] hold what must outlive them.
 
 pub(crate) mod admission;
 pub(crate) mod aggregator;
@@ -12,6 +12,7 @@ pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;
 pub(crate) mod registry;
+pub(crate) mod slot;
 pub(crate) mod spec;
 pub(crate) mod stage;
 pub(crate) mod supervise;

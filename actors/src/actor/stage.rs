@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use crate::model::{Cause, Chunk, ChunkBuilder, Code, Error, Event, TenantId, UnixMillis};
 use crate::wire::Decoded;
 

@@ -14,7 +14,8 @@ use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Supervised};
 use tokio::time::{Instant, Sleep};
 
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use crate::model::{Cause, Code, Failure, Role, Status, SupervisorEvent, What};
 use crate::policy::{Decision, RestartPolicy, Restarts};
 use crate::port::spawn;

@@ -8,7 +8,8 @@ use actix::{Actor, Addr, Context, Handler, MessageResult, Supervised};
 
 use super::ingress::Ingress;
 use super::message::{OpenIngress, Run, Spawn};
-use super::registry::{Phase, Shared, Slot};
+use super::registry::{Phase, Shared};
+use super::slot::Slot;
 use super::stage::Stage;
 use super::supervise::{Child, supervise};
 use crate::model::{Error, Role};

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::alarms::Alarm;
 use super::message::{Beat, ChunksWait};
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::Role;
 use crate::policy::{Heartbeat, Window};

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::observe::Outcome;
