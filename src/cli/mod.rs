@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use headworks::config::environment;
+use headworks::config::{Config, environment};
 use headworks::store::SqliteReader;
 
 pub(crate) use exit::Exit;
@@ -74,14 +74,22 @@ enum DeadLetters {
 /// Which data directory.
 #[derive(clap::Args)]
 struct Data {
-    /// The data directory
-    #[arg(long, value_name = "DIR", default_value = "headworks-data")]
-    data: PathBuf,
+    /// The data directory [default: daemon.data_dir of the configuration, else headworks-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The configuration that the daemon runs with
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Data {
     fn open(&self) -> Result<SqliteReader, (Exit, String)> {
-        let file = self.data.join("headworks.db");
+        let file = match &self.data {
+            Some(data) => data.join("headworks.db"),
+            None => Config::load(self.config.as_deref(), environment())
+                .map_err(|why| (Exit::Config, why.to_string()))?
+                .store_file(),
+        };
         if !file.exists() {
             let why =
                 format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
@@ -135,7 +143,14 @@ fn show(data: &Data, args: &dead_letters::ShowArgs) -> Result<Exit, (Exit, Strin
     Ok(say(&bytes))
 }
 
+/// Writes to stdout, and says so where that fails.
 fn say(bytes: &[u8]) -> Exit {
     let mut out = std::io::stdout().lock();
-    Exit::after_writing(out.write_all(bytes).and_then(|()| out.flush()))
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    let why = written.as_ref().err().map(ToString::to_string);
+    let exit = Exit::after_writing(written);
+    if let (Exit::Io, Some(why)) = (exit, why) {
+        let _ = writeln!(std::io::stderr(), "headworks: cannot write to stdout: {why}");
+    }
+    exit
 }

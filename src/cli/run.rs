@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use headworks::config::{Config, Layers, LogConfig, LogFormat, environment};
 use headworks::daemon::{Daemon, DaemonError};
-use headworks::{DrainReport, SourceCounters};
+use headworks::{DrainReport, SourceCounters, TenantSnapshot};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::exit::Exit;
+use super::say;
 use super::table::{Rows, json};
 
 /// What `headworks run` takes.
@@ -86,22 +87,41 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
     }
     let name = signals.next().await;
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
+    let system = daemon.system().clone();
     let report = drain(daemon, signals).await;
     for tenant in report.unfinished() {
         tracing::error!(target: "headworks", tenant = %tenant.end.tenant, in_flight = tenant.end.in_flight, status = %tenant.end.status, "not stored before the deadline");
     }
-    let stored = report.tenants.iter().map(|tenant| tenant.end.counters.stored).sum::<u64>();
-    tracing::info!(target: "headworks", complete = report.complete, tenants = report.tenants.len(), stored, "drained");
+    let sum = |count: fn(&TenantSnapshot) -> u64| report.tenants.iter().map(|tenant| count(&tenant.end)).sum::<u64>();
+    let frames =
+        |count: fn(&SourceCounters) -> u64| system.sources().iter().map(|(_, source)| count(source)).sum::<u64>();
+    tracing::info!(
+        target: "headworks",
+        complete = report.complete,
+        tenants = report.tenants.len(),
+        received = frames(|source| source.received),
+        malformed = frames(|source| source.malformed),
+        muted = frames(|source| source.muted),
+        rejected = frames(|source| source.rejected),
+        accepted = frames(|source| source.accepted),
+        stored = sum(|tenant| tenant.counters.stored),
+        dead_lettered = sum(|tenant| tenant.counters.dead_lettered),
+        in_flight = sum(|tenant| tenant.in_flight),
+        dead_letters_pending = report.dead_letters_pending,
+        "drained"
+    );
     Ok(if report.complete { Exit::Ok } else { Exit::Failure })
 }
 
 /// Drains; one more signal ends the process at once.
 async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
+    let system = daemon.system().clone();
     tokio::select! {
         biased;
         report = daemon.drain() => report,
         name = signals.next() => {
-            tracing::error!(target: "headworks", signal = name, "stopped before the drain was done");
+            let in_flight = system.tenants().iter().map(|tenant| tenant.in_flight).sum::<u64>();
+            tracing::error!(target: "headworks", signal = name, in_flight, "stopped before the drain was done");
             std::process::exit(Exit::Failure as i32)
         }
     }
@@ -140,7 +160,11 @@ async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar)
         tokio::select! {
             biased;
             ended = source.ended() => break ended,
-            name = signals.next() => break Err(format!("stopped by {name} before the end of {}", input.name)),
+            name = signals.next() => {
+                let bytes = taken_in.load(Ordering::Relaxed);
+                let name = format!("stopped by {name} before the end of {}", input.name);
+                break Err(format!("{name}, after about {bytes} bytes; the whole lines in them were taken in"));
+            }
             () = tokio::time::sleep(Duration::from_millis(100)) => bar.set_position(taken_in.load(Ordering::Relaxed)),
         }
     };
@@ -151,12 +175,19 @@ async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar)
     bar.finish_and_clear();
     let summary = Summary::new(&report, &system.sources(), began.elapsed(), &store);
     let text = if as_json { json(&summary).map_err(|why| (Exit::Internal, why.to_string()))? } else { summary.table() };
-    let mut out = std::io::stdout().lock();
-    let said = Exit::after_writing(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    let said = say(text.as_bytes());
     match ended {
         Err(why) => Err((Exit::Failure, why)),
         Ok(()) if !report.complete => {
-            Err((Exit::Failure, "not everything was stored before the deadline (daemon.drain_deadline)".to_owned()))
+            let letters = report.dead_letters_pending;
+            let why = format!(
+                "not everything was stored before the deadline (daemon.drain_deadline); dead letters not kept: {letters}"
+            );
+            Err((Exit::Failure, why))
+        }
+        Ok(()) if summary.source.rejected > 0 => {
+            let rejected = summary.source.rejected;
+            Err((Exit::Failure, format!("{rejected} frames were rejected and are not stored; the log says why")))
         }
         Ok(()) => Ok(said),
     }
@@ -234,8 +265,12 @@ impl<'r> Summary<'r> {
         rows.push(std::iter::once("all tenants".to_owned()).chain(sums.map(|n| n.to_string())).collect());
         let mut text = rows.render(Some(usize::MAX));
         let SourceCounters { received, malformed, rejected, .. } = self.source;
+        let kept = match self.report.dead_letters_pending {
+            0 => "kept as dead letters".to_owned(),
+            pending => format!("{pending} dead letters could NOT be kept"),
+        };
         text += &format!(
-            "\n{received} frames received, {malformed} malformed (kept as dead letters), {rejected} rejected; {:.2} s, {:.0} frames/s\nstored in {}\n",
+            "\n{received} frames received, {malformed} malformed ({kept}), {rejected} rejected; {:.2} s, {:.0} frames/s\nstore: {}\n",
             self.seconds, self.events_per_second, self.store
         );
         text

@@ -39,7 +39,8 @@ pub(super) fn variables(env: impl IntoIterator<Item = (String, String)>) -> Resu
 
 fn not_understood(name: &str) -> ConfigError {
     let mut sentence = "this variable is not understood: a key is set by HEADWORKS__TABLE__KEY, with two underscores \
-                        between the levels, and no other variable may begin with HEADWORKS_"
+                        between the levels, and but for those of a Kubernetes service no other variable may begin with \
+                        HEADWORKS_"
         .to_owned();
     if let Some(meant) = meant(name) {
         sentence += &format!("; did you mean {meant}?");

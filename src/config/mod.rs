@@ -16,7 +16,8 @@
 //! letter case does not matter. The value is read as TOML where it is TOML (`100`, `true`, `["a", "b"]`) and is a string
 //! otherwise (`127.0.0.1:9000`); quote what must be a string (`"100"`). A list replaces the list below it, a table is
 //! laid over the table below it, key by key. Any other variable that begins with `HEADWORKS_` is refused as a slip, but
-//! for those with which Kubernetes announces a service of that name.
+//! for those with which Kubernetes announces a service of that name. A tenant or source that the file does not name is taken to
+//! be written in lower case; name it in the file where it is not.
 
 mod check;
 mod environment;

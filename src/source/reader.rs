@@ -13,7 +13,8 @@ const BLOCK: usize = 256 << 10;
 /// A file, or standard input: anything that is read to its end.
 ///
 /// It is read on a thread of its own, which is at most two blocks ahead of what was taken in. A read that blocks, as on a
-/// terminal, does not hold up the end of the system.
+/// terminal, does not hold up the end of the system. Where the system ends first, a line that was read in part is forgotten:
+/// it is not cut off, it is still where it came from.
 pub struct ReaderSource {
     name: String,
     spec: IngressSpec,
@@ -58,14 +59,14 @@ impl Source for ReaderSource {
             loop {
                 let block = tokio::select! {
                     biased;
-                    () = &mut closing => return finish(&ingress, false).await,
+                    () = &mut closing => return Ok(()),
                     block = blocks.recv() => block,
                 };
                 match block {
                     Some(Ok(bytes)) => {
                         let read = bytes.len() as u64;
                         if ingress.feed(bytes).await.is_err() {
-                            return finish(&ingress, false).await;
+                            return Ok(());
                         }
                         taken_in.fetch_add(read, Ordering::Relaxed);
                     }

@@ -69,7 +69,12 @@ impl Letters {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().letters.is_empty()
+        self.len() == 0
+    }
+
+    /// How many letters wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().letters.len()
     }
 
     /// Woken whenever letters have been kept.
@@ -119,6 +124,10 @@ pub(crate) async fn keep(shared: &Shared, letters: &[DeadLetter]) {
             Ok(Err(panic)) => Cause::from_panic(Code::DeadLetterFailed, &*panic),
             Err(_) => Cause::new(Code::DeadLetterFailed, "the dead letters did not answer in time"),
         };
+        if tries == 1 {
+            // The report comes only now and then.
+            tracing::error!(target: "headworks", letters = letters.len(), why = &*cause.detail, "dead letters cannot be kept; they wait, and are tried again");
+        }
         let tenant = letters.first().and_then(|letter| letter.tenant.clone());
         shared.failed(&Failure { at: shared.seam.now(), tenant, source: None, batch: None, cause, events: 0 });
         tokio::time::sleep(policy.wait(tries, None, &mut rng)).await;

@@ -256,6 +256,16 @@ impl Shared {
         Some(left)
     }
 
+    /// A store that was not there has taken a batch of `slot` again: whoever else waits for it need not back off any
+    /// longer. Only on the system's thread.
+    pub(crate) fn store_is_back(self: &Arc<Self>, slot: &Slot) {
+        for other in self.all_slots() {
+            if Arc::ptr_eq(&other.storage, &slot.storage) && other.lane.unpark() {
+                other.hint_batches(self);
+            }
+        }
+    }
+
     /// Ends every actor.
     pub(crate) fn stop_actors(&self) {
         for slot in self.all_slots() {

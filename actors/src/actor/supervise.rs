@@ -271,6 +271,8 @@ impl<A: Child> Keeper<A> {
 
     fn log(&self, what: What, cause: Option<Cause>, attempt: Option<u32>, after: Option<std::time::Duration>) {
         let event = match &self.slot {
+            // Hundreds of thousands may start at once, and have nothing to tell yet.
+            Some(slot) if what == What::Started => SupervisorEvent::new(Some(slot.id.clone()), A::ROLE, what),
             Some(slot) => slot.event(A::ROLE, what),
             None => SupervisorEvent::new(None, A::ROLE, what),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, Supervised, WrapFuture};
 use futures::FutureExt;
 use tokio::time::Instant;
 
@@ -23,11 +23,13 @@ pub(crate) struct Writer {
     rng: fastrand::Rng,
     /// Whether a store call or a backoff is under way.
     busy: bool,
+    /// The backoff that is under way.
+    backoff: Option<SpawnHandle>,
 }
 
 impl Writer {
     pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { rng: shared.seam.rng(), slot, shared, busy: false }
+        Self { rng: shared.seam.rng(), slot, shared, busy: false, backoff: None }
     }
 
     /// Does what the lane says is next, until something has to be waited for.
@@ -38,7 +40,8 @@ impl Writer {
                 Step::Prepare(batch) => self.prepare(batch),
                 Step::Wait(until) => {
                     self.busy = true;
-                    ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
+                    let wait = until.saturating_duration_since(Instant::now());
+                    self.backoff = Some(ctx.notify_later(AttemptDue, wait));
                 }
                 Step::Store(batch, undo) => self.store(batch, undo, ctx),
                 Step::Orphaned => self.orphaned(),
@@ -145,6 +148,7 @@ impl Writer {
         let batch = left.batch.id();
         if left.was_parked {
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+            self.shared.store_is_back(&self.slot);
         }
         tracing::debug!(target: "headworks", tenant = %self.slot.id, %batch, events = left.batch.len(), attempts = left.attempts, "stored");
         if let Err(cause) = self.slot.hooks.stored(&left.batch) {
@@ -184,6 +188,11 @@ impl Handler<BatchesWait> for Writer {
 
     fn handle(&mut self, _: BatchesWait, ctx: &mut Self::Context) {
         self.slot.batches_hinted.store(false, Ordering::Release);
+        // The wait may have been cut short: the lane knows, and a wait that was not is begun again.
+        if let Some(backoff) = self.backoff.take() {
+            ctx.cancel_future(backoff);
+            self.busy = false;
+        }
         self.step(ctx);
     }
 }
@@ -192,6 +201,7 @@ impl Handler<AttemptDue> for Writer {
     type Result = ();
 
     fn handle(&mut self, _: AttemptDue, ctx: &mut Self::Context) {
+        self.backoff = None;
         self.busy = false;
         self.step(ctx);
     }

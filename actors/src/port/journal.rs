@@ -402,6 +402,13 @@ impl Lane {
         self.lock().work.as_ref().is_some_and(|work| work.parked)
     }
 
+    /// The store is back: a batch that waits for it need not wait any longer. Whether one does.
+    pub(crate) fn unpark(&self) -> bool {
+        let mut state = self.lock();
+        let Some(work) = state.work.as_mut().filter(|work| work.parked && !work.open) else { return false };
+        work.not_before.take().is_some()
+    }
+
     /// Whether an attempt is under way, or was when its writer died.
     pub(crate) fn is_attempt_open(&self) -> bool {
         self.lock().work.as_ref().is_some_and(|work| work.open)

@@ -21,6 +21,8 @@ use crate::observe::TenantSnapshot;
 pub struct DrainReport {
     /// Whether everything accepted has its outcome, and every dead letter is kept.
     pub complete: bool,
+    /// Bad frames and events that were given up at the door, whose dead letters could not be kept before the deadline.
+    pub dead_letters_pending: u64,
     /// Each tenant, by name.
     pub tenants: Vec<TenantDrained>,
 }
@@ -54,11 +56,12 @@ impl fmt::Display for DrainReport {
         let sum = |count: fn(&TenantDrained) -> u64| self.tenants.iter().map(count).sum::<u64>();
         write!(
             f,
-            "drained: tenants={} stored={} dead_lettered={} in_flight={}",
+            "drained: tenants={} stored={} dead_lettered={} in_flight={} dead_letters_pending={}",
             self.tenants.len(),
             sum(|t| t.end.counters.stored),
             sum(|t| t.end.counters.dead_lettered),
             sum(|t| t.end.in_flight),
+            self.dead_letters_pending,
         )?;
         for TenantDrained { end, .. } in self.unfinished() {
             write!(f, "\n  {} in_flight={} status={}", end.tenant, end.in_flight, end.status)?;
@@ -116,7 +119,8 @@ fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {
         end: slot.snapshot(),
         in_flight_before: before.get(&slot.id).copied().unwrap_or(0),
     });
-    DrainReport { complete: is_settled(shared), tenants: tenants.collect() }
+    let dead_letters_pending = shared.letters.len() as u64;
+    DrainReport { complete: is_settled(shared), dead_letters_pending, tenants: tenants.collect() }
 }
 
 /// Waits until `done`, which is looked at whenever something was released, or until the deadline.

@@ -388,3 +388,19 @@ fn a_batch_that_a_store_has_torn_is_rolled_back_and_leaves_nothing_behind() {
         assert_eq!(letters, torn, "the second is in the dead letters, whole");
     });
 }
+
+#[test]
+fn once_a_store_is_back_whoever_waited_for_it_goes_on_at_once() {
+    virtual_time(async {
+        let (rig, store) = Rig::faulty(windows_of(1), Fault::Unavailable.always());
+        let tenants: Vec<_> = (0..20).map(|n| format!("t{n}")).collect();
+        rig.ingress().await.feed(lines(tenants.iter().map(|name| event(name, 1)))).await.unwrap();
+        pass(secs(3600)).await;
+        store.heal();
+        let stored = || tenants.iter().filter(|name| rig.stored(name).len() == 1).count();
+        until("the first is stored", || stored() > 0).await;
+        pass(millis(5)).await;
+        assert_eq!(stored(), tenants.len(), "backoffs of up to 30 s are cut short");
+        rig.drained().await;
+    });
+}
