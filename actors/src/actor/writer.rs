@@ -148,6 +148,9 @@ impl Writer {
         let batch = left.batch.id();
         if left.was_parked {
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+        }
+        if left.found_store_back {
+            // Once an outage: whoever is told does not tell the others again.
             self.shared.store_is_back(&self.slot);
         }
         tracing::debug!(target: "headworks", tenant = %self.slot.id, %batch, events = left.batch.len(), attempts = left.attempts, "stored");

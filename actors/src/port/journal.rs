@@ -92,6 +92,8 @@ pub(crate) struct Work {
     not_before: Option<Instant>,
     /// Whether it waits for a store that is not there.
     pub(crate) parked: bool,
+    /// Whether it was told that the store is back.
+    woken: bool,
     /// Why the last attempt failed.
     pub(crate) last_cause: Option<Cause>,
     /// Whether it was given up and belongs to the aggregator now.
@@ -109,6 +111,7 @@ impl Work {
             open: false,
             not_before: None,
             parked: false,
+            woken: false,
             given_up: given_up.is_some(),
             last_cause: given_up,
             undo,
@@ -158,6 +161,8 @@ pub(crate) struct Left {
     pub(crate) batch: Batch,
     pub(crate) attempts: u32,
     pub(crate) was_parked: bool,
+    /// Whether it is the first to find its store back.
+    pub(crate) found_store_back: bool,
     /// The memory its events held.
     pub(crate) footprint: usize,
 }
@@ -363,6 +368,7 @@ impl Lane {
         work.open = false;
         work.last_cause = Some(cause);
         work.parked = matches!(failure, Failed::Unavailable);
+        work.woken = false;
         let after = match failure {
             Failed::Transient { retry_after } => work.retry.failed(policy, retry_after, rng),
             Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
@@ -405,8 +411,9 @@ impl Lane {
     /// The store is back: a batch that waits for it need not wait any longer. Whether one does.
     pub(crate) fn unpark(&self) -> bool {
         let mut state = self.lock();
-        let Some(work) = state.work.as_mut().filter(|work| work.parked && !work.open) else { return false };
-        work.not_before.take().is_some()
+        let Some(work) = state.work.as_mut().filter(|work| work.parked) else { return false };
+        work.woken = true;
+        !work.open && work.not_before.take().is_some()
     }
 
     /// Whether an attempt is under way, or was when its writer died.
@@ -433,9 +440,10 @@ impl Lane {
             Outcome::Discarded => counters.discarded += events,
         }
         let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
+        let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, footprint })
+        Some(Left { batch, attempts, was_parked, found_store_back, footprint })
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
