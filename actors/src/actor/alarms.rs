@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::registry::Shared;
 use super::slot::Slot;
+use super::tenant::window_is_due;
 
 /// Alarms that are due within the same millisecond go off together, at the end of them: the price in lateness.
 const TICK: Duration = Duration::from_millis(1);
@@ -89,10 +90,7 @@ pub(crate) async fn ring(shared: Arc<Shared>) {
         for together in alarms.take_first().chunks(TOGETHER) {
             for (slot, alarm) in together {
                 match alarm {
-                    Alarm::Window => {
-                        slot.lane.alarm_rang();
-                        slot.hint_chunks(&shared);
-                    }
+                    Alarm::Window => window_is_due(slot, &shared),
                     Alarm::Beat => slot.beat(&shared),
                 }
             }

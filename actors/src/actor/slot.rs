@@ -83,6 +83,14 @@ impl Slot {
         }
     }
 
+    /// Whether the tenant runs, is not idle, and nothing is asked of it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.tenant.get().is_some_and(|tenant| tenant.control.status().is_none())
+            && !self.idle.load(Ordering::Acquire)
+            && self.flush.load(Ordering::Acquire) == 0
+            && !self.chunks_hinted.load(Ordering::Acquire)
+    }
+
     /// Tells the tenant that its heartbeat is due. Only on the system's thread.
     pub(crate) fn beat(self: &Arc<Self>, shared: &Arc<Shared>) {
         self.start(shared).addr.do_send(Beat);

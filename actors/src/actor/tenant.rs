@@ -13,7 +13,7 @@ use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::Role;
 use crate::policy::{Heartbeat, Window};
-use crate::port::journal::Cursor;
+use crate::port::journal::{Advanced, Cursor};
 
 pub(crate) struct Tenant {
     slot: Arc<Slot>,
@@ -45,17 +45,34 @@ impl Tenant {
         {
             self.slot.turned(&self.shared, turned);
         }
-        if !advanced.flushed.is_empty() {
-            self.shared.budget.cut(advanced.cut_bytes);
-            for flushed in &advanced.flushed {
-                tracing::trace!(target: "headworks", tenant = %self.slot.id, reason = %flushed.reason, events = flushed.events, "flush");
-                self.shared.observe(|observer| observer.flushed(&self.slot.id, flushed));
-            }
-            self.slot.hint_batches(&self.shared);
+        told(&self.slot, &self.shared, &advanced);
+    }
+}
+
+/// Cuts a window that is due without waking its tenant: most windows of most tenants hold a few events and close by age, and
+/// then the tenant has nothing to decide. Where it has, it is woken.
+pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    if slot.is_at_rest() {
+        let advanced = slot.lane.cut_due(&slot.policy.window, Instant::now());
+        told(slot, shared, &advanced);
+    } else {
+        slot.lane.alarm_rang();
+        slot.hint_chunks(shared);
+    }
+}
+
+/// Tells whoever has to know what a look at the lane came to.
+fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
+    if !advanced.flushed.is_empty() {
+        shared.budget.cut(advanced.cut_bytes);
+        for flushed in &advanced.flushed {
+            tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
+            shared.observe(|observer| observer.flushed(&slot.id, flushed));
         }
-        if let Some(due) = advanced.alarm {
-            self.shared.alarms.set(due, &self.slot, Alarm::Window);
-        }
+        slot.hint_batches(shared);
+    }
+    if let Some(due) = advanced.alarm {
+        shared.alarms.set(due, slot, Alarm::Window);
     }
 }
 
@@ -100,7 +117,9 @@ impl Handler<Beat> for Tenant {
         self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
         // A hint that went missing is made good here at the latest.
         self.look();
-        if let Some(turned) = self.heartbeat.beat(&self.slot.policy.heartbeat, Instant::now()) {
+        if let Some(turned) =
+            self.heartbeat.beat(&self.slot.policy.heartbeat, Instant::now(), self.slot.lane.last_accepted())
+        {
             self.slot.turned(&self.shared, turned);
         }
     }

@@ -65,8 +65,10 @@ impl Heartbeat {
         self.turn(Liveliness::Active)
     }
 
-    /// A heartbeat. Says so if the tenant has just become idle: once, not at every beat.
-    pub fn beat(&mut self, policy: &HeartbeatPolicy, now: Instant) -> Option<Liveliness> {
+    /// A heartbeat. Says so if the tenant has just become idle: once, not at every beat. `last_event` is when one came last,
+    /// as far as is known: it may be later than the last that [`events`](Self::events) was told.
+    pub fn beat(&mut self, policy: &HeartbeatPolicy, now: Instant, last_event: Option<Instant>) -> Option<Liveliness> {
+        self.last_event = self.last_event.max(last_event.unwrap_or(self.last_event));
         if now.duration_since(self.last_event) < policy.idle_after {
             return None;
         }
@@ -88,11 +90,11 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(start);
-        assert_eq!(heartbeat.beat(&policy, at(59)), None);
-        assert_eq!(heartbeat.beat(&policy, at(60)), Some(Liveliness::Idle));
-        assert_eq!(heartbeat.beat(&policy, at(70)), None);
+        assert_eq!(heartbeat.beat(&policy, at(59), None), None);
+        assert_eq!(heartbeat.beat(&policy, at(60), None), Some(Liveliness::Idle));
+        assert_eq!(heartbeat.beat(&policy, at(70), None), None);
         assert_eq!(heartbeat.events(at(75)), Some(Liveliness::Active));
         assert_eq!(heartbeat.events(at(76)), None);
-        assert_eq!(heartbeat.beat(&policy, at(80)), None);
+        assert_eq!(heartbeat.beat(&policy, at(80), None), None);
     }
 }

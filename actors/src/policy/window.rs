@@ -113,10 +113,16 @@ impl Window {
 
     /// Closes it: how many events the batch takes, or `None` for an empty window, which is never flushed.
     pub fn close(&mut self) -> Option<usize> {
-        let events = std::mem::take(&mut self.events);
+        let events = self.events;
+        self.clear();
+        (events > 0).then_some(events)
+    }
+
+    /// Forgets what it holds: another has cut it.
+    pub fn clear(&mut self) {
+        self.events = 0;
         self.bytes = 0;
         self.opened = None;
-        (events > 0).then_some(events)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Seq, TenantId};
 use crate::observe::{Counters, Flushed, Outcome};
-use crate::policy::{Policy, Retry, RetryPolicy, Window};
+use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
 use crate::port::{Undo, UndoStep};
 
 /// What the journal holds of one tenant.
@@ -42,6 +42,8 @@ struct State {
     due: Option<Instant>,
     /// Whether an alarm is set for the window.
     alarmed: bool,
+    /// When a chunk was accepted last.
+    last_accepted: Option<Instant>,
     /// Batches without an outcome, in order.
     batches: VecDeque<Batch>,
     /// How many events they hold.
@@ -72,7 +74,7 @@ pub(crate) enum Arrival {
 }
 
 /// Where a reader of the lane stands: the chunk's seq, and the events of it that it has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Cursor {
     seq: u64,
     offset: usize,
@@ -231,6 +233,7 @@ impl Lane {
         state.uncut_bytes += chunk.body_bytes();
         state.bytes += footprint;
         state.chunks.push_back((Arc::new(chunk), at));
+        state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
@@ -257,6 +260,19 @@ impl Lane {
         self.lock().alarmed = false;
     }
 
+    /// The alarm for the window went off, and it is cut without its tenant: what a fresh tenant would do at once.
+    pub(crate) fn cut_due(&self, policy: &WindowPolicy, now: Instant) -> Advanced {
+        let mut state = self.lock();
+        state.alarmed = false;
+        let mut cursor = state.uncut();
+        state.advance(self, &mut cursor, &mut Window::new(policy.clone()), now, None)
+    }
+
+    /// When a chunk was accepted last.
+    pub(crate) fn last_accepted(&self) -> Option<Instant> {
+        self.lock().last_accepted
+    }
+
     /// Counts something that happened at the door or to the actors.
     pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
         count(&mut self.lock().counters);
@@ -264,8 +280,7 @@ impl Lane {
 
     /// Where a fresh window begins: behind the last cut.
     pub(crate) fn uncut(&self) -> Cursor {
-        let state = self.lock();
-        Cursor { seq: state.first, offset: state.cut_of_first }
+        self.lock().uncut()
     }
 
     /// Whether anything lies in the open window or came after it.
@@ -282,40 +297,7 @@ impl Lane {
         now: Instant,
         flush: Option<FlushReason>,
     ) -> Advanced {
-        let mut state = self.lock();
-        let mut advanced = Advanced::default();
-        while let Some(index) = cursor.seq.checked_sub(state.first).and_then(|index| usize::try_from(index).ok())
-            && let Some((_, at)) = state.chunks.get(index)
-        {
-            // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
-            if window.is_due(*at) {
-                state.close(self, window, now, FlushReason::Age, &mut advanced);
-                continue;
-            }
-            let (chunk, at) = &state.chunks[index];
-            let (from, len) = (cursor.offset, chunk.len());
-            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
-            advanced.events += taken;
-            *cursor = match from + taken {
-                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0 },
-                seen => Cursor { offset: seen, ..*cursor },
-            };
-            if let Some(reason) = full {
-                state.close(self, window, now, reason, &mut advanced);
-            }
-        }
-        if window.is_due(now) {
-            state.close(self, window, now, FlushReason::Age, &mut advanced);
-        } else if let Some(reason) = flush {
-            state.close(self, window, now, reason, &mut advanced);
-        }
-        state.due = window.deadline();
-        if let Some(due) = state.due
-            && !std::mem::replace(&mut state.alarmed, true)
-        {
-            advanced.alarm = Some(due);
-        }
-        advanced
+        self.lock().advance(self, cursor, window, now, flush)
     }
 
     /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
@@ -476,6 +458,60 @@ impl State {
             None => self.undo = Arc::default(),
         }
         self.undo.clone()
+    }
+
+    /// Where a fresh window begins.
+    fn uncut(&self) -> Cursor {
+        Cursor { seq: self.first, offset: self.cut_of_first }
+    }
+
+    /// See [`Lane::advance`].
+    fn advance(
+        &mut self,
+        lane: &Lane,
+        cursor: &mut Cursor,
+        window: &mut Window,
+        now: Instant,
+        flush: Option<FlushReason>,
+    ) -> Advanced {
+        // Another cut what this window had counted.
+        if *cursor < self.uncut() {
+            *cursor = self.uncut();
+            window.clear();
+        }
+        let mut advanced = Advanced::default();
+        while let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
+            && let Some((_, at)) = self.chunks.get(index)
+        {
+            // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
+            if window.is_due(*at) {
+                self.close(lane, window, now, FlushReason::Age, &mut advanced);
+                continue;
+            }
+            let (chunk, at) = &self.chunks[index];
+            let (from, len) = (cursor.offset, chunk.len());
+            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
+            advanced.events += taken;
+            *cursor = match from + taken {
+                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0 },
+                seen => Cursor { offset: seen, ..*cursor },
+            };
+            if let Some(reason) = full {
+                self.close(lane, window, now, reason, &mut advanced);
+            }
+        }
+        if window.is_due(now) {
+            self.close(lane, window, now, FlushReason::Age, &mut advanced);
+        } else if let Some(reason) = flush {
+            self.close(lane, window, now, reason, &mut advanced);
+        }
+        self.due = window.deadline();
+        if let Some(due) = self.due
+            && !std::mem::replace(&mut self.alarmed, true)
+        {
+            advanced.alarm = Some(due);
+        }
+        advanced
     }
 
     /// Cuts what the window had counted into a batch.
