@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, Supervised, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
 use futures::FutureExt;
 use tokio::time::Instant;
 
@@ -21,27 +21,29 @@ pub(crate) struct Writer {
     slot: Arc<Slot>,
     shared: Arc<Shared>,
     rng: fastrand::Rng,
-    /// Whether a store call or a backoff is under way.
-    busy: bool,
-    /// The backoff that is under way.
-    backoff: Option<SpawnHandle>,
+    /// Whether a store call is under way.
+    storing: bool,
+    /// When a timer was last set for. A timer that is not wanted any more is let go off and not cancelled: a context forgets the
+    /// numbers of its futures when it is restarted, but not which of them it was to cancel.
+    timer: Option<Instant>,
 }
 
 impl Writer {
     pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { rng: shared.seam.rng(), slot, shared, busy: false, backoff: None }
+        Self { rng: shared.seam.rng(), slot, shared, storing: false, timer: None }
     }
 
     /// Does what the lane says is next, until something has to be waited for.
     fn step(&mut self, ctx: &mut Context<Self>) {
-        while !self.busy {
+        while !self.storing {
             match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
                 Step::Rest | Step::GivenUp => return,
                 Step::Prepare(batch) => self.prepare(batch),
                 Step::Wait(until) => {
-                    self.busy = true;
-                    let wait = until.saturating_duration_since(Instant::now());
-                    self.backoff = Some(ctx.notify_later(AttemptDue, wait));
+                    if self.timer.replace(until) != Some(until) {
+                        ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
+                    }
+                    return;
                 }
                 Step::Store(batch, undo) => self.store(batch, undo, ctx),
                 Step::Orphaned => self.orphaned(),
@@ -69,7 +71,7 @@ impl Writer {
         if let Some(answer) = (&mut attempt).now_or_never() {
             return self.attempted(Some(answer));
         }
-        self.busy = true;
+        self.storing = true;
         let attempt = tokio::time::timeout(self.slot.policy.retry.attempt_timeout, attempt);
         let attempt = async move { attempt.await.ok() };
         ctx.spawn(attempt.into_actor(self).map(|answer, writer, ctx| writer.handle(Attempted(answer), ctx)));
@@ -191,11 +193,6 @@ impl Handler<BatchesWait> for Writer {
 
     fn handle(&mut self, _: BatchesWait, ctx: &mut Self::Context) {
         self.slot.batches_hinted.store(false, Ordering::Release);
-        // The wait may have been cut short: the lane knows, and a wait that was not is begun again.
-        if let Some(backoff) = self.backoff.take() {
-            ctx.cancel_future(backoff);
-            self.busy = false;
-        }
         self.step(ctx);
     }
 }
@@ -204,8 +201,7 @@ impl Handler<AttemptDue> for Writer {
     type Result = ();
 
     fn handle(&mut self, _: AttemptDue, ctx: &mut Self::Context) {
-        self.backoff = None;
-        self.busy = false;
+        self.timer = None;
         self.step(ctx);
     }
 }
@@ -214,7 +210,7 @@ impl Handler<Attempted> for Writer {
     type Result = ();
 
     fn handle(&mut self, Attempted(answer): Attempted, ctx: &mut Self::Context) {
-        self.busy = false;
+        self.storing = false;
         self.attempted(answer);
         self.step(ctx);
     }

@@ -73,11 +73,12 @@ pub(crate) enum Arrival {
     Full(Chunk),
 }
 
-/// Where a reader of the lane stands: the chunk's seq, and the events of it that it has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and after how many cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
     seq: u64,
     offset: usize,
+    cuts: u64,
 }
 
 /// The batch at the front of a lane.
@@ -462,7 +463,7 @@ impl State {
 
     /// Where a fresh window begins.
     fn uncut(&self) -> Cursor {
-        Cursor { seq: self.first, offset: self.cut_of_first }
+        Cursor { seq: self.first, offset: self.cut_of_first, cuts: self.cuts }
     }
 
     /// See [`Lane::advance`].
@@ -475,7 +476,7 @@ impl State {
         flush: Option<FlushReason>,
     ) -> Advanced {
         // Another cut what this window had counted.
-        if *cursor < self.uncut() {
+        if cursor.cuts != self.cuts {
             *cursor = self.uncut();
             window.clear();
         }
@@ -493,7 +494,7 @@ impl State {
             let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
             advanced.events += taken;
             *cursor = match from + taken {
-                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0 },
+                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0, ..*cursor },
                 seen => Cursor { offset: seen, ..*cursor },
             };
             if let Some(reason) = full {
@@ -505,6 +506,7 @@ impl State {
         } else if let Some(reason) = flush {
             self.close(lane, window, now, reason, &mut advanced);
         }
+        cursor.cuts = self.cuts;
         self.due = window.deadline();
         if let Some(due) = self.due
             && !std::mem::replace(&mut self.alarmed, true)
