@@ -13,7 +13,7 @@ use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
 use crate::observe::{Counters, SourceCounters, SourceLedger};
 use crate::policy::WhenFull;
-use crate::port::journal::Arrival;
+use crate::port::lane::Arrival;
 
 /// How often a blocked connection looks whether others make progress.
 const GLANCE: Duration = Duration::from_millis(100);

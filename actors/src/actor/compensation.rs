@@ -13,7 +13,7 @@ use super::slot::Slot;
 use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::observe::Outcome;
 use crate::policy::Retry;
-use crate::port::journal::Work;
+use crate::port::lane::Work;
 use crate::port::{DeadLetter, DeadLetterKind, StorageError, UndoStep};
 
 /// Settles the batch at the front of the tenant's lane as dead letters. Does nothing where another task is at it.

@@ -19,7 +19,7 @@ use super::supervise::{Control, Running};
 use crate::model::{Error, Failure, Opening, Seq, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
-use crate::port::journal::Left;
+use crate::port::lane::Left;
 use crate::port::{BoxStorage, DynDeadLetters, Hooks, Seam};
 
 /// What the parts of one system share. Nothing in here dies with an actor.

@@ -16,7 +16,7 @@ use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Opening, Role, Status, SupervisorEvent, TenantId, What};
 use crate::observe::TenantSnapshot;
 use crate::policy::{Liveliness, Policy};
-use crate::port::journal::Lane;
+use crate::port::lane::Lane;
 use crate::port::{BoxStorage, Hooks};
 
 /// One tenant, from its first event to the end of the system: its addresses, its lane, its rules.

@@ -13,7 +13,7 @@ use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::Role;
 use crate::policy::{Heartbeat, Window};
-use crate::port::journal::{Advanced, Cursor};
+use crate::port::lane::{Advanced, Cursor};
 
 pub(crate) struct Tenant {
     slot: Arc<Slot>,

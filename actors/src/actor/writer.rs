@@ -14,7 +14,7 @@ use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::observe::Outcome;
-use crate::port::journal::{Failed, Next, Step};
+use crate::port::lane::{Failed, Next, Step};
 use crate::port::{StorageError, Undo};
 
 pub(crate) struct Writer {

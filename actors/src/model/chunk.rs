@@ -1,6 +1,6 @@
 use smallvec::SmallVec;
 
-use super::{EventRef, TenantId, UnixMillis};
+use super::{EventRef, Origin, TenantId, UnixMillis};
 
 /// Where each event ends. A chunk of few events, as there are many of when there are many tenants, keeps them in itself.
 type Ends = SmallVec<[u32; 4]>;
@@ -18,6 +18,8 @@ pub struct Chunk {
     ends: Ends,
     /// One entry an event, or none at all where no event has a time.
     times: Vec<Option<UnixMillis>>,
+    /// Where the events stood in their sender's stream, where the sender says so.
+    origin: Option<Box<Origin>>,
 }
 
 impl Chunk {
@@ -46,6 +48,57 @@ impl Chunk {
         self.bytes.len()
     }
 
+    /// Where its events stood in their sender's stream, where the sender says so.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// The same chunk of a stream: `positions` has one entry an event, growing.
+    ///
+    /// # Panics
+    /// If there are more or fewer positions than events.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        assert_eq!(origin.positions.len(), self.len(), "one position an event");
+        self.origin = Some(Box::new(origin));
+        self
+    }
+
+    /// Its event bodies, one behind the other without a gap.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each event ends in [`bytes`](Self::bytes).
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The time of each event; empty where none has one, and shorter than the chunk where the last ones have none.
+    #[must_use]
+    pub fn times(&self) -> &[Option<UnixMillis>] {
+        &self.times
+    }
+
+    /// A chunk of its parts, as [`bytes`](Self::bytes), [`ends`](Self::ends) and [`times`](Self::times) gave them. `None` where
+    /// they do not fit together.
+    #[must_use]
+    pub fn from_parts(
+        tenant: TenantId,
+        arrived: UnixMillis,
+        bytes: Vec<u8>,
+        ends: &[u32],
+        times: Vec<Option<UnixMillis>>,
+    ) -> Option<Self> {
+        let fits = ends.is_sorted()
+            && ends.last().is_some_and(|end| *end as usize == bytes.len())
+            && times.len() <= ends.len();
+        fits.then(|| Self { tenant, arrived, bytes, ends: Ends::from_slice(ends), times, origin: None })
+    }
+
     /// The size of the event bodies in `range` together, in bytes.
     ///
     /// # Panics
@@ -64,7 +117,10 @@ impl Chunk {
         // The block, its bounds, the vectors' heads and the places in the journal that point here.
         const HEAD: usize = 160;
         // What is allocated counts, used or not.
-        HEAD + self.bytes.capacity() + self.ends.capacity() * 4 + self.times.capacity() * 16
+        HEAD + self.bytes.capacity()
+            + self.ends.capacity() * 4
+            + self.times.capacity() * 16
+            + self.origin.as_ref().map_or(0, |origin| 64 + origin.positions.len() * 8)
     }
 
     /// The event at `index`.
@@ -150,7 +206,7 @@ impl ChunkBuilder {
             return None;
         }
         let Self { bytes, ends, times } = std::mem::take(self);
-        Some(Chunk { tenant, arrived, bytes, ends, times })
+        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None })
     }
 }
 

@@ -1,550 +1,475 @@
-//! The journal in memory: what must survive the death of an actor lies here, outside of it.
+//! The journal: the record of what was accepted and of what becomes of it.
 //!
-//! One [`Lane`] a tenant. Chunks go in at one end as they are accepted; cuts turn them into batches, in order; batches
-//! leave at the other end with their one outcome. A message to an actor is only a hint to look here, so a message that
-//! is lost, doubled or late changes nothing, and a fresh actor finds everything its predecessor knew.
-//!
-//! A lane's counters stand under the same lock as its contents: a snapshot is one moment.
+//! A tenant's [lane](super::lane) is the working copy, in memory; it puts each of its steps on record here as it takes it. Where the
+//! journal is durable, a fresh process finds the record and rebuilds every lane from it: the same batches, with the same
+//! bytes, under the same ids.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use smallvec::SmallVec;
-use tokio::time::Instant;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
-use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Seq, TenantId};
-use crate::observe::{Counters, Flushed, Outcome};
-use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
-use crate::port::{Undo, UndoStep};
+use super::UndoStep;
+use crate::model::{Attempt, BatchId, Cause, Chunk, Opening, Seq, StreamId, TenantId, UnixMillis};
+use crate::observe::Outcome;
 
-/// What the journal holds of one tenant.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    tenant: TenantId,
-    opening: Opening,
-    state: Mutex<State>,
-}
+/// Where accepted events and what becomes of them are on record.
+///
+/// One journal serves all tenants of a system. Calls come from the system's thread; what waits for a disk waits in futures.
+pub trait Journal: Send + Sync + 'static {
+    /// Whether what is committed outlives the process. A volatile journal commits at once and recovers nothing.
+    fn is_durable(&self) -> bool;
 
-#[derive(Debug, Default)]
-struct State {
-    counters: Counters,
-    /// Accepted chunks with events that are not cut yet, in the order of their seq.
-    chunks: VecDeque<(Arc<Chunk>, Instant)>,
-    /// The seq of `chunks[0]`.
-    first: u64,
-    /// How many events of `chunks[0]` are cut.
-    cut_of_first: usize,
-    /// How many events are not cut, and the size of their bodies in bytes.
-    uncut: u64,
-    uncut_bytes: usize,
-    /// When the open window is due, as far as the lane knows.
-    due: Option<Instant>,
-    /// Whether an alarm is set for the window.
-    alarmed: bool,
-    /// When a chunk was accepted last.
-    last_accepted: Option<Instant>,
-    /// Batches without an outcome, in order.
-    batches: VecDeque<Batch>,
-    /// How many events they hold.
-    cut: u64,
-    /// Events that were given up at the door, whose dead letters are on their way.
-    given_up_at_door: u64,
-    /// How many batches were cut.
-    cuts: u64,
-    /// The batch at the front, once work on it has begun.
-    work: Option<Work>,
-    /// The memory of the chunks that hold events in flight.
-    bytes: usize,
-    /// The list of the last batch, to be used again where nobody holds it any more.
-    undo: Arc<Mutex<Vec<UndoStep>>>,
-}
-
-/// What arrived at the lane.
-pub(crate) enum Arrival {
-    /// It waits in the lane.
-    Accepted {
-        /// Whether it may close the window: then the tenant is to be told.
-        wake: bool,
-        /// When the window that it opened is due: then the tenant is to be told, unless it was told before.
-        due: Option<Instant>,
-    },
-    /// The lane is full, and the chunk comes back.
-    Full(Chunk),
-}
-
-/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and after how many cuts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cursor {
-    seq: u64,
-    offset: usize,
-    cuts: u64,
-}
-
-/// The batch at the front of a lane.
-#[derive(Debug, Clone)]
-pub(crate) struct Work {
-    /// As the hooks made it; they run once, so that every attempt sees the same bytes.
-    pub(crate) batch: Batch,
-    pub(crate) retry: Retry,
-    /// The last attempt begun; 0 before the first.
-    pub(crate) attempt: Attempt,
-    /// Whether that attempt has no outcome yet.
-    open: bool,
-    /// Not to be tried again before.
-    not_before: Option<Instant>,
-    /// Whether it waits for a store that is not there.
-    pub(crate) parked: bool,
-    /// Whether it was told that the store is back.
-    woken: bool,
-    /// Why the last attempt failed.
-    pub(crate) last_cause: Option<Cause>,
-    /// Whether it was given up and belongs to the aggregator now.
-    given_up: bool,
-    undo: Arc<Mutex<Vec<UndoStep>>>,
-}
-
-impl Work {
-    /// `undo` is an empty list.
-    fn new(batch: Batch, undo: Arc<Mutex<Vec<UndoStep>>>, given_up: Option<Cause>) -> Self {
-        Self {
-            batch,
-            retry: Retry::default(),
-            attempt: Attempt(0),
-            open: false,
-            not_before: None,
-            parked: false,
-            woken: false,
-            given_up: given_up.is_some(),
-            last_cause: given_up,
-            undo,
-        }
-    }
-
-    /// What must be undone if it is given up, oldest first.
-    pub(crate) fn undo_steps(&self) -> Vec<UndoStep> {
-        Undo::new(self.attempt, self.undo.clone()).steps()
-    }
-}
-
-/// What the writer is to do next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Nothing waits.
-    Rest,
-    /// A fresh batch: pass it through the hooks, then say [`Lane::prepared`].
-    Prepare(Batch),
-    /// Try again then.
-    Wait(Instant),
-    /// The attempt is on record: store it.
-    Store(Batch, Undo),
-    /// The last writer died in the middle of an attempt.
-    Orphaned,
-    /// The aggregator has it.
-    GivenUp,
-}
-
-/// What a failed attempt leads to.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Another one.
-    Again {
-        /// The one that failed.
-        attempt: Attempt,
-        /// When.
-        after: Duration,
-    },
-    /// None is left.
-    GiveUp(Work),
-}
-
-/// A batch that has left its lane.
-#[derive(Debug)]
-pub(crate) struct Left {
-    pub(crate) batch: Batch,
-    pub(crate) attempts: u32,
-    pub(crate) was_parked: bool,
-    /// Whether it is the first to find its store back.
-    pub(crate) found_store_back: bool,
-    /// The memory its events held.
-    pub(crate) footprint: usize,
-}
-
-/// What a look at the lane came to.
-#[derive(Debug, Default)]
-pub(crate) struct Advanced {
-    /// How many events the window took.
-    pub(crate) events: usize,
-    /// The windows that closed.
-    pub(crate) flushed: SmallVec<[Flushed; 1]>,
-    /// The memory of the events in them.
-    pub(crate) cut_bytes: usize,
-    /// When the open window is due, if no alarm is set for it.
-    pub(crate) alarm: Option<Instant>,
-}
-
-/// A lane at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct LaneSnapshot {
-    pub(crate) counters: Counters,
-    pub(crate) window: u64,
-    cut: u64,
-    given_up_at_door: u64,
-    pub(crate) batches: usize,
-    pub(crate) bytes: usize,
-    /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
-    pub(crate) front: Option<(u32, bool, bool)>,
-}
-
-impl LaneSnapshot {
-    /// Accepted events without an outcome.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.window + self.cut + self.given_up_at_door
-    }
-}
-
-impl Lane {
-    pub(crate) fn new(tenant: TenantId, opening: Opening) -> Self {
-        Self { tenant, opening, state: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
-    /// chunk of any size. `count` is told the counters under the same lock, whatever the answer.
+    /// Begins an opening: from here on entries are appended under it. Called once, before anything else, and gives what
+    /// earlier openings left.
     ///
-    /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
-    pub(crate) fn accept(
+    /// # Errors
+    /// Where the journal was begun before, or cannot be written.
+    fn begin(&self, opening: Opening, now: UnixMillis) -> Result<Recovered, JournalError>;
+
+    /// Puts the entries on record, in order, and leaves the vector empty. After a crash all of them are found, or none.
+    ///
+    /// Never waits: what may be appended is bounded by the callers, who ask [`has_room`](Self::has_room) before they accept
+    /// chunks; the other entries are few. Nothing may be told to the outside on the strength of an entry before its position is
+    /// [`committed`](Self::committed).
+    fn append(&self, entries: &mut Vec<Entry>) -> Position;
+
+    /// Whether everything up to `position` is committed.
+    fn is_committed(&self, position: Position) -> bool;
+
+    /// Resolves once everything up to `position` is committed: where the disk fails, once it has recovered. Never resolves
+    /// on hope, and never with an error: a journal that cannot be written keeps what was appended and tries again.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    fn committed(&self, position: Position) -> impl Future<Output = ()> + Send;
+
+    /// Whether chunks of so many bytes may be appended now: false while the quota is reached, too much waits to be
+    /// committed, or the disk fails.
+    fn has_room(&self, bytes: usize) -> bool;
+
+    /// Resolves once there may be room again, or at some time before.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    fn room(&self) -> impl Future<Output = ()> + Send;
+
+    /// Reads a chunk that an earlier opening left.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read, or the record is damaged after all.
+    fn read(
         &self,
-        chunk: Chunk,
-        at: Instant,
-        policy: &Policy,
-        count: impl FnOnce(&mut Counters),
-    ) -> Arrival {
-        let footprint = chunk.footprint();
-        let mut state = self.lock();
-        count(&mut state.counters);
-        if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
-            return Arrival::Full(chunk);
-        }
-        state.counters.accepted += chunk.len() as u64;
-        state.uncut += chunk.len() as u64;
-        state.uncut_bytes += chunk.body_bytes();
-        state.bytes += footprint;
-        state.chunks.push_back((Arc::new(chunk), at));
-        state.last_accepted = Some(at);
-        let due = *state.due.get_or_insert(at + policy.window.max_age);
-        let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
-        let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due) }
-    }
+        tenant: &TenantId,
+        chunk: &RecoveredChunk,
+    ) -> impl Future<Output = Result<Chunk, JournalError>> + Send;
 
-    /// An event was accepted and given up in the same breath.
-    pub(crate) fn give_up_at_door(&self) {
-        let mut state = self.lock();
-        state.counters.received += 1;
-        state.counters.accepted += 1;
-        state.given_up_at_door += 1;
-    }
+    /// How the journal is doing.
+    fn health(&self) -> Health;
 
-    /// The dead letter of such an event is kept.
-    pub(crate) fn letter_kept(&self) {
-        let mut state = self.lock();
-        state.given_up_at_door -= 1;
-        state.counters.dead_lettered += 1;
-    }
+    /// Commits everything and closes the journal, so that the next start need not search for a torn end. Appending
+    /// after that is a mistake, and lost.
+    ///
+    /// # Errors
+    /// Where the disk fails: what was appended and not committed is lost with the process.
+    fn close(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
+}
 
-    /// The alarm for the window went off.
-    pub(crate) fn alarm_rang(&self) {
-        self.lock().alarmed = false;
-    }
+/// A place in the journal. Grows with every append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Position(pub u64);
 
-    /// The alarm for the window went off, and it is cut without its tenant: what a fresh tenant would do at once.
-    pub(crate) fn cut_due(&self, policy: &WindowPolicy, now: Instant) -> Advanced {
-        let mut state = self.lock();
-        state.alarmed = false;
-        let mut cursor = state.uncut();
-        state.advance(self, &mut cursor, &mut Window::new(policy.clone()), now, None)
-    }
+/// A place between two events of a tenant: before event `index` of the chunk `seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ChunkPlace {
+    /// The chunk's place in the tenant's order, from 1.
+    pub seq: u64,
+    /// The events of it that lie before the place.
+    pub index: u32,
+}
 
-    /// When a chunk was accepted last.
-    pub(crate) fn last_accepted(&self) -> Option<Instant> {
-        self.lock().last_accepted
-    }
-
-    /// Counts something that happened at the door or to the actors.
-    pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
-        count(&mut self.lock().counters);
-    }
-
-    /// Where a fresh window begins: behind the last cut.
-    pub(crate) fn uncut(&self) -> Cursor {
-        self.lock().uncut()
-    }
-
-    /// Whether anything lies in the open window or came after it.
-    pub(crate) fn has_uncut(&self) -> bool {
-        self.lock().uncut > 0
-    }
-
-    /// Offers the window what came since `cursor`, and cuts a batch whenever it closes: because it is full, because its
-    /// time has come, or because `flush` asks for it.
-    pub(crate) fn advance(
-        &self,
-        cursor: &mut Cursor,
-        window: &mut Window,
-        now: Instant,
-        flush: Option<FlushReason>,
-    ) -> Advanced {
-        self.lock().advance(self, cursor, window, now, flush)
-    }
-
-    /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
-    pub(crate) fn next_step(&self, now: Instant, with_hooks: bool) -> Step {
-        let mut state = self.lock();
-        if state.work.is_none() {
-            match state.batches.front().cloned() {
-                None => return Step::Rest,
-                Some(front) if with_hooks => return Step::Prepare(front),
-                Some(front) => state.work = Some(Work::new(front, state.fresh_undo(), None)),
-            }
-        }
-        let Some(work) = &mut state.work else { return Step::Rest };
-        if work.given_up {
-            return Step::GivenUp;
-        }
-        if work.open {
-            return Step::Orphaned;
-        }
-        match work.not_before {
-            Some(at) if now < at => Step::Wait(at),
-            _ => {
-                work.attempt = Attempt(work.attempt.0 + 1);
-                work.open = true;
-                Step::Store(work.batch.clone(), Undo::new(work.attempt, work.undo.clone()))
-            }
-        }
-    }
-
-    /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
-    pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
-        let mut state = self.lock();
-        if state.batches.front().is_some_and(|front| front.id() == batch.id()) && state.work.is_none() {
-            state.work = Some(Work::new(batch, state.fresh_undo(), given_up));
-        }
-    }
-
-    /// The open attempt failed. `unavailable` spends none.
-    pub(crate) fn failed(
-        &self,
-        policy: &RetryPolicy,
-        failure: Failed,
+/// What goes on record, in the order of the flow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A chunk was accepted, as the `seq`th of its tenant.
+    Chunk {
+        /// Its place in the tenant's order, from 1.
+        seq: u64,
+        /// Its tenant, bytes and bounds.
+        chunk: Arc<Chunk>,
+    },
+    /// A stream's frames up to `position` have their answers: accepted in this same append or before, or refused.
+    Mark {
+        /// Whose.
+        stream: StreamId,
+        /// The position of the last frame.
+        position: u64,
+        /// When: marks have a lifetime.
+        at: UnixMillis,
+    },
+    /// A window closed: all events of the tenant from the last cut, or the beginning, up to `until` are this batch.
+    Cut {
+        /// Its name for ever.
+        batch: BatchId,
+        /// Where it begins.
+        from: ChunkPlace,
+        /// Where it ends: the index is never 0.
+        until: ChunkPlace,
+    },
+    /// What the hooks made of a batch, where they changed it: every attempt stores these bodies.
+    Made {
+        /// Which.
+        batch: BatchId,
+        /// All of its events.
+        chunk: Arc<Chunk>,
+    },
+    /// An attempt to store the batch begins.
+    Intent {
+        /// Which.
+        batch: BatchId,
+        /// The number of the attempt.
+        attempt: Attempt,
+    },
+    /// The store registered a step that must be undone if the batch is given up.
+    Undo {
+        /// Which.
+        batch: BatchId,
+        /// The step.
+        step: UndoStep,
+    },
+    /// The attempt failed, and is not open any more.
+    Failed {
+        /// Which.
+        batch: BatchId,
+        /// The number of the attempt.
+        attempt: Attempt,
+    },
+    /// The batch is given up: it is to be compensated and kept as dead letters.
+    GivenUp {
+        /// Which.
+        batch: BatchId,
+        /// Why.
         cause: Cause,
-        now: Instant,
-        rng: &mut fastrand::Rng,
-    ) -> Option<Next> {
-        let mut state = self.lock();
-        state.counters.attempts_failed += 1;
-        let work = state.work.as_mut().filter(|work| work.open)?;
-        work.open = false;
-        work.last_cause = Some(cause);
-        work.parked = matches!(failure, Failed::Unavailable);
-        work.woken = false;
-        let after = match failure {
-            Failed::Transient { retry_after } => work.retry.failed(policy, retry_after, rng),
-            Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
-            Failed::Permanent => None,
-        };
-        Some(match after {
-            Some(after) => {
-                work.not_before = Some(now + after);
-                Next::Again { attempt: work.attempt, after }
-            }
-            None => {
-                work.given_up = true;
-                Next::GiveUp(work.clone())
-            }
-        })
-    }
+    },
+    /// The batch at the front of its tenant's order has its one outcome.
+    Settled {
+        /// Which.
+        batch: BatchId,
+        /// How it ended.
+        outcome: Outcome,
+        /// How many events it held.
+        events: u64,
+    },
+    /// What happened to the tenant's frames at the door so far, beside chunks: replaces what was last told.
+    Door {
+        /// Whose.
+        tenant: TenantId,
+        /// From the first opening on.
+        totals: DoorTotals,
+    },
+}
 
-    /// The work on the front batch, and the batch as it was cut, if it was given up.
-    pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
-        let state = self.lock();
-        let work = state.work.as_ref().filter(|work| work.given_up)?;
-        Some((work.clone(), state.batches.front()?.clone()))
-    }
+/// What happened to a tenant's frames that became no chunk, from the first opening on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the words of the accounting; see `Counters`")]
+pub struct DoorTotals {
+    pub duplicate: u64,
+    pub muted: u64,
+    pub throttled: u64,
+    pub rejected: u64,
+    pub malformed: u64,
+    /// Events that a hook's rule dropped: accepted, and discarded.
+    pub discarded: u64,
+    /// Events that a hook failed on: accepted, and dead-lettered.
+    pub dead_lettered: u64,
+}
 
-    /// The name of the batch at the front.
-    pub(crate) fn front_id(&self) -> Option<BatchId> {
-        self.lock().batches.front().map(|batch| batch.id().clone())
-    }
+/// What became of a tenant's events that were in chunks, from the first opening on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BatchTotals {
+    /// Events in chunks that were accepted, in flight or not.
+    pub accepted: u64,
+    /// Events of batches that are in the store.
+    pub stored: u64,
+    /// Events of batches that were given up.
+    pub dead_lettered: u64,
+    /// Events of batches that a hook dropped.
+    pub discarded: u64,
+    /// Batches that are in the store.
+    pub batches: u64,
+}
 
+/// What earlier openings left.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// Every tenant on record, by name.
+    pub tenants: Vec<RecoveredTenant>,
+    /// Every stream on record with the position of its last answered frame, by name.
+    pub streams: Vec<(StreamId, u64, UnixMillis)>,
+    /// What is damaged, in words: what was lost, and where the rest was set aside.
+    pub damage: Vec<String>,
+}
+
+/// What earlier openings left of one tenant.
+#[derive(Debug, Clone)]
+pub struct RecoveredTenant {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The totals at the door.
+    pub door: DoorTotals,
+    /// The totals behind it.
+    pub totals: BatchTotals,
+    /// The seq of the tenant's next chunk.
+    pub next_chunk: u64,
+    /// The seq of the tenant's next batch.
+    pub next_batch: Seq,
+    /// Where unsettled events begin: what lies before in a chunk is settled.
+    pub settled: ChunkPlace,
+    /// The chunks that hold unsettled events, in order of their seq.
+    pub chunks: Vec<RecoveredChunk>,
+    /// Batches that were cut and have no outcome, in order.
+    pub cuts: Vec<RecoveredCut>,
+}
+
+impl RecoveredTenant {
+    /// Whether anything is left to be done for the tenant.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+/// A chunk that an earlier opening left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveredChunk {
     /// Its place in the tenant's order.
-    pub(crate) fn front_seq(&self) -> Option<Seq> {
-        self.lock().batches.front().map(|batch| batch.id().seq)
-    }
+    pub seq: u64,
+    /// How many events it holds.
+    pub events: u32,
+    /// About how much memory it will take, in bytes.
+    pub bytes: usize,
+    /// Where it lies, in the journal's own terms.
+    pub place: (u64, u64),
+}
 
-    /// Whether the batch at the front waits for a store that is not there.
-    pub(crate) fn is_parked(&self) -> bool {
-        self.lock().work.as_ref().is_some_and(|work| work.parked)
-    }
+/// A batch that an earlier opening cut.
+#[derive(Debug, Clone)]
+pub struct RecoveredCut {
+    /// Its name.
+    pub batch: BatchId,
+    /// Where it begins.
+    pub from: ChunkPlace,
+    /// Where it ends.
+    pub until: ChunkPlace,
+    /// What the hooks had made of it, if they changed it.
+    pub made: Option<RecoveredChunk>,
+    /// The last attempt on record; 0 where none was made.
+    pub attempt: Attempt,
+    /// Whether that attempt may have taken effect: it has no outcome on record.
+    pub is_open: bool,
+    /// What must be undone if it is given up, oldest first.
+    pub undo: Vec<UndoStep>,
+    /// Why it was given up, if it was.
+    pub given_up: Option<Cause>,
+}
 
-    /// The store is back: a batch that waits for it need not wait any longer. Whether one does.
-    pub(crate) fn unpark(&self) -> bool {
-        let mut state = self.lock();
-        let Some(work) = state.work.as_mut().filter(|work| work.parked) else { return false };
-        work.woken = true;
-        !work.open && work.not_before.take().is_some()
-    }
+/// How a journal is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Why it cannot be written at the moment, if it cannot.
+    pub failing: Option<Arc<str>>,
+    /// Whether its quota is reached.
+    pub is_full: bool,
+    /// Its size on disk, in bytes.
+    pub disk_bytes: u64,
+    /// The part of it that belongs to unsettled events, in bytes.
+    pub live_bytes: u64,
+    /// Since when, and how often, it commits: commits so far.
+    pub commits: u64,
+    /// Bytes written so far.
+    pub written_bytes: u64,
+}
 
-    /// Whether an attempt is under way, or was when its writer died.
-    pub(crate) fn is_attempt_open(&self) -> bool {
-        self.lock().work.as_ref().is_some_and(|work| work.open)
-    }
+/// Why a journal could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal: {0}")]
+pub struct JournalError(pub Arc<str>);
 
-    /// The batch has its outcome and leaves the lane. `None` where it has left before.
-    pub(crate) fn settle(&self, seq: Seq, outcome: Outcome) -> Option<Left> {
-        let mut state = self.lock();
-        let batch = state.batches.pop_front_if(|front| front.id().seq == seq)?;
-        let work = state.work.take();
-        let events = batch.len() as u64;
-        let footprint = batch.footprint();
-        state.cut -= events;
-        state.bytes -= footprint;
-        let counters = &mut state.counters;
-        match outcome {
-            Outcome::Stored => {
-                counters.stored += events;
-                counters.batches += 1;
-            }
-            Outcome::DeadLettered => counters.dead_lettered += events,
-            Outcome::Discarded => counters.discarded += events,
-        }
-        let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
-        let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
-        // What is in the store is what the hooks made; what was given up is kept as it came.
-        let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, found_store_back, footprint })
-    }
-
-    pub(crate) fn snapshot(&self) -> LaneSnapshot {
-        let state = self.lock();
-        LaneSnapshot {
-            counters: state.counters,
-            window: state.uncut,
-            cut: state.cut,
-            given_up_at_door: state.given_up_at_door,
-            batches: state.batches.len(),
-            bytes: state.bytes,
-            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
-        }
+impl JournalError {
+    /// What was attempted, on what, and why it failed.
+    pub fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string().into())
     }
 }
 
-/// How an attempt failed, as far as the next one is concerned.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Failed {
-    Transient { retry_after: Option<Duration> },
-    Unavailable,
-    Permanent,
+/// A journal that is only as lasting as the memory the lanes are in: it survives the actors and dies with the process.
+///
+/// The lanes hold everything there is to recover, so that it has nothing to keep itself.
+#[derive(Debug, Default)]
+pub struct MemoryJournal {
+    position: AtomicU64,
 }
 
-impl State {
-    /// An empty list of undo steps.
-    fn fresh_undo(&mut self) -> Arc<Mutex<Vec<UndoStep>>> {
-        match Arc::get_mut(&mut self.undo) {
-            Some(steps) => steps.get_mut().unwrap_or_else(PoisonError::into_inner).clear(),
-            None => self.undo = Arc::default(),
-        }
-        self.undo.clone()
+impl MemoryJournal {
+    /// A fresh one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn is_durable(&self) -> bool {
+        false
     }
 
-    /// Where a fresh window begins.
-    fn uncut(&self) -> Cursor {
-        Cursor { seq: self.first, offset: self.cut_of_first, cuts: self.cuts }
+    fn begin(&self, _: Opening, _: UnixMillis) -> Result<Recovered, JournalError> {
+        Ok(Recovered::default())
     }
 
-    /// See [`Lane::advance`].
-    fn advance(
-        &mut self,
-        lane: &Lane,
-        cursor: &mut Cursor,
-        window: &mut Window,
-        now: Instant,
-        flush: Option<FlushReason>,
-    ) -> Advanced {
-        // Another cut what this window had counted.
-        if cursor.cuts != self.cuts {
-            *cursor = self.uncut();
-            window.clear();
-        }
-        let mut advanced = Advanced::default();
-        while let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
-            && let Some((_, at)) = self.chunks.get(index)
-        {
-            // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
-            if window.is_due(*at) {
-                self.close(lane, window, now, FlushReason::Age, &mut advanced);
-                continue;
-            }
-            let (chunk, at) = &self.chunks[index];
-            let (from, len) = (cursor.offset, chunk.len());
-            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
-            advanced.events += taken;
-            *cursor = match from + taken {
-                seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0, ..*cursor },
-                seen => Cursor { offset: seen, ..*cursor },
-            };
-            if let Some(reason) = full {
-                self.close(lane, window, now, reason, &mut advanced);
-            }
-        }
-        if window.is_due(now) {
-            self.close(lane, window, now, FlushReason::Age, &mut advanced);
-        } else if let Some(reason) = flush {
-            self.close(lane, window, now, reason, &mut advanced);
-        }
-        cursor.cuts = self.cuts;
-        self.due = window.deadline();
-        if let Some(due) = self.due
-            && !std::mem::replace(&mut self.alarmed, true)
-        {
-            advanced.alarm = Some(due);
-        }
-        advanced
+    fn append(&self, entries: &mut Vec<Entry>) -> Position {
+        entries.clear();
+        Position(self.position.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Cuts what the window had counted into a batch.
-    fn close(&mut self, lane: &Lane, window: &mut Window, now: Instant, reason: FlushReason, told: &mut Advanced) {
-        let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
-        let Some(events) = window.close() else { return };
-        let mut parts = Vec::with_capacity(1);
-        let mut wanted = events;
-        while wanted > 0
-            && let Some((chunk, _)) = self.chunks.front()
-        {
-            let from = self.cut_of_first;
-            let to = chunk.len().min(from + wanted);
-            wanted -= to - from;
-            parts.push(Part { chunk: chunk.clone(), range: from..to });
-            self.cut_of_first = to;
-            if to == chunk.len() {
-                self.chunks.pop_front();
-                self.first += 1;
-                self.cut_of_first = 0;
-            }
-        }
-        self.cuts += 1;
-        let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
-        let batch = Batch::new(id, parts);
-        self.uncut -= batch.len() as u64;
-        self.uncut_bytes -= batch.body_bytes();
-        self.cut += batch.len() as u64;
-        self.counters.flushed(reason);
-        told.cut_bytes += batch.footprint();
-        told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(batch);
+    fn is_committed(&self, _: Position) -> bool {
+        true
+    }
+
+    async fn committed(&self, _: Position) {}
+
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    async fn room(&self) {}
+
+    async fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
+        Err(JournalError::new(format!(
+            "a memory journal has nothing to recover, but was asked for chunk {} of {tenant}",
+            chunk.seq
+        )))
+    }
+
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    async fn close(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+/// [`Journal`] behind a pointer, at one box a call that waits.
+#[expect(missing_docs, reason = "each as in `Journal`")]
+pub trait DynJournal: Send + Sync + 'static {
+    fn is_durable(&self) -> bool;
+    fn begin(&self, opening: Opening, now: UnixMillis) -> Result<Recovered, JournalError>;
+    fn append(&self, entries: &mut Vec<Entry>) -> Position;
+    fn is_committed(&self, position: Position) -> bool;
+    fn committed(&self, position: Position) -> BoxFuture<'_, ()>;
+    fn has_room(&self, bytes: usize) -> bool;
+    fn room(&self) -> BoxFuture<'_, ()>;
+    fn read<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        chunk: &'a RecoveredChunk,
+    ) -> BoxFuture<'a, Result<Chunk, JournalError>>;
+    fn health(&self) -> Health;
+    fn close(&self) -> BoxFuture<'_, Result<(), JournalError>>;
+}
+
+impl<J: Journal> DynJournal for J {
+    fn is_durable(&self) -> bool {
+        Journal::is_durable(self)
+    }
+
+    fn begin(&self, opening: Opening, now: UnixMillis) -> Result<Recovered, JournalError> {
+        Journal::begin(self, opening, now)
+    }
+
+    fn append(&self, entries: &mut Vec<Entry>) -> Position {
+        Journal::append(self, entries)
+    }
+
+    fn is_committed(&self, position: Position) -> bool {
+        Journal::is_committed(self, position)
+    }
+
+    fn committed(&self, position: Position) -> BoxFuture<'_, ()> {
+        Journal::committed(self, position).boxed()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        Journal::has_room(self, bytes)
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Journal::room(self).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        chunk: &'a RecoveredChunk,
+    ) -> BoxFuture<'a, Result<Chunk, JournalError>> {
+        Journal::read(self, tenant, chunk).boxed()
+    }
+
+    fn health(&self) -> Health {
+        Journal::health(self)
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        Journal::close(self).boxed()
+    }
+}
+
+impl<J: Journal> Journal for Arc<J> {
+    fn is_durable(&self) -> bool {
+        J::is_durable(self)
+    }
+
+    fn begin(&self, opening: Opening, now: UnixMillis) -> Result<Recovered, JournalError> {
+        J::begin(self, opening, now)
+    }
+
+    fn append(&self, entries: &mut Vec<Entry>) -> Position {
+        J::append(self, entries)
+    }
+
+    fn is_committed(&self, position: Position) -> bool {
+        J::is_committed(self, position)
+    }
+
+    fn committed(&self, position: Position) -> impl Future<Output = ()> + Send {
+        J::committed(self, position)
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        J::has_room(self, bytes)
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send {
+        J::room(self)
+    }
+
+    fn read(
+        &self,
+        tenant: &TenantId,
+        chunk: &RecoveredChunk,
+    ) -> impl Future<Output = Result<Chunk, JournalError>> + Send {
+        J::read(self, tenant, chunk)
+    }
+
+    fn health(&self) -> Health {
+        J::health(self)
+    }
+
+    fn close(&self) -> impl Future<Output = Result<(), JournalError>> + Send {
+        J::close(self)
     }
 }

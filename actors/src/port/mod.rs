@@ -1,4 +1,4 @@
-//! What others plug in: stores, dead letters, hooks, the clock. The memory versions stand beside their traits.
+//! What others plug in: the journal, stores, dead letters, hooks, the clock. The memory versions stand beside their traits.
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -6,7 +6,8 @@ mod dead_letters;
 #[cfg(feature = "testing")]
 mod faulty;
 mod hooks;
-pub(crate) mod journal;
+mod journal;
+pub(crate) mod lane;
 mod memory;
 mod seam;
 mod storage;
@@ -15,6 +16,10 @@ pub use dead_letters::{DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters,
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, Faulty};
 pub use hooks::Hooks;
+pub use journal::{
+    BatchTotals, ChunkPlace, DoorTotals, DynJournal, Entry, Health, Journal, JournalError, MemoryJournal, Position,
+    Recovered, RecoveredChunk, RecoveredCut, RecoveredTenant,
+};
 pub use memory::{MemoryDeadLetters, MemoryStore, NullStore};
 pub use seam::Seam;
 pub(crate) use seam::spawn;
