@@ -11,9 +11,10 @@ use super::registry::Shared;
 use super::slot::Slot;
 use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
-use crate::observe::{Counters, SourceCounters, SourceLedger};
+use crate::observe::{SourceCounters, SourceLedger};
 use crate::policy::WhenFull;
-use crate::port::lane::Arrival;
+use crate::port::Entry;
+use crate::port::lane::{Arrival, Frames};
 
 /// How often a blocked connection looks whether others make progress.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -29,7 +30,10 @@ pub(crate) struct Waiting {
 
 enum Full {
     System(Chunk),
+    Journal(Chunk),
     Tenant(Chunk),
+    /// What an earlier process left of the tenant comes first.
+    Recovering(Chunk),
 }
 
 /// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
@@ -39,6 +43,7 @@ pub(crate) fn admit(
     source: &mut SourceCounters,
     share: Share<'_>,
     now: Instant,
+    record: &mut Vec<Entry>,
 ) -> Option<Waiting> {
     let Share { slot, chunk, discarded } = share;
     let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -50,37 +55,45 @@ pub(crate) fn admit(
         source.muted += frames;
         return None;
     }
-    let count = |counters: &mut Counters| {
-        counters.received += frames;
-        counters.accepted += discarded;
-        counters.discarded += discarded;
-    };
+    let frames = Frames { received: frames, discarded };
     source.accepted += discarded;
     let Some(chunk) = chunk else {
-        slot.lane.count(count);
+        slot.lane.count_frames(frames);
         return None;
     };
-    match accept(shared, source, slot, chunk, now, count) {
+    match accept(shared, source, slot, chunk, now, record, frames) {
         Ok(()) => None,
-        Err(Full::System(chunk) | Full::Tenant(chunk)) => Some(Waiting { slot: slot.clone(), chunk }),
+        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk) | Full::Recovering(chunk)) => {
+            Some(Waiting { slot: slot.clone(), chunk })
+        }
     }
 }
 
-/// `count` is told the tenant's counters once, whatever the answer.
+/// `frames` are counted once, whatever the answer.
 fn accept(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
     slot: &Arc<Slot>,
     chunk: Chunk,
     now: Instant,
-    count: impl FnOnce(&mut Counters),
+    record: &mut Vec<Entry>,
+    frames: Frames,
 ) -> Result<(), Full> {
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
-    if !shared.budget.reserve(footprint) {
-        slot.lane.count(count);
-        return Err(Full::System(chunk));
+    let full = if slot.recovering.load(Ordering::Acquire) {
+        Some(Full::Recovering as fn(Chunk) -> Full)
+    } else if !shared.journal.has_room(footprint) {
+        Some(Full::Journal as fn(Chunk) -> Full)
+    } else if !shared.budget.reserve(footprint) {
+        Some(Full::System as fn(Chunk) -> Full)
+    } else {
+        None
+    };
+    if let Some(full) = full {
+        slot.lane.count_frames(frames);
+        return Err(full(chunk));
     }
-    match slot.lane.accept(chunk, now, &slot.policy, count) {
+    match slot.lane.accept(chunk, now, &slot.policy, record, frames) {
         Arrival::Accepted { wake, due } => {
             source.accepted += events;
             if let Some(due) = due {
@@ -115,9 +128,18 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
-        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), |_| {});
+        let mut record = vec![];
+        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
         match accepted {
-            Ok(()) => return,
+            Ok(()) => return shared.record(&mut record),
+            Err(Full::Journal(back)) => {
+                chunk = back;
+                shared.journal.room().await;
+            }
+            Err(Full::Recovering(back)) => {
+                chunk = back;
+                tenant_room.await;
+            }
             Err(Full::System(back)) => {
                 chunk = back;
                 if relieve(shared) {

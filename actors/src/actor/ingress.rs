@@ -20,7 +20,7 @@ use super::stage::{Refusal, Stage};
 use super::supervise::Child;
 use crate::model::{Cause, Code, Error, Failure, Role, TenantId, UnixMillis};
 use crate::observe::SourceLedger;
-use crate::port::{DeadLetter, DeadLetterKind};
+use crate::port::{DeadLetter, DeadLetterKind, Entry};
 use crate::wire::{Decoded, Frame, Framer, RejectedFrame};
 
 /// A read is dispatched in steps of at most so many bytes staged, or of letters written: what bounds the memory of
@@ -35,6 +35,8 @@ pub(crate) struct Ingress {
     stage: Rc<RefCell<Stage>>,
     framer: Framer,
     step: Step,
+    /// What goes on record of a step, at its end; kept for its room.
+    record: Vec<Entry>,
 }
 
 /// What of the frames of one step went past the stage.
@@ -72,6 +74,7 @@ impl Ingress {
             shared,
             stage,
             step: Step::default(),
+            record: vec![],
         }
     }
 
@@ -109,9 +112,11 @@ impl Ingress {
         source.rejected += rejected;
         // Accepted, and given up in the same breath.
         source.accepted += hook_failed_events;
+        let record = &mut self.record;
         self.stage
             .borrow_mut()
-            .take(arrived, |share| waiting.extend(admission::admit(shared, &mut source, share, now)));
+            .take(arrived, |share| waiting.extend(admission::admit(shared, &mut source, share, now, record)));
+        shared.record(record);
         Rest { waiting, letters }
     }
 

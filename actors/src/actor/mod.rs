@@ -11,6 +11,7 @@ pub(crate) mod compensation;
 pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;
+pub(crate) mod recovery;
 pub(crate) mod registry;
 pub(crate) mod slot;
 pub(crate) mod spec;

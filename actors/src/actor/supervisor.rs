@@ -50,7 +50,10 @@ impl Handler<Spawn> for Supervisor {
 
     fn handle(&mut self, Spawn(spec): Spawn, _: &mut Self::Context) -> Self::Result {
         self.open()?;
-        let slot = self.shared.new_slot(spec)?;
+        let slot = match self.shared.unclaimed(&spec) {
+            Some(slot) => slot,
+            None => self.shared.new_slot(spec)?,
+        };
         slot.start(&self.shared);
         Ok(slot)
     }

@@ -73,6 +73,8 @@ codes! {
     CompensationFailed = "compensation_failed",
     /// The dead letters could not be written.
     DeadLetterFailed = "dead_letter_failed",
+    /// Events are lost, or their journal cannot tell what became of them: it is damaged.
+    JournalDamaged = "journal_damaged",
     /// A source failed.
     Source = "source",
 }

@@ -51,6 +51,9 @@ pub enum Error {
     /// The system's thread could not be started.
     #[error("the system's thread could not be started: {0}")]
     Start(#[from] std::io::Error),
+    /// The journal cannot be begun.
+    #[error("{0}")]
+    Journal(String),
     /// Code in the system failed under this call; what the call carried was not accepted.
     #[error("the {0} failed under this call; see the supervisor log")]
     Failed(Role),
