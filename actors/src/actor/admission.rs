@@ -10,17 +10,44 @@ use super::alarms::Alarm;
 use super::registry::Shared;
 use super::slot::Slot;
 use super::stage::Share;
+use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason};
 use crate::observe::{SourceCounters, SourceLedger};
-use crate::policy::WhenFull;
-use crate::port::Entry;
+use crate::policy::{AckLevel, WhenFull};
 use crate::port::lane::{Arrival, Frames};
+use crate::port::{Entry, Position};
 
 /// How often a blocked connection looks whether others make progress.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Windows are closed to make room at most this often.
 const PRESSURE_EVERY: Duration = Duration::from_millis(20);
+
+/// What of a read goes on record, and who is told once it is.
+#[derive(Default)]
+pub(crate) struct OnRecord {
+    pub(crate) entries: Vec<Entry>,
+    /// The positions of each chunk, and the least level of its tenant.
+    accepted: Vec<(Box<[u64]>, AckLevel)>,
+    pub(crate) stream: Option<Arc<Stream>>,
+}
+
+impl OnRecord {
+    pub(crate) fn new(stream: Option<Arc<Stream>>) -> Self {
+        Self { stream, ..Self::default() }
+    }
+
+    /// Appends it to the journal. Keeps its room for the next read.
+    pub(crate) fn append(&mut self, shared: &Shared) -> Position {
+        let at = shared.record(&mut self.entries);
+        if let Some(stream) = &self.stream {
+            for (positions, least) in self.accepted.drain(..) {
+                stream.accepted(&positions, least, at);
+            }
+        }
+        at
+    }
+}
 
 /// What waits at the door.
 pub(crate) struct Waiting {
@@ -43,7 +70,7 @@ pub(crate) fn admit(
     source: &mut SourceCounters,
     share: Share<'_>,
     now: Instant,
-    record: &mut Vec<Entry>,
+    record: &mut OnRecord,
 ) -> Option<Waiting> {
     let Share { slot, chunk, discarded } = share;
     let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -53,6 +80,9 @@ pub(crate) fn admit(
             counters.muted += frames;
         });
         source.muted += frames;
+        if let (Some(stream), Some(origin)) = (&record.stream, chunk.as_ref().and_then(Chunk::origin)) {
+            stream.refused(&origin.positions, Code::Muted);
+        }
         return None;
     }
     let frames = Frames { received: frames, discarded };
@@ -76,9 +106,10 @@ fn accept(
     slot: &Arc<Slot>,
     chunk: Chunk,
     now: Instant,
-    record: &mut Vec<Entry>,
+    record: &mut OnRecord,
     frames: Frames,
 ) -> Result<(), Full> {
+    let positions = chunk.origin().map(|origin| origin.positions.clone());
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
     let full = if slot.recovering.load(Ordering::Acquire) {
         Some(Full::Recovering as fn(Chunk) -> Full)
@@ -93,9 +124,10 @@ fn accept(
         slot.lane.count_frames(frames);
         return Err(full(chunk));
     }
-    match slot.lane.accept(chunk, now, &slot.policy, record, frames) {
+    match slot.lane.accept(chunk, now, &slot.policy, &mut record.entries, frames) {
         Arrival::Accepted { wake, due } => {
             source.accepted += events;
+            record.accepted.extend(positions.map(|positions| (positions, slot.policy.ack)));
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
@@ -114,11 +146,21 @@ fn accept(
 /// Waits until every share has been accepted or, by its tenant's policy, rejected.
 ///
 /// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
-pub(crate) async fn wait(shared: Arc<Shared>, source: Arc<SourceLedger>, waiting: Vec<Waiting>) {
-    futures::future::join_all(waiting.into_iter().map(|one| wait_one(&shared, &source, one))).await;
+pub(crate) async fn wait(
+    shared: &Arc<Shared>,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    waiting: Vec<Waiting>,
+) {
+    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, source, stream, one))).await;
 }
 
-async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, mut chunk }: Waiting) {
+async fn wait_one(
+    shared: &Arc<Shared>,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    Waiting { slot, mut chunk }: Waiting,
+) {
     let policy = &slot.policy.overflow;
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
@@ -128,10 +170,13 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
-        let mut record = vec![];
+        let mut record = OnRecord::new(stream.cloned());
         let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
         match accepted {
-            Ok(()) => return shared.record(&mut record),
+            Ok(()) => {
+                record.append(shared);
+                return;
+            }
             Err(Full::Journal(back)) => {
                 chunk = back;
                 shared.journal.room().await;
@@ -152,7 +197,7 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
             Err(Full::Tenant(back)) => {
                 chunk = back;
                 if policy.when_full == WhenFull::Reject || blocked >= policy.block_for {
-                    return reject(shared, source, &slot, &chunk);
+                    return reject(shared, source, stream, &slot, &chunk);
                 }
                 if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
                     slot.want_flush(shared, FlushReason::Pressure);
@@ -172,7 +217,10 @@ fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
     all.wrapping_sub(slot.settled.load(Ordering::Acquire))
 }
 
-fn reject(shared: &Shared, source: &SourceLedger, slot: &Slot, chunk: &Chunk) {
+fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, slot: &Slot, chunk: &Chunk) {
+    if let (Some(stream), Some(origin)) = (stream, chunk.origin()) {
+        stream.refused(&origin.positions, Code::TenantFull);
+    }
     let events = chunk.len() as u64;
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;

@@ -16,6 +16,7 @@ pub(crate) mod registry;
 pub(crate) mod slot;
 pub(crate) mod spec;
 pub(crate) mod stage;
+pub(crate) mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod tenant;

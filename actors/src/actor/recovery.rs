@@ -23,6 +23,11 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
         shared.budget.reserve_first(reserved).await;
         let back = read(&shared, &left).await;
+        for origin in back.chunks.values().filter_map(Chunk::origin) {
+            if let Some(stream) = shared.streams.get(&origin.stream) {
+                stream.found(&origin.positions);
+            }
+        }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
         shared.budget.correct(reserved, slot.lane.bytes());
         shared.budget.cut(cut_bytes);

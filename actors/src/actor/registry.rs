@@ -15,12 +15,13 @@ use super::budget::Budget;
 use super::letters::Letters;
 use super::slot::Slot;
 use super::spec::TenantSpec;
+use super::streams::Streams;
 use super::supervise::{Control, Running};
-use crate::model::{Error, Failure, Opening, Seq, SupervisorEvent, TenantId};
+use crate::model::{Error, Failure, Opening, Part, Seq, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
-use crate::port::{BoxStorage, DynDeadLetters, DynJournal, Entry, Hooks, RecoveredTenant, Seam};
+use crate::port::{BoxStorage, DynDeadLetters, DynJournal, Entry, Hooks, Position, RecoveredTenant, Seam};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
 pub(crate) struct Shared {
@@ -29,6 +30,9 @@ pub(crate) struct Shared {
     slots: DashMap<TenantId, Arc<Slot>>,
     mutes: DashSet<TenantId>,
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
+    pub(crate) streams: Streams,
+    /// Calls that were given a stream of their own.
+    pub(crate) calls: AtomicU64,
     pub(crate) budget: Budget,
     pub(crate) letters: Letters,
     pub(crate) alarms: Alarms,
@@ -111,6 +115,8 @@ impl Shared {
             slots: DashMap::new(),
             mutes: DashSet::new(),
             sources: DashMap::new(),
+            streams: Streams::default(),
+            calls: AtomicU64::new(0),
             budget: Budget::new(max_in_flight),
             letters: Letters::new(max_letters),
             alarms: Alarms::new(),
@@ -132,10 +138,8 @@ impl Shared {
     }
 
     /// Puts on record what was accepted.
-    pub(crate) fn record(&self, entries: &mut Vec<Entry>) {
-        if !entries.is_empty() {
-            self.journal.append(entries);
-        }
+    pub(crate) fn record(&self, entries: &mut Vec<Entry>) -> Position {
+        if entries.is_empty() { Position::default() } else { self.journal.append(entries) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -282,6 +286,13 @@ impl Shared {
         self.settled.fetch_add(1, Ordering::AcqRel);
         slot.room.notify_waiters();
         self.budget.settled(left.footprint);
+        for Part { chunk, range } in &left.numbered {
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = self.streams.get(&origin.stream)
+            {
+                stream.settled(&origin.positions[range.clone()], outcome, left.code);
+            }
+        }
         if !self.observers.is_empty() {
             let batch = left.batch.id().clone();
             let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };

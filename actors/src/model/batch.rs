@@ -155,6 +155,11 @@ impl Batch {
         Self::new(self.0.id.clone(), parts.collect())
     }
 
+    /// The runs of events it is made of.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.0.parts
+    }
+
     /// Whether it is the very same value: what `clone` gives.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

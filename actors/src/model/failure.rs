@@ -53,6 +53,8 @@ codes! {
     HookPanic = "hook_panic",
     /// The tenant is unknown and no more may come up.
     TenantLimit = "tenant_limit",
+    /// The tenant is muted: its events are dropped.
+    Muted = "muted",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.
     TenantFull = "tenant_full",
     /// The store failed in a way that may pass.

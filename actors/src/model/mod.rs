@@ -51,6 +51,9 @@ pub enum Error {
     /// The system's thread could not be started.
     #[error("the system's thread could not be started: {0}")]
     Start(#[from] std::io::Error),
+    /// Another connection has taken the stream over: nothing of the call was accepted.
+    #[error("another connection has taken this stream over")]
+    TakenOver,
     /// The journal cannot be begun.
     #[error("{0}")]
     Journal(String),

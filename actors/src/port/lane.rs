@@ -220,6 +220,10 @@ pub(crate) struct Left {
     pub(crate) found_store_back: bool,
     /// The memory its events held.
     pub(crate) footprint: usize,
+    /// The parts of it that came in numbered streams.
+    pub(crate) numbered: Vec<Part>,
+    /// Why it was given up, if it was.
+    pub(crate) code: Option<Code>,
 }
 
 /// What a look at the lane came to.
@@ -647,9 +651,11 @@ impl Lane {
         }
         let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
         let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
+        let code = work.as_ref().and_then(|work| work.last_cause.as_ref()).map(|cause| cause.code);
+        let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, found_store_back, footprint })
+        Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code })
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {

@@ -199,6 +199,9 @@ impl SystemBuilder {
         for damage in &recovered.damage {
             tracing::error!(target: "headworks", damage, "the journal is damaged");
         }
+        for stream in recovered.streams {
+            shared.streams.restore(stream);
+        }
         let mut left = vec![];
         for tenant in recovered.tenants {
             let slot = shared.recovered_slot(&tenant)?;
