@@ -36,8 +36,8 @@ pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
-    DaemonConfig, DecoderConfig, Framing, LimitsConfig, LogConfig, LogFormat, SourceConfig, SourceKind, StoreConfig,
-    StoreKind, TenantsConfig,
+    DaemonConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig, LogFormat, SourceConfig,
+    SourceKind, StoreConfig, StoreKind, TenantsConfig,
 };
 
 use crate::{Policy, TenantId};
@@ -56,6 +56,8 @@ pub struct Config {
     pub decoder: DecoderConfig,
     /// The ways in, by name. Where no source is given, one named `tcp`.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// The record of what was accepted.
+    pub journal: JournalConfig,
     /// Where batches and dead letters end up.
     pub store: StoreConfig,
     /// The rules tenants live by.
@@ -70,6 +72,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             decoder: DecoderConfig::default(),
             sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
+            journal: JournalConfig::default(),
             store: StoreConfig::default(),
             tenants: TenantsConfig::default(),
         }
@@ -109,6 +112,12 @@ impl Config {
     #[must_use]
     pub fn store_file(&self) -> PathBuf {
         self.daemon.data_dir.join("headworks.db")
+    }
+
+    /// The directory of the durable journal.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.daemon.data_dir.join("journal")
     }
 
     /// The configuration as TOML, with every key that is set, be it by default. It reads back as the same.
