@@ -4,6 +4,7 @@ mod config;
 mod crash;
 mod data_dir;
 mod input;
+mod journal;
 mod outage;
 mod sqlite_store;
 mod stop;
