@@ -13,6 +13,7 @@ use super::stage::Share;
 use crate::model::{Cause, Chunk, Code, FlushReason};
 use crate::observe::{Counters, SourceCounters, SourceLedger};
 use crate::policy::WhenFull;
+use crate::port::fault_point::fault_point;
 use crate::port::lane::Arrival;
 
 /// How often a blocked connection looks whether others make progress.
@@ -82,6 +83,7 @@ fn accept(
     }
     match slot.lane.accept(chunk, now, &slot.policy, count) {
         Arrival::Accepted { wake, due } => {
+            fault_point("after-accept");
             source.accepted += events;
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
