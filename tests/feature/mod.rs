@@ -3,6 +3,7 @@ mod commands;
 mod config;
 mod crash;
 mod data_dir;
+mod files_store;
 mod input;
 mod outage;
 mod sqlite_store;
