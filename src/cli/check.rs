@@ -121,16 +121,19 @@ fn frame(config: &Config) -> String {
 }
 
 fn store(config: &Config) -> Vec<(&'static str, String)> {
-    let kind = match config.store.kind {
-        StoreKind::Sqlite => "SQLite",
-        _ => "store",
-    };
-    let file = format!("{kind}, {}", config.store_file().display());
+    let (path, database) = (config.store_path(), config.store_file());
+    let (path, database) = (path.display(), database.display());
     let (group, busy) = (size(config.store.group_max_bytes), time(config.store.busy_timeout));
-    vec![
-        ("file", file),
-        ("commit", format!("up to {group} of several tenants together; waits {busy} for a locked file")),
-    ]
+    let commit = format!("up to {group} of several tenants together");
+    let patience = format!("waits {busy} for a locked file");
+    match config.store.kind {
+        StoreKind::Files => vec![
+            ("directory", format!("plain files, {path}/TENANT/events.ndjson")),
+            ("commit", commit),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
+        _ => vec![("file", format!("SQLite, {path}")), ("commit", format!("{commit}; {patience}"))],
+    }
 }
 
 fn limits(config: &Config) -> Vec<(&'static str, String)> {
@@ -352,6 +355,19 @@ Mind
   tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
 ";
         assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
+    }
+
+    #[test]
+    fn a_store_on_files_is_told_with_its_place_and_that_of_the_dead_letters() {
+        let (exit, out, _) = checked(Some("[store]\ntype = 'files'\n[daemon]\ndata_dir = '/srv'"), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "
+Store
+  directory     plain files, /srv/events/TENANT/events.ndjson
+  commit        up to 2MiB of several tenants together
+  dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
+";
+        assert!(out.contains(expected), "{out}");
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub use sections::{
 
 use crate::{Policy, TenantId};
 
+/// The directory of the store on files, in the data directory.
+pub const FILES: &str = "events";
+
 /// All the daemon is told. Read it with [`Config::load`] or [`Layers`]; what is changed by hand is to be
 /// [checked](Config::check).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,7 +61,7 @@ pub struct Config {
     pub sources: BTreeMap<String, SourceConfig>,
     /// The record of what was accepted.
     pub journal: JournalConfig,
-    /// Where batches and dead letters end up.
+    /// Where batches end up.
     pub store: StoreConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
@@ -108,7 +111,7 @@ impl Config {
         self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
     }
 
-    /// The file of the embedded store.
+    /// The database: it holds the dead letters, and the batches where the store is SQLite.
     #[must_use]
     pub fn store_file(&self) -> PathBuf {
         self.daemon.data_dir.join("headworks.db")
@@ -118,6 +121,15 @@ impl Config {
     #[must_use]
     pub fn journal_dir(&self) -> PathBuf {
         self.daemon.data_dir.join("journal")
+    }
+
+    /// Where batches end up: the database, or the directory with the files of the tenants.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        match self.store.kind {
+            StoreKind::Sqlite => self.store_file(),
+            StoreKind::Files => self.daemon.data_dir.join(FILES),
+        }
     }
 
     /// The configuration as TOML, with every key that is set, be it by default. It reads back as the same.

@@ -198,17 +198,17 @@ pub enum JournalKind {
     Durable,
 }
 
-/// `[store]`: where batches and dead letters end up.
+/// `[store]`: where batches end up. Dead letters end up in the database, whatever the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// What it is. Default `sqlite`.
     #[serde(rename = "type")]
     pub kind: StoreKind,
-    /// The batches of several tenants share a transaction up to so many bytes. Default 2 MiB.
+    /// The batches of several tenants are committed together up to so many bytes. Default 2 MiB.
     #[serde(with = "units::bytes")]
     pub group_max_bytes: usize,
-    /// How long to wait for another process that has the file locked. Default 500 ms.
+    /// How long to wait for another process that has the database locked. Default 500 ms.
     #[serde(with = "units::duration")]
     pub busy_timeout: Duration,
 }
@@ -226,6 +226,8 @@ impl Default for StoreConfig {
 pub enum StoreKind {
     /// One SQLite file, `headworks.db` in the data directory.
     Sqlite,
+    /// Plain files, a directory a tenant, in `events` in the data directory.
+    Files,
 }
 
 /// `[tenants]`: the rules tenants live by.
