@@ -63,6 +63,8 @@ struct State {
     unread: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
+    turn: u64,
     /// The batch at the front, once work on it has begun.
     work: Option<Work>,
     /// The memory of the chunks that hold events in flight.
@@ -93,12 +95,12 @@ pub(crate) enum Arrival {
     Full(Chunk),
 }
 
-/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and after how many cuts.
+/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and whether that is still so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
     seq: u64,
     offset: usize,
-    cuts: u64,
+    turn: u64,
 }
 
 /// The batch at the front of a lane.
@@ -349,6 +351,7 @@ impl Lane {
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
         }
+        state.turn += 1;
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         for seq in place.seq..next {
@@ -712,7 +715,7 @@ impl State {
 
     /// Where a fresh window begins.
     fn uncut(&self) -> Cursor {
-        Cursor { seq: self.first, offset: self.cut_of_first, cuts: self.cuts }
+        Cursor { seq: self.first, offset: self.cut_of_first, turn: self.turn }
     }
 
     /// See [`Lane::advance`].
@@ -724,8 +727,8 @@ impl State {
         now: Instant,
         flush: Option<FlushReason>,
     ) -> Advanced {
-        // Another cut what this window had counted.
-        if cursor.cuts != self.cuts {
+        // Another cut what this window had counted, or something was put before it.
+        if cursor.turn != self.turn {
             *cursor = self.uncut();
             window.clear();
         }
@@ -755,7 +758,7 @@ impl State {
         } else if let Some(reason) = flush {
             self.close(lane, window, now, reason, &mut advanced);
         }
-        cursor.cuts = self.cuts;
+        cursor.turn = self.turn;
         self.due = window.deadline();
         if let Some(due) = self.due
             && !std::mem::replace(&mut self.alarmed, true)
@@ -789,6 +792,7 @@ impl State {
             }
         }
         self.cuts += 1;
+        self.turn += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
         lane.record(|| Entry::Cut { batch: id.clone(), from, until });
         let batch = Batch::new(id, parts);
