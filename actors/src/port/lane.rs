@@ -49,7 +49,7 @@ struct State {
     /// When a chunk was accepted last.
     last_accepted: Option<Instant>,
     /// Batches without an outcome, in order.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<Waiting>,
     /// How many events they hold.
     cut: u64,
     /// Events that were given up at the door, whose dead letters are on their way.
@@ -103,6 +103,14 @@ pub(crate) struct Cursor {
     turn: u64,
 }
 
+/// A batch without an outcome.
+#[derive(Debug, Clone)]
+struct Waiting {
+    batch: Batch,
+    /// Where its cut and its first attempt are on record, if they are and that was not known to be committed.
+    recorded: Option<Position>,
+}
+
 /// The batch at the front of a lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
@@ -130,13 +138,18 @@ pub(crate) struct Work {
 
 impl Work {
     /// `undo` is an empty list.
-    fn new(batch: Batch, undo: Arc<Mutex<Vec<UndoStep>>>, given_up: Option<Cause>) -> Self {
+    fn new(
+        batch: Batch,
+        undo: Arc<Mutex<Vec<UndoStep>>>,
+        given_up: Option<Cause>,
+        recording: Option<Position>,
+    ) -> Self {
         Self {
             batch,
             retry: Retry::default(),
             attempt: Attempt(0),
             open: false,
-            recording: None,
+            recording,
             not_before: None,
             parked: false,
             woken: false,
@@ -163,7 +176,7 @@ impl Work {
             }
             _ => batch.clone(),
         };
-        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up);
+        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up, None);
         Some(Self { attempt: cut.attempt, ..work })
     }
 
@@ -346,7 +359,7 @@ impl Lane {
             }
             place = cut.until;
             state.cut += batch.len() as u64;
-            state.batches.push_back(batch);
+            state.batches.push_back(Waiting { batch, recorded: None });
         }
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
@@ -363,7 +376,7 @@ impl Lane {
         let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
-        (lost, state.batches.iter().map(Batch::footprint).sum())
+        (lost, state.batches.iter().map(|waiting| waiting.batch.footprint()).sum())
     }
 
     /// How much memory the lane holds.
@@ -505,9 +518,9 @@ impl Lane {
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
-                Some(front) if front.is_empty() => return Step::Lost(front.id().seq),
-                Some(front) if with_hooks => return Step::Prepare(front),
-                Some(front) => state.work = Some(Work::new(front, state.fresh_undo(), None)),
+                Some(front) if front.batch.is_empty() => return Step::Lost(front.batch.id().seq),
+                Some(front) if with_hooks => return Step::Prepare(front.batch),
+                Some(front) => state.work = Some(Work::new(front.batch, state.fresh_undo(), None, front.recorded)),
             }
         }
         let Some(work) = &mut state.work else { return Step::Rest };
@@ -523,7 +536,11 @@ impl Lane {
             }
             work.attempt = Attempt(work.attempt.0 + 1);
             work.open = true;
-            work.recording = self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
+            // The first one went on record with the cut.
+            if work.attempt.0 > 1 {
+                work.recording =
+                    self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
+            }
         }
         if let (Some(position), Some(journal)) = (work.recording, &self.journal)
             && !journal.is_committed(position)
@@ -544,21 +561,20 @@ impl Lane {
     /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
-        let Some(front) = state.batches.front().filter(|front| front.id() == batch.id()) else { return };
+        let Some(front) = state.batches.front().filter(|front| front.batch.id() == batch.id()) else { return };
         if state.work.is_some() {
             return;
         }
-        let mut recording = None;
+        let mut recording = front.recorded;
         if let Some(cause) = &given_up {
             recording = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
         } else if self.journal.is_some()
-            && !batch.is_same(front)
+            && !batch.is_same(&front.batch)
             && let Some(chunk) = batch.to_chunk()
         {
-            self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
+            recording = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
         }
-        let work = Work::new(batch, state.fresh_undo(), given_up);
-        state.work = Some(Work { recording, ..work });
+        state.work = Some(Work::new(batch, state.fresh_undo(), given_up, recording));
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -602,17 +618,17 @@ impl Lane {
     pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
         let state = self.lock();
         let work = state.work.as_ref().filter(|work| work.given_up)?;
-        Some((work.clone(), state.batches.front()?.clone()))
+        Some((work.clone(), state.batches.front()?.batch.clone()))
     }
 
     /// The name of the batch at the front.
     pub(crate) fn front_id(&self) -> Option<BatchId> {
-        self.lock().batches.front().map(|batch| batch.id().clone())
+        self.lock().batches.front().map(|front| front.batch.id().clone())
     }
 
     /// Its place in the tenant's order.
     pub(crate) fn front_seq(&self) -> Option<Seq> {
-        self.lock().batches.front().map(|batch| batch.id().seq)
+        self.lock().batches.front().map(|front| front.batch.id().seq)
     }
 
     /// Whether the batch at the front waits for a store that is not there.
@@ -636,7 +652,7 @@ impl Lane {
     /// The batch has its outcome and leaves the lane. `None` where it has left before.
     pub(crate) fn settle(&self, seq: Seq, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
-        let batch = state.batches.pop_front_if(|front| front.id().seq == seq)?;
+        let batch = state.batches.pop_front_if(|front| front.batch.id().seq == seq)?.batch;
         let work = state.work.take();
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
@@ -794,7 +810,11 @@ impl State {
         self.cuts += 1;
         self.turn += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
-        lane.record(|| Entry::Cut { batch: id.clone(), from, until });
+        // What the batch holds, and that it is about to be stored, before the first attempt: in one write.
+        let recorded = lane.journal.as_ref().map(|journal| {
+            let cut = Entry::Cut { batch: id.clone(), from, until };
+            journal.append(&mut vec![cut, Entry::Intent { batch: id.clone(), attempt: Attempt(1) }])
+        });
         let batch = Batch::new(id, parts);
         self.uncut -= batch.len() as u64;
         self.uncut_bytes -= batch.body_bytes();
@@ -802,7 +822,7 @@ impl State {
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(batch);
+        self.batches.push_back(Waiting { batch, recorded });
         fault_point("after-cut");
     }
 }
