@@ -112,7 +112,8 @@ impl Log {
         {
             disk.truncate(name, *len).map_err(cannot(&format!("cut the torn end off {name}")))?;
         }
-        let last = recovery.segments.last().map_or((0, 0), |segment| (segment.number, segment.len));
+        let last = recovery.segments.last().filter(|_| does(Step::CutTornTail));
+        let last = last.map_or((0, 0), |segment| (segment.number, segment.len));
         let mut log = Self {
             disk,
             options,
