@@ -3,7 +3,6 @@
 mod damage;
 mod driver;
 mod entries;
-mod faults;
 mod life;
 mod model;
 mod mutants;
