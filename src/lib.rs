@@ -66,6 +66,7 @@
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
+pub use source::standin::*;
 
 pub mod config;
 #[cfg(feature = "sqlite")]

@@ -1,6 +1,8 @@
 //! Where bytes come from. Each source opens an ingress a connection or a file, and reads no faster than it is taken in.
 
+pub mod ack;
 mod reader;
+pub mod standin;
 mod tcp;
 
 pub use reader::ReaderSource;
