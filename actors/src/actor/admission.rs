@@ -10,16 +10,44 @@ use super::alarms::Alarm;
 use super::registry::Shared;
 use super::slot::Slot;
 use super::stage::Share;
+use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason};
-use crate::observe::{Counters, SourceCounters, SourceLedger};
-use crate::policy::WhenFull;
-use crate::port::lane::Arrival;
+use crate::observe::{SourceCounters, SourceLedger};
+use crate::policy::{AckLevel, WhenFull};
+use crate::port::lane::{Arrival, Frames};
+use crate::port::{Entry, Position};
 
 /// How often a blocked connection looks whether others make progress.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Windows are closed to make room at most this often.
 const PRESSURE_EVERY: Duration = Duration::from_millis(20);
+
+/// What of a read goes on record, and who is told once it is.
+#[derive(Default)]
+pub(crate) struct OnRecord {
+    pub(crate) entries: Vec<Entry>,
+    /// The positions of each chunk, and the least level of its tenant.
+    accepted: Vec<(Box<[u64]>, AckLevel)>,
+    pub(crate) stream: Option<Arc<Stream>>,
+}
+
+impl OnRecord {
+    pub(crate) fn new(stream: Option<Arc<Stream>>) -> Self {
+        Self { stream, ..Self::default() }
+    }
+
+    /// Appends it to the journal. Keeps its room for the next read.
+    pub(crate) fn append(&mut self, shared: &Shared) -> Position {
+        let at = shared.record(&mut self.entries);
+        if let Some(stream) = &self.stream {
+            for (positions, least) in self.accepted.drain(..) {
+                stream.accepted(&positions, least, at);
+            }
+        }
+        at
+    }
+}
 
 /// What waits at the door.
 pub(crate) struct Waiting {
@@ -29,7 +57,10 @@ pub(crate) struct Waiting {
 
 enum Full {
     System(Chunk),
+    Journal(Chunk),
     Tenant(Chunk),
+    /// What an earlier process left of the tenant comes first.
+    Recovering(Chunk),
 }
 
 /// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
@@ -39,6 +70,7 @@ pub(crate) fn admit(
     source: &mut SourceCounters,
     share: Share<'_>,
     now: Instant,
+    record: &mut OnRecord,
 ) -> Option<Waiting> {
     let Share { slot, chunk, discarded } = share;
     let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -48,41 +80,54 @@ pub(crate) fn admit(
             counters.muted += frames;
         });
         source.muted += frames;
+        if let (Some(stream), Some(origin)) = (&record.stream, chunk.as_ref().and_then(Chunk::origin)) {
+            stream.refused(&origin.positions, Code::Muted);
+        }
         return None;
     }
-    let count = |counters: &mut Counters| {
-        counters.received += frames;
-        counters.accepted += discarded;
-        counters.discarded += discarded;
-    };
+    let frames = Frames { received: frames, discarded };
     source.accepted += discarded;
     let Some(chunk) = chunk else {
-        slot.lane.count(count);
+        slot.lane.count_frames(frames);
         return None;
     };
-    match accept(shared, source, slot, chunk, now, count) {
+    match accept(shared, source, slot, chunk, now, record, frames) {
         Ok(()) => None,
-        Err(Full::System(chunk) | Full::Tenant(chunk)) => Some(Waiting { slot: slot.clone(), chunk }),
+        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk) | Full::Recovering(chunk)) => {
+            Some(Waiting { slot: slot.clone(), chunk })
+        }
     }
 }
 
-/// `count` is told the tenant's counters once, whatever the answer.
+/// `frames` are counted once, whatever the answer.
 fn accept(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
     slot: &Arc<Slot>,
     chunk: Chunk,
     now: Instant,
-    count: impl FnOnce(&mut Counters),
+    record: &mut OnRecord,
+    frames: Frames,
 ) -> Result<(), Full> {
+    let positions = chunk.origin().map(|origin| origin.positions.clone());
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
-    if !shared.budget.reserve(footprint) {
-        slot.lane.count(count);
-        return Err(Full::System(chunk));
+    let full = if slot.recovering.load(Ordering::Acquire) {
+        Some(Full::Recovering as fn(Chunk) -> Full)
+    } else if !shared.journal.has_room(footprint) {
+        Some(Full::Journal as fn(Chunk) -> Full)
+    } else if !shared.budget.reserve(footprint) {
+        Some(Full::System as fn(Chunk) -> Full)
+    } else {
+        None
+    };
+    if let Some(full) = full {
+        slot.lane.count_frames(frames);
+        return Err(full(chunk));
     }
-    match slot.lane.accept(chunk, now, &slot.policy, count) {
+    match slot.lane.accept(chunk, now, &slot.policy, &mut record.entries, frames) {
         Arrival::Accepted { wake, due } => {
             source.accepted += events;
+            record.accepted.extend(positions.map(|positions| (positions, slot.policy.ack)));
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
@@ -101,11 +146,21 @@ fn accept(
 /// Waits until every share has been accepted or, by its tenant's policy, rejected.
 ///
 /// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
-pub(crate) async fn wait(shared: Arc<Shared>, source: Arc<SourceLedger>, waiting: Vec<Waiting>) {
-    futures::future::join_all(waiting.into_iter().map(|one| wait_one(&shared, &source, one))).await;
+pub(crate) async fn wait(
+    shared: &Arc<Shared>,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    waiting: Vec<Waiting>,
+) {
+    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, source, stream, one))).await;
 }
 
-async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, mut chunk }: Waiting) {
+async fn wait_one(
+    shared: &Arc<Shared>,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    Waiting { slot, mut chunk }: Waiting,
+) {
     let policy = &slot.policy.overflow;
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
@@ -115,9 +170,21 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
-        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), |_| {});
+        let mut record = OnRecord::new(stream.cloned());
+        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
         match accepted {
-            Ok(()) => return,
+            Ok(()) => {
+                record.append(shared);
+                return;
+            }
+            Err(Full::Journal(back)) => {
+                chunk = back;
+                shared.journal.room().await;
+            }
+            Err(Full::Recovering(back)) => {
+                chunk = back;
+                tenant_room.await;
+            }
             Err(Full::System(back)) => {
                 chunk = back;
                 if relieve(shared) {
@@ -130,7 +197,7 @@ async fn wait_one(shared: &Arc<Shared>, source: &SourceLedger, Waiting { slot, m
             Err(Full::Tenant(back)) => {
                 chunk = back;
                 if policy.when_full == WhenFull::Reject || blocked >= policy.block_for {
-                    return reject(shared, source, &slot, &chunk);
+                    return reject(shared, source, stream, &slot, &chunk);
                 }
                 if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
                     slot.want_flush(shared, FlushReason::Pressure);
@@ -150,7 +217,10 @@ fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
     all.wrapping_sub(slot.settled.load(Ordering::Acquire))
 }
 
-fn reject(shared: &Shared, source: &SourceLedger, slot: &Slot, chunk: &Chunk) {
+fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, slot: &Slot, chunk: &Chunk) {
+    if let (Some(stream), Some(origin)) = (stream, chunk.origin()) {
+        stream.refused(&origin.positions, Code::TenantFull);
+    }
     let events = chunk.len() as u64;
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;

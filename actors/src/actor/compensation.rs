@@ -21,6 +21,10 @@ pub(crate) async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
     let Some(_turn) = Turn::take(&slot) else { return };
     if let Some((work, batch)) = slot.lane.given_up() {
         let cause = work.last_cause.clone().unwrap_or_else(|| Cause::new(Code::ActorStopped, "given up"));
+        // Once it is kept as dead letters there is no way back: a later process must not try to store it.
+        if let Some(position) = work.recorded_at() {
+            shared.journal.committed(position).await;
+        }
         if work.attempt.0 > 0 {
             compensate(&shared, &slot, &work).await;
         }

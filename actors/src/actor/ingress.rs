@@ -10,13 +10,14 @@ use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, ResponseAct
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::admission::{self, Waiting};
+use super::admission::{self, OnRecord, Waiting};
 use super::letters::cost;
 use super::message::{Finish, Offer, Read};
 use super::registry::{Feeding, Phase, Shared};
 use super::slot::Slot;
 use super::spec::IngressSpec;
-use super::stage::{Refusal, Stage};
+use super::stage::{Place, Refusal, Stage};
+use super::streams::{Feed, Numbers, Stream};
 use super::supervise::Child;
 use crate::model::{Cause, Code, Error, Failure, Role, TenantId, UnixMillis};
 use crate::observe::SourceLedger;
@@ -35,6 +36,12 @@ pub(crate) struct Ingress {
     stage: Rc<RefCell<Stage>>,
     framer: Framer,
     step: Step,
+    /// What goes on record of a step, at its end; kept for its room.
+    record: OnRecord,
+    /// The connection of a stream of numbered frames that this is, if it is one.
+    session: Option<u64>,
+    /// It failed in the middle of a numbered read: which frames were taken is for the sender to ask anew.
+    is_broken: bool,
 }
 
 /// What of the frames of one step went past the stage.
@@ -49,12 +56,19 @@ struct Step {
     failures: Vec<Failure>,
     /// The tenants of the events that a hook failed on.
     hook_failed: Vec<Arc<Slot>>,
+    duplicate: u64,
+    /// The positions of the frames, where they are numbered, and what became of those that did not get onto the stage.
+    numbers: Option<Numbers>,
+    refused: Vec<(u64, Code)>,
+    done: Vec<u64>,
 }
 
 /// What one step leaves to be waited for.
 struct Rest {
     waiting: Vec<Waiting>,
     letters: Vec<DeadLetter>,
+    /// The last position of the step, where frames are numbered.
+    last: Option<u64>,
 }
 
 impl Rest {
@@ -64,7 +78,13 @@ impl Rest {
 }
 
 impl Ingress {
-    pub(crate) fn new(spec: IngressSpec, shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) -> Self {
+    pub(crate) fn new(
+        spec: IngressSpec,
+        stream: Option<(Arc<Stream>, u64)>,
+        shared: Arc<Shared>,
+        stage: Rc<RefCell<Stage>>,
+    ) -> Self {
+        let (stream, session) = stream.unzip();
         Self {
             framer: Framer::new(&spec.framing),
             source: shared.source(&spec.source),
@@ -72,6 +92,9 @@ impl Ingress {
             shared,
             stage,
             step: Step::default(),
+            record: OnRecord::new(stream),
+            session,
+            is_broken: false,
         }
     }
 
@@ -92,7 +115,21 @@ impl Ingress {
     fn dispatch(&mut self) -> Rest {
         let (now, arrived) = (Instant::now(), self.shared.seam.now());
         let (shared, source) = (&self.shared, &self.source);
-        let Step { received, malformed, rejected, letters, failures, hook_failed, .. } = std::mem::take(&mut self.step);
+        let Step {
+            received,
+            malformed,
+            rejected,
+            letters,
+            failures,
+            hook_failed,
+            duplicate,
+            numbers,
+            refused,
+            done,
+            ..
+        } = std::mem::take(&mut self.step);
+        let last = numbers.as_ref().map(|numbers| numbers.next - 1);
+        self.step.numbers = numbers;
         let hook_failed_events = hook_failed.len() as u64;
         for slot in hook_failed {
             slot.lane.give_up_at_door();
@@ -107,12 +144,26 @@ impl Ingress {
         source.received += received;
         source.malformed += malformed;
         source.rejected += rejected;
+        source.duplicate += duplicate;
         // Accepted, and given up in the same breath.
         source.accepted += hook_failed_events;
+        let record = &mut self.record;
+        let stream = record.stream.clone();
+        let id = stream.as_ref().map(|stream| &stream.id);
         self.stage
             .borrow_mut()
-            .take(arrived, |share| waiting.extend(admission::admit(shared, &mut source, share, now)));
-        Rest { waiting, letters }
+            .take(arrived, id, |share| waiting.extend(admission::admit(shared, &mut source, share, now, record)));
+        drop(source);
+        let rest = Rest { waiting, letters, last };
+        let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
+        record.entries.extend(mark);
+        let at = record.append(shared);
+        if let Some(stream) = stream {
+            refused.into_iter().for_each(|(position, code)| stream.refused(&[position], code));
+            stream.done(&done);
+            stream.marked(at);
+        }
+        rest
     }
 
     /// Takes the read in, step by step, waiting in between where something is full.
@@ -139,6 +190,7 @@ impl Ingress {
         let (shared, source) = (self.shared.clone(), self.source.clone());
         // What waits at the door is taken in even where its caller has gone.
         let feeding = Feeding::begin(&shared);
+        let stream = self.record.stream.clone();
         async move {
             let _feeding = feeding;
             // Side by side: letters that wait for their store do not hold back events that could move.
@@ -147,8 +199,25 @@ impl Ingress {
                     shared.letters.push(rest.letters).await;
                 }
             };
-            futures::future::join(letters, admission::wait(shared.clone(), source, rest.waiting)).await;
+            let events = admission::wait(&shared, &source, stream.as_ref(), rest.waiting);
+            futures::future::join(letters, events).await;
+            if let Some((stream, last)) = stream.zip(rest.last)
+                && let Some(mark) = stream.mark(last, shared.seam.now())
+            {
+                stream.marked(shared.record(&mut vec![mark]));
+            }
         }
+    }
+
+    /// Takes up the numbering of the stream's frames, if this is one, where it ended.
+    fn numbered(&mut self) -> Result<Option<Feed>, Error> {
+        let (Some(stream), Some(session)) = (&self.record.stream, self.session) else { return Ok(None) };
+        if self.is_broken {
+            return Err(Error::Failed(Role::Ingress));
+        }
+        let (feed, numbers) = stream.feed(session).ok_or(Error::TakenOver)?;
+        self.step.numbers = Some(numbers);
+        Ok(Some(feed))
     }
 
     fn is_closed(&self) -> bool {
@@ -177,44 +246,64 @@ impl Step {
     #[inline]
     fn frame(&mut self, door: &Door<'_>, frame: &Frame<'_>, stage: &mut Stage) {
         self.received += 1;
+        let position = match self.numbers.as_mut().map(Numbers::count) {
+            None => None,
+            Some((position, true)) => {
+                self.duplicate += 1;
+                self.done.push(position);
+                return;
+            }
+            Some((position, false)) => Some(position),
+        };
         match frame {
             Frame::Complete(frame) => {
                 // The decoder is user code: a panic in there costs its frame and nothing else.
                 match catch_unwind(AssertUnwindSafe(|| door.spec.decoder.decode(frame))) {
                     Ok(Ok(event)) => {
-                        if let Err(refusal) = stage.push(&event) {
-                            self.refused(door, refusal, frame, &event);
-                        }
+                        self.event(door, stage, frame, &event, position);
                     }
-                    Ok(Err(cause)) => self.malformed(door, cause, frame, frame.len() as u64),
+                    Ok(Err(cause)) => self.malformed(door, cause, frame, frame.len() as u64, position),
                     Err(panic) => {
                         let cause = Cause::from_panic(Code::DecoderPanic, &*panic);
-                        self.malformed(door, cause, frame, frame.len() as u64);
+                        self.malformed(door, cause, frame, frame.len() as u64, position);
                     }
                 }
             }
             Frame::Rejected(RejectedFrame { cause, kept, original_bytes }) => {
-                self.malformed(door, cause.clone(), kept, *original_bytes);
+                self.malformed(door, cause.clone(), kept, *original_bytes, position);
             }
         }
     }
 
+    /// Puts a decoded frame on the stage, or says why not.
+    #[inline]
+    fn event(&mut self, door: &Door<'_>, stage: &mut Stage, frame: &[u8], event: &Decoded<'_>, position: Option<u64>) {
+        match stage.push(event, position) {
+            Ok(Place::Staged) => {}
+            Ok(Place::Discarded) => self.done.extend(position),
+            Err(refusal) => self.refused(door, refusal, frame, event, position),
+        }
+    }
+
     #[cold]
-    fn malformed(&mut self, door: &Door<'_>, cause: Cause, kept: &[u8], original_bytes: u64) {
+    fn malformed(&mut self, door: &Door<'_>, cause: Cause, kept: &[u8], original_bytes: u64, position: Option<u64>) {
         self.malformed += 1;
+        self.refused.extend(position.map(|position| (position, cause.code)));
         self.failure(door, None, cause.clone());
         self.letter(door, DeadLetterKind::Frame, None, cause, kept, original_bytes);
     }
 
     #[cold]
-    fn refused(&mut self, door: &Door<'_>, refusal: Refusal, frame: &[u8], event: &Decoded<'_>) {
+    fn refused(&mut self, door: &Door<'_>, refusal: Refusal, frame: &[u8], event: &Decoded<'_>, position: Option<u64>) {
         match refusal {
-            Refusal::Malformed(cause) => self.malformed(door, cause, frame, frame.len() as u64),
+            Refusal::Malformed(cause) => self.malformed(door, cause, frame, frame.len() as u64, position),
             Refusal::Limit(cause) => {
+                self.refused.extend(position.map(|position| (position, cause.code)));
                 self.rejected += 1;
                 self.failure(door, None, cause);
             }
             Refusal::Hook(slot, cause) => {
+                self.refused.extend(position.map(|position| (position, cause.code)));
                 let tenant = Some(slot.id.clone());
                 self.failure(door, tenant.clone(), cause.clone());
                 self.letter(door, DeadLetterKind::Event, tenant, cause, &event.body, event.body.len() as u64);
@@ -268,7 +357,11 @@ impl Actor for Ingress {
 
 impl Supervised for Ingress {
     fn restarting(&mut self, _: &mut Self::Context) {
-        *self = Self::new(self.spec.clone(), self.shared.clone(), self.stage.clone());
+        let stream = self.record.stream.clone().zip(self.session);
+        *self = Self {
+            is_broken: stream.is_some(),
+            ..Self::new(self.spec.clone(), stream, self.shared.clone(), self.stage.clone())
+        };
     }
 }
 
@@ -283,8 +376,20 @@ impl Handler<Read> for Ingress {
         if self.is_closed() {
             return AtomicResponse::new(Box::pin(actix::fut::ready(Err(Error::Closed))));
         }
+        let feed = match self.numbered() {
+            Ok(feed) => feed,
+            Err(why) => return AtomicResponse::new(Box::pin(actix::fut::ready(Err(why)))),
+        };
         self.source.lock().bytes += input.len() as u64;
-        AtomicResponse::new(self.advance(input, 0))
+        let read = self.advance(input, 0);
+        match feed {
+            None => AtomicResponse::new(read),
+            // Nobody takes the stream over before its read is dealt with.
+            Some(feed) => AtomicResponse::new(Box::pin(read.map(move |answer, _, _| {
+                drop(feed);
+                answer
+            }))),
+        }
     }
 }
 
@@ -292,30 +397,41 @@ impl Handler<Finish> for Ingress {
     type Result = AtomicResponse<Self, Result<(), Error>>;
 
     fn handle(&mut self, Finish { clean }: Finish, _: &mut Self::Context) -> Self::Result {
+        let feed = match self.numbered() {
+            Ok(feed) => feed,
+            Err(why) => return AtomicResponse::new(Box::pin(actix::fut::ready(Err(why)))),
+        };
         let door = Door { shared: &self.shared, spec: &self.spec, arrived: self.shared.seam.now() };
-        if let Some(frame) = self.framer.finish(clean) {
+        // The sender of a numbered stream sends anew what was cut off.
+        let clean_or_final = clean || feed.is_none();
+        if let Some(frame) = self.framer.finish(clean).filter(|_| clean_or_final) {
             self.step.frame(&door, &frame, &mut self.stage.borrow_mut());
         }
-        AtomicResponse::new(self.conclude())
+        AtomicResponse::new(Box::pin(self.conclude().map(move |answer, _, _| {
+            drop(feed);
+            answer
+        })))
     }
 }
 
 impl Handler<Offer> for Ingress {
     type Result = AtomicResponse<Self, Result<(), Error>>;
 
-    fn handle(&mut self, Offer(events): Offer, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Offer { events, stream }: Offer, _: &mut Self::Context) -> Self::Result {
         if self.is_closed() {
             return AtomicResponse::new(Box::pin(actix::fut::ready(Err(Error::Closed))));
         }
         let door = Door { shared: &self.shared, spec: &self.spec, arrived: self.shared.seam.now() };
         let mut stage = self.stage.borrow_mut();
+        // Only for this call: the ingress serves all callers.
+        self.step.numbers = stream.as_ref().map(|_| Numbers::from_one());
+        self.record.stream = stream;
         for event in &events {
             self.step.received += 1;
+            let position = self.step.numbers.as_mut().map(|numbers| numbers.count().0);
             let decoded =
                 Decoded { tenant: event.tenant().as_str().into(), time: event.time, body: (&*event.body).into() };
-            if let Err(refusal) = stage.push(&decoded) {
-                self.step.refused(&door, refusal, &event.body, &decoded);
-            }
+            self.step.event(&door, &mut stage, &event.body, &decoded, position);
         }
         drop(stage);
         AtomicResponse::new(self.conclude())

@@ -10,6 +10,7 @@ use actix::{Addr, Message};
 use super::ingress::Ingress;
 use super::slot::Slot;
 use super::spec::{IngressSpec, TenantSpec};
+use super::streams::Stream;
 use crate::model::{Error, Event};
 use crate::port::StorageError;
 
@@ -30,7 +31,11 @@ pub(crate) struct Finish {
 /// Events that an embedder made. Answered when each has been accepted or refused.
 #[derive(Message)]
 #[rtype(result = "Result<(), Error>")]
-pub(crate) struct Offer(pub(crate) Vec<Event>);
+pub(crate) struct Offer {
+    pub(crate) events: Vec<Event>,
+    /// Where to tell what becomes of each, by its place in the call, from 1.
+    pub(crate) stream: Option<Arc<Stream>>,
+}
 
 // Ingress to tenant.
 
@@ -82,7 +87,11 @@ pub(crate) struct Spawn(pub(crate) TenantSpec);
 /// Start an ingress.
 #[derive(Message)]
 #[rtype(result = "Result<Addr<Ingress>, Error>")]
-pub(crate) struct OpenIngress(pub(crate) IngressSpec);
+pub(crate) struct OpenIngress {
+    pub(crate) spec: IngressSpec,
+    /// The connection of a stream of numbered frames that it is, if it is one.
+    pub(crate) stream: Option<(Arc<Stream>, u64)>,
+}
 
 /// Run a task on the system's thread.
 #[derive(Message)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Addr;
-use dashmap::{DashMap, DashSet, Entry};
+use dashmap::{DashMap, DashSet, Entry as Place};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,12 +15,13 @@ use super::budget::Budget;
 use super::letters::Letters;
 use super::slot::Slot;
 use super::spec::TenantSpec;
+use super::streams::Streams;
 use super::supervise::{Control, Running};
-use crate::model::{Error, Failure, Opening, Seq, SupervisorEvent, TenantId};
+use crate::model::{Error, Failure, Opening, Part, Seq, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
-use crate::port::{BoxStorage, DynDeadLetters, Hooks, Seam};
+use crate::port::{BoxStorage, DynDeadLetters, DynJournal, Entry, Hooks, Position, RecoveredTenant, Seam};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
 pub(crate) struct Shared {
@@ -29,9 +30,13 @@ pub(crate) struct Shared {
     slots: DashMap<TenantId, Arc<Slot>>,
     mutes: DashSet<TenantId>,
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
+    pub(crate) streams: Streams,
+    /// Calls that were given a stream of their own.
+    pub(crate) calls: AtomicU64,
     pub(crate) budget: Budget,
     pub(crate) letters: Letters,
     pub(crate) alarms: Alarms,
+    pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
@@ -47,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) settled: AtomicU64,
     /// Calls that may still bring events in.
     pub(crate) feeds: AtomicU64,
+    /// Tenants with events of an earlier process that are not read back yet.
+    pub(crate) unread: AtomicU64,
     /// When windows were last closed to make room.
     pub(crate) last_pressure: Mutex<Option<Instant>>,
 }
@@ -96,6 +103,7 @@ impl Shared {
         max_tenants: usize,
         max_in_flight: usize,
         max_letters: usize,
+        journal: Arc<dyn DynJournal>,
         dead_letters: Arc<dyn DynDeadLetters>,
         log_entries: usize,
         observers: Vec<Arc<dyn Observer>>,
@@ -107,9 +115,12 @@ impl Shared {
             slots: DashMap::new(),
             mutes: DashSet::new(),
             sources: DashMap::new(),
+            streams: Streams::default(),
+            calls: AtomicU64::new(0),
             budget: Budget::new(max_in_flight),
             letters: Letters::new(max_letters),
             alarms: Alarms::new(),
+            journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
             observers,
@@ -121,8 +132,14 @@ impl Shared {
             seam,
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
             last_pressure: Mutex::new(None),
         }
+    }
+
+    /// Puts on record what was accepted.
+    pub(crate) fn record(&self, entries: &mut Vec<Entry>) -> Position {
+        if entries.is_empty() { Position::default() } else { self.journal.append(entries) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -163,17 +180,37 @@ impl Shared {
 
     /// A new tenant's slot. Where the spec is silent, the one given to the builder counts.
     pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, Error> {
+        self.insert_slot(spec, self.max_tenants)
+    }
+
+    /// The slot of a tenant that is on record: it comes up whatever the limit is now.
+    pub(crate) fn recovered_slot(&self, left: &RecoveredTenant) -> Result<Arc<Slot>, Error> {
+        let slot = self.insert_slot(TenantSpec::from(left.tenant.clone()), usize::MAX)?;
+        slot.lane.restore(left);
+        slot.is_unclaimed.store(true, Ordering::Release);
+        if !left.is_settled() {
+            slot.recovering.store(true, Ordering::Release);
+            self.unread.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(slot)
+    }
+
+    /// The slot of a tenant that came up because it was on record, for the first who asks to spawn it with nothing of its own.
+    pub(crate) fn unclaimed(&self, spec: &TenantSpec) -> Option<Arc<Slot>> {
+        let slot = self.slot(&spec.id).filter(|_| spec.is_silent())?;
+        slot.is_unclaimed.swap(false, Ordering::AcqRel).then_some(slot)
+    }
+
+    fn insert_slot(&self, spec: TenantSpec, max_tenants: usize) -> Result<Arc<Slot>, Error> {
         let spec = spec.clone().over(self.defaults.specs.get(&spec.id));
         spec.check()?;
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {
-            Entry::Occupied(_) => Err(Error::TenantExists(spec.id)),
-            Entry::Vacant(_) if known >= self.max_tenants => {
-                Err(Error::TenantLimit { tenant: spec.id, limit: self.max_tenants })
-            }
-            Entry::Vacant(entry) => {
+            Place::Occupied(_) => Err(Error::TenantExists(spec.id)),
+            Place::Vacant(_) if known >= max_tenants => Err(Error::TenantLimit { tenant: spec.id, limit: max_tenants }),
+            Place::Vacant(entry) => {
                 let muted = self.mutes.contains(&spec.id);
-                let slot = Arc::new(Slot::new(spec, &self.defaults, self.opening, muted));
+                let slot = Arc::new(Slot::new(spec, self, muted));
                 entry.insert(slot.clone());
                 Ok(slot)
             }
@@ -245,9 +282,17 @@ impl Shared {
     pub(crate) fn settle(&self, slot: &Slot, batch: Seq, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
         slot.settled.fetch_add(1, Ordering::AcqRel);
+        slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);
         slot.room.notify_waiters();
         self.budget.settled(left.footprint);
+        for Part { chunk, range } in &left.numbered {
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = self.streams.get(&origin.stream)
+            {
+                stream.settled(&origin.positions[range.clone()], outcome, left.code);
+            }
+        }
         if !self.observers.is_empty() {
             let batch = left.batch.id().clone();
             let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::alarms::Alarm;
 use super::message::{BatchesWait, Beat, ChunksWait};
-use super::registry::{Defaults, Shared};
+use super::registry::Shared;
 use super::spec::TenantSpec;
 use super::supervise::{Control, Running, supervise};
 use super::tenant::Tenant;
 use super::writer::Writer;
-use crate::model::{Cause, Failure, FlushReason, Opening, Role, Status, SupervisorEvent, TenantId, What};
+use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
 use crate::observe::TenantSnapshot;
 use crate::policy::{Liveliness, Policy};
 use crate::port::lane::Lane;
@@ -29,6 +29,10 @@ pub(crate) struct Slot {
     /// Whether the tenant's lane may have got room.
     pub(crate) room: Notify,
     pub(crate) muted: AtomicBool,
+    /// What an earlier process left has to be dealt with before new events are taken.
+    pub(crate) recovering: AtomicBool,
+    /// It came up because it was on record, and nobody has spawned it since.
+    pub(crate) is_unclaimed: AtomicBool,
     pub(crate) idle: AtomicBool,
     /// Batches settled so far.
     pub(crate) settled: AtomicU64,
@@ -46,19 +50,22 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(spec: TenantSpec, defaults: &Defaults, opening: Opening, muted: bool) -> Self {
+    pub(crate) fn new(spec: TenantSpec, shared: &Shared, muted: bool) -> Self {
+        let defaults = &shared.defaults;
         let hooks = match spec.hooks.is_empty() {
             true => defaults.hooks.clone(),
             false => Arc::new(defaults.hooks.then(&spec.hooks)),
         };
         Self {
-            lane: Lane::new(spec.id.clone(), opening),
+            lane: Lane::new(spec.id.clone(), shared.opening, &shared.journal),
             id: spec.id,
             policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
             storage: spec.storage.unwrap_or_else(|| defaults.storage.clone()),
             hooks,
             room: Notify::new(),
             muted: AtomicBool::new(muted),
+            recovering: AtomicBool::new(false),
+            is_unclaimed: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             settled: AtomicU64::new(0),
             tenant: OnceLock::new(),
@@ -74,6 +81,13 @@ impl Slot {
     /// Starts the tenant's actors, if they do not run. Only on the system's thread.
     pub(crate) fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> &Running<Tenant> {
         self.tenant.get_or_init(|| supervise(shared, Some(self), Tenant::new(self.clone(), shared.clone())))
+    }
+
+    /// What an earlier process had begun has its outcome, or is known to need another attempt: new events may come.
+    pub(crate) fn recovered(&self) {
+        if self.recovering.swap(false, Ordering::AcqRel) {
+            self.room.notify_waiters();
+        }
     }
 
     /// Tells the tenant that chunks wait. Only on the system's thread.

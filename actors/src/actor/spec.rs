@@ -32,6 +32,11 @@ impl TenantSpec {
         check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
     }
 
+    /// Whether it leaves everything to the system's defaults.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.policy.is_none() && self.storage.is_none() && self.hooks.is_empty()
+    }
+
     /// This spec, and `base` where this one is silent.
     pub(crate) fn over(self, base: Option<&Self>) -> Self {
         let Some(base) = base else { return self };

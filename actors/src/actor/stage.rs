@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::registry::Shared;
 use super::slot::Slot;
-use crate::model::{Cause, Chunk, ChunkBuilder, Code, Error, Event, TenantId, UnixMillis};
+use crate::model::{Cause, Chunk, ChunkBuilder, Code, Error, Event, Origin, StreamId, TenantId, UnixMillis};
 use crate::wire::Decoded;
 
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
@@ -33,6 +33,8 @@ struct Staged {
     last: (usize, usize),
     /// Events of this read that a filter dropped.
     discarded: u64,
+    /// The positions of the events in the builder, where the read is numbered.
+    positions: Vec<u64>,
     /// Whether the read has touched it.
     touched: bool,
 }
@@ -43,6 +45,14 @@ pub(crate) struct Share<'s> {
     /// `None` where every event was discarded.
     pub(crate) chunk: Option<Chunk>,
     pub(crate) discarded: u64,
+}
+
+/// Where a decoded frame went.
+pub(crate) enum Place {
+    /// Into its tenant's chunk.
+    Staged,
+    /// Nowhere, by a hook's rule.
+    Discarded,
 }
 
 /// Why a decoded frame was not staged.
@@ -67,7 +77,7 @@ impl Stage {
 
     /// Adds a decoded frame to its tenant's chunk.
     #[inline]
-    pub(crate) fn push(&mut self, event: &Decoded<'_>) -> Result<(), Refusal> {
+    pub(crate) fn push(&mut self, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
         let row = match self.rows.get(&*event.tenant) {
             Some(row) => *row,
             None => self.meet(&event.tenant)?,
@@ -81,19 +91,24 @@ impl Stage {
         }
         if !staged.slot.hooks.sees_events() || staged.slot.muted.load(Ordering::Relaxed) {
             staged.builder.push(&event.body, event.time);
+            staged.positions.extend(position);
             self.bytes += event.body.len();
-            return Ok(());
+            return Ok(Place::Staged);
         }
         let body = bytes::Bytes::copy_from_slice(&event.body);
         match staged.slot.hooks.event(Event::new(staged.slot.id.clone(), event.time, body)) {
             Ok(Some(event)) => {
                 staged.builder.push(&event.body, event.time);
+                staged.positions.extend(position);
                 self.bytes += event.body.len();
+                Ok(Place::Staged)
             }
-            Ok(None) => staged.discarded += 1,
-            Err(cause) => return Err(Refusal::Hook(staged.slot.clone(), cause)),
+            Ok(None) => {
+                staged.discarded += 1;
+                Ok(Place::Discarded)
+            }
+            Err(cause) => Err(Refusal::Hook(staged.slot.clone(), cause)),
         }
-        Ok(())
     }
 
     /// A tenant that this thread has not met.
@@ -109,19 +124,30 @@ impl Stage {
             }
         })?;
         let row = self.staged.len();
-        self.staged.push(Staged { slot, builder: ChunkBuilder::default(), last: (0, 0), discarded: 0, touched: false });
+        self.staged.push(Staged {
+            slot,
+            builder: ChunkBuilder::default(),
+            last: (0, 0),
+            discarded: 0,
+            positions: vec![],
+            touched: false,
+        });
         self.rows.insert(id, row);
         Ok(row)
     }
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
-    pub(crate) fn take(&mut self, arrived: UnixMillis, mut each: impl FnMut(Share<'_>)) {
+    pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
         self.bytes = 0;
         for row in self.touched.drain(..) {
             let staged = &mut self.staged[row];
             staged.touched = false;
             staged.last = (staged.builder.body_bytes(), staged.builder.len());
-            let chunk = staged.builder.build(staged.slot.id.clone(), arrived);
+            let mut chunk = staged.builder.build(staged.slot.id.clone(), arrived);
+            if let Some(stream) = stream {
+                let positions = std::mem::take(&mut staged.positions).into();
+                chunk = chunk.map(|chunk| chunk.with_origin(Origin { stream: stream.clone(), positions }));
+            }
             let discarded = std::mem::take(&mut staged.discarded);
             each(Share { slot: &staged.slot, chunk, discarded });
         }

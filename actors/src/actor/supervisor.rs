@@ -50,7 +50,10 @@ impl Handler<Spawn> for Supervisor {
 
     fn handle(&mut self, Spawn(spec): Spawn, _: &mut Self::Context) -> Self::Result {
         self.open()?;
-        let slot = self.shared.new_slot(spec)?;
+        let slot = match self.shared.unclaimed(&spec) {
+            Some(slot) => slot,
+            None => self.shared.new_slot(spec)?,
+        };
         slot.start(&self.shared);
         Ok(slot)
     }
@@ -59,9 +62,9 @@ impl Handler<Spawn> for Supervisor {
 impl Handler<OpenIngress> for Supervisor {
     type Result = Result<Addr<Ingress>, Error>;
 
-    fn handle(&mut self, OpenIngress(spec): OpenIngress, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenIngress { spec, stream }: OpenIngress, _: &mut Self::Context) -> Self::Result {
         self.open()?;
-        let ingress = Ingress::new(spec, self.shared.clone(), self.stage.clone());
+        let ingress = Ingress::new(spec, stream, self.shared.clone(), self.stage.clone());
         Ok(supervise(&self.shared, None, ingress).addr)
     }
 }

@@ -115,6 +115,7 @@ impl Handler<Beat> for Tenant {
 
     fn handle(&mut self, _: Beat, _: &mut Self::Context) {
         self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
+        self.slot.lane.record_door();
         // A hint that went missing is made good here at the latest.
         self.look();
         if let Some(turned) =

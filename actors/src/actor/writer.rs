@@ -21,7 +21,7 @@ pub(crate) struct Writer {
     slot: Arc<Slot>,
     shared: Arc<Shared>,
     rng: fastrand::Rng,
-    /// Whether a store call is under way.
+    /// Whether a store call is under way, or its record.
     storing: bool,
     /// When a timer was last set for. A timer that is not wanted any more is let go off and not cancelled: a context forgets the
     /// numbers of its futures when it is restarted, but not which of them it was to cancel.
@@ -38,12 +38,22 @@ impl Writer {
         while !self.storing {
             match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
                 Step::Rest | Step::GivenUp => return,
+                Step::Lost(seq) => drop(self.shared.settle(&self.slot, seq, Outcome::Discarded)),
                 Step::Prepare(batch) => self.prepare(batch),
                 Step::Wait(until) => {
                     if self.timer.replace(until) != Some(until) {
                         ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
                     }
                     return;
+                }
+                Step::Record(position) => {
+                    self.storing = true;
+                    let journal = self.shared.journal.clone();
+                    let committed = async move { journal.committed(position).await };
+                    ctx.spawn(committed.into_actor(self).map(|(), writer, ctx| {
+                        writer.storing = false;
+                        writer.step(ctx);
+                    }));
                 }
                 Step::Store(batch, undo) => self.store(batch, undo, ctx),
                 Step::Orphaned => self.orphaned(),
@@ -113,6 +123,7 @@ impl Writer {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(next) = next else { return };
+        self.slot.recovered();
         self.shared
             .failed(&Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
         if was_parked && !matches!(failed, Failed::Unavailable) {

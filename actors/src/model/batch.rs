@@ -155,6 +155,23 @@ impl Batch {
         Self::new(self.0.id.clone(), parts.collect())
     }
 
+    /// The runs of events it is made of.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.0.parts
+    }
+
+    /// Whether it is the very same value: what `clone` gives.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Its events as one chunk. `None` for an empty batch.
+    pub(crate) fn to_chunk(&self) -> Option<Chunk> {
+        let mut builder = ChunkBuilder::with_capacity(self.body_bytes(), self.len());
+        self.events().for_each(|event| builder.push(event.body, event.time));
+        builder.build(self.tenant().clone(), self.first_arrived())
+    }
+
     /// What a store that tears leaves of it: its first half, under the same id.
     #[cfg(feature = "testing")]
     pub(crate) fn first_half(&self) -> Self {

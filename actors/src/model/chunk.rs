@@ -23,6 +23,11 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Stands for a chunk that is lost: it holds no event.
+    pub(crate) fn lost(tenant: TenantId) -> Self {
+        Self { tenant, arrived: UnixMillis(0), bytes: vec![], ends: Ends::new(), times: vec![], origin: None }
+    }
+
     /// Whose events these are.
     #[must_use]
     pub fn tenant(&self) -> &TenantId {

@@ -53,6 +53,8 @@ codes! {
     HookPanic = "hook_panic",
     /// The tenant is unknown and no more may come up.
     TenantLimit = "tenant_limit",
+    /// The tenant is muted: its events are dropped.
+    Muted = "muted",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.
     TenantFull = "tenant_full",
     /// The store failed in a way that may pass.
@@ -73,6 +75,8 @@ codes! {
     CompensationFailed = "compensation_failed",
     /// The dead letters could not be written.
     DeadLetterFailed = "dead_letter_failed",
+    /// Events are lost, or their journal cannot tell what became of them: it is damaged.
+    JournalDamaged = "journal_damaged",
     /// A source failed.
     Source = "source",
 }

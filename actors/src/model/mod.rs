@@ -51,6 +51,12 @@ pub enum Error {
     /// The system's thread could not be started.
     #[error("the system's thread could not be started: {0}")]
     Start(#[from] std::io::Error),
+    /// Another connection has taken the stream over: nothing of the call was accepted.
+    #[error("another connection has taken this stream over")]
+    TakenOver,
+    /// The journal cannot be begun.
+    #[error("{0}")]
+    Journal(String),
     /// Code in the system failed under this call; what the call carried was not accepted.
     #[error("the {0} failed under this call; see the supervisor log")]
     Failed(Role),

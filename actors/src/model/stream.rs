@@ -75,3 +75,17 @@ pub struct Origin {
     /// One position an event, growing.
     pub positions: Box<[u64]>,
 }
+
+impl StreamId {
+    /// The name of a stream that lives as long as the call that made it, and is never on record.
+    pub(crate) fn passing(number: u64) -> Self {
+        // The space keeps it apart from every name that a sender may choose.
+        Self(format!("call {number}").into())
+    }
+
+    /// Whether a sender chose the name, to find its stream again.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        !self.0.contains(' ')
+    }
+}

@@ -69,6 +69,8 @@ pub enum What {
     Compensated,
     /// Not every compensation could be done, however often it was tried.
     CompensationFailed,
+    /// What an earlier process had left of the tenant was read back from the journal.
+    Recovered,
     /// A batch was given up and kept as dead letters.
     DeadLettered,
     /// No event for the tenant's idle time.
@@ -92,6 +94,7 @@ impl What {
             Self::Resumed => "resumed",
             Self::Parked => "parked",
             Self::Unparked => "unparked",
+            Self::Recovered => "recovered",
             Self::Compensated => "compensated",
             Self::CompensationFailed => "compensation_failed",
             Self::DeadLettered => "dead_lettered",

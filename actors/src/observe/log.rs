@@ -168,7 +168,7 @@ fn trace(event: &SupervisorEvent) {
     match event.what {
         What::Quarantined | What::CompensationFailed => say!(error),
         What::Failed | What::Parked | What::BackingOff | What::DeadLettered => say!(warn),
-        What::Restarted | What::Resumed | What::Unparked | What::Compensated => say!(info),
+        What::Restarted | What::Resumed | What::Unparked | What::Compensated | What::Recovered => say!(info),
         What::Started | What::Stopped | What::Idle | What::Active => say!(debug),
     }
 }

@@ -3,6 +3,7 @@
 //! No rule knows an actor, does I/O or reads a clock: `now` is an argument. So each can be tested alone, against a
 //! simple model.
 
+mod ack;
 mod heartbeat;
 mod overflow;
 mod restart;
@@ -12,6 +13,7 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
+pub use ack::{AckLevel, InvalidAckLevel};
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
@@ -43,6 +45,8 @@ pub struct Policy {
     pub restart: RestartPolicy,
     /// How the tenant shows that it is alive, and when it counts as idle.
     pub heartbeat: HeartbeatPolicy,
+    /// How safe an event must be at least before a sender that asks is told so. Default `received`.
+    pub ack: AckLevel,
 }
 
 impl Policy {

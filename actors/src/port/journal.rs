@@ -94,7 +94,8 @@ pub struct ChunkPlace {
 /// What goes on record, in the order of the flow.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// A chunk was accepted, as the `seq`th of its tenant.
+    /// A chunk was accepted, as the `seq`th of its tenant. Its origin belongs to the record where its stream
+    /// [lasts](StreamId::is_lasting).
     Chunk {
         /// Its place in the tenant's order, from 1.
         seq: u64,
@@ -109,6 +110,11 @@ pub enum Entry {
         position: u64,
         /// When: marks have a lifetime.
         at: UnixMillis,
+    },
+    /// A stream is forgotten.
+    Forget {
+        /// Which.
+        stream: StreamId,
     },
     /// A window closed: all events of the tenant from the last cut, or the beginning, up to `until` are this batch.
     Cut {
@@ -207,10 +213,23 @@ pub struct BatchTotals {
 pub struct Recovered {
     /// Every tenant on record, by name.
     pub tenants: Vec<RecoveredTenant>,
-    /// Every stream on record with the position of its last answered frame, by name.
-    pub streams: Vec<(StreamId, u64, UnixMillis)>,
+    /// Every stream on record, by name.
+    pub streams: Vec<RecoveredStream>,
     /// What is damaged, in words: what was lost, and where the rest was set aside.
     pub damage: Vec<String>,
+}
+
+/// What earlier openings left of a sender's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredStream {
+    /// Its name.
+    pub stream: StreamId,
+    /// The position of the last mark.
+    pub position: u64,
+    /// When that was.
+    pub at: UnixMillis,
+    /// Positions beyond the mark that are in accepted chunks, settled or not: from, to.
+    pub ahead: Vec<(u64, u64)>,
 }
 
 /// What earlier openings left of one tenant.

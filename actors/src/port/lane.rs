@@ -1,28 +1,31 @@
-//! The journal in memory: what must survive the death of an actor lies here, outside of it.
+//! The working copy of the journal: what must survive the death of an actor lies here, outside of it.
 //!
 //! One [`Lane`] a tenant. Chunks go in at one end as they are accepted; cuts turn them into batches, in order; batches
 //! leave at the other end with their one outcome. A message to an actor is only a hint to look here, so a message that
-//! is lost, doubled or late changes nothing, and a fresh actor finds everything its predecessor knew.
+//! is lost, doubled or late changes nothing, and a fresh actor finds everything its predecessor knew. Each step is put on
+//! record in the [journal](super::Journal) under the lane's lock, so that the record has the lane's order; where the journal is
+//! durable, what the outside may see of a step waits until it is committed.
 //!
 //! A lane's counters stand under the same lock as its contents: a snapshot is one moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Seq, TenantId};
+use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId};
 use crate::observe::{Counters, Flushed, Outcome};
 use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
-use crate::port::{Undo, UndoStep};
+use crate::port::{ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Undo, UndoStep};
 
 /// What the journal holds of one tenant.
-#[derive(Debug)]
 pub(crate) struct Lane {
     tenant: TenantId,
     opening: Opening,
+    /// Where steps go on record; `None` where that would keep nothing.
+    journal: Option<Arc<dyn DynJournal>>,
     state: Mutex<State>,
 }
 
@@ -50,6 +53,13 @@ struct State {
     cut: u64,
     /// Events that were given up at the door, whose dead letters are on their way.
     given_up_at_door: u64,
+    /// Events that had their outcome at the door, as parts of the counters of all.
+    discarded_at_door: u64,
+    dead_lettered_at_door: u64,
+    /// What the journal was last told of the door.
+    door: DoorTotals,
+    /// Events of an earlier process that are on record and not read yet.
+    unread: u64,
     /// How many batches were cut.
     cuts: u64,
     /// The batch at the front, once work on it has begun.
@@ -58,6 +68,15 @@ struct State {
     bytes: usize,
     /// The list of the last batch, to be used again where nobody holds it any more.
     undo: Arc<Mutex<Vec<UndoStep>>>,
+}
+
+/// Frames of one tenant in one read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frames {
+    /// All of them.
+    pub(crate) received: u64,
+    /// Those whose events were accepted, and dropped by a hook's rule, in the same breath.
+    pub(crate) discarded: u64,
 }
 
 /// What arrived at the lane.
@@ -91,6 +110,8 @@ pub(crate) struct Work {
     pub(crate) attempt: Attempt,
     /// Whether that attempt has no outcome yet.
     open: bool,
+    /// Where that attempt is on record, until that is committed: it is not begun before.
+    recording: Option<Position>,
     /// Not to be tried again before.
     not_before: Option<Instant>,
     /// Whether it waits for a store that is not there.
@@ -112,6 +133,7 @@ impl Work {
             retry: Retry::default(),
             attempt: Attempt(0),
             open: false,
+            recording: None,
             not_before: None,
             parked: false,
             woken: false,
@@ -121,9 +143,35 @@ impl Work {
         }
     }
 
+    /// What an earlier process had begun, if it had begun anything. An attempt of which the outcome is not on record may have taken
+    /// effect or not: the next one stores the same batch again, under the same id.
+    fn found(cut: &RecoveredCut, batch: &Batch, made: Option<Chunk>, is_whole: bool) -> Option<Self> {
+        let is_begun = cut.attempt.0 > 0 || cut.given_up.is_some() || made.is_some();
+        if !is_begun {
+            return None;
+        }
+        // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
+        let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
+        let given_up = cut.given_up.clone().or_else(|| (!is_whole).then(damaged));
+        let batch = match made {
+            Some(made) if is_whole => {
+                let range = 0..made.len();
+                Batch::new(cut.batch.clone(), vec![Part { chunk: Arc::new(made), range }])
+            }
+            _ => batch.clone(),
+        };
+        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up);
+        Some(Self { attempt: cut.attempt, ..work })
+    }
+
+    /// Where it is on record that it was given up.
+    pub(crate) fn recorded_at(&self) -> Option<Position> {
+        self.recording
+    }
+
     /// What must be undone if it is given up, oldest first.
     pub(crate) fn undo_steps(&self) -> Vec<UndoStep> {
-        Undo::new(self.attempt, self.undo.clone()).steps()
+        self.undo.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -132,10 +180,14 @@ impl Work {
 pub(crate) enum Step {
     /// Nothing waits.
     Rest,
+    /// Nothing is left of the batch: settle it.
+    Lost(Seq),
     /// A fresh batch: pass it through the hooks, then say [`Lane::prepared`].
     Prepare(Batch),
     /// Try again then.
     Wait(Instant),
+    /// The attempt is on record, but not committed: wait for that, then ask again.
+    Record(Position),
     /// The attempt is on record: store it.
     Store(Batch, Undo),
     /// The last writer died in the middle of an attempt.
@@ -168,6 +220,10 @@ pub(crate) struct Left {
     pub(crate) found_store_back: bool,
     /// The memory its events held.
     pub(crate) footprint: usize,
+    /// The parts of it that came in numbered streams.
+    pub(crate) numbered: Vec<Part>,
+    /// Why it was given up, if it was.
+    pub(crate) code: Option<Code>,
 }
 
 /// What a look at the lane came to.
@@ -190,6 +246,7 @@ pub(crate) struct LaneSnapshot {
     pub(crate) window: u64,
     cut: u64,
     given_up_at_door: u64,
+    unread: u64,
     pub(crate) batches: usize,
     pub(crate) bytes: usize,
     /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
@@ -199,13 +256,120 @@ pub(crate) struct LaneSnapshot {
 impl LaneSnapshot {
     /// Accepted events without an outcome.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.window + self.cut + self.given_up_at_door
+        self.window + self.cut + self.given_up_at_door + self.unread
     }
 }
 
+/// The chunks and cuts that an earlier process left of a tenant, read back.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBack {
+    /// By seq. What is missing is lost.
+    pub(crate) chunks: BTreeMap<u64, Chunk>,
+    pub(crate) cuts: Vec<(RecoveredCut, Option<Chunk>)>,
+}
+
 impl Lane {
-    pub(crate) fn new(tenant: TenantId, opening: Opening) -> Self {
-        Self { tenant, opening, state: Mutex::default() }
+    pub(crate) fn new(tenant: TenantId, opening: Opening, journal: &Arc<dyn DynJournal>) -> Self {
+        let state = State { first: 1, ..State::default() };
+        let journal = journal.is_durable().then(|| journal.clone());
+        Self { tenant, opening, journal, state: Mutex::new(state) }
+    }
+
+    /// Takes over the numbers of an earlier process; its events are to be [read back](Self::read_back).
+    pub(crate) fn restore(&self, left: &RecoveredTenant) {
+        let mut state = self.lock();
+        let RecoveredTenant { door, totals, .. } = left;
+        state.counters = Counters {
+            received: totals.accepted
+                + door.discarded
+                + door.dead_lettered
+                + door.duplicate
+                + door.muted
+                + door.throttled
+                + door.rejected
+                + door.malformed,
+            accepted: totals.accepted + door.discarded + door.dead_lettered,
+            duplicate: door.duplicate,
+            muted: door.muted,
+            throttled: door.throttled,
+            rejected: door.rejected,
+            malformed: door.malformed,
+            stored: totals.stored,
+            dead_lettered: totals.dead_lettered + door.dead_lettered,
+            discarded: totals.discarded + door.discarded,
+            batches: totals.batches,
+            ..Counters::default()
+        };
+        state.door = *door;
+        state.discarded_at_door = door.discarded;
+        state.dead_lettered_at_door = door.dead_lettered;
+        state.unread = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        state.first = left.next_chunk;
+        state.cuts = left.next_batch.0 - 1;
+    }
+
+    /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what
+    /// is known of attempts to store them, and the rest as the open window. Returns how many events are lost, and the memory
+    /// of the chunks that lie in batches.
+    pub(crate) fn read_back(&self, back: ReadBack, settled: ChunkPlace, now: Instant) -> (u64, usize) {
+        let mut state = self.lock();
+        let (begin, next) = (settled.seq.max(1), state.first);
+        let mut chunks = back.chunks;
+        let mut lost_chunks = BTreeSet::new();
+        let chunks: Vec<_> = (begin..next)
+            .map(|seq| {
+                chunks.remove(&seq).map(Arc::new).unwrap_or_else(|| {
+                    lost_chunks.insert(seq);
+                    Arc::new(Chunk::lost(self.tenant.clone()))
+                })
+            })
+            .collect();
+        let at = |seq: u64| chunks.get(usize::try_from(seq.checked_sub(begin)?).ok()?);
+        let part = |seq: u64, from: ChunkPlace, until: ChunkPlace| {
+            let chunk = at(seq)?;
+            let begin = if seq == from.seq { from.index as usize } else { 0 };
+            let end = if seq == until.seq { until.index as usize } else { chunk.len() };
+            Some(Part { chunk: chunk.clone(), range: begin.min(chunk.len())..end.min(chunk.len()) })
+        };
+        state.bytes = chunks.iter().map(|chunk| chunk.footprint()).sum();
+        let mut place = ChunkPlace { seq: begin, ..settled };
+        for (nth, (cut, made)) in back.cuts.into_iter().enumerate() {
+            let seqs = cut.from.seq..=cut.until.seq;
+            let batch =
+                Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
+            let is_whole = lost_chunks.range(seqs).next().is_none();
+            if nth == 0 {
+                state.work = Work::found(&cut, &batch, made, is_whole);
+            }
+            place = cut.until;
+            state.cut += batch.len() as u64;
+            state.batches.push_back(batch);
+        }
+        if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
+            place = ChunkPlace { seq: place.seq + 1, index: 0 };
+        }
+        state.first = place.seq;
+        state.cut_of_first = place.index as usize;
+        for seq in place.seq..next {
+            let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
+            state.uncut += range.len() as u64;
+            state.uncut_bytes += chunk.body_bytes_of(range);
+            state.chunks.push_back((chunk, now));
+        }
+        let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
+        state.counters.accepted -= lost;
+        state.counters.received -= lost;
+        (lost, state.batches.iter().map(Batch::footprint).sum())
+    }
+
+    /// How much memory the lane holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Puts the entry on record. Called under the lane's lock, so that the record has its order.
+    fn record(&self, entry: impl FnOnce() -> Entry) -> Option<Position> {
+        self.journal.as_ref().map(|journal| journal.append(&mut vec![entry()]))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,19 +377,22 @@ impl Lane {
     }
 
     /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
-    /// chunk of any size. `count` is told the counters under the same lock, whatever the answer.
+    /// chunk of any size. `frames` are counted under the same lock, whatever the answer.
     ///
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
+    ///
+    /// Where it is to go on record, the entry is added to `record`, which the caller appends before the lane can be looked at.
     pub(crate) fn accept(
         &self,
         chunk: Chunk,
         at: Instant,
         policy: &Policy,
-        count: impl FnOnce(&mut Counters),
+        record: &mut Vec<Entry>,
+        frames: Frames,
     ) -> Arrival {
         let footprint = chunk.footprint();
         let mut state = self.lock();
-        count(&mut state.counters);
+        state.count(frames);
         if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
             return Arrival::Full(chunk);
         }
@@ -233,7 +400,12 @@ impl Lane {
         state.uncut += chunk.len() as u64;
         state.uncut_bytes += chunk.body_bytes();
         state.bytes += footprint;
-        state.chunks.push_back((Arc::new(chunk), at));
+        let chunk = Arc::new(chunk);
+        if self.journal.is_some() {
+            let seq = state.first + state.chunks.len() as u64;
+            record.push(Entry::Chunk { seq, chunk: chunk.clone() });
+        }
+        state.chunks.push_back((chunk, at));
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
@@ -253,7 +425,29 @@ impl Lane {
     pub(crate) fn letter_kept(&self) {
         let mut state = self.lock();
         state.given_up_at_door -= 1;
+        state.dead_lettered_at_door += 1;
         state.counters.dead_lettered += 1;
+    }
+
+    /// Frames came of which none became part of a chunk.
+    pub(crate) fn count_frames(&self, frames: Frames) {
+        self.lock().count(frames);
+    }
+
+    /// Puts on record what happened at the door, if anything did since it was last told.
+    pub(crate) fn record_door(&self) {
+        self.tell_door(&mut self.lock());
+    }
+
+    fn tell_door(&self, state: &mut State) {
+        if self.journal.is_none() {
+            return;
+        }
+        let totals = state.door_totals();
+        if totals != state.door {
+            state.door = totals;
+            self.record(|| Entry::Door { tenant: self.tenant.clone(), totals });
+        }
     }
 
     /// The alarm for the window went off.
@@ -307,6 +501,7 @@ impl Lane {
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
+                Some(front) if front.is_empty() => return Step::Lost(front.id().seq),
                 Some(front) if with_hooks => return Step::Prepare(front),
                 Some(front) => state.work = Some(Work::new(front, state.fresh_undo(), None)),
             }
@@ -315,25 +510,51 @@ impl Lane {
         if work.given_up {
             return Step::GivenUp;
         }
-        if work.open {
+        if work.open && work.recording.is_none() {
             return Step::Orphaned;
         }
-        match work.not_before {
-            Some(at) if now < at => Step::Wait(at),
-            _ => {
-                work.attempt = Attempt(work.attempt.0 + 1);
-                work.open = true;
-                Step::Store(work.batch.clone(), Undo::new(work.attempt, work.undo.clone()))
+        if !work.open {
+            if let Some(at) = work.not_before.filter(|at| now < *at) {
+                return Step::Wait(at);
             }
+            work.attempt = Attempt(work.attempt.0 + 1);
+            work.open = true;
+            work.recording = self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
         }
+        if let (Some(position), Some(journal)) = (work.recording, &self.journal)
+            && !journal.is_committed(position)
+        {
+            return Step::Record(position);
+        }
+        work.recording = None;
+        let undo = Undo::new(work.attempt, work.undo.clone());
+        Step::Store(
+            work.batch.clone(),
+            match &self.journal {
+                Some(journal) => undo.on_record(work.batch.id(), journal),
+                None => undo,
+            },
+        )
     }
 
     /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
-        if state.batches.front().is_some_and(|front| front.id() == batch.id()) && state.work.is_none() {
-            state.work = Some(Work::new(batch, state.fresh_undo(), given_up));
+        let Some(front) = state.batches.front().filter(|front| front.id() == batch.id()) else { return };
+        if state.work.is_some() {
+            return;
         }
+        let mut recording = None;
+        if let Some(cause) = &given_up {
+            recording = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
+        } else if self.journal.is_some()
+            && !batch.is_same(front)
+            && let Some(chunk) = batch.to_chunk()
+        {
+            self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
+        }
+        let work = Work::new(batch, state.fresh_undo(), given_up);
+        state.work = Some(Work { recording, ..work });
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -349,7 +570,8 @@ impl Lane {
         state.counters.attempts_failed += 1;
         let work = state.work.as_mut().filter(|work| work.open)?;
         work.open = false;
-        work.last_cause = Some(cause);
+        work.recording = None;
+        work.last_cause = Some(cause.clone());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
         let after = match failure {
@@ -357,12 +579,15 @@ impl Lane {
             Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
             Failed::Permanent => None,
         };
+        let batch = || work.batch.id().clone();
         Some(match after {
             Some(after) => {
+                self.record(|| Entry::Failed { batch: batch(), attempt: work.attempt });
                 work.not_before = Some(now + after);
                 Next::Again { attempt: work.attempt, after }
             }
             None => {
+                work.recording = self.record(|| Entry::GivenUp { batch: batch(), cause: cause.clone() });
                 work.given_up = true;
                 Next::GiveUp(work.clone())
             }
@@ -410,6 +635,8 @@ impl Lane {
         let batch = state.batches.pop_front_if(|front| front.id().seq == seq)?;
         let work = state.work.take();
         let events = batch.len() as u64;
+        self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
+        self.tell_door(&mut state);
         let footprint = batch.footprint();
         state.cut -= events;
         state.bytes -= footprint;
@@ -424,9 +651,11 @@ impl Lane {
         }
         let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
         let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
+        let code = work.as_ref().and_then(|work| work.last_cause.as_ref()).map(|cause| cause.code);
+        let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, found_store_back, footprint })
+        Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code })
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
@@ -436,6 +665,7 @@ impl Lane {
             window: state.uncut,
             cut: state.cut,
             given_up_at_door: state.given_up_at_door,
+            unread: state.unread,
             batches: state.batches.len(),
             bytes: state.bytes,
             front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
@@ -451,7 +681,25 @@ pub(crate) enum Failed {
     Permanent,
 }
 
+/// A chunk holds fewer than 4 Gi events.
+fn index(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
 impl State {
+    fn count(&mut self, Frames { received, discarded }: Frames) {
+        self.counters.received += received;
+        self.counters.accepted += discarded;
+        self.counters.discarded += discarded;
+        self.discarded_at_door += discarded;
+    }
+
+    fn door_totals(&self) -> DoorTotals {
+        let Counters { duplicate, muted, throttled, rejected, malformed, .. } = self.counters;
+        let (discarded, dead_lettered) = (self.discarded_at_door, self.dead_lettered_at_door);
+        DoorTotals { duplicate, muted, throttled, rejected, malformed, discarded, dead_lettered }
+    }
+
     /// An empty list of undo steps.
     fn fresh_undo(&mut self) -> Arc<Mutex<Vec<UndoStep>>> {
         match Arc::get_mut(&mut self.undo) {
@@ -521,14 +769,17 @@ impl State {
         let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
         let Some(events) = window.close() else { return };
         let mut parts = Vec::with_capacity(1);
+        let from = ChunkPlace { seq: self.first, index: index(self.cut_of_first) };
+        let mut until = from;
         let mut wanted = events;
         while wanted > 0
             && let Some((chunk, _)) = self.chunks.front()
         {
-            let from = self.cut_of_first;
-            let to = chunk.len().min(from + wanted);
-            wanted -= to - from;
-            parts.push(Part { chunk: chunk.clone(), range: from..to });
+            let begin = self.cut_of_first;
+            let to = chunk.len().min(begin + wanted);
+            wanted -= to - begin;
+            until = ChunkPlace { seq: self.first, index: index(to) };
+            parts.push(Part { chunk: chunk.clone(), range: begin..to });
             self.cut_of_first = to;
             if to == chunk.len() {
                 self.chunks.pop_front();
@@ -538,6 +789,7 @@ impl State {
         }
         self.cuts += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
+        lane.record(|| Entry::Cut { batch: id.clone(), from, until });
         let batch = Batch::new(id, parts);
         self.uncut -= batch.len() as u64;
         self.uncut_bytes -= batch.body_bytes();

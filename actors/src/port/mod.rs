@@ -18,7 +18,7 @@ pub use faulty::{Fault, Faulty};
 pub use hooks::Hooks;
 pub use journal::{
     BatchTotals, ChunkPlace, DoorTotals, DynJournal, Entry, Health, Journal, JournalError, MemoryJournal, Position,
-    Recovered, RecoveredChunk, RecoveredCut, RecoveredTenant,
+    Recovered, RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant,
 };
 pub use memory::{MemoryDeadLetters, MemoryStore, NullStore};
 pub use seam::Seam;

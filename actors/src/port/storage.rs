@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use super::journal::{DynJournal, Entry};
 use crate::model::{Attempt, Batch, BatchId, TenantId};
 
 /// Where batches end up.
@@ -135,15 +136,27 @@ pub struct UndoStep {
 ///
 /// The list belongs to the batch, not to the attempt: it survives retries and restarts, and each step on it is run once
 /// the batch is given up, newest first.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Undo {
     attempt: Attempt,
     steps: Arc<Mutex<Vec<UndoStep>>>,
+    record: Option<(BatchId, Arc<dyn DynJournal>)>,
+}
+
+impl fmt::Debug for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undo").field("attempt", &self.attempt).field("steps", &self.steps()).finish_non_exhaustive()
+    }
 }
 
 impl Undo {
     pub(crate) fn new(attempt: Attempt, steps: Arc<Mutex<Vec<UndoStep>>>) -> Self {
-        Self { attempt, steps }
+        Self { attempt, steps, record: None }
+    }
+
+    /// The same list, kept by a journal too.
+    pub(crate) fn on_record(self, batch: &BatchId, journal: &Arc<dyn DynJournal>) -> Self {
+        Self { record: Some((batch.clone(), journal.clone())), ..self }
     }
 
     /// An empty list for a call by hand: in tests of a store.
@@ -158,13 +171,17 @@ impl Undo {
         self.attempt
     }
 
-    /// Registers a step. Once this returns, the step will be run if the batch is given up: register first, act then.
+    /// Registers a step. Once this returns, the step will be run if the batch is given up: register first, act then. Where the
+    /// journal is durable it is on disk by then.
     ///
     /// # Cancel safety
     /// A step whose `push` was dropped may or may not be on the list.
-    #[expect(clippy::unused_async, reason = "a durable journal writes the step before this returns")]
     pub async fn push(&self, step: UndoStep) {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step.clone());
+        if let Some((batch, journal)) = &self.record {
+            let position = journal.append(&mut vec![Entry::Undo { batch: batch.clone(), step }]);
+            journal.committed(position).await;
+        }
     }
 
     /// The steps registered so far, oldest first.

@@ -9,7 +9,9 @@ use super::handle::System;
 use crate::actor::aggregator::Aggregator;
 use crate::actor::alarms::ring;
 use crate::actor::letters::pump;
+use crate::actor::recovery::recover;
 use crate::actor::registry::{Defaults, Phase, Shared};
+use crate::actor::slot::Slot;
 use crate::actor::spec::TenantSpec;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
@@ -17,7 +19,8 @@ use crate::model::{Error, TenantId};
 use crate::observe::Observer;
 use crate::policy::Policy;
 use crate::port::{
-    BoxStorage, DeadLetters, DynDeadLetters, Hooks, MemoryDeadLetters, MemoryStore, Seam, Storage, StorageExt, spawn,
+    BoxStorage, DeadLetters, DynDeadLetters, DynJournal, Hooks, Journal, MemoryDeadLetters, MemoryJournal, MemoryStore,
+    RecoveredTenant, Seam, Storage, StorageExt, spawn,
 };
 
 /// Where the actors run.
@@ -37,6 +40,7 @@ pub enum Placement {
 pub struct SystemBuilder {
     policy: Policy,
     storage: Option<BoxStorage>,
+    journal: Option<Arc<dyn DynJournal>>,
     dead_letters: Option<Arc<dyn DynDeadLetters>>,
     hooks: Hooks,
     specs: HashMap<TenantId, TenantSpec>,
@@ -55,6 +59,7 @@ impl Default for SystemBuilder {
         Self {
             policy: Policy::default(),
             storage: None,
+            journal: None,
             dead_letters: None,
             hooks: Hooks::new(),
             specs: HashMap::new(),
@@ -80,6 +85,15 @@ impl SystemBuilder {
     /// The store of tenants that bring none of their own. Default: a [`MemoryStore`], which keeps everything.
     pub fn store(mut self, storage: impl Storage) -> Self {
         self.storage = Some(storage.boxed());
+        self
+    }
+
+    /// Where accepted events are on record until they are settled. Default: a [`MemoryJournal`], which dies with the process.
+    ///
+    /// What a durable journal has of an earlier process is read back at the start. A tenant with a store of its own must then be
+    /// made known by [`tenant`](Self::tenant) and not by [`System::spawn`], which would come too late for that.
+    pub fn journal(mut self, journal: impl Journal) -> Self {
+        self.journal = Some(Arc::new(journal));
         self
     }
 
@@ -153,7 +167,7 @@ impl SystemBuilder {
     /// Starts the system. Blocks for the moment in which its thread comes up.
     ///
     /// # Errors
-    /// [`Error::InvalidPolicy`], [`Error::PanicAborts`], or [`Error::Start`] if there is no thread to be had.
+    /// [`Error::InvalidPolicy`], [`Error::PanicAborts`], [`Error::Journal`], or [`Error::Start`] if there is no thread to be had.
     ///
     /// # Panics
     /// With [`Placement::Inline`] outside of a `LocalSet` and an actix `System`.
@@ -174,19 +188,35 @@ impl SystemBuilder {
             self.max_tenants,
             self.max_in_flight_bytes,
             self.max_dead_letter_queue_bytes,
+            self.journal.unwrap_or_else(|| Arc::new(MemoryJournal::new())),
             self.dead_letters.unwrap_or_else(|| Arc::new(MemoryDeadLetters::default())),
             self.log_entries,
             self.observers,
             self.seam,
         ));
+        let recovered =
+            shared.journal.begin(shared.opening, shared.seam.now()).map_err(|why| Error::Journal(why.to_string()))?;
+        for damage in &recovered.damage {
+            tracing::error!(target: "headworks", damage, "the journal is damaged");
+        }
+        for stream in recovered.streams {
+            shared.streams.restore(stream);
+        }
+        let mut left = vec![];
+        for tenant in recovered.tenants {
+            let slot = shared.recovered_slot(&tenant)?;
+            if !tenant.is_settled() {
+                left.push((slot, tenant));
+            }
+        }
         let report_every = self.report_every;
         let supervisor = match self.placement {
             Placement::Inline => {
-                let (supervisor, ended) = raise(shared.clone(), report_every);
+                let (supervisor, ended) = raise(shared.clone(), report_every, left);
                 spawn(ended);
                 supervisor
             }
-            Placement::OwnThread => on_own_thread(shared.clone(), report_every)?,
+            Placement::OwnThread => on_own_thread(shared.clone(), report_every, left)?,
         };
         Ok(System::new(shared, supervisor))
     }
@@ -196,32 +226,45 @@ impl SystemBuilder {
 fn raise(
     shared: Arc<Shared>,
     report_every: Option<Duration>,
+    left: Vec<(Arc<Slot>, RecoveredTenant)>,
 ) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
     let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), report_every));
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
+    let recovery = spawn(recover(shared.clone(), left));
     let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone())));
     let Running { addr, control } = supervise(&shared, None, Supervisor::new(shared.clone()));
     let ended = async move {
         let mut phase = shared.phase.subscribe();
         // The sender lives in `shared`, which lives in here.
         let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
+        recovery.abort();
         pump.abort();
         ring.abort();
         shared.stop_actors();
         control.stop();
         // Lets every keeper see its order before the thread goes.
         tokio::task::yield_now().await;
+        for slot in shared.all_slots() {
+            slot.lane.record_door();
+        }
+        if let Err(why) = shared.journal.close().await {
+            tracing::error!(target: "headworks", %why, "the journal could not be closed");
+        }
         shared.enter(Phase::Stopped);
     };
     (addr, ended)
 }
 
-fn on_own_thread(shared: Arc<Shared>, report_every: Option<Duration>) -> Result<Addr<Supervisor>, Error> {
+fn on_own_thread(
+    shared: Arc<Shared>,
+    report_every: Option<Duration>,
+    left: Vec<(Arc<Slot>, RecoveredTenant)>,
+) -> Result<Addr<Supervisor>, Error> {
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("headworks".to_owned()).spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let (supervisor, ended) = raise(shared, report_every);
+            let (supervisor, ended) = raise(shared, report_every, left);
             // Nobody waits any more only if the caller's thread is gone.
             let _ = up.send(supervisor);
             ended.await;

@@ -111,7 +111,7 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
 }
 
 fn is_settled(shared: &Shared) -> bool {
-    shared.budget.used() == 0 && shared.letters.is_empty()
+    shared.budget.used() == 0 && shared.letters.is_empty() && shared.unread.load(Ordering::Acquire) == 0
 }
 
 fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {

@@ -1,5 +1,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, MailboxError};
@@ -9,15 +10,18 @@ use tokio::sync::{OnceCell, watch};
 use super::builder::SystemBuilder;
 use super::drain::{self, DrainReport};
 use super::source::{Intake, Source, SourceHandle};
+use super::stream::{Answers, Connection, Receipt};
 use crate::actor::ingress::Ingress;
 use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn};
 use crate::actor::registry::{Feeding, Phase, Shared};
 use crate::actor::slot::Slot;
 use crate::actor::spec::{IngressSpec, TenantSpec};
+use crate::actor::streams::Stream;
 use crate::actor::supervise::Control;
 use crate::actor::supervisor::Supervisor;
-use crate::model::{Cause, Code, Error, Event, Failure, FlushReason, Role, SupervisorEvent, TenantId, What};
+use crate::model::{Cause, Code, Error, Event, Failure, FlushReason, Role, StreamId, SupervisorEvent, TenantId, What};
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantSnapshot};
+use crate::policy::AckLevel;
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -65,8 +69,31 @@ pub(super) async fn open_ingress(
     supervisor: &Addr<Supervisor>,
     spec: IngressSpec,
 ) -> Result<IngressHandle, Error> {
-    let addr = supervisor.send(OpenIngress(spec)).await.map_err(unanswered(Role::Supervisor))??;
-    Ok(IngressHandle { shared: shared.clone(), addr })
+    let addr = supervisor.send(OpenIngress { spec, stream: None }).await.map_err(unanswered(Role::Supervisor))??;
+    Ok(IngressHandle { shared: shared.clone(), addr, connection: None })
+}
+
+pub(super) async fn open_stream(
+    shared: &Arc<Shared>,
+    supervisor: &Addr<Supervisor>,
+    spec: IngressSpec,
+    stream: &StreamId,
+    next: u64,
+    level: AckLevel,
+) -> Result<(IngressHandle, Answers), Error> {
+    shared.streams.expire(shared);
+    let stream = shared.streams.get_or_insert(stream);
+    let session = stream.connect(shared.seam.now());
+    let is_finished = AtomicBool::new(false);
+    let connection = Arc::new(Connection { shared: shared.clone(), stream: stream.clone(), session, is_finished });
+    if !stream.settled_down(session).await {
+        return Err(Error::TakenOver);
+    }
+    let last = stream.begin(next, level);
+    let open = OpenIngress { spec, stream: Some((stream, session)) };
+    let addr = supervisor.send(open).await.map_err(unanswered(Role::Supervisor))??;
+    let ingress = IngressHandle { shared: shared.clone(), addr, connection: Some(connection.clone()) };
+    Ok((ingress, Answers { connection, last }))
 }
 
 impl System {
@@ -131,13 +158,52 @@ impl System {
     /// # Cancel safety
     /// If the future is dropped, the events may or may not be taken in: all of them or none.
     pub async fn offer(&self, events: Vec<Event>) -> Result<(), Error> {
+        self.offer_to(events, None).await
+    }
+
+    /// As [`offer`](Self::offer), with a receipt: it tells when what was accepted is on disk, and when all of it is settled.
+    ///
+    /// ```
+    /// # use headworks_actors::{Event, System, TenantId};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let system = System::builder().start()?;
+    /// let event = Event::new("acme".parse::<TenantId>()?, None, "a door opened");
+    /// let mut receipt = system.send(vec![event]).await?;
+    /// receipt.accepted().await;
+    /// assert_eq!(receipt.settled().await.stored, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    ///
+    /// # Cancel safety
+    /// As [`offer`](Self::offer).
+    pub async fn send(&self, events: Vec<Event>) -> Result<Receipt, Error> {
+        let shared = &self.shared;
+        let id = StreamId::passing(shared.calls.fetch_add(1, Ordering::Relaxed));
+        let stream = shared.streams.get_or_insert(&id);
+        let session = stream.connect(shared.seam.now());
+        stream.begin(1, AckLevel::Stored);
+        let is_finished = AtomicBool::new(false);
+        let connection = Arc::new(Connection { shared: shared.clone(), stream: stream.clone(), session, is_finished });
+        let count = events.len() as u64;
+        // Made first: it forgets the stream where the call comes to nothing.
+        let receipt = Receipt::new(connection, count);
+        self.offer_to(events, Some(stream.clone())).await?;
+        Ok(receipt.committed_at(stream.recorded_at()))
+    }
+
+    async fn offer_to(&self, events: Vec<Event>, stream: Option<Arc<Stream>>) -> Result<(), Error> {
         let _feeding = begin(&self.shared)?;
         let own = self.handle.own.get_or_try_init(async || {
             // Only its name matters: events that are offered are neither framed nor decoded.
             let decoder = RawLines::new(TenantId::new("offer")?);
             self.ingress(IngressSpec::new("offer", Framing::lines(), decoder)).await
         });
-        own.await?.addr.send(Offer(events)).await.map_err(unanswered(Role::Ingress))?
+        own.await?.addr.send(Offer { events, stream }).await.map_err(unanswered(Role::Ingress))?
     }
 
     /// Adds a source; it runs until its input ends or the system drains.
@@ -298,6 +364,8 @@ impl TenantHandle {
 pub struct IngressHandle {
     shared: Arc<Shared>,
     addr: Addr<Ingress>,
+    /// Of a stream of numbered frames.
+    connection: Option<Arc<Connection>>,
 }
 
 impl std::fmt::Debug for IngressHandle {
@@ -312,12 +380,16 @@ impl IngressHandle {
     /// before it returns.
     ///
     /// # Errors
-    /// [`Error::Closed`] once the system drains: nothing of these bytes was accepted. [`Error::Failed`] after a failure in
+    /// [`Error::Closed`] once the system drains, [`Error::TakenOver`] where another connection has the stream now: nothing of
+    /// these bytes was accepted. [`Error::Failed`] after a failure in
     /// the ingress itself: what part of these bytes was accepted is not known.
     ///
     /// # Cancel safety
     /// If the future is dropped, the bytes may or may not be taken in: all of them or none.
     pub async fn feed(&self, bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
+        if let Some(connection) = &self.connection {
+            connection.stream.has_room().await;
+        }
         let _feeding = begin(&self.shared)?;
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
     }
@@ -332,6 +404,11 @@ impl IngressHandle {
     /// As [`feed`](Self::feed).
     pub async fn finish(&self, clean: bool) -> Result<(), Error> {
         let _feeding = begin(&self.shared)?;
-        self.addr.send(Finish { clean }).await.map_err(unanswered(Role::Ingress))?
+        let finished = self.addr.send(Finish { clean }).await.map_err(unanswered(Role::Ingress))?;
+        if let Some(connection) = &self.connection {
+            connection.is_finished.store(true, Ordering::Release);
+            connection.stream.changed.notify_waiters();
+        }
+        finished
     }
 }

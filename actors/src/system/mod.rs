@@ -4,8 +4,11 @@ mod builder;
 mod drain;
 mod handle;
 mod source;
+mod stream;
 
+pub use crate::actor::streams::Answer;
 pub use builder::{Placement, SystemBuilder};
 pub use drain::{DrainReport, TenantDrained};
 pub use handle::{IngressHandle, System, TenantHandle};
 pub use source::{Intake, Source, SourceHandle};
+pub use stream::{Answers, Receipt, Settlement};

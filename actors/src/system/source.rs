@@ -4,11 +4,13 @@ use actix::Addr;
 use futures::future::LocalBoxFuture;
 use tokio::sync::watch;
 
-use super::handle::{IngressHandle, open_ingress};
+use super::handle::{IngressHandle, open_ingress, open_stream};
+use super::stream::Answers;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::spec::IngressSpec;
 use crate::actor::supervisor::Supervisor;
-use crate::model::Error;
+use crate::model::{Error, StreamId};
+use crate::policy::AckLevel;
 
 /// Something that brings bytes in: a listener, a file.
 ///
@@ -43,6 +45,24 @@ impl Intake {
     /// [`Error::Closed`] once the system drains.
     pub async fn open(&self, spec: IngressSpec) -> Result<IngressHandle, Error> {
         open_ingress(&self.shared, &self.supervisor, spec).await
+    }
+
+    /// An ingress for one connection of a sender that numbers its frames, in the stream `stream`, and wants to be told at `level`
+    /// what becomes of them. `next` is the position of the first frame it has not been told about.
+    ///
+    /// The connection takes the stream over from an earlier one, and waits until what that one had fed is dealt with. The
+    /// first frame fed has the position behind [`Answers::last`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains, [`Error::TakenOver`] if yet another connection was faster.
+    pub async fn open_stream(
+        &self,
+        spec: IngressSpec,
+        stream: StreamId,
+        next: u64,
+        level: AckLevel,
+    ) -> Result<(IngressHandle, Answers), Error> {
+        open_stream(&self.shared, &self.supervisor, spec, &stream, next, level).await
     }
 
     /// Resolves when the source should end: the system drains or stops.

@@ -1,0 +1,373 @@
+//! Senders that number their frames: what became of each position, and where to go on after a break.
+//!
+//! A stream outlives its connections. It knows the last position that was dealt with, those behind it that were accepted
+//! before a crash (so that they are not taken twice), and those that are owed an answer.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
+use tokio::sync::Notify;
+
+use super::registry::Shared;
+use crate::model::{Code, StreamId, UnixMillis};
+use crate::observe::Outcome;
+use crate::policy::AckLevel;
+use crate::port::{Entry, Position, RecoveredStream};
+
+/// How long a stream without a connection is remembered, and how many there may be.
+const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+const MOST: usize = 10_000;
+
+/// How many runs of positions may wait to be answered to one sender.
+const MOST_ANSWERS: usize = 65_536;
+
+/// What became of frames of a stream, by their positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// They are as safe as was asked for.
+    Ack(RangeInclusive<u64>),
+    /// They were refused, or are kept as dead letters, for this reason. Final.
+    Nack(RangeInclusive<u64>, Code),
+}
+
+/// One sender's stream.
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    state: Mutex<State>,
+    /// Something to answer, or an end of something.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last position that was dealt with, as all before it.
+    last: u64,
+    /// Where that is on record.
+    marked: Position,
+    /// Positions beyond `last` that an earlier process accepted.
+    ahead: RangeInclusiveSet<u64>,
+    /// Accepted and not settled.
+    open: RangeInclusiveSet<u64>,
+    /// Those of them that are answered when they are settled.
+    owed: RangeInclusiveSet<u64>,
+    /// Those that are answered when the journal has committed them.
+    recorded: Vec<(Position, RangeInclusiveSet<u64>)>,
+    acks: RangeInclusiveSet<u64>,
+    nacks: RangeInclusiveMap<u64, Code>,
+    level: AckLevel,
+    /// Which connection it is that counts.
+    session: u64,
+    is_connected: bool,
+    /// A read of it is being dealt with.
+    is_feeding: bool,
+    touched: UnixMillis,
+}
+
+/// The positions of one chunk.
+fn ranges(positions: &[u64]) -> RangeInclusiveSet<u64> {
+    positions.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
+}
+
+fn all_but(range: RangeInclusive<u64>, but: &RangeInclusiveSet<u64>) -> RangeInclusiveSet<u64> {
+    if range.is_empty() { RangeInclusiveSet::new() } else { but.gaps(&range).collect() }
+}
+
+impl Stream {
+    pub(crate) fn new(id: StreamId) -> Self {
+        Self { id, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection takes over. Gives its number; what an earlier one fed may still be under way.
+    pub(crate) fn connect(&self, now: UnixMillis) -> u64 {
+        let mut state = self.lock();
+        state.session += 1;
+        state.is_connected = true;
+        state.touched = now;
+        let session = state.session;
+        drop(state);
+        self.changed.notify_waiters();
+        session
+    }
+
+    /// The connection has ended.
+    pub(crate) fn disconnect(&self, session: u64, now: UnixMillis) {
+        let mut state = self.lock();
+        if state.session == session {
+            state.is_connected = false;
+            state.touched = now;
+        }
+    }
+
+    /// Waits until no read is being dealt with; false if yet another connection took over.
+    pub(crate) async fn settled_down(&self, session: u64) -> bool {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.session != session {
+                    return false;
+                }
+                if !state.is_feeding {
+                    return true;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The connection's terms: what it is told of positions from `next` on that were dealt with before. Gives the position after
+    /// which it goes on.
+    pub(crate) fn begin(&self, next: u64, level: AckLevel) -> u64 {
+        let mut state = self.lock();
+        let State { last, marked, .. } = *state;
+        state.level = level;
+        // A sender that begins later than where this side ended will not send what lies between.
+        let goes_on = last.max(next.saturating_sub(1));
+        state.last = goes_on;
+        state.recorded.clear();
+        state.acks = RangeInclusiveSet::new();
+        if level == AckLevel::Stored {
+            state.owed = state.open.clone();
+        }
+        let done = all_but(next..=last, &state.owed);
+        match level {
+            AckLevel::Received => state.acks = done,
+            // What is settled was committed before.
+            AckLevel::Journaled | AckLevel::Stored => state.recorded.push((marked, done)),
+        }
+        state.last
+    }
+
+    /// A read begins; false where the connection is not the one that counts.
+    pub(crate) fn feed(self: &Arc<Self>, session: u64) -> Option<(Feed, Numbers)> {
+        let mut state = self.lock();
+        if state.session != session || state.is_feeding {
+            return None;
+        }
+        state.is_feeding = true;
+        Some((Feed(self.clone()), Numbers { next: state.last + 1, known: state.ahead.clone() }))
+    }
+
+    /// Waits until few enough answers are left that more may come: a sender that does not read them is not read from.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.acks.len() + state.nacks.len() <= MOST_ANSWERS {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// A chunk was accepted, and is on record at `at`. `least` is the level of its tenant.
+    pub(crate) fn accepted(&self, positions: &[u64], least: AckLevel, at: Position) {
+        let mut state = self.lock();
+        state.marked = state.marked.max(at);
+        let ranges = ranges(positions);
+        for range in ranges.iter() {
+            state.open.insert(range.clone());
+        }
+        match state.level.max(least) {
+            AckLevel::Received => state.acks.extend(ranges),
+            AckLevel::Journaled => state.recorded.push((at, ranges)),
+            AckLevel::Stored => state.owed.extend(ranges),
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// An earlier process accepted it and has not settled it.
+    pub(crate) fn found(&self, positions: &[u64]) {
+        self.lock().open.extend(ranges(positions));
+    }
+
+    /// Frames were refused.
+    pub(crate) fn refused(&self, positions: &[u64], code: Code) {
+        let mut state = self.lock();
+        state.nacks.extend(ranges(positions).into_iter().map(|range| (range, code)));
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Frames were dealt with in a way that leaves nothing to wait for.
+    pub(crate) fn done(&self, positions: &[u64]) {
+        self.lock().acks.extend(ranges(positions));
+        self.changed.notify_waiters();
+    }
+
+    /// Events have their outcome.
+    pub(crate) fn settled(&self, positions: &[u64], outcome: Outcome, code: Option<Code>) {
+        let mut state = self.lock();
+        for range in ranges(positions) {
+            let owed: Vec<_> = state.owed.overlapping(&range).map(|owed| clip(owed, &range)).collect();
+            state.open.remove(range.clone());
+            state.owed.remove(range);
+            match (outcome, code) {
+                (Outcome::DeadLettered, Some(code)) => state.nacks.extend(owed.into_iter().map(|range| (range, code))),
+                _ => state.acks.extend(owed),
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Everything up to `last` was dealt with. To go on record.
+    pub(crate) fn mark(&self, last: u64, now: UnixMillis) -> Option<Entry> {
+        let mut state = self.lock();
+        if last <= state.last {
+            return None;
+        }
+        state.last = last;
+        state.touched = now;
+        if !state.ahead.is_empty() {
+            state.ahead.remove(0..=last);
+        }
+        self.id.is_lasting().then(|| Entry::Mark { stream: self.id.clone(), position: last, at: now })
+    }
+
+    /// Something of it is on record.
+    pub(crate) fn marked(&self, at: Position) {
+        let mut state = self.lock();
+        state.marked = state.marked.max(at);
+    }
+
+    /// Where the last of it is on record.
+    pub(crate) fn recorded_at(&self) -> Position {
+        self.lock().marked
+    }
+
+    /// What there is to answer, coalesced; `None` where another connection took over.
+    pub(crate) fn take_answers(&self, session: u64, is_committed: impl Fn(Position) -> bool) -> Option<Answers> {
+        let mut state = self.lock();
+        if state.session != session {
+            return None;
+        }
+        let recorded = std::mem::take(&mut state.recorded);
+        for (at, ranges) in recorded {
+            if is_committed(at) {
+                state.acks.extend(ranges);
+            } else {
+                state.recorded.push((at, ranges));
+            }
+        }
+        let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
+        let nacks = std::mem::take(&mut state.nacks).into_iter().map(|(range, code)| Answer::Nack(range, code));
+        // Whoever waits for there to be fewer.
+        self.changed.notify_waiters();
+        Some(Answers {
+            ready: acks.chain(nacks).collect(),
+            commits: state.recorded.iter().map(|(at, _)| *at).min(),
+            is_owed: !state.owed.is_empty() || state.is_feeding,
+        })
+    }
+}
+
+/// What a stream has to answer at one moment.
+pub(crate) struct Answers {
+    pub(crate) ready: Vec<Answer>,
+    /// The first commit that will bring more.
+    pub(crate) commits: Option<Position>,
+    /// Whether something else will bring more.
+    pub(crate) is_owed: bool,
+}
+
+fn clip(range: &RangeInclusive<u64>, within: &RangeInclusive<u64>) -> RangeInclusive<u64> {
+    *range.start().max(within.start())..=*range.end().min(within.end())
+}
+
+/// The numbering of a read's frames.
+#[derive(Default)]
+pub(crate) struct Numbers {
+    /// The position of the next frame.
+    pub(crate) next: u64,
+    /// Positions that an earlier process accepted.
+    known: RangeInclusiveSet<u64>,
+}
+
+impl Numbers {
+    /// Numbers of a call, from 1.
+    pub(crate) fn from_one() -> Self {
+        Self { next: 1, ..Self::default() }
+    }
+
+    /// Counts a frame. Gives its position, and whether it was accepted before.
+    pub(crate) fn count(&mut self) -> (u64, bool) {
+        let position = self.next;
+        self.next += 1;
+        (position, !self.known.is_empty() && self.known.contains(&position))
+    }
+}
+
+/// A read of a stream that is being dealt with.
+pub(crate) struct Feed(Arc<Stream>);
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.0.lock().is_feeding = false;
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Every stream there is.
+#[derive(Default)]
+pub(crate) struct Streams(DashMap<StreamId, Arc<Stream>>);
+
+impl Streams {
+    pub(crate) fn get(&self, id: &StreamId) -> Option<Arc<Stream>> {
+        self.0.get(id).map(|stream| stream.clone())
+    }
+
+    /// A stream that is on record.
+    pub(crate) fn restore(&self, left: RecoveredStream) {
+        let stream = Stream::new(left.stream.clone());
+        {
+            let mut state = stream.lock();
+            (state.last, state.touched) = (left.position, left.at);
+            state.ahead = left.ahead.into_iter().map(|(from, to)| from..=to).collect();
+        }
+        self.0.insert(left.stream, Arc::new(stream));
+    }
+
+    pub(crate) fn get_or_insert(&self, id: &StreamId) -> Arc<Stream> {
+        self.0.entry(id.clone()).or_insert_with(|| Arc::new(Stream::new(id.clone()))).clone()
+    }
+
+    pub(crate) fn remove(&self, id: &StreamId) {
+        self.0.remove(id);
+    }
+
+    /// Forgets streams that nobody has used for long, and those unused for longest where there are too many.
+    pub(crate) fn expire(&self, shared: &Shared) {
+        let now = shared.seam.now();
+        let mut idle: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|stream| {
+                let state = stream.lock();
+                let is_idle = !state.is_connected && !state.is_feeding && state.open.is_empty();
+                is_idle.then(|| (state.touched, stream.id.clone()))
+            })
+            .collect();
+        idle.sort();
+        let surplus = self.0.len().saturating_sub(MOST);
+        let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
+        for (nth, (touched, id)) in idle.into_iter().enumerate() {
+            if nth < surplus || now.0.saturating_sub(touched.0) > lifetime {
+                self.0.remove(&id);
+                shared.record(&mut vec![Entry::Forget { stream: id }]);
+            }
+        }
+    }
+}
