@@ -66,7 +66,6 @@
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
-pub use source::standin::*;
 
 pub mod config;
 #[cfg(feature = "sqlite")]

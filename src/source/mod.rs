@@ -2,7 +2,6 @@
 
 pub mod ack;
 mod reader;
-pub mod standin;
 mod tcp;
 
 pub use reader::ReaderSource;

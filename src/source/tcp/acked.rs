@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures::stream;
-use headworks_actors::{Error, IngressSpec, Intake};
+use headworks_actors::{Error, Framer, IngressSpec, Intake};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -9,7 +9,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::answers::{Gate, Lines, write_all};
 use super::connection::{End, read_all};
 use crate::source::ack::{Hello, Reply};
-use crate::source::standin::OpenStream;
 
 /// How long a connection that the server ends waits for the client to read why.
 const LINGER: Duration = Duration::from_secs(2);
@@ -27,10 +26,11 @@ pub(super) async fn serve(
     // Answers are small and should not wait for each other.
     stream.set_nodelay(true).map_err(|why| why.to_string())?;
     let Hello { stream: id, next, level, skip } = hello;
+    let framer = Framer::new(spec.framing());
     let opened = tokio::select! {
         biased;
         () = intake.closing() => Err(Error::Closed),
-        opened = intake.open_stream(spec, id, next, skip, level) => opened,
+        opened = intake.open_stream(spec, id, next, level) => opened,
     };
     let (ingress, answers) = match opened {
         Ok(opened) => opened,
@@ -44,13 +44,15 @@ pub(super) async fn serve(
     let last = answers.last();
     let (mut lines, gate) = (Lines::default(), Gate::default());
     lines.push(&Reply::Ok { last, next: if skip { last + 1 } else { next } });
+    let mut known = Known { framer, frames: if skip { 0 } else { last + 1 - next } };
 
     let answers = stream::unfold(answers, |mut answers| async { Some((answers.next().await?, answers)) });
     let ended = {
         let (mut input, mut output) = stream.split();
         let mut answering = std::pin::pin!(write_all(&mut output, &mut lines, answers, &gate));
         let taking_in = async {
-            let end = read_all(&mut input, first, &ingress, intake, &gate).await;
+            let pass = |bytes: &mut Vec<u8>| known.pass(bytes);
+            let end = read_all(&mut input, first, &ingress, intake, &gate, pass).await;
             // Never a clean end: the sender still has what is unfinished.
             ingress.finish(false).await.map(|()| end).unwrap_or_else(End::Refused)
         };
@@ -61,6 +63,8 @@ pub(super) async fn serve(
         };
         match taken_in {
             Ok(End::Broken(why)) => return End::Broken(why).into_result(),
+            // The client is to ask anew what became of its frames.
+            Ok(end @ End::Refused(Error::Failed(_))) => Ok(end),
             Ok(end) => {
                 let leave = async {
                     intake.closing().await;
@@ -69,24 +73,40 @@ pub(super) async fn serve(
                 };
                 tokio::select! {
                     biased;
-                    answered = answering => answered.map(|()| Some(end)),
+                    answered = answering => answered.map(|()| end),
                     never = leave => never,
                 }
             }
-            Err(answered) => answered.map(|()| None),
+            // There will be no answers any more, and the client goes on.
+            Err(answered) => answered.map(|()| End::Refused(Error::TakenOver)),
         }
     };
-    match ended {
-        Ok(Some(end)) => {
-            last_words(&mut stream, lines, Reply::End).await;
-            end.into_result()
+    let end = ended.map_err(|why| format!("writing acknowledgements failed: {why}"))?;
+    let reply = match &end {
+        End::Refused(why @ Error::TakenOver) => Reply::Error(why.to_string()),
+        _ => Reply::End,
+    };
+    last_words(&mut stream, lines, reply).await;
+    end.into_result()
+}
+
+/// The frames at the beginning of a connection that the server has.
+struct Known {
+    framer: Framer,
+    frames: u64,
+}
+
+impl Known {
+    /// Takes them out of what was read.
+    fn pass(&mut self, bytes: &mut Vec<u8>) {
+        let mut position = 0;
+        while self.frames > 0 {
+            match self.framer.next(bytes, &mut position) {
+                Some(_) => self.frames -= 1,
+                None => break,
+            }
         }
-        Ok(None) => {
-            let why = "another connection has taken the stream over";
-            last_words(&mut stream, lines, Reply::Error(why.to_owned())).await;
-            Err(why.to_owned())
-        }
-        Err(why) => Err(format!("writing acknowledgements failed: {why}")),
+        bytes.drain(..position);
     }
 }
 

@@ -1,6 +1,6 @@
 use std::io;
 
-use headworks_actors::{Error, IngressSpec, Intake};
+use headworks_actors::{Error, IngressHandle, IngressSpec, Intake};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -8,7 +8,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::acked;
 use super::answers::Gate;
 use crate::source::ack::FirstLine;
-use crate::source::standin::Feed;
 
 /// The read buffer of a connection, in bytes: it starts small, and follows what the reads bring.
 const LEAST_BUFFER: usize = 16 << 10;
@@ -30,7 +29,7 @@ pub(super) async fn serve(
         };
     }
     let ingress = intake.open(spec).await.map_err(|why| why.to_string())?;
-    let end = read_all(&mut stream, first, &ingress, intake, &Gate::default()).await;
+    let end = read_all(&mut stream, first, &ingress, intake, &Gate::default(), |_| {}).await;
     ingress.finish(matches!(end, End::Client)).await.map_err(|why| why.to_string())?;
     end.into_result()
 }
@@ -81,13 +80,14 @@ impl End {
     }
 }
 
-/// Feeds `first` and then all that is read; while the gate is shut nothing is read.
+/// Feeds `first` and then all that is read, but for what is passed over; while the gate is shut nothing is read.
 pub(super) async fn read_all(
     input: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
-    ingress: &impl Feed,
+    ingress: &IngressHandle,
     intake: &Intake,
     gate: &Gate,
+    mut passed_over: impl FnMut(&mut Vec<u8>),
 ) -> End {
     let mut closing = std::pin::pin!(intake.closing());
     let (mut buffer, mut capacity) = (first, LEAST_BUFFER);
@@ -97,6 +97,7 @@ pub(super) async fn read_all(
             // A buffer that was filled was too small; one that was nearly empty holds memory for nothing.
             let fitting = if read >= capacity { capacity * 2 } else { capacity.min(read * 8) };
             let fitting = fitting.clamp(LEAST_BUFFER, MOST_BUFFER);
+            passed_over(&mut buffer);
             let used = match ingress.feed(buffer).await {
                 Ok(used) => used,
                 Err(why) => return End::Refused(why),
