@@ -70,6 +70,7 @@ pub use headworks_actors::*;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
+pub mod journal;
 pub mod source;
 pub mod store;
 

@@ -3,9 +3,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headworks::config::{Config, ConfigError, Framing, Layers, Override, SourceKind, StoreKind};
+use headworks::config::{
+    Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, SourceKind, StoreKind,
+};
 use headworks::units::bytes::display as size;
-use headworks::{Policy, WhenFull};
+use headworks::{AckLevel, Policy, WhenFull};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -60,6 +62,7 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     let mut text = format!("{} is valid.\n", inert(&name));
     section(&mut text, "Sources", sources(config));
     section(&mut text, "Frames", vec![("", frame(config))]);
+    section(&mut text, "Journal", journal(config));
     section(&mut text, "Store", store(config));
     section(&mut text, "Limits", limits(config));
     section(&mut text, "Tenants", in_words(&config.tenants.defaults));
@@ -100,7 +103,11 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             Framing::LengthPrefixed => "length-prefixed frames",
         };
         let (max_frame, connections) = (size(source.max_frame), source.max_connections);
-        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections", source.listen)
+        let ack = match source.ack {
+            AckLevel::Received => String::new(),
+            least => format!("; {}", told(least)),
+        };
+        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
 }
@@ -114,16 +121,19 @@ fn frame(config: &Config) -> String {
 }
 
 fn store(config: &Config) -> Vec<(&'static str, String)> {
-    let kind = match config.store.kind {
-        StoreKind::Sqlite => "SQLite",
-        _ => "store",
-    };
-    let file = format!("{kind}, {}", config.store_file().display());
+    let (path, database) = (config.store_path(), config.store_file());
+    let (path, database) = (path.display(), database.display());
     let (group, busy) = (size(config.store.group_max_bytes), time(config.store.busy_timeout));
-    vec![
-        ("file", file),
-        ("commit", format!("up to {group} of several tenants together; waits {busy} for a locked file")),
-    ]
+    let commit = format!("up to {group} of several tenants together");
+    let patience = format!("waits {busy} for a locked file");
+    match config.store.kind {
+        StoreKind::Files => vec![
+            ("directory", format!("plain files, {path}/TENANT/events.ndjson")),
+            ("commit", commit),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
+        _ => vec![("file", format!("SQLite, {path}")), ("commit", format!("{commit}; {patience}"))],
+    }
 }
 
 fn limits(config: &Config) -> Vec<(&'static str, String)> {
@@ -139,9 +149,29 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// When a sender that asks is told that its event is safe.
+fn told(least: AckLevel) -> String {
+    match least {
+        AckLevel::Received => "a sender is told as it asks".to_owned(),
+        AckLevel::Journaled => "a sender is told once the disk has it, at the earliest".to_owned(),
+        AckLevel::Stored => "a sender is told once the store has it".to_owned(),
+    }
+}
+
+fn journal(config: &Config) -> Vec<(&'static str, String)> {
+    let JournalConfig { kind, max_bytes, segment_bytes, commit_every } = &config.journal;
+    match kind {
+        JournalKind::Memory => vec![("memory", "what is accepted and not stored is lost with the process".to_owned())],
+        _ => vec![
+            ("files", format!("{}, up to {}", config.journal_dir().display(), size(*max_bytes))),
+            ("commit", format!("within {}; files of {}", time(*commit_every), size(*segment_bytes))),
+        ],
+    }
+}
+
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { window, overflow, retry, restart, heartbeat } = policy;
+    let Policy { ack, window, overflow, retry, restart, heartbeat } = policy;
     let when_full = match overflow.when_full {
         WhenFull::Block => {
             format!(
@@ -184,6 +214,7 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                 time(restart.quarantine)
             ),
         ),
+        ("ack", told(*ack)),
         (
             "heartbeat",
             format!("every {}, idle after {} without an event", time(heartbeat.every), time(heartbeat.idle_after)),
@@ -262,6 +293,10 @@ Sources
 Frames
   a JSON object; its tenant is in \"tenant\", its time is that of its arrival
 
+Journal
+  files   headworks-data/journal, up to 1GiB
+  commit  within 5ms; files of 64MiB
+
 Store
   file    SQLite, headworks-data/headworks.db
   commit  up to 2MiB of several tenants together; waits 500ms for a locked file
@@ -277,6 +312,7 @@ Tenants
   overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on
   retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s, then a dead letter
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
+  ack        a sender is told as it asks
   heartbeat  every 10s, idle after 1m without an event
 ";
         assert_eq!(checked(None, &[], false), (Exit::Ok, expected.to_owned(), String::new()));
@@ -319,6 +355,19 @@ Mind
   tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
 ";
         assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
+    }
+
+    #[test]
+    fn a_store_on_files_is_told_with_its_place_and_that_of_the_dead_letters() {
+        let (exit, out, _) = checked(Some("[store]\ntype = 'files'\n[daemon]\ndata_dir = '/srv'"), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "
+Store
+  directory     plain files, /srv/events/TENANT/events.ndjson
+  commit        up to 2MiB of several tenants together
+  dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
+";
+        assert!(out.contains(expected), "{out}");
     }
 
     #[test]

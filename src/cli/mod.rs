@@ -14,8 +14,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use headworks::config::{Config, environment};
-use headworks::store::SqliteReader;
+use headworks::config::{Config, FILES, environment};
+use headworks::store::{FilesReader, SqliteReader};
 
 pub(crate) use exit::Exit;
 
@@ -83,19 +83,35 @@ struct Data {
 }
 
 impl Data {
+    /// The configuration as far as places go.
+    fn config(&self) -> Result<Config, (Exit, String)> {
+        match &self.data {
+            Some(data) => {
+                let mut config = Config::default();
+                config.daemon.data_dir.clone_from(data);
+                Ok(config)
+            }
+            None => Config::load(self.config.as_deref(), environment()).map_err(|why| (Exit::Config, why.to_string())),
+        }
+    }
+
     fn open(&self) -> Result<SqliteReader, (Exit, String)> {
-        let file = match &self.data {
-            Some(data) => data.join("headworks.db"),
-            None => Config::load(self.config.as_deref(), environment())
-                .map_err(|why| (Exit::Config, why.to_string()))?
-                .store_file(),
-        };
+        let file = self.config()?.store_file();
         if !file.exists() {
             let why =
                 format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
             return Err((Exit::Failure, why));
         }
         SqliteReader::open(&file).map_err(|why| (Exit::Io, why.to_string()))
+    }
+
+    /// The store on files, if there is one: whatever the store is now, it may have been files before.
+    fn files(&self) -> Result<Option<FilesReader>, (Exit, String)> {
+        let path = self.config()?.daemon.data_dir.join(FILES);
+        if !path.exists() {
+            return Ok(None);
+        }
+        FilesReader::open(&path).map(Some).map_err(|why| (Exit::Io, why.to_string()))
     }
 }
 
@@ -120,7 +136,7 @@ pub(crate) fn main() -> Exit {
 }
 
 fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
-    let rows = tenants::rows(&data.open()?).map_err(|why| (Exit::Io, why.to_string()))?;
+    let rows = tenants::rows(&data.open()?, data.files()?.as_ref()).map_err(|why| (Exit::Io, why))?;
     let text = tenants::render(args, &rows).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }

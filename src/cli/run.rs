@@ -73,7 +73,7 @@ fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } => Exit::CantCreate,
         DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
-        DaemonError::Store(_) => Exit::Io,
+        DaemonError::Store(_) | DaemonError::Files(_) => Exit::Io,
         _ => Exit::Internal,
     }
 }
@@ -83,7 +83,7 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
     for (source, address) in listening {
-        tracing::info!(target: "headworks", source, %address, store = %daemon.store_file().display(), "listening");
+        tracing::info!(target: "headworks", source, %address, store = %daemon.store_path().display(), "listening");
     }
     let name = signals.next().await;
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
@@ -170,10 +170,11 @@ async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar)
     };
     bar.set_position(taken_in.load(Ordering::Relaxed));
     bar.set_message("storing");
-    let (system, store) = (daemon.system().clone(), daemon.store_file().to_owned());
+    let system = daemon.system().clone();
+    let paths = [daemon.store_path(), daemon.dead_letters_file()].map(|path| path.display().to_string());
     let report = drain(daemon, signals).await;
     bar.finish_and_clear();
-    let summary = Summary::new(&report, &system.sources(), began.elapsed(), &store);
+    let summary = Summary::new(&report, &system.sources(), began.elapsed(), paths);
     let text = if as_json { json(&summary).map_err(|why| (Exit::Internal, why.to_string()))? } else { summary.table() };
     let said = say(text.as_bytes());
     match ended {
@@ -216,6 +217,7 @@ struct Summary<'r> {
     seconds: f64,
     events_per_second: f64,
     store: String,
+    dead_letters: String,
     source: SourceCounters,
     #[serde(flatten)]
     report: &'r DrainReport,
@@ -226,12 +228,12 @@ impl<'r> Summary<'r> {
         report: &'r DrainReport,
         sources: &[(std::sync::Arc<str>, SourceCounters)],
         took: Duration,
-        store: &Path,
+        [store, dead_letters]: [String; 2],
     ) -> Self {
         let source = sources.first().map(|(_, source)| *source).unwrap_or_default();
         let seconds = took.as_secs_f64();
         let events_per_second = source.received as f64 / seconds.max(1e-9);
-        Self { seconds, events_per_second, store: store.display().to_string(), source, report }
+        Self { seconds, events_per_second, store, dead_letters, source, report }
     }
 
     fn table(&self) -> String {
@@ -273,6 +275,9 @@ impl<'r> Summary<'r> {
             "\n{received} frames received, {malformed} malformed ({kept}), {rejected} rejected; {:.2} s, {:.0} frames/s\nstore: {}\n",
             self.seconds, self.events_per_second, self.store
         );
+        if self.dead_letters != self.store {
+            text += &format!("dead letters: {}\n", self.dead_letters);
+        }
         text
     }
 }

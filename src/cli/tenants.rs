@@ -1,4 +1,6 @@
-use headworks::store::sqlite::{ReadError, SqliteReader};
+use std::collections::BTreeMap;
+
+use headworks::store::{FilesReader, SqliteReader};
 use headworks::{TenantId, UnixMillis};
 use serde::{Serialize, Serializer};
 
@@ -35,30 +37,38 @@ fn rfc3339<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S:
     time.map(|time| time.to_string()).serialize(serializer)
 }
 
-/// What the store knows, by tenant; last the dead letters of no tenant, if there are any.
-pub(crate) fn rows(store: &SqliteReader) -> Result<Vec<TenantRow>, ReadError> {
-    let mut rows: Vec<_> = store
-        .tenants()?
-        .into_iter()
-        .map(|totals| TenantRow {
-            tenant: Some(totals.tenant),
-            events: totals.events,
-            batches: totals.batches,
-            dead_letters: totals.dead_letters,
-            first_arrived: totals.first_arrived,
-            last_arrived: totals.last_arrived,
-        })
-        .collect();
-    let dead_letters = store.dead_letters_without_tenant()?;
+impl TenantRow {
+    fn of_dead_letters(tenant: Option<TenantId>, dead_letters: u64) -> Self {
+        Self { tenant, events: 0, batches: 0, dead_letters, first_arrived: None, last_arrived: None }
+    }
+
+    /// Adds what is stored elsewhere.
+    fn add(&mut self, events: u64, batches: u64, first: Option<UnixMillis>, last: Option<UnixMillis>) {
+        self.events += events;
+        self.batches += batches;
+        self.first_arrived = self.first_arrived.into_iter().chain(first).min();
+        self.last_arrived = self.last_arrived.max(last);
+    }
+}
+
+/// What the database and the files know, by tenant; last the dead letters of no tenant, if there are any.
+pub(crate) fn rows(store: &SqliteReader, files: Option<&FilesReader>) -> Result<Vec<TenantRow>, String> {
+    let mut rows = BTreeMap::new();
+    let row = |tenant: TenantId| TenantRow::of_dead_letters(Some(tenant), 0);
+    for totals in store.tenants().map_err(|why| why.to_string())? {
+        let row: &mut TenantRow = rows.entry(totals.tenant.clone()).or_insert_with(|| row(totals.tenant));
+        row.add(totals.events, totals.batches, totals.first_arrived, totals.last_arrived);
+        row.dead_letters = totals.dead_letters;
+    }
+    let files = files.map_or_else(|| Ok(vec![]), FilesReader::tenants).map_err(|why| why.to_string())?;
+    for totals in files {
+        let row = rows.entry(totals.tenant.clone()).or_insert_with(|| row(totals.tenant));
+        row.add(totals.events, totals.batches, totals.first_arrived, totals.last_arrived);
+    }
+    let mut rows: Vec<_> = rows.into_values().collect();
+    let dead_letters = store.dead_letters_without_tenant().map_err(|why| why.to_string())?;
     if dead_letters > 0 {
-        rows.push(TenantRow {
-            tenant: None,
-            events: 0,
-            batches: 0,
-            dead_letters,
-            first_arrived: None,
-            last_arrived: None,
-        });
+        rows.push(TenantRow::of_dead_letters(None, dead_letters));
     }
     Ok(rows)
 }

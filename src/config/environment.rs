@@ -1,18 +1,22 @@
 use super::error::Place;
 use super::layers::Setting;
 use super::{Config, ConfigError};
+use crate::FAULT_VARIABLE;
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "HEADWORKS__";
 
-/// The variables of this process that begin with `HEADWORKS_`, for [`Config::load`].
+/// The variables of this process that begin with `HEADWORKS_`, for [`Config::load`]; but for [`FAULT_VARIABLE`], where there is
+/// one: it is no setting.
 ///
 /// A value that is not UTF-8 comes with U+FFFD in the place of what is not, and is refused there.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
     };
-    std::env::vars_os().map(text).filter(|(name, _)| name.starts_with("HEADWORKS_"))
+    std::env::vars_os()
+        .map(text)
+        .filter(|(name, _)| name.starts_with("HEADWORKS_") && FAULT_VARIABLE.is_none_or(|fault| name != fault))
 }
 
 /// The variables that are meant for us, outer levels first, whatever order the system keeps them in.

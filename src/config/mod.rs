@@ -36,11 +36,14 @@ pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
-    DaemonConfig, DecoderConfig, Framing, LimitsConfig, LogConfig, LogFormat, SourceConfig, SourceKind, StoreConfig,
-    StoreKind, TenantsConfig,
+    DaemonConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig, LogFormat, SourceConfig,
+    SourceKind, StoreConfig, StoreKind, TenantsConfig,
 };
 
 use crate::{Policy, TenantId};
+
+/// The directory of the store on files, in the data directory.
+pub const FILES: &str = "events";
 
 /// All the daemon is told. Read it with [`Config::load`] or [`Layers`]; what is changed by hand is to be
 /// [checked](Config::check).
@@ -56,7 +59,9 @@ pub struct Config {
     pub decoder: DecoderConfig,
     /// The ways in, by name. Where no source is given, one named `tcp`.
     pub sources: BTreeMap<String, SourceConfig>,
-    /// Where batches and dead letters end up.
+    /// The record of what was accepted.
+    pub journal: JournalConfig,
+    /// Where batches end up.
     pub store: StoreConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
@@ -70,6 +75,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             decoder: DecoderConfig::default(),
             sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
+            journal: JournalConfig::default(),
             store: StoreConfig::default(),
             tenants: TenantsConfig::default(),
         }
@@ -105,10 +111,25 @@ impl Config {
         self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
     }
 
-    /// The file of the embedded store.
+    /// The database: it holds the dead letters, and the batches where the store is SQLite.
     #[must_use]
     pub fn store_file(&self) -> PathBuf {
         self.daemon.data_dir.join("headworks.db")
+    }
+
+    /// The directory of the durable journal.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.daemon.data_dir.join("journal")
+    }
+
+    /// Where batches end up: the database, or the directory with the files of the tenants.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        match self.store.kind {
+            StoreKind::Sqlite => self.store_file(),
+            StoreKind::Files => self.daemon.data_dir.join(FILES),
+        }
     }
 
     /// The configuration as TOML, with every key that is set, be it by default. It reads back as the same.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Policy, TenantId, units};
+use crate::{AckLevel, Policy, TenantId, units};
 
 /// `[daemon]`: the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,8 @@ pub struct SourceConfig {
     pub max_frame: usize,
     /// How many connections at once; further ones wait to be taken. Default 1024.
     pub max_connections: usize,
+    /// How safe an event must be at least before a sender that asks is told so. Default `received`: as the sender asks.
+    pub ack: AckLevel,
 }
 
 impl Default for SourceConfig {
@@ -122,6 +124,7 @@ impl Default for SourceConfig {
             framing: Framing::Lines,
             max_frame: 1 << 20,
             max_connections: 1024,
+            ack: AckLevel::Received,
         }
     }
 }
@@ -154,17 +157,58 @@ pub enum Framing {
     LengthPrefixed,
 }
 
-/// `[store]`: where batches and dead letters end up.
+/// `[journal]`: the record of what was accepted, until it is settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalConfig {
+    /// What it is. Default `durable`.
+    #[serde(rename = "type")]
+    pub kind: JournalKind,
+    /// The disk that it may take, in bytes; when that is full, sources wait. Default 1 GiB.
+    #[serde(with = "units::bytes")]
+    pub max_bytes: usize,
+    /// The size of its files, in bytes: space is given back one of them at a time. Default 64 MiB.
+    #[serde(with = "units::bytes")]
+    pub segment_bytes: usize,
+    /// How long an accepted event may wait for others, to be written with them, before the disk is asked to keep it.
+    /// Default 5 ms.
+    #[serde(with = "units::duration")]
+    pub commit_every: Duration,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            kind: JournalKind::Durable,
+            max_bytes: 1 << 30,
+            segment_bytes: 64 << 20,
+            commit_every: Duration::from_millis(5),
+        }
+    }
+}
+
+/// The kinds of journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JournalKind {
+    /// In memory: accepted events survive the failure of an actor, and are lost with the process.
+    Memory,
+    /// In files, in the directory `journal` of the data directory: accepted events survive the process and the machine.
+    Durable,
+}
+
+/// `[store]`: where batches end up. Dead letters end up in the database, whatever the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// What it is. Default `sqlite`.
     #[serde(rename = "type")]
     pub kind: StoreKind,
-    /// The batches of several tenants share a transaction up to so many bytes. Default 2 MiB.
+    /// The batches of several tenants are committed together up to so many bytes. Default 2 MiB.
     #[serde(with = "units::bytes")]
     pub group_max_bytes: usize,
-    /// How long to wait for another process that has the file locked. Default 500 ms.
+    /// How long to wait for another process that has the database locked. Default 500 ms.
     #[serde(with = "units::duration")]
     pub busy_timeout: Duration,
 }
@@ -182,6 +226,8 @@ impl Default for StoreConfig {
 pub enum StoreKind {
     /// One SQLite file, `headworks.db` in the data directory.
     Sqlite,
+    /// Plain files, a directory a tenant, in `events` in the data directory.
+    Files,
 }
 
 /// `[tenants]`: the rules tenants live by.

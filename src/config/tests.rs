@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::AckLevel;
 
 const EXAMPLE: &str = include_str!("../../docs/headworks.example.toml");
 
@@ -380,11 +381,14 @@ prop_compose! {
         config.decoder.time_field = time_field;
         config.store.group_max_bytes = sizes.2;
         config.store.busy_timeout = std::time::Duration::from_millis(times.1);
+        config.journal.commit_every = std::time::Duration::from_millis(times.1 % 1_000);
+        config.journal.segment_bytes = sizes.2;
+        config.journal.max_bytes = sizes.2 * 8;
         let source = SourceConfig { max_frame: sizes.1, framing: Framing::LengthPrefixed, ..SourceConfig::default() };
         config.sources = BTreeMap::from([(names.1, source)]);
         config.tenants.defaults.window.max_bytes = sizes.3;
         config.tenants.mute.insert(tenant(&names.2));
-        let mut policy = Policy::default();
+        let mut policy = Policy { ack: AckLevel::Stored, ..Policy::default() };
         policy.window.max_events = events;
         policy.window.max_age = std::time::Duration::from_millis(times.2);
         config.tenants.by_id.insert(tenant(&names.2), policy);

@@ -2,7 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Config, DaemonConfig, DecoderConfig, LimitsConfig, LogConfig, SourceConfig, StoreConfig, TenantsConfig};
+use super::{
+    Config, DaemonConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, SourceConfig, StoreConfig,
+    TenantsConfig,
+};
 use crate::{Policy, TenantId};
 
 /// [`Config`] as it is read, once the tables of single tenants are laid over the defaults.
@@ -21,6 +24,8 @@ pub(super) struct Typed {
     decoder: DecoderConfig,
     sources: Option<BTreeMap<String, SourceConfig>>,
     #[serde(default)]
+    journal: JournalConfig,
+    #[serde(default)]
     store: StoreConfig,
     #[serde(default)]
     tenants: TypedTenants,
@@ -36,9 +41,9 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, limits, decoder, sources, store, tenants } = typed;
+        let Typed { daemon, log, limits, decoder, sources, journal, store, tenants } = typed;
         let TypedTenants { mute, defaults, by_id } = tenants;
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, log, limits, decoder, sources, store, tenants: TenantsConfig { mute, defaults, by_id } }
+        Self { daemon, log, limits, decoder, sources, journal, store, tenants: TenantsConfig { mute, defaults, by_id } }
     }
 }

@@ -24,10 +24,9 @@ use std::time::Duration;
 
 use headworks_actors::{DrainReport, Error, Framing, IngressSpec, Json, System, TenantSpec};
 
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SourceConfig, StoreKind};
 use crate::source::{ReaderSource, TcpOptions, TcpSource};
-use crate::store::sqlite::OpenError;
-use crate::store::{SqliteOptions, SqliteStore};
+use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, sqlite};
 
 use data_dir::DataDir;
 
@@ -36,7 +35,9 @@ use data_dir::DataDir;
 pub struct Daemon {
     config: Config,
     system: System,
-    store: SqliteStore,
+    /// The dead letters, and the batches where no files are there for them.
+    database: SqliteStore,
+    files: Option<FilesStore>,
     /// Held for as long as the daemon writes there.
     _data_dir: DataDir,
 }
@@ -61,9 +62,12 @@ pub enum DaemonError {
         /// By whom.
         holder: String,
     },
-    /// The store cannot be opened.
+    /// The database cannot be opened.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(#[from] sqlite::OpenError),
+    /// The store on files cannot be opened.
+    #[error(transparent)]
+    Files(#[from] files::OpenError),
     /// The system cannot be started.
     #[error(transparent)]
     System(#[from] Error),
@@ -91,22 +95,32 @@ impl Daemon {
             busy_timeout: config.store.busy_timeout,
             ..SqliteOptions::default()
         };
-        let store = SqliteStore::open(config.store_file(), options)?;
+        let database = SqliteStore::open(config.store_file(), options)?;
+        let files = match config.store.kind {
+            StoreKind::Sqlite => None,
+            StoreKind::Files => {
+                let options = FilesOptions { group_max_bytes: config.store.group_max_bytes, ..FilesOptions::default() };
+                Some(FilesStore::open(config.store_path(), options)?)
+            }
+        };
         let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
         let tenants = &config.tenants;
         let builder = System::builder()
             .policy(tenants.defaults.clone())
-            .store(store.clone())
-            .dead_letters(store.clone())
+            .dead_letters(database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
             .max_tenants(config.limits.max_tenants)
             .report_every(report_every);
+        let builder = match &files {
+            Some(files) => builder.store(files.clone()),
+            None => builder.store(database.clone()),
+        };
         let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
-        Ok(Self { config, system, store, _data_dir: data_dir })
+        Ok(Self { config, system, database, files, _data_dir: data_dir })
     }
 
     /// The system in it.
@@ -115,10 +129,16 @@ impl Daemon {
         &self.system
     }
 
-    /// The database that it writes.
+    /// Where it stores batches: a database, or a directory of files.
     #[must_use]
-    pub fn store_file(&self) -> &Path {
-        self.store.path()
+    pub fn store_path(&self) -> &Path {
+        self.files.as_ref().map_or(self.database.path(), FilesStore::path)
+    }
+
+    /// The database with the dead letters.
+    #[must_use]
+    pub fn dead_letters_file(&self) -> &Path {
+        self.database.path()
     }
 
     /// Starts every source of the config; the answer is where each listens.
@@ -165,7 +185,11 @@ impl Daemon {
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, store.
     pub async fn drain(self) -> DrainReport {
         let report = self.system.drain(self.config.daemon.drain_deadline).await;
-        if let Err(why) = self.store.close().await {
+        let files = match &self.files {
+            Some(files) => files.close().await,
+            None => Ok(()),
+        };
+        for why in [files, self.database.close().await].into_iter().filter_map(Result::err) {
             tracing::error!(target: "headworks", %why, "the store did not close cleanly");
         }
         report

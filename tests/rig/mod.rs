@@ -1,6 +1,7 @@
 //! What the tests of the real program share: a place of their own, the program in it, and the way to its listener.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod crash;
 mod process;
 
 use std::collections::BTreeMap;

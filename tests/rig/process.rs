@@ -113,6 +113,13 @@ impl Process {
         assert_eq!(self.ended().code, None);
     }
 
+    /// Waits until it has died without a warning: at a fault point.
+    #[track_caller]
+    pub(crate) fn died(self) {
+        let ended = self.ended();
+        assert_eq!(ended.code, None, "it was to be killed, but ended: {}", ended.err);
+    }
+
     /// The memory it has, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();

@@ -14,6 +14,7 @@ use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason};
 use crate::observe::{SourceCounters, SourceLedger};
 use crate::policy::{AckLevel, WhenFull};
+use crate::port::fault_point::fault_point;
 use crate::port::lane::{Arrival, Frames};
 use crate::port::{Entry, Position};
 
@@ -126,6 +127,7 @@ fn accept(
     }
     match slot.lane.accept(chunk, now, &slot.policy, &mut record.entries, frames) {
         Arrival::Accepted { wake, due } => {
+            fault_point("after-accept");
             source.accepted += events;
             record.accepted.extend(positions.map(|positions| (positions, slot.policy.ack)));
             if let Some(due) = due {

@@ -14,6 +14,7 @@ use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::observe::Outcome;
+use crate::port::fault_point::fault_point;
 use crate::port::lane::{Failed, Next, Step};
 use crate::port::{StorageError, Undo};
 
@@ -75,6 +76,7 @@ impl Writer {
 
     /// Makes the attempt that is on record. A panic in there ends this writer; its successor finds the attempt open.
     fn store(&mut self, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
+        fault_point("after-intent");
         let storage = self.slot.storage.clone();
         let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await });
         // A store that answers at once needs neither a timer nor a place among the actor's futures.
@@ -156,8 +158,10 @@ impl Writer {
     }
 
     fn stored(&self) {
+        fault_point("after-store");
         let Some(seq) = self.slot.lane.front_seq() else { return };
         let Some(left) = self.shared.settle(&self.slot, seq, Outcome::Stored) else { return };
+        fault_point("after-outcome");
         let batch = left.batch.id();
         if left.was_parked {
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));

@@ -35,6 +35,8 @@ pub use window::{Window, WindowPolicy};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
+    /// How safe an event must be at least before a sender that asks is told so. Default `received`.
+    pub ack: AckLevel,
     /// When the window closes.
     pub window: WindowPolicy,
     /// What happens while the tenant's budget is full.
@@ -45,8 +47,6 @@ pub struct Policy {
     pub restart: RestartPolicy,
     /// How the tenant shows that it is alive, and when it counts as idle.
     pub heartbeat: HeartbeatPolicy,
-    /// How safe an event must be at least before a sender that asks is told so. Default `received`.
-    pub ack: AckLevel,
 }
 
 impl Policy {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId};
 use crate::observe::{Counters, Flushed, Outcome};
 use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
+use crate::port::fault_point::fault_point;
 use crate::port::{ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Undo, UndoStep};
 
 /// What the journal holds of one tenant.
@@ -798,5 +799,6 @@ impl State {
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
         self.batches.push_back(batch);
+        fault_point("after-cut");
     }
 }

@@ -2,7 +2,10 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+mod conformance_journal;
 mod dead_letters;
+pub mod fault_point;
 #[cfg(feature = "testing")]
 mod faulty;
 mod hooks;
@@ -13,6 +16,7 @@ mod seam;
 mod storage;
 
 pub use dead_letters::{DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, DynDeadLetters};
+pub use fault_point::FAULT_VARIABLE;
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, Faulty};
 pub use hooks::Hooks;

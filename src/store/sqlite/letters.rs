@@ -1,8 +1,8 @@
-use headworks_actors::{
-    BatchId, Cause, Code, DeadLetter, DeadLetterKind, DeadLetterQuery, Opening, Seq, TenantId, UnixMillis,
-};
+use headworks_actors::{Cause, Code, DeadLetter, DeadLetterKind, DeadLetterQuery, TenantId, UnixMillis};
 use rusqlite::types::{FromSqlError, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::store::parse_batch_id;
 
 /// The bytes as TEXT, so that SQL and people can read them, or as a BLOB where SQLite's text functions could not: where
 /// they are not UTF-8, or hold a NUL.
@@ -77,7 +77,7 @@ pub(super) fn get(conn: &Connection, id: &str) -> rusqlite::Result<Option<DeadLe
 fn from_row(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let body = body_of(row, 12)?;
     let batch = match row.get::<_, Option<String>>(9)? {
-        Some(id) => Some((parsed(9, &id, "batch id", batch_id)?, row.get(10)?)),
+        Some(id) => Some((parsed(9, &id, "batch id", parse_batch_id)?, row.get(10)?)),
         None => None,
     };
     Ok(DeadLetter {
@@ -113,13 +113,4 @@ fn kind(word: &str) -> Option<DeadLetterKind> {
 
 fn code(word: &str) -> Option<Code> {
     Code::ALL.iter().copied().find(|code| code.as_str() == word)
-}
-
-fn batch_id(text: &str) -> Option<BatchId> {
-    // No part of it can hold a slash.
-    let mut parts = text.splitn(3, '/');
-    let opening = Opening(u64::from_str_radix(parts.next()?, 16).ok()?);
-    let tenant = TenantId::new(parts.next()?).ok()?;
-    let seq = Seq(parts.next()?.parse().ok()?);
-    Some(BatchId { opening, tenant, seq })
 }

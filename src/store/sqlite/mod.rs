@@ -17,7 +17,6 @@
 
 mod error;
 mod file;
-mod hash;
 mod letters;
 mod reader;
 mod schema;

@@ -3,7 +3,8 @@ use std::sync::LazyLock;
 use headworks_actors::{Attempt, Batch, BatchId, DeadLetter, EventRef, StorageError, UnixMillis};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::{hash, letters};
+use super::letters;
+use crate::store::hash;
 
 /// One thing to write, within a transaction.
 #[derive(Debug)]
@@ -38,7 +39,11 @@ impl From<rusqlite::Error> for Refusal {
 
 impl Write {
     pub(super) fn store(batch: &Batch, attempt: Attempt) -> Self {
-        Self::Store(Store { batch: batch.clone(), attempt, content_hash: hash::content_hash(batch) })
+        Self::Store(Store {
+            batch: batch.clone(),
+            attempt,
+            content_hash: hash::content_hash(batch.events().map(|event| event.body)),
+        })
     }
 
     /// About how much it writes, in bytes.

@@ -1,0 +1,136 @@
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use headworks_actors::{BatchId, TenantId, UnixMillis};
+
+use super::record::{self, End, Record};
+use super::{OpenError, ReadError, line, shelf};
+use crate::store::hash;
+
+/// Reads the files of a store, also while it writes to them; never changes them.
+///
+/// For commands and tools: calls block. What has no record in the index yet is not seen.
+#[derive(Debug)]
+pub struct FilesReader {
+    root: PathBuf,
+}
+
+/// What the files hold of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantFiles {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Events stored and not rolled back.
+    pub events: u64,
+    /// Batches they came in.
+    pub batches: u64,
+    /// When the first of the stored events arrived.
+    pub first_arrived: Option<UnixMillis>,
+    /// When the last of the stored events arrived.
+    pub last_arrived: Option<UnixMillis>,
+}
+
+/// A batch that is there.
+struct Place {
+    batch: BatchId,
+    from: u64,
+    to: u64,
+    events: u64,
+    hash: u64,
+    arrived: (i64, i64),
+}
+
+impl FilesReader {
+    /// A reader of an existing directory.
+    ///
+    /// # Errors
+    /// [`OpenError::Missing`]. Nothing is made.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let root = path.as_ref().to_owned();
+        if root.is_dir() { Ok(Self { root }) } else { Err(OpenError::Missing { path: root }) }
+    }
+
+    /// The totals of every tenant that has files, by name.
+    ///
+    /// # Errors
+    /// An index cannot be read, or is damaged.
+    pub fn tenants(&self) -> Result<Vec<TenantFiles>, ReadError> {
+        let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
+        tenants.into_iter().map(|tenant| self.totals(tenant)).collect()
+    }
+
+    /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory. Each batch is
+    /// compared with the hash in its record.
+    ///
+    /// # Errors
+    /// The files cannot be read, or are damaged; or the batch was rolled back meanwhile.
+    pub fn bodies(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, ReadError> {
+        let places = self.places(tenant)?;
+        let path = self.root.join(tenant.as_str()).join(shelf::EVENTS);
+        if places.is_empty() {
+            return Ok(vec![]);
+        }
+        let cannot = |why: std::io::Error| ReadError::new(&path, why);
+        let mut file = File::open(&path).map_err(cannot)?;
+        let mut bodies = vec![];
+        for Place { batch, from, to, hash, .. } in places {
+            let mut bytes = vec![];
+            file.seek(SeekFrom::Start(from)).map_err(cannot)?;
+            (&file).take(to - from).read_to_end(&mut bytes).map_err(cannot)?;
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n"));
+            let read: Option<Vec<_>> = lines.map(|line| line::body_of(line?).map(Cow::into_owned)).collect();
+            match read.filter(|read| hash::content_hash(read.iter().map(Vec::as_slice)) == hash) {
+                Some(mut read) => bodies.append(&mut read),
+                None => {
+                    let how = format!("batch {batch}, bytes {from} to {to}, is not as it was stored");
+                    return Err(ReadError::new(&path, how));
+                }
+            }
+        }
+        Ok(bodies)
+    }
+
+    fn totals(&self, tenant: TenantId) -> Result<TenantFiles, ReadError> {
+        let places = self.places(&tenant)?;
+        Ok(TenantFiles {
+            events: places.iter().map(|place| place.events).sum(),
+            batches: places.len() as u64,
+            first_arrived: places.iter().map(|place| UnixMillis(place.arrived.0)).min(),
+            last_arrived: places.iter().map(|place| UnixMillis(place.arrived.1)).max(),
+            tenant,
+        })
+    }
+
+    /// The batches that are there, in the order they were stored.
+    fn places(&self, tenant: &TenantId) -> Result<Vec<Place>, ReadError> {
+        let path = self.root.join(tenant.as_str()).join(shelf::INDEX);
+        let cannot = |why: std::io::Error| ReadError::new(&path, why);
+        let index = match File::open(&path) {
+            Ok(index) => index,
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            Err(why) => return Err(cannot(why)),
+        };
+        let mut places = HashMap::new();
+        let end = record::read(BufReader::new(index), |record| match record {
+            Record::Stored { batch, from, to, events, hash, first_arrived, last_arrived, .. } => {
+                let arrived = (first_arrived, last_arrived);
+                places.insert(batch.clone(), Place { batch, from, to, events, hash, arrived });
+            }
+            Record::RolledBack { batch, removed: Some(_), .. } => drop(places.remove(&batch)),
+            Record::Head { .. } | Record::Again { .. } | Record::RolledBack { .. } => {}
+        });
+        match end.map_err(cannot)? {
+            // A torn end is a write under way, or what the next opening cuts off.
+            End::Whole(_) | End::Torn(_) => {
+                let mut places: Vec<_> = places.into_values().collect();
+                places.sort_by_key(|place| (place.from, place.to));
+                Ok(places)
+            }
+            End::Damaged(number) => Err(ReadError::new(&path, format!("line {number} was changed"))),
+        }
+    }
+}
