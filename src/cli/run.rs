@@ -25,6 +25,10 @@ pub(crate) struct RunArgs {
     /// Where the data is kept [default: daemon.data_dir of the configuration, else headworks-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Keep what was accepted and is not stored yet in memory or on disk [default: journal.type of the configuration, else
+    /// durable]
+    #[arg(long, value_name = "memory|durable")]
+    journal: Option<String>,
     /// Take in this file, or stdin for -, to its end, store it and print a summary, instead of listening
     #[arg(long, value_name = "FILE|-")]
     input: Option<PathBuf>,
@@ -42,7 +46,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     log(&config.log, &bar);
     // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
     let input = args.input.as_deref().map(open).transpose()?;
-    let daemon = Daemon::start(config).map_err(|why| (exit(&why), why.to_string()))?;
+    let began = Instant::now();
+    let read_back = |done, total| {
+        // What takes no time needs no bar.
+        if began.elapsed() > Duration::from_millis(500) && bar.is_hidden() {
+            show(&bar, Some(total));
+            bar.set_message("reading the journal");
+        }
+        bar.set_position(done);
+    };
+    let daemon = Daemon::start_with(config, read_back).map_err(|why| (exit(&why), why.to_string()))?;
+    bar.reset();
+    tell_recovered(&daemon);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
     let ended = runtime.block_on(async {
@@ -66,6 +81,10 @@ fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
         Some(data) => layers.flag("--data", "daemon.data_dir", data.to_string_lossy().into_owned()),
         None => layers,
     };
+    let layers = match &args.journal {
+        Some(kind) => layers.flag("--journal", "journal.type", kind.clone()),
+        None => layers,
+    };
     layers.read()
 }
 
@@ -73,8 +92,17 @@ fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } => Exit::CantCreate,
         DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
-        DaemonError::Store(_) | DaemonError::Files(_) => Exit::Io,
+        DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
+    }
+}
+
+/// Says what an earlier process left.
+fn tell_recovered(daemon: &Daemon) {
+    let in_flight: u64 = daemon.before().iter().map(|tenant| tenant.in_flight).sum();
+    if in_flight > 0 {
+        let tenants = daemon.before().iter().filter(|tenant| tenant.in_flight > 0).count();
+        tracing::info!(target: "headworks", in_flight, tenants, "recovered from the journal: accepted earlier and not stored yet");
     }
 }
 
@@ -115,10 +143,10 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
 
 /// Drains; one more signal ends the process at once.
 async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
-    let system = daemon.system().clone();
+    let (system, before) = (daemon.system().clone(), daemon.before().to_owned());
     tokio::select! {
         biased;
-        report = daemon.drain() => report,
+        report = daemon.drain() => report.since(&before),
         name = signals.next() => {
             let in_flight = system.tenants().iter().map(|tenant| tenant.in_flight).sum::<u64>();
             tracing::error!(target: "headworks", signal = name, in_flight, "stopped before the drain was done");

@@ -22,9 +22,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headworks_actors::{DrainReport, Error, Framing, IngressSpec, Json, System, TenantSpec};
+use headworks_actors::{
+    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
+};
 
-use crate::config::{Config, SourceConfig, StoreKind};
+use crate::config::{Config, JournalKind, SourceConfig, StoreKind};
+use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, TcpOptions, TcpSource};
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, sqlite};
 
@@ -35,6 +38,7 @@ use data_dir::DataDir;
 pub struct Daemon {
     config: Config,
     system: System,
+    before: Vec<TenantSnapshot>,
     /// The dead letters, and the batches where no files are there for them.
     database: SqliteStore,
     files: Option<FilesStore>,
@@ -68,6 +72,9 @@ pub enum DaemonError {
     /// The store on files cannot be opened.
     #[error(transparent)]
     Files(#[from] files::OpenError),
+    /// The journal cannot be opened.
+    #[error("{0}; nothing was changed in it")]
+    Journal(#[from] JournalError),
     /// The system cannot be started.
     #[error(transparent)]
     System(#[from] Error),
@@ -83,12 +90,36 @@ pub enum DaemonError {
     },
 }
 
+/// Opens the durable journal and reads what is in it.
+fn open_journal(config: &Config, progress: impl FnMut(u64, u64)) -> Result<DurableJournal, JournalError> {
+    let options = JournalOptions {
+        segment_bytes: config.journal.segment_bytes as u64,
+        max_bytes: config.journal.max_bytes as u64,
+        commit_every: config.journal.commit_every,
+        ..JournalOptions::default()
+    };
+    let journal = DurableJournal::open(&config.journal_dir(), options, progress)?;
+    let torn_bytes = journal.torn_bytes();
+    if torn_bytes > 0 {
+        tracing::warn!(target: "headworks", torn_bytes, "the journal's last write was cut short by a crash; it had not been confirmed, and is dropped");
+    }
+    Ok(journal)
+}
+
 impl Daemon {
-    /// Opens the store and starts the system; nothing is read yet.
+    /// Opens the journal and the store and starts the system; nothing is read yet.
     ///
     /// # Errors
     /// See [`DaemonError`].
     pub fn start(config: Config) -> Result<Self, DaemonError> {
+        Self::start_with(config, |_, _| {})
+    }
+
+    /// The same; `progress` is told how many bytes of how many of the journal are read.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn start_with(config: Config, progress: impl FnMut(u64, u64)) -> Result<Self, DaemonError> {
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
         let options = SqliteOptions {
             group_max_bytes: config.store.group_max_bytes,
@@ -103,6 +134,10 @@ impl Daemon {
                 Some(FilesStore::open(config.store_path(), options)?)
             }
         };
+        let journal = match config.journal.kind {
+            JournalKind::Memory => None,
+            JournalKind::Durable => Some(open_journal(&config, progress)?),
+        };
         let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
         let tenants = &config.tenants;
         let builder = System::builder()
@@ -115,12 +150,23 @@ impl Daemon {
             Some(files) => builder.store(files.clone()),
             None => builder.store(database.clone()),
         };
+        let builder = match journal {
+            Some(journal) => builder.journal(journal),
+            None => builder,
+        };
         let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        let before = system.tenants();
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
-        Ok(Self { config, system, database, files, _data_dir: data_dir })
+        Ok(Self { config, system, before, database, files, _data_dir: data_dir })
+    }
+
+    /// Every tenant that was on record, as it was when the daemon started: counters go on where they were.
+    #[must_use]
+    pub fn before(&self) -> &[TenantSnapshot] {
+        &self.before
     }
 
     /// The system in it.

@@ -19,7 +19,8 @@ fn the_directory_and_every_file_in_it_are_readable_by_their_owner_alone() {
     assert_eq!(mode(&place.data()), 0o700);
     let files: Vec<_> = std::fs::read_dir(place.data()).unwrap().map(|file| file.unwrap().path()).collect();
     for file in &files {
-        assert_eq!(mode(file), 0o600, "{}", file.display());
+        let expected = if file.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode(file), expected, "{}", file.display());
     }
     assert!(files.contains(&place.data().join("headworks.db-wal")), "{files:?}");
     daemon.terminated().succeeded();

@@ -29,9 +29,9 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
-        shared.budget.correct(reserved, slot.lane.bytes());
-        shared.budget.cut(cut_bytes);
         shared.unread.fetch_sub(1, Ordering::AcqRel);
+        shared.budget.cut(cut_bytes);
+        shared.budget.correct(reserved, slot.lane.bytes());
         if lost > 0 {
             let detail = format!("{lost} accepted events could not be read back from the journal; they are lost");
             shared.failed(&slot.failure(&shared, Cause::new(Code::JournalDamaged, detail), lost));

@@ -4,7 +4,10 @@ use serde::{Serialize, Serializer};
 
 use crate::model::{FlushReason, Status, TenantId};
 
-/// The counters of one tenant, from the start of the system. They only grow.
+/// The counters of one tenant. They only grow.
+///
+/// From the start of the system; where the journal is durable, what the two sums of the accounting speak of goes on where
+/// the last process ended. A process that crashed may have refused frames in its last seconds that were not counted for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counters {
     /// Frames that came for the tenant.
@@ -45,6 +48,31 @@ fn by_reason<S: Serializer>(flushes: &[u64; FlushReason::ALL.len()], serializer:
 }
 
 impl Counters {
+    /// What was counted since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut flushes = self.flushes;
+        flushes.iter_mut().zip(before.flushes).for_each(|(now, then)| *now -= then.min(*now));
+        let less = |now: u64, then: u64| now.saturating_sub(then);
+        Self {
+            received: less(self.received, before.received),
+            accepted: less(self.accepted, before.accepted),
+            duplicate: less(self.duplicate, before.duplicate),
+            muted: less(self.muted, before.muted),
+            throttled: less(self.throttled, before.throttled),
+            rejected: less(self.rejected, before.rejected),
+            malformed: less(self.malformed, before.malformed),
+            stored: less(self.stored, before.stored),
+            dead_lettered: less(self.dead_lettered, before.dead_lettered),
+            shed: less(self.shed, before.shed),
+            discarded: less(self.discarded, before.discarded),
+            batches: less(self.batches, before.batches),
+            flushes,
+            attempts_failed: less(self.attempts_failed, before.attempts_failed),
+            restarts: less(self.restarts, before.restarts),
+        }
+    }
+
     /// The accounting of frames: whether each received frame has its one answer.
     #[must_use]
     pub fn frames_add_up(&self) -> bool {

@@ -49,7 +49,7 @@ struct State {
     /// When a chunk was accepted last.
     last_accepted: Option<Instant>,
     /// Batches without an outcome, in order.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<Waiting>,
     /// How many events they hold.
     cut: u64,
     /// Events that were given up at the door, whose dead letters are on their way.
@@ -63,6 +63,8 @@ struct State {
     unread: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
+    turn: u64,
     /// The batch at the front, once work on it has begun.
     work: Option<Work>,
     /// The memory of the chunks that hold events in flight.
@@ -93,12 +95,20 @@ pub(crate) enum Arrival {
     Full(Chunk),
 }
 
-/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and after how many cuts.
+/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and whether that is still so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
     seq: u64,
     offset: usize,
-    cuts: u64,
+    turn: u64,
+}
+
+/// A batch without an outcome.
+#[derive(Debug, Clone)]
+struct Waiting {
+    batch: Batch,
+    /// Where its cut and its first attempt are on record, if they are and that was not known to be committed.
+    recorded: Option<Position>,
 }
 
 /// The batch at the front of a lane.
@@ -128,13 +138,18 @@ pub(crate) struct Work {
 
 impl Work {
     /// `undo` is an empty list.
-    fn new(batch: Batch, undo: Arc<Mutex<Vec<UndoStep>>>, given_up: Option<Cause>) -> Self {
+    fn new(
+        batch: Batch,
+        undo: Arc<Mutex<Vec<UndoStep>>>,
+        given_up: Option<Cause>,
+        recording: Option<Position>,
+    ) -> Self {
         Self {
             batch,
             retry: Retry::default(),
             attempt: Attempt(0),
             open: false,
-            recording: None,
+            recording,
             not_before: None,
             parked: false,
             woken: false,
@@ -161,7 +176,7 @@ impl Work {
             }
             _ => batch.clone(),
         };
-        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up);
+        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up, None);
         Some(Self { attempt: cut.attempt, ..work })
     }
 
@@ -344,11 +359,12 @@ impl Lane {
             }
             place = cut.until;
             state.cut += batch.len() as u64;
-            state.batches.push_back(batch);
+            state.batches.push_back(Waiting { batch, recorded: None });
         }
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
         }
+        state.turn += 1;
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         for seq in place.seq..next {
@@ -360,7 +376,7 @@ impl Lane {
         let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
-        (lost, state.batches.iter().map(Batch::footprint).sum())
+        (lost, state.batches.iter().map(|waiting| waiting.batch.footprint()).sum())
     }
 
     /// How much memory the lane holds.
@@ -502,9 +518,9 @@ impl Lane {
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
-                Some(front) if front.is_empty() => return Step::Lost(front.id().seq),
-                Some(front) if with_hooks => return Step::Prepare(front),
-                Some(front) => state.work = Some(Work::new(front, state.fresh_undo(), None)),
+                Some(front) if front.batch.is_empty() => return Step::Lost(front.batch.id().seq),
+                Some(front) if with_hooks => return Step::Prepare(front.batch),
+                Some(front) => state.work = Some(Work::new(front.batch, state.fresh_undo(), None, front.recorded)),
             }
         }
         let Some(work) = &mut state.work else { return Step::Rest };
@@ -520,7 +536,11 @@ impl Lane {
             }
             work.attempt = Attempt(work.attempt.0 + 1);
             work.open = true;
-            work.recording = self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
+            // The first one went on record with the cut.
+            if work.attempt.0 > 1 {
+                work.recording =
+                    self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
+            }
         }
         if let (Some(position), Some(journal)) = (work.recording, &self.journal)
             && !journal.is_committed(position)
@@ -541,21 +561,20 @@ impl Lane {
     /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
-        let Some(front) = state.batches.front().filter(|front| front.id() == batch.id()) else { return };
+        let Some(front) = state.batches.front().filter(|front| front.batch.id() == batch.id()) else { return };
         if state.work.is_some() {
             return;
         }
-        let mut recording = None;
+        let mut recording = front.recorded;
         if let Some(cause) = &given_up {
             recording = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
         } else if self.journal.is_some()
-            && !batch.is_same(front)
+            && !batch.is_same(&front.batch)
             && let Some(chunk) = batch.to_chunk()
         {
-            self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
+            recording = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
         }
-        let work = Work::new(batch, state.fresh_undo(), given_up);
-        state.work = Some(Work { recording, ..work });
+        state.work = Some(Work::new(batch, state.fresh_undo(), given_up, recording));
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -599,17 +618,17 @@ impl Lane {
     pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
         let state = self.lock();
         let work = state.work.as_ref().filter(|work| work.given_up)?;
-        Some((work.clone(), state.batches.front()?.clone()))
+        Some((work.clone(), state.batches.front()?.batch.clone()))
     }
 
     /// The name of the batch at the front.
     pub(crate) fn front_id(&self) -> Option<BatchId> {
-        self.lock().batches.front().map(|batch| batch.id().clone())
+        self.lock().batches.front().map(|front| front.batch.id().clone())
     }
 
     /// Its place in the tenant's order.
     pub(crate) fn front_seq(&self) -> Option<Seq> {
-        self.lock().batches.front().map(|batch| batch.id().seq)
+        self.lock().batches.front().map(|front| front.batch.id().seq)
     }
 
     /// Whether the batch at the front waits for a store that is not there.
@@ -633,7 +652,7 @@ impl Lane {
     /// The batch has its outcome and leaves the lane. `None` where it has left before.
     pub(crate) fn settle(&self, seq: Seq, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
-        let batch = state.batches.pop_front_if(|front| front.id().seq == seq)?;
+        let batch = state.batches.pop_front_if(|front| front.batch.id().seq == seq)?.batch;
         let work = state.work.take();
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
@@ -712,7 +731,7 @@ impl State {
 
     /// Where a fresh window begins.
     fn uncut(&self) -> Cursor {
-        Cursor { seq: self.first, offset: self.cut_of_first, cuts: self.cuts }
+        Cursor { seq: self.first, offset: self.cut_of_first, turn: self.turn }
     }
 
     /// See [`Lane::advance`].
@@ -724,8 +743,8 @@ impl State {
         now: Instant,
         flush: Option<FlushReason>,
     ) -> Advanced {
-        // Another cut what this window had counted.
-        if cursor.cuts != self.cuts {
+        // Another cut what this window had counted, or something was put before it.
+        if cursor.turn != self.turn {
             *cursor = self.uncut();
             window.clear();
         }
@@ -755,7 +774,7 @@ impl State {
         } else if let Some(reason) = flush {
             self.close(lane, window, now, reason, &mut advanced);
         }
-        cursor.cuts = self.cuts;
+        cursor.turn = self.turn;
         self.due = window.deadline();
         if let Some(due) = self.due
             && !std::mem::replace(&mut self.alarmed, true)
@@ -789,8 +808,13 @@ impl State {
             }
         }
         self.cuts += 1;
+        self.turn += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
-        lane.record(|| Entry::Cut { batch: id.clone(), from, until });
+        // What the batch holds, and that it is about to be stored, before the first attempt: in one write.
+        let recorded = lane.journal.as_ref().map(|journal| {
+            let cut = Entry::Cut { batch: id.clone(), from, until };
+            journal.append(&mut vec![cut, Entry::Intent { batch: id.clone(), attempt: Attempt(1) }])
+        });
         let batch = Batch::new(id, parts);
         self.uncut -= batch.len() as u64;
         self.uncut_bytes -= batch.body_bytes();
@@ -798,7 +822,7 @@ impl State {
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(batch);
+        self.batches.push_back(Waiting { batch, recorded });
         fault_point("after-cut");
     }
 }

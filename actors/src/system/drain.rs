@@ -14,7 +14,7 @@ use crate::actor::message::Run;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::supervisor::Supervisor;
 use crate::model::{FlushReason, TenantId};
-use crate::observe::TenantSnapshot;
+use crate::observe::{Counters, TenantSnapshot};
 
 /// What a drain came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +70,21 @@ impl fmt::Display for DrainReport {
     }
 }
 
+impl DrainReport {
+    /// The same with the counters of what happened since `before`, and without the tenants that nothing happened to.
+    #[must_use]
+    pub fn since(mut self, before: &[TenantSnapshot]) -> Self {
+        let before: HashMap<_, _> = before.iter().map(|before| (&before.tenant, &before.counters)).collect();
+        for tenant in &mut self.tenants {
+            if let Some(before) = before.get(&tenant.end.tenant) {
+                tenant.end.counters = tenant.end.counters.since(before);
+            }
+        }
+        self.tenants.retain(|tenant| tenant.end.in_flight > 0 || tenant.end.counters != Counters::default());
+        self
+    }
+}
+
 /// Drains on the system's thread: the caller may have no runtime, or one without timers.
 pub(super) async fn drain(shared: &Arc<Shared>, supervisor: &Addr<Supervisor>, deadline: Duration) -> DrainReport {
     let (tell, told) = oneshot::channel();
@@ -102,8 +117,9 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
     // First stage: sources end, calls that are under way return. Windows need not wait for that: a call that a full tenant
     // holds may last until the deadline.
     close_windows();
-    until(shared, deadline, || shared.feeds.load(Ordering::Acquire) == 0).await;
-    // Second stage: the windows of what these calls brought.
+    let nothing_comes = || shared.feeds.load(Ordering::Acquire) == 0 && shared.unread.load(Ordering::Acquire) == 0;
+    until(shared, deadline, nothing_comes).await;
+    // Second stage: the windows of what these calls brought, and of what was left by an earlier process.
     close_windows();
     // Last stage: writers and the dead letters.
     until(shared, deadline, || is_settled(shared)).await;
