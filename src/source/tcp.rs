@@ -1,3 +1,7 @@
+mod acked;
+mod answers;
+mod connection;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -6,13 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{IngressSpec, Intake, Source};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-
-/// The read buffer of a connection, in bytes: it starts small, and follows what the reads bring.
-const LEAST_BUFFER: usize = 16 << 10;
-const MOST_BUFFER: usize = 256 << 10;
 
 /// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
 /// descriptors.
@@ -35,6 +33,9 @@ impl Default for TcpOptions {
 ///
 /// A client that closes its side, or half of it, has its connection closed once all it sent was taken in. A connection is not
 /// read while what it brought waits for room: the sender feels a slow store.
+///
+/// A client may ask for acknowledgements with its first line, and is then answered frame by frame; see [`ack`](super::ack).
+/// One that does not ask is told nothing.
 #[derive(Debug)]
 pub struct TcpSource {
     name: String,
@@ -83,7 +84,7 @@ impl Source for TcpSource {
             loop {
                 let accept = async {
                     // The semaphore is never closed.
-                    let place = places.clone().acquire_owned().await;
+                    let Ok(place) = places.clone().acquire_owned().await else { return std::future::pending().await };
                     (place, listener.accept().await)
                 };
                 let (place, accepted) = tokio::select! {
@@ -101,10 +102,9 @@ impl Source for TcpSource {
                 };
                 let (beside, spec, name) = (intake.clone(), spec.clone(), name.clone());
                 intake.spawn(async move {
-                    if let Err(why) = connection(stream, &beside, spec).await {
+                    if let Err(why) = connection::serve(stream, &beside, spec, place).await {
                         tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
                     }
-                    drop(place);
                 });
             }
             drop(listener);
@@ -114,37 +114,4 @@ impl Source for TcpSource {
         }
         .boxed_local()
     }
-}
-
-/// Feeds one connection to an ingress of its own, until the client or the system ends it.
-async fn connection(mut stream: TcpStream, intake: &Intake, spec: IngressSpec) -> Result<(), String> {
-    let ingress = intake.open(spec).await.map_err(|why| why.to_string())?;
-    let mut closing = std::pin::pin!(intake.closing());
-    let mut capacity = LEAST_BUFFER;
-    let mut buffer = Vec::new();
-    let (clean, ended) = loop {
-        buffer.clear();
-        buffer.reserve_exact(capacity);
-        let read = tokio::select! {
-            biased;
-            () = &mut closing => break (false, Ok(())),
-            read = stream.read_buf(&mut buffer) => read,
-        };
-        match read {
-            Ok(0) => break (true, Ok(())),
-            Ok(read) => {
-                // A buffer that was filled was too small; one that was nearly empty holds memory for nothing.
-                let fitting = if read == capacity { capacity * 2 } else { capacity.min(read * 8) };
-                let fitting = fitting.clamp(LEAST_BUFFER, MOST_BUFFER);
-                match ingress.feed(buffer).await {
-                    Ok(used) => buffer = if fitting < capacity { Vec::new() } else { used },
-                    Err(why) => break (false, Err(why.to_string())),
-                }
-                capacity = fitting;
-            }
-            Err(why) => break (false, Err(format!("reading failed: {why}"))),
-        }
-    };
-    ingress.finish(clean).await.map_err(|why| why.to_string())?;
-    ended
 }

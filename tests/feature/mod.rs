@@ -1,3 +1,4 @@
+mod ack;
 mod broken_lines;
 mod commands;
 mod config;

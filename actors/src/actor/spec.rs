@@ -98,6 +98,12 @@ impl IngressSpec {
     pub fn new(source: &str, framing: Framing, decoder: impl Decoder) -> Self {
         Self { source: source.into(), framing, decoder: Arc::new(decoder) }
     }
+
+    /// How its bytes are cut into frames.
+    #[must_use]
+    pub fn framing(&self) -> &Framing {
+        &self.framing
+    }
 }
 
 impl std::fmt::Debug for IngressSpec {

@@ -264,10 +264,13 @@ impl Stream {
         }
         let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
         let nacks = std::mem::take(&mut state.nacks).into_iter().map(|(range, code)| Answer::Nack(range, code));
-        // Whoever waits for there to be fewer.
-        self.changed.notify_waiters();
+        let ready: Vec<_> = acks.chain(nacks).collect();
+        if !ready.is_empty() {
+            // Whoever waits for there to be fewer. Not otherwise: whoever asks waits for a change, and would wake itself for ever.
+            self.changed.notify_waiters();
+        }
         Some(Answers {
-            ready: acks.chain(nacks).collect(),
+            ready,
             commits: state.recorded.iter().map(|(at, _)| *at).min(),
             is_owed: !state.owed.is_empty() || state.is_feeding,
         })

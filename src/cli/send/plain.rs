@@ -1,61 +1,13 @@
-//! `headworks send`: a file or stdin, streamed to a TCP listener.
-
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
-use indicatif::{BinaryBytes, HumanCount, HumanFloatCount, ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, HumanCount, HumanFloatCount, ProgressBar};
 
-use super::exit::Exit;
+use super::{SendArgs, SendError};
 
 /// How much is read and sent at once.
 const BLOCK: usize = 256 * 1024;
-
-/// The arguments of `headworks send`.
-#[derive(Debug, Args)]
-pub(crate) struct SendArgs {
-    /// The listener, as host:port
-    #[arg(long, value_name = "ADDR")]
-    to: String,
-    /// The file to send; - is stdin
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-}
-
-/// Why not everything was sent.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SendError {
-    /// There is nothing to send.
-    #[error("cannot open {}: {source}", .file.display())]
-    Open { file: PathBuf, source: io::Error },
-    /// The file or stdin failed halfway.
-    #[error("cannot read {} after {bytes} bytes: {source}; what was read was sent", .file.display())]
-    Read { file: PathBuf, bytes: u64, source: io::Error },
-    /// Nobody listens.
-    #[error("cannot connect to {to}: {source}; is `headworks run` listening there?")]
-    Refused { to: String, source: io::Error },
-    /// The address leads nowhere.
-    #[error("cannot connect to {to}: {source}; the address of a listener is host:port")]
-    Connect { to: String, source: io::Error },
-    /// The listener went away.
-    #[error(
-        "the connection to {to} broke after {bytes} bytes were sent: {source}; how many of them were taken in only the listener knows"
-    )]
-    Broken { to: String, bytes: u64, source: io::Error },
-}
-
-impl SendError {
-    /// The code to end with.
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            Self::Open { .. } | Self::Read { .. } => Exit::Io,
-            Self::Refused { .. } | Self::Connect { .. } | Self::Broken { .. } => Exit::Unavailable,
-        }
-    }
-}
 
 /// What was sent, and how long it took until the listener had taken it in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,18 +20,8 @@ struct Sent {
 /// Sends the file, half-closes the connection and waits until the listener closes it too: then all was taken in.
 ///
 /// Shows its progress on stderr if that is a terminal, and a line that sums up at the end.
-pub(crate) fn run(args: &SendArgs) -> Result<(), SendError> {
-    let failed = |source| SendError::Open { file: args.file.clone(), source };
-    let (input, length): (Box<dyn Read>, _) = if args.file.as_os_str() == "-" {
-        (Box::new(io::stdin().lock()), None)
-    } else {
-        let file = File::open(&args.file).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
-        // A pipe or a device has no length to show.
-        (Box::new(file), meta.is_file().then_some(meta.len()))
-    };
-    let bar = progress(length);
-    let sent = send(args, input, &bar);
+pub(super) fn run(args: &SendArgs, input: impl Read, bar: &ProgressBar) -> Result<(), SendError> {
+    let sent = send(args, input, bar);
     bar.finish_and_clear();
     let Sent { bytes, lines, took } = sent?;
     let per_second = lines as f64 / took.as_secs_f64().max(1e-9);
@@ -92,20 +34,6 @@ pub(crate) fn run(args: &SendArgs) -> Result<(), SendError> {
         HumanFloatCount(per_second.round())
     );
     Ok(())
-}
-
-/// A bar on stderr; hidden where stderr is no terminal.
-fn progress(length: Option<u64>) -> ProgressBar {
-    let (bar, template) = match length {
-        Some(length) => {
-            (ProgressBar::new(length), "{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}")
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {binary_bytes_per_sec} {msg}"),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 fn send(args: &SendArgs, mut input: impl Read, bar: &ProgressBar) -> Result<Sent, SendError> {
@@ -157,7 +85,7 @@ mod tests {
     use std::thread;
 
     fn args(to: impl ToString) -> SendArgs {
-        SendArgs { to: to.to_string(), file: "-".into() }
+        SendArgs { to: to.to_string(), ack: None, stream: None, give_up_after: Duration::ZERO, file: "-".into() }
     }
 
     fn listener() -> (TcpListener, SendArgs) {
