@@ -67,6 +67,7 @@
 
 pub use headworks_actors::*;
 
+pub mod audit;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
