@@ -15,6 +15,8 @@
 //! # }
 //! ```
 
+#[cfg(unix)]
+mod control;
 mod data_dir;
 
 use std::io;
@@ -24,17 +26,26 @@ use std::time::Duration;
 
 use headworks_actors::{DrainReport, Error, Framing, IngressSpec, Json, System, TenantSpec};
 
+#[cfg(unix)]
+use crate::admin::Admin;
 use crate::config::{Config, SourceConfig};
 use crate::source::{ReaderSource, TcpOptions, TcpSource};
 use crate::store::sqlite::OpenError;
 use crate::store::{SqliteOptions, SqliteStore};
 
+#[cfg(unix)]
+use control::Control;
 use data_dir::DataDir;
+pub use data_dir::{AtRest, Found};
 
-/// A running daemon.
+/// A running daemon. From its start to its end it answers on the control socket in its data directory, on
+/// Unix; see [`admin`](crate::admin).
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
+    /// Goes before the lock.
+    #[cfg(unix)]
+    control: Control,
     system: System,
     store: SqliteStore,
     /// Held for as long as the daemon writes there.
@@ -61,6 +72,14 @@ pub enum DaemonError {
         /// By whom.
         holder: String,
     },
+    /// The control socket cannot be served.
+    #[error("cannot listen on the control socket {path}: {why}")]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -80,7 +99,7 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Opens the store and starts the system; nothing is read yet.
+    /// Opens the store, starts the system and serves the control socket; nothing is read yet.
     ///
     /// # Errors
     /// See [`DaemonError`].
@@ -106,7 +125,19 @@ impl Daemon {
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
-        Ok(Self { config, system, store, _data_dir: data_dir })
+        #[cfg(unix)]
+        let control = {
+            let admin = Admin::new(system.clone(), store.path().to_owned());
+            Control::start(&config.daemon.data_dir, admin.router())?
+        };
+        Ok(Self {
+            config,
+            #[cfg(unix)]
+            control,
+            system,
+            store,
+            _data_dir: data_dir,
+        })
     }
 
     /// The system in it.
@@ -162,9 +193,11 @@ impl Daemon {
         IngressSpec::new(name, framing, decoder)
     }
 
-    /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, store.
+    /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
         let report = self.system.drain(self.config.daemon.drain_deadline).await;
+        #[cfg(unix)]
+        self.control.end().await;
         if let Err(why) = self.store.close().await {
             tracing::error!(target: "headworks", %why, "the store did not close cleanly");
         }

@@ -1,6 +1,8 @@
+mod audit;
 mod broken_lines;
 mod commands;
 mod config;
+mod control;
 mod crash;
 mod data_dir;
 mod input;

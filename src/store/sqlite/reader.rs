@@ -1,10 +1,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headworks_actors::{DeadLetter, DeadLetterQuery, TenantId, UnixMillis};
+use headworks_actors::{DeadLetter, DeadLetterQuery, Opening, TenantId, UnixMillis};
 use rusqlite::{Connection, Params, Row};
 
-use super::{OpenError, ReadError, letters, schema};
+use super::{OpenError, ReadError, holdings, letters, schema};
+use crate::audit::Holdings;
 
 /// Reads a database, also while a daemon writes to it; never writes to it.
 ///
@@ -99,6 +100,15 @@ impl SqliteReader {
     /// The database cannot be read.
     pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, ReadError> {
         letters::get(&self.conn, id).map_err(|error| self.failed(&error))
+    }
+
+    /// What is held of every tenant, at one moment, for an audit: what the opening cut and gave up, or all there is.
+    /// Counts every row: it takes as long as reading the whole file.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn holdings(&self, opening: Option<Opening>) -> Result<Holdings, ReadError> {
+        holdings::read(&self.conn, opening).map_err(|error| self.failed(&error))
     }
 
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory.
