@@ -73,6 +73,7 @@ pub mod audit;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
+pub mod journal;
 pub mod source;
 pub mod store;
 

@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod data_dir;
 mod input;
+mod journal;
 mod outage;
 mod sqlite_store;
 mod stop;

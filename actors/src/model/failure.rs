@@ -73,6 +73,8 @@ codes! {
     CompensationFailed = "compensation_failed",
     /// The dead letters could not be written.
     DeadLetterFailed = "dead_letter_failed",
+    /// The journal is damaged where the batch lay.
+    JournalDamaged = "journal_damaged",
     /// A source failed.
     Source = "source",
 }

@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+pub use super::conformance_journal::journal;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

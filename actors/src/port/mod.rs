@@ -2,6 +2,8 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+mod conformance_journal;
 mod dead_letters;
 #[cfg(feature = "testing")]
 mod faulty;

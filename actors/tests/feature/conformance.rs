@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures::FutureExt;
 use headworks_actors::{
-    Attempt, Batch, BatchId, ChunkBuilder, Fault, Faulty, MemoryDeadLetters, MemoryStore, NullStore, Opening, Seq,
-    Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
+    Attempt, Batch, BatchId, ChunkBuilder, Fault, Faulty, MemoryDeadLetters, MemoryJournal, MemoryStore, NullStore,
+    Opening, Seq, Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
 };
 
 fn tenant(name: &str) -> TenantId {
@@ -36,6 +36,11 @@ async fn the_memory_store_keeps_the_contract() {
 #[tokio::test]
 async fn the_memory_dead_letters_keep_the_contract() {
     conformance::dead_letters(async || MemoryDeadLetters::default()).await;
+}
+
+#[tokio::test]
+async fn the_memory_journal_keeps_the_contract() {
+    conformance::journal(async |_: &str| MemoryJournal::new()).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,235 @@
+//! What every journal must do.
+
+use std::sync::Arc;
+
+use super::{ChunkPlace, DoorTotals, Entry, Journal, Position, Recovered, RecoveredTenant, UndoStep};
+use crate::model::{
+    Attempt, BatchId, Cause, Chunk, ChunkBuilder, Code, Opening, Origin, Seq, StreamId, TenantId, UnixMillis,
+};
+use crate::observe::Outcome;
+
+/// Checks a [`Journal`]: positions, commitment, and where it is durable that what was committed is found again, and no more.
+///
+/// `open` opens the journal of a name: an empty one the first time, and later what was left under that name.
+///
+/// # Panics
+/// Where the contract is broken; the message says how.
+pub async fn journal<J: Journal>(open: impl AsyncFn(&str) -> J) {
+    positions_grow_and_are_committed(&open("positions").await).await;
+    begins_once(&open("begins").await);
+    has_room_and_says_when(&open("room").await).await;
+    let first = open("life").await;
+    let is_durable = first.is_durable();
+    let told = begin(&first, 1);
+    assert!(told.tenants.is_empty() && told.streams.is_empty(), "a fresh journal must have nothing to recover");
+    assert_eq!(told.damage, Vec::<String>::new(), "a fresh journal must not be damaged");
+    a_life(&first).await;
+    close(first).await;
+    if is_durable {
+        // Twice: what is recovered must not wear out.
+        for opening in 2..4 {
+            let journal = open("life").await;
+            is_found_again(&journal, begin(&journal, opening)).await;
+            close(journal).await;
+        }
+        let journal = open("life").await;
+        begin(&journal, 4);
+        the_rest_of_it(&journal).await;
+        close(journal).await;
+        is_settled(begin(&open("life").await, 5));
+    }
+}
+
+fn begin(journal: &impl Journal, opening: u64) -> Recovered {
+    journal.begin(Opening(opening), AT).unwrap_or_else(|why| panic!("a journal must begin: {why}"))
+}
+
+async fn close(journal: impl Journal) {
+    journal.close().await.unwrap_or_else(|why| panic!("a journal must close: {why}"));
+}
+
+async fn put(journal: &impl Journal, entries: impl IntoIterator<Item = Entry>) -> Position {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    let position = journal.append(&mut entries);
+    assert!(entries.is_empty(), "append must leave the vector empty");
+    journal.committed(position).await;
+    assert!(journal.is_committed(position), "what `committed` resolved for must be committed");
+    position
+}
+
+async fn positions_grow_and_are_committed(journal: &impl Journal) {
+    begin(journal, 1);
+    let mut last = Position(0);
+    for seq in 1..20 {
+        let position = put(journal, [Entry::Chunk { seq, chunk: chunk("acme", seq) }]).await;
+        assert!(position > last, "a position must be greater than the one before it");
+        assert!(journal.is_committed(last), "what lies before a committed position must be committed");
+        last = position;
+    }
+    let nothing = put(journal, []).await;
+    assert!(nothing > last, "a position must grow with every append");
+    let health = journal.health();
+    assert!(health.failing.is_none() && !health.is_full, "a sound journal must not complain: {health:?}");
+}
+
+fn begins_once(journal: &impl Journal) {
+    begin(journal, 1);
+    assert!(
+        !journal.is_durable() || journal.begin(Opening(2), AT).is_err(),
+        "what earlier openings left must be given once"
+    );
+}
+
+async fn has_room_and_says_when(journal: &impl Journal) {
+    begin(journal, 1);
+    assert!(journal.has_room(1), "an empty journal must have room");
+    journal.room().await;
+}
+
+const AT: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn stream(name: &str) -> StreamId {
+    StreamId::new(name).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn batch(name: &str, seq: u64) -> BatchId {
+    BatchId { opening: Opening(1), tenant: tenant(name), seq: Seq(seq) }
+}
+
+fn place(seq: u64, index: u32) -> ChunkPlace {
+    ChunkPlace { seq, index }
+}
+
+/// Three events: one with a time, an empty one, and one of odd bytes, from a stream.
+fn chunk(name: &str, seq: u64) -> Arc<Chunk> {
+    let mut builder = ChunkBuilder::default();
+    builder.push(format!("{name} {seq}").as_bytes(), Some(UnixMillis(-5)));
+    builder.push(b"", None);
+    builder.push(&[0, 255, b'\n', seq as u8], None);
+    let chunk = builder.build(tenant(name), AT).unwrap_or_else(|| panic!("it has events"));
+    let positions = (seq * 10..).take(3).collect();
+    Arc::new(chunk.with_origin(Origin { stream: stream("s/1"), positions }))
+}
+
+fn step(name: &str) -> UndoStep {
+    UndoStep { name: name.to_owned(), data: vec![0, 1, 255] }
+}
+
+fn door() -> DoorTotals {
+    DoorTotals { duplicate: 1, muted: 2, throttled: 3, rejected: 4, malformed: 5, discarded: 6, dead_lettered: 7 }
+}
+
+/// Two tenants in all stages: of acme, batch 1 is stored, 2 is open in its second attempt, 3 is cut, two events are uncut;
+/// zen is settled.
+async fn a_life(journal: &impl Journal) {
+    let chunks = (1..=5).map(|seq| Entry::Chunk { seq, chunk: chunk("acme", seq) });
+    put(journal, chunks.chain([Entry::Mark { stream: stream("s/1"), position: 52, at: AT }])).await;
+    put(
+        journal,
+        [Entry::Chunk { seq: 1, chunk: chunk("zen", 1) }, Entry::Door { tenant: tenant("zen"), totals: door() }],
+    )
+    .await;
+    put(
+        journal,
+        [
+            Entry::Cut { batch: batch("acme", 1), from: place(1, 0), until: place(2, 1) },
+            Entry::Intent { batch: batch("acme", 1), attempt: Attempt(1) },
+            Entry::Cut { batch: batch("acme", 2), from: place(2, 1), until: place(3, 3) },
+            Entry::Cut { batch: batch("zen", 1), from: place(1, 0), until: place(1, 3) },
+        ],
+    )
+    .await;
+    put(journal, [Entry::Settled { batch: batch("acme", 1), outcome: Outcome::Stored, events: 4 }]).await;
+    put(
+        journal,
+        [
+            Entry::Made { batch: batch("acme", 2), chunk: chunk("acme", 77) },
+            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(1) },
+            Entry::Undo { batch: batch("acme", 2), step: step("first") },
+            Entry::Failed { batch: batch("acme", 2), attempt: Attempt(1) },
+            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(2) },
+        ],
+    )
+    .await;
+    put(journal, [Entry::Undo { batch: batch("acme", 2), step: step("second") }]).await;
+    put(
+        journal,
+        [
+            Entry::Cut { batch: batch("acme", 3), from: place(3, 3), until: place(5, 1) },
+            Entry::GivenUp { batch: batch("zen", 1), cause: Cause::new(Code::StorePermanent, "no") },
+            Entry::Settled { batch: batch("zen", 1), outcome: Outcome::DeadLettered, events: 3 },
+        ],
+    )
+    .await;
+}
+
+fn find<'r>(told: &'r Recovered, name: &str) -> &'r RecoveredTenant {
+    let found = told.tenants.iter().find(|told| told.tenant.as_str() == name);
+    found.unwrap_or_else(|| panic!("tenant {name} must be recovered"))
+}
+
+async fn is_found_again(journal: &impl Journal, told: Recovered) {
+    assert_eq!(told.damage, Vec::<String>::new(), "a closed journal must not be damaged");
+    assert_eq!(told.streams, [(stream("s/1"), 52, AT)], "streams must be recovered with their last mark");
+    let zen = find(&told, "zen");
+    assert!(zen.is_settled() && zen.cuts.is_empty(), "what is settled must not come back");
+    assert_eq!(
+        (zen.totals.accepted, zen.totals.dead_lettered, zen.totals.batches),
+        (3, 3, 0),
+        "totals must be recovered"
+    );
+    assert_eq!(zen.door, door(), "the totals at the door must be recovered");
+
+    let acme = find(&told, "acme");
+    assert_eq!((acme.next_chunk, acme.next_batch), (6, Seq(4)), "seqs must go on where they were");
+    assert_eq!(acme.settled, place(2, 1), "what lies before the first unsettled event is settled");
+    assert_eq!(
+        acme.chunks.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(),
+        [2, 3, 4, 5],
+        "unsettled chunks must be recovered"
+    );
+    assert_eq!((acme.totals.accepted, acme.totals.stored, acme.totals.batches), (15, 4, 1), "totals must be recovered");
+    for told in &acme.chunks {
+        let found = journal.read(&acme.tenant, told).await.unwrap_or_else(|why| panic!("a chunk must be read: {why}"));
+        assert_eq!(found, *chunk("acme", told.seq), "a chunk must come back byte for byte");
+        assert_eq!(told.events, 3, "a chunk must be told with its number of events");
+    }
+    let [second, third] = acme.cuts.as_slice() else { panic!("two cuts must be recovered, not {:?}", acme.cuts) };
+    assert_eq!((&second.batch, second.from, second.until), (&batch("acme", 2), place(2, 1), place(3, 3)));
+    assert_eq!((second.attempt, second.is_open), (Attempt(2), true), "an open attempt must be recovered as open");
+    assert_eq!(second.undo, [step("first"), step("second")], "undo steps must be recovered, oldest first");
+    assert_eq!(second.given_up, None);
+    let made = second.made.unwrap_or_else(|| panic!("what the hooks made must be recovered"));
+    let made = journal.read(&acme.tenant, &made).await.unwrap_or_else(|why| panic!("it must be read: {why}"));
+    assert_eq!(made, *chunk("acme", 77), "what the hooks made must come back byte for byte");
+    assert_eq!((&third.batch, third.from, third.until), (&batch("acme", 3), place(3, 3), place(5, 1)));
+    assert_eq!((third.attempt, third.is_open, third.made), (Attempt(0), false, None));
+}
+
+async fn the_rest_of_it(journal: &impl Journal) {
+    put(
+        journal,
+        [
+            Entry::Settled { batch: batch("acme", 2), outcome: Outcome::Discarded, events: 5 },
+            Entry::Settled { batch: batch("acme", 3), outcome: Outcome::Stored, events: 4 },
+            Entry::Cut { batch: batch("acme", 4), from: place(5, 1), until: place(5, 3) },
+            Entry::Settled { batch: batch("acme", 4), outcome: Outcome::Stored, events: 2 },
+        ],
+    )
+    .await;
+}
+
+fn is_settled(told: Recovered) {
+    let acme = find(&told, "acme");
+    assert!(acme.is_settled() && acme.cuts.is_empty(), "what is settled must not come back");
+    assert_eq!(
+        (acme.totals.accepted, acme.totals.stored, acme.totals.discarded),
+        (15, 10, 5),
+        "totals must be recovered"
+    );
+    assert_eq!((acme.next_chunk, acme.next_batch), (6, Seq(5)), "seqs must not be used again");
+}

@@ -1,0 +1,225 @@
+//! The ledger's small part as of one block: everything but the bytes of the events. Where segments are removed, it is all
+//! that is left of them.
+//!
+//! It is kept twice, each copy written anew, synced and renamed, so that one damaged file loses nothing.
+
+use std::collections::VecDeque;
+
+use headworks_actors::{Attempt, BatchTotals};
+
+use super::entry::{batch, cause, door, place, put_batch, put_cause, put_door, put_place, put_step, step};
+use super::format::{BadPrefix, CHECKPOINT, PREFIX, check_prefix, put_prefix, u32_at, u64_at};
+use super::ledger::{Account, Cut, Ledger, Live, Place};
+use super::wire::{Malformed, Reader, put_bytes, put_i64, put_u64};
+
+/// The names of the two copies.
+pub(super) const NAMES: [&str; 2] = ["checkpoint", "checkpoint.copy"];
+/// A copy in the making.
+pub(super) const FRESH: &str = "checkpoint.new";
+
+/// A segment as far as it was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// The number of its first block.
+    pub(super) first: u64,
+    /// The number behind that of its last one.
+    pub(super) next: u64,
+    /// Its length, in bytes.
+    pub(super) len: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Checkpoint {
+    pub(super) salt: u64,
+    /// How many were written before it.
+    pub(super) generation: u64,
+    /// The first block that is not in it.
+    pub(super) next_block: u64,
+    /// The first segment that was not begun.
+    pub(super) next_segment: u64,
+    /// Whether the journal was closed with it.
+    pub(super) is_closed: bool,
+    /// The segments that are needed.
+    pub(super) segments: Vec<Segment>,
+    /// Damaged segments whose rest lies elsewhere: to be set aside.
+    pub(super) damaged: Vec<u64>,
+    pub(super) ledger: Ledger,
+}
+
+impl Checkpoint {
+    /// The file. Takes the ledger apart from the rest, so that none is copied for it.
+    pub(super) fn put(&self, ledger: &Ledger) -> Vec<u8> {
+        let mut to = Vec::new();
+        put_prefix(&mut to, CHECKPOINT);
+        to.extend_from_slice(&[0; 8]);
+        put_u64(&mut to, self.salt);
+        put_u64(&mut to, self.generation);
+        put_u64(&mut to, self.next_block);
+        put_u64(&mut to, self.next_segment);
+        to.push(self.is_closed.into());
+        put_u64(&mut to, self.segments.len() as u64);
+        for Segment { number, first, next, len } in &self.segments {
+            for field in [number, first, next, len] {
+                put_u64(&mut to, *field);
+            }
+        }
+        put_u64(&mut to, self.damaged.len() as u64);
+        for number in &self.damaged {
+            put_u64(&mut to, *number);
+        }
+        put_ledger(&mut to, ledger);
+        let len = (to.len() - PREFIX - 8) as u64;
+        to[PREFIX..PREFIX + 8].copy_from_slice(&len.to_le_bytes());
+        let crc = crc32c::crc32c(&to);
+        to.extend_from_slice(&crc.to_le_bytes());
+        to
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, BadPrefix> {
+        check_prefix(bytes, CHECKPOINT)?;
+        let at = bytes.len().checked_sub(4).ok_or(BadPrefix::Damaged)?;
+        let is_whole = at >= PREFIX + 8
+            && u64_at(bytes, PREFIX) == (at - PREFIX - 8) as u64
+            && u32_at(bytes, at) == crc32c::crc32c(&bytes[..at]);
+        if !is_whole {
+            return Err(BadPrefix::Damaged);
+        }
+        Self::body(Reader(&bytes[PREFIX + 8..at])).map_err(|Malformed| BadPrefix::Damaged)
+    }
+
+    fn body(mut from: Reader<'_>) -> Result<Self, Malformed> {
+        let mut checkpoint = Self {
+            salt: from.u64()?,
+            generation: from.u64()?,
+            next_block: from.u64()?,
+            next_segment: from.u64()?,
+            is_closed: from.flag()?,
+            ..Self::default()
+        };
+        for _ in 0..from.count()? {
+            let (number, first, next, len) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
+            checkpoint.segments.push(Segment { number, first, next, len });
+        }
+        for _ in 0..from.count()? {
+            checkpoint.damaged.push(from.u64()?);
+        }
+        checkpoint.ledger = ledger(&mut from)?;
+        from.end()?;
+        Ok(checkpoint)
+    }
+}
+
+fn put_ledger(to: &mut Vec<u8>, ledger: &Ledger) {
+    put_u64(to, ledger.streams.len() as u64);
+    for (stream, (position, at)) in &ledger.streams {
+        put_bytes(to, stream.as_str().as_bytes());
+        put_u64(to, *position);
+        put_i64(to, at.0);
+    }
+    put_u64(to, ledger.tenants.len() as u64);
+    for (tenant, account) in &ledger.tenants {
+        put_bytes(to, tenant.as_str().as_bytes());
+        put_account(to, account);
+    }
+}
+
+fn ledger(from: &mut Reader<'_>) -> Result<Ledger, Malformed> {
+    let mut ledger = Ledger::default();
+    for _ in 0..from.count()? {
+        let stream = from.stream()?;
+        ledger.streams.insert(stream, (from.u64()?, from.time()?));
+    }
+    for _ in 0..from.count()? {
+        let tenant = from.tenant()?;
+        ledger.tenants.insert(tenant, account(from)?);
+    }
+    Ok(ledger)
+}
+
+fn put_account(to: &mut Vec<u8>, account: &Account) {
+    put_door(to, &account.door);
+    let BatchTotals { accepted: _, stored, dead_lettered, discarded, batches } = account.outcomes;
+    for field in
+        [stored, dead_lettered, discarded, batches, account.next_chunk, account.next_batch, account.last_settled]
+    {
+        put_u64(to, field);
+    }
+    put_place(to, account.settled);
+    put_u64(to, account.chunks.len() as u64);
+    let mut last = 0;
+    for live in &account.chunks {
+        put_u64(to, live.seq.wrapping_sub(last));
+        last = live.seq;
+        put_live(to, live);
+    }
+    put_u64(to, account.cuts.len() as u64);
+    for cut in &account.cuts {
+        put_batch(to, &cut.batch);
+        put_place(to, cut.from);
+        put_place(to, cut.until);
+        to.push(cut.made.is_some().into());
+        if let Some(made) = &cut.made {
+            put_live(to, made);
+        }
+        put_u64(to, cut.attempt.0.into());
+        to.push(cut.is_open.into());
+        put_u64(to, cut.undo.len() as u64);
+        for step in &cut.undo {
+            put_step(to, step);
+        }
+        to.push(cut.given_up.is_some().into());
+        if let Some(cause) = &cut.given_up {
+            put_cause(to, cause);
+        }
+    }
+}
+
+fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
+    let door = door(from)?;
+    let outcomes = BatchTotals {
+        accepted: 0,
+        stored: from.u64()?,
+        dead_lettered: from.u64()?,
+        discarded: from.u64()?,
+        batches: from.u64()?,
+    };
+    let (next_chunk, next_batch, last_settled) = (from.u64()?, from.u64()?, from.u64()?);
+    let settled = place(from)?;
+    let mut chunks = VecDeque::new();
+    let mut seq = 0_u64;
+    for _ in 0..from.count()? {
+        seq = seq.wrapping_add(from.u64()?);
+        chunks.push_back(live(from, seq)?);
+    }
+    let mut cuts = VecDeque::new();
+    for _ in 0..from.count()? {
+        let batch = batch(from)?;
+        let seq = batch.seq.0;
+        cuts.push_back(Cut {
+            batch,
+            from: place(from)?,
+            until: place(from)?,
+            made: if from.flag()? { Some(live(from, seq)?) } else { None },
+            attempt: Attempt(from.u32()?),
+            is_open: from.flag()?,
+            undo: (0..from.count()?).map(|_| step(from)).collect::<Result<_, _>>()?,
+            given_up: if from.flag()? { Some(cause(from)?) } else { None },
+        });
+    }
+    Ok(Account { door, outcomes, next_chunk, next_batch, last_settled, settled, chunks, cuts })
+}
+
+/// Where it lies is not kept: the segments tell.
+fn put_live(to: &mut Vec<u8>, live: &Live) {
+    put_u64(to, live.seq.wrapping_sub(live.written));
+    put_u64(to, live.events.into());
+    put_u64(to, live.bytes as u64);
+}
+
+fn live(from: &mut Reader<'_>, seq: u64) -> Result<Live, Malformed> {
+    let written = seq.wrapping_sub(from.u64()?);
+    let events = from.u32()?;
+    let bytes = usize::try_from(from.u64()?).map_err(|_| Malformed)?;
+    Ok(Live { seq, written, events, bytes, place: Place::NOWHERE })
+}

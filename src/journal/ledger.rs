@@ -1,0 +1,455 @@
+//! What the entries on record come to, pure: the same code on the journal's thread and at recovery.
+//!
+//! An entry that is seen twice counts once: a chunk by tenant and seq, a cut and an outcome by the batch's seq. That is how a
+//! chunk is copied forward, and how a block that was written again after a fault does no harm.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use headworks_actors::{
+    Attempt, BatchId, BatchTotals, Cause, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, RecoveredChunk, RecoveredCut,
+    RecoveredTenant, Seq, StreamId, TenantId, UndoStep, UnixMillis,
+};
+
+/// Where an entry lies. Segments count from 1: in segment 0 lies what was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub(super) segment: u64,
+    /// Where its block begins.
+    pub(super) offset: u64,
+    /// Its number in the block, from 0.
+    pub(super) index: u32,
+    /// Its length, in bytes.
+    pub(super) len: u32,
+}
+
+impl Place {
+    pub(super) const NOWHERE: Self = Self { segment: 0, offset: 0, index: 0, len: 0 };
+
+    pub(super) fn is_found(self) -> bool {
+        self.segment != 0
+    }
+}
+
+/// A chunk with unsettled events, or what the hooks made of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Live {
+    /// Its place in the tenant's order.
+    pub(super) seq: u64,
+    /// The same as it is written in the log: another one only where chunks before it were lost.
+    pub(super) written: u64,
+    pub(super) events: u32,
+    /// About its size in memory.
+    pub(super) bytes: usize,
+    pub(super) place: Place,
+}
+
+impl Live {
+    fn of(seq: u64, chunk: &Chunk, place: Place) -> Self {
+        // What it takes if its vectors are as long as they need to be.
+        let parts = chunk.body_bytes() + chunk.len() * 4 + chunk.times().len() * 16;
+        let bytes = 160 + parts + chunk.origin().map_or(0, |_| 64 + chunk.len() * 8);
+        Self { seq, written: seq, events: u32::try_from(chunk.len()).unwrap_or(u32::MAX), bytes, place }
+    }
+
+    fn recovered(&self, seq: u64, segment: u64) -> RecoveredChunk {
+        let place = (segment, self.place.offset << 24 | u64::from(self.place.index));
+        RecoveredChunk { seq, events: self.events, bytes: self.bytes, place }
+    }
+}
+
+/// A batch without an outcome.
+#[derive(Debug, Clone)]
+pub(super) struct Cut {
+    pub(super) batch: BatchId,
+    pub(super) from: ChunkPlace,
+    pub(super) until: ChunkPlace,
+    pub(super) made: Option<Live>,
+    pub(super) attempt: Attempt,
+    pub(super) is_open: bool,
+    pub(super) undo: Vec<UndoStep>,
+    pub(super) given_up: Option<Cause>,
+}
+
+impl Cut {
+    /// Whether anything of it may be in a store.
+    pub(super) fn was_tried(&self) -> bool {
+        self.attempt.0 > 0 || !self.undo.is_empty() || self.given_up.is_some()
+    }
+}
+
+/// One tenant.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) door: DoorTotals,
+    /// Without what was accepted: that is the sum of the outcomes and of what is unsettled.
+    pub(super) outcomes: BatchTotals,
+    pub(super) next_chunk: u64,
+    pub(super) next_batch: u64,
+    /// The last batch that has an outcome.
+    pub(super) last_settled: u64,
+    pub(super) settled: ChunkPlace,
+    pub(super) chunks: VecDeque<Live>,
+    pub(super) cuts: VecDeque<Cut>,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            door: DoorTotals::default(),
+            outcomes: BatchTotals::default(),
+            next_chunk: 1,
+            next_batch: 1,
+            last_settled: 0,
+            settled: ChunkPlace { seq: 1, index: 0 },
+            chunks: VecDeque::new(),
+            cuts: VecDeque::new(),
+        }
+    }
+}
+
+impl Account {
+    /// Events without an outcome.
+    pub(super) fn unsettled(&self) -> u64 {
+        let held: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.events)).sum();
+        let front = self.chunks.front().is_some_and(|chunk| chunk.seq == self.settled.seq);
+        held - if front { u64::from(self.settled.index).min(held) } else { 0 }
+    }
+
+    pub(super) fn totals(&self) -> BatchTotals {
+        let BatchTotals { stored, dead_lettered, discarded, .. } = self.outcomes;
+        BatchTotals { accepted: stored + dead_lettered + discarded + self.unsettled(), ..self.outcomes }
+    }
+
+    fn cut(&mut self, batch: &BatchId) -> Option<&mut Cut> {
+        let at = self.cuts.binary_search_by_key(&batch.seq, |cut| cut.batch.seq).ok()?;
+        self.cuts.get_mut(at)
+    }
+
+    /// The place so many events behind the settled ones.
+    fn walk(&self, mut events: u64) -> ChunkPlace {
+        let mut place = self.settled;
+        for chunk in &self.chunks {
+            let before = if chunk.seq == place.seq { place.index } else { 0 };
+            let rest = chunk.events.saturating_sub(before);
+            if u64::from(rest) > events {
+                return ChunkPlace { seq: chunk.seq, index: before + events as u32 };
+            }
+            events -= u64::from(rest);
+            place = ChunkPlace { seq: chunk.seq + 1, index: 0 };
+        }
+        place
+    }
+}
+
+/// How much of a segment is still needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Share {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+/// All tenants and streams.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ledger {
+    pub(super) tenants: HashMap<TenantId, Account>,
+    pub(super) streams: HashMap<StreamId, (u64, UnixMillis)>,
+    pub(super) shares: BTreeMap<u64, Share>,
+    /// What does not fit together, as only damage can make it.
+    pub(super) notes: Notes,
+}
+
+/// A list of sentences with a bound.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notes {
+    pub(super) said: Vec<String>,
+    left_out: u64,
+}
+
+impl Notes {
+    const MAX: usize = 1_000;
+
+    pub(super) fn add(&mut self, note: String) {
+        if self.said.len() < Self::MAX {
+            self.said.push(note);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    pub(super) fn into_said(self) -> Vec<String> {
+        let mut said = self.said;
+        if self.left_out > 0 {
+            said.push(format!("and {} more of the kind", self.left_out));
+        }
+        said
+    }
+}
+
+impl Ledger {
+    /// The bytes on disk of what is unsettled.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.shares.values().map(|share| share.bytes).sum()
+    }
+
+    fn hold(&mut self, place: Place) {
+        if place.is_found() {
+            let share = self.shares.entry(place.segment).or_default();
+            share.bytes += u64::from(place.len);
+            share.entries += 1;
+        }
+    }
+
+    /// What lies there is not needed any more.
+    pub(super) fn release(&mut self, place: Place) {
+        if let Some(share) = self.shares.get_mut(&place.segment) {
+            share.bytes = share.bytes.saturating_sub(place.len.into());
+            share.entries = share.entries.saturating_sub(1);
+            if share.entries == 0 {
+                self.shares.remove(&place.segment);
+            }
+        }
+    }
+
+    fn account(&mut self, tenant: &TenantId) -> &mut Account {
+        if !self.tenants.contains_key(tenant) {
+            self.tenants.insert(tenant.clone(), Account::default());
+        }
+        // It is there.
+        self.tenants.entry(tenant.clone()).or_default()
+    }
+
+    /// Takes note of an entry that lies at `place`.
+    pub(super) fn apply(&mut self, entry: &Entry, place: Place) {
+        match entry {
+            Entry::Chunk { seq, chunk } => self.chunk(*seq, chunk, place),
+            Entry::Made { batch, chunk } => self.made(batch, chunk, place),
+            Entry::Mark { stream, position, at } => {
+                self.streams.insert(stream.clone(), (*position, *at));
+            }
+            Entry::Door { tenant, totals } => self.account(tenant).door = *totals,
+            Entry::Cut { batch, from, until } => {
+                let account = self.account(&batch.tenant);
+                if batch.seq.0 < account.next_batch {
+                    return;
+                }
+                account.next_batch = batch.seq.0.saturating_add(1);
+                // A chunk that is named here was there, found or not.
+                account.next_chunk = account.next_chunk.max(until.seq.saturating_add(1));
+                account.cuts.push_back(Cut {
+                    batch: batch.clone(),
+                    from: *from,
+                    until: *until,
+                    made: None,
+                    attempt: Attempt(0),
+                    is_open: false,
+                    undo: Vec::new(),
+                    given_up: None,
+                });
+            }
+            Entry::Intent { batch, attempt } => match self.account(&batch.tenant).cut(batch) {
+                Some(cut) if *attempt >= cut.attempt => (cut.attempt, cut.is_open) = (*attempt, true),
+                Some(_) => {}
+                None => self.uncut(batch),
+            },
+            Entry::Failed { batch, attempt } => {
+                if let Some(cut) = self.account(&batch.tenant).cut(batch)
+                    && cut.attempt <= *attempt
+                {
+                    (cut.attempt, cut.is_open) = (*attempt, false);
+                }
+            }
+            Entry::Undo { batch, step } => {
+                if let Some(cut) = self.account(&batch.tenant).cut(batch) {
+                    cut.undo.push(step.clone());
+                }
+            }
+            Entry::GivenUp { batch, cause } => {
+                if let Some(cut) = self.account(&batch.tenant).cut(batch) {
+                    cut.given_up = Some(cause.clone());
+                }
+            }
+            Entry::Settled { batch, outcome, events } => self.settled(batch, *outcome, *events),
+        }
+    }
+
+    /// An attempt of a batch whose cut is not on record.
+    fn uncut(&mut self, batch: &BatchId) {
+        let account = self.account(&batch.tenant);
+        if batch.seq.0 > account.last_settled {
+            account.next_batch = account.next_batch.max(batch.seq.0.saturating_add(1));
+            self.notes.add(format!(
+                "batch {batch} was tried, but which events it held is lost: they will be stored under another id, \
+                 maybe a second time"
+            ));
+        }
+    }
+
+    fn chunk(&mut self, seq: u64, chunk: &Chunk, place: Place) {
+        let account = self.account(chunk.tenant());
+        let live = Live::of(seq, chunk, place);
+        if seq < account.next_chunk {
+            // Written again: what lies further on counts.
+            let Ok(at) = account.chunks.binary_search_by_key(&seq, |live| live.written) else { return };
+            let Some(found) = account.chunks.get_mut(at) else { return };
+            let before = std::mem::replace(found, Live { seq: found.seq, ..live });
+            self.release(before.place);
+            self.hold(place);
+            return;
+        }
+        if account.next_chunk == 1 && account.next_batch == 1 {
+            // The first of a tenant: what may have been before it is settled, or beyond recall.
+            account.settled = ChunkPlace { seq, index: 0 };
+        }
+        account.next_chunk = seq.saturating_add(1);
+        account.chunks.push_back(live);
+        self.hold(place);
+    }
+
+    fn made(&mut self, batch: &BatchId, chunk: &Chunk, place: Place) {
+        let Some(cut) = self.account(&batch.tenant).cut(batch) else { return };
+        let before = cut.made.replace(Live::of(batch.seq.0, chunk, place));
+        if let Some(before) = before {
+            self.release(before.place);
+        }
+        self.hold(place);
+    }
+
+    fn settled(&mut self, batch: &BatchId, outcome: Outcome, events: u64) {
+        self.account(&batch.tenant);
+        let Some(account) = self.tenants.get_mut(&batch.tenant) else { return };
+        if batch.seq.0 <= account.last_settled {
+            return;
+        }
+        let mut made = Vec::new();
+        while let Some(cut) = account.cuts.pop_front_if(|cut| cut.batch.seq < batch.seq) {
+            self.notes.add(format!("the outcome of batch {} is lost: its events are not counted any more", cut.batch));
+            account.settled = cut.until;
+            made.extend(cut.made);
+        }
+        match account.cuts.pop_front_if(|cut| cut.batch.seq == batch.seq) {
+            Some(cut) => {
+                account.settled = cut.until;
+                made.extend(cut.made);
+            }
+            None if batch.seq.0 == account.last_settled + 1 => account.settled = account.walk(events),
+            None => self.notes.add(format!(
+                "batch {batch} is settled, but which events it held is lost: they may be stored a second time"
+            )),
+        }
+        account.last_settled = batch.seq.0;
+        account.next_batch = account.next_batch.max(batch.seq.0.saturating_add(1));
+        match outcome {
+            Outcome::Stored => {
+                account.outcomes.stored += events;
+                account.outcomes.batches += 1;
+            }
+            Outcome::DeadLettered => account.outcomes.dead_lettered += events,
+            Outcome::Discarded | _ => account.outcomes.discarded += events,
+        }
+        let mut gone: Vec<Place> = made.iter().map(|made| made.place).collect();
+        while let Some(chunk) = account.chunks.pop_front_if(|chunk| {
+            let ends = ChunkPlace { seq: chunk.seq, index: chunk.events };
+            ends <= account.settled
+        }) {
+            if chunk.seq == account.settled.seq {
+                account.settled = ChunkPlace { seq: chunk.seq.saturating_add(1), index: 0 };
+            }
+            gone.push(chunk.place);
+        }
+        if account.chunks.is_empty() {
+            // A tenant at rest costs bytes.
+            account.chunks = VecDeque::new();
+            account.cuts.shrink_to_fit();
+        }
+        for place in gone {
+            self.release(place);
+        }
+    }
+
+    /// Forgets the streams that were not heard of since `before`, and the oldest beyond `most`.
+    pub(super) fn forget_streams(&mut self, before: UnixMillis, most: usize) {
+        self.streams.retain(|_, (_, at)| *at >= before);
+        if let Some(excess) = self.streams.len().checked_sub(most).filter(|excess| *excess > 0) {
+            let mut ages: Vec<UnixMillis> = self.streams.values().map(|(_, at)| *at).collect();
+            let (_, oldest, _) = ages.select_nth_unstable(excess - 1);
+            let oldest = *oldest;
+            let mut left = excess;
+            self.streams.retain(|_, (_, at)| {
+                let goes = *at <= oldest && left > 0;
+                left -= usize::from(goes);
+                !goes
+            });
+        }
+    }
+
+    /// Where a chunk that was handed out lies now, if it is not settled yet.
+    pub(super) fn find(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Option<Place> {
+        let account = self.tenants.get(tenant)?;
+        let live = if chunk.place.0 == MADE {
+            let at = account.cuts.binary_search_by_key(&Seq(chunk.seq), |cut| cut.batch.seq).ok()?;
+            account.cuts.get(at)?.made.as_ref()?
+        } else {
+            account.chunks.get(account.chunks.binary_search_by_key(&chunk.seq, |live| live.seq).ok()?)?
+        };
+        Some(live.place).filter(|place| place.is_found())
+    }
+
+    /// Whether what lies at `place` is needed.
+    pub(super) fn needs(&self, entry: &Entry, place: Place) -> bool {
+        let live = match entry {
+            Entry::Chunk { seq, chunk } => self.tenants.get(chunk.tenant()).and_then(|account| {
+                let at = account.chunks.binary_search_by_key(seq, |live| live.written).ok()?;
+                account.chunks.get(at)
+            }),
+            Entry::Made { batch, .. } => self.tenants.get(&batch.tenant).and_then(|account| {
+                let at = account.cuts.binary_search_by_key(&batch.seq, |cut| cut.batch.seq).ok()?;
+                account.cuts.get(at)?.made.as_ref()
+            }),
+            _ => None,
+        };
+        live.is_some_and(|live| {
+            (live.place.segment, live.place.offset, live.place.index) == (place.segment, place.offset, place.index)
+        })
+    }
+
+    /// What is told of the tenants, by name.
+    pub(super) fn recovered(&self) -> Vec<RecoveredTenant> {
+        let mut tenants: Vec<_> = self.tenants.iter().map(|(tenant, account)| recovered(tenant, account)).collect();
+        tenants.sort_unstable_by(|a, b| a.tenant.cmp(&b.tenant));
+        tenants
+    }
+
+    /// The streams, by name.
+    pub(super) fn recovered_streams(&self) -> Vec<(StreamId, u64, UnixMillis)> {
+        let mut streams: Vec<_> =
+            self.streams.iter().map(|(id, (position, at))| (id.clone(), *position, *at)).collect();
+        streams.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        streams
+    }
+}
+
+/// In place of the segment where a batch as the hooks made it lies: such a one is found by the batch's seq.
+const MADE: u64 = u64::MAX;
+
+fn recovered(tenant: &TenantId, account: &Account) -> RecoveredTenant {
+    let cuts = account.cuts.iter().map(|cut| RecoveredCut {
+        batch: cut.batch.clone(),
+        from: cut.from,
+        until: cut.until,
+        made: cut.made.as_ref().map(|made| made.recovered(cut.batch.seq.0, MADE)),
+        attempt: cut.attempt,
+        is_open: cut.is_open,
+        undo: cut.undo.clone(),
+        given_up: cut.given_up.clone(),
+    });
+    RecoveredTenant {
+        tenant: tenant.clone(),
+        door: account.door,
+        totals: account.totals(),
+        next_chunk: account.next_chunk,
+        next_batch: Seq(account.next_batch),
+        settled: account.settled,
+        chunks: account.chunks.iter().map(|live| live.recovered(live.seq, live.place.segment)).collect(),
+        cuts: cuts.collect(),
+    }
+}

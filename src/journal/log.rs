@@ -1,0 +1,313 @@
+//! The writer: groups of blocks to segments, one write and one sync a group. Synchronous; whoever drives it decides when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headworks_actors::{Entry, JournalError, Opening, Recovered, UnixMillis};
+
+use super::checkpoint::Segment;
+use super::disk::{Disk, DiskFile, Lock, write_all};
+use super::format::{HEADER, Header, Spot, put_block, segment_name};
+use super::ledger::{Ledger, Place};
+use super::options::JournalOptions;
+use super::recover::{Progress, recover};
+use super::step::{Step, does};
+
+/// Blocks that are committed together.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) entries: Vec<Entry>,
+    /// Where each block ends among the entries.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds a block and leaves the vector empty.
+    pub(super) fn push(&mut self, entries: &mut Vec<Entry>) {
+        self.entries.append(entries);
+        self.ends.push(self.entries.len());
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.ends.clear();
+    }
+}
+
+/// The segment that is written.
+struct Current {
+    file: Box<dyn DiskFile>,
+    segment: Segment,
+}
+
+/// The log of one directory.
+pub(super) struct Log {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) options: JournalOptions,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) salt: u64,
+    pub(super) generation: u64,
+    opening: (Opening, UnixMillis),
+    /// Those that are not written any more, as far as they are needed.
+    pub(super) sealed: BTreeMap<u64, Segment>,
+    current: Option<Current>,
+    /// The last sealed segment, and up to which byte it counts.
+    previous: (u64, u64),
+    pub(super) next_segment: u64,
+    pub(super) next_block: u64,
+    /// What is to be written, or failed to be.
+    pending: Group,
+    buffer: Vec<u8>,
+    lens: Vec<u32>,
+    pub(super) checkpoint_bytes: u64,
+    pub(super) commits: u64,
+    pub(super) written_bytes: u64,
+    pub(super) latest: UnixMillis,
+    /// Damaged segments that wait to be set aside.
+    pub(super) damaged: Vec<u64>,
+    /// Segments of which something needed cannot be read any more.
+    pub(super) unreadable: BTreeSet<u64>,
+    /// Held until the log is dropped.
+    _lock: Lock,
+}
+
+/// A log that was opened.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) recovered: Recovered,
+    /// How much of a torn block was cut off, in bytes.
+    pub(super) torn_bytes: u64,
+}
+
+/// The log could not do `what`.
+pub(super) fn cannot(what: &str) -> impl Fn(io::Error) -> JournalError + '_ {
+    move |why| JournalError::new(format!("cannot {what}: {why}"))
+}
+
+impl Log {
+    /// Takes the directory, recovers what is there and makes it fit to be written.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        progress: Progress<'_>,
+    ) -> Result<Opened, JournalError> {
+        options.check()?;
+        let lock = match disk.lock().map_err(cannot("take the lock of the directory"))? {
+            Ok(lock) => lock,
+            Err(holder) => {
+                return Err(JournalError::new(format!(
+                    "{disk:?} is in use by {holder}; one directory serves one process: stop the other or use another \
+                     directory"
+                )));
+            }
+        };
+        let recovery = recover(&*disk, progress)?;
+        if let Some((name, len)) = &recovery.torn
+            && does(Step::CutTornTail)
+        {
+            disk.truncate(name, *len).map_err(cannot(&format!("cut the torn end off {name}")))?;
+        }
+        let last = recovery.segments.last().map_or((0, 0), |segment| (segment.number, segment.len));
+        let mut log = Self {
+            disk,
+            options,
+            ledger: Arc::new(Mutex::new(recovery.ledger)),
+            salt: recovery.salt.unwrap_or_else(random),
+            generation: recovery.generation,
+            opening: (Opening(0), UnixMillis(0)),
+            sealed: recovery.segments.into_iter().map(|segment| (segment.number, segment)).collect(),
+            current: None,
+            previous: last,
+            next_segment: recovery.next_segment,
+            next_block: recovery.next_block,
+            pending: Group::default(),
+            buffer: Vec::new(),
+            lens: Vec::new(),
+            checkpoint_bytes: 0,
+            commits: 0,
+            written_bytes: 0,
+            latest: UnixMillis(i64::MIN),
+            damaged: Vec::new(),
+            unreadable: BTreeSet::new(),
+            _lock: lock,
+        };
+        log.tidy_up(recovery.damaged, recovery.set_aside, recovery.obsolete)
+            .map_err(cannot("write to the directory after it was recovered"))?;
+        let ledger = lock_of(&log.ledger);
+        let recovered =
+            Recovered { tenants: ledger.recovered(), streams: ledger.recovered_streams(), damage: recovery.damage };
+        drop(ledger);
+        Ok(Opened { log, recovered, torn_bytes: recovery.torn_bytes })
+    }
+
+    /// What segments that are begun from now on are marked with.
+    pub(super) fn begin(&mut self, opening: Opening, now: UnixMillis) {
+        self.opening = (opening, now);
+        self.latest = self.latest.max(now);
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock_of(&self.ledger)
+    }
+
+    /// Whether something failed to be written and must be tried again before anything else is.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Commits the group: all of it is on disk once this returns. Takes it, and gives an empty one for the next.
+    pub(super) fn commit(&mut self, group: &mut Group) -> io::Result<()> {
+        if self.has_pending() {
+            self.retry()?;
+        }
+        std::mem::swap(&mut self.pending, group);
+        self.retry()
+    }
+
+    /// Tries again to commit what failed.
+    ///
+    /// After an error nothing is known of what the file holds behind its last committed byte, and no later sync of it can tell:
+    /// it is sealed there, and the next try is a new file.
+    pub(super) fn retry(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let written = self.write();
+        if written.is_err() {
+            if does(Step::Seal) {
+                self.seal();
+            }
+            return written;
+        }
+        self.note();
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.current.as_ref().is_some_and(|current| current.segment.len >= self.options.segment_bytes) {
+            self.seal();
+        }
+        let is_new = self.current.is_none();
+        if is_new {
+            self.create()?;
+        }
+        self.encode();
+        let Some(current) = &mut self.current else { return Err(io::Error::other("no segment is open")) };
+        write_all(&mut *current.file, &self.buffer)?;
+        if does(Step::Sync) {
+            current.file.sync_data()?;
+        }
+        if is_new && does(Step::SyncDir) {
+            self.disk.sync_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Begins a segment; its header is written with its first group.
+    fn create(&mut self) -> io::Result<()> {
+        let number = self.next_segment;
+        self.next_segment += 1;
+        let file = self.disk.create(&segment_name(number))?;
+        let segment = Segment { number, first: self.next_block, next: self.next_block, len: 0 };
+        self.current = Some(Current { file, segment });
+        Ok(())
+    }
+
+    /// Ends the current segment at its last committed byte.
+    fn seal(&mut self) {
+        let Some(Current { segment, .. }) = self.current.take() else { return };
+        if segment.len == 0 {
+            // Nothing in it was ever committed. If it stays, the next start removes it.
+            let _ = self.disk.remove(&segment_name(segment.number));
+            return;
+        }
+        self.previous = (segment.number, segment.len);
+        self.sealed.insert(segment.number, segment);
+    }
+
+    /// The pending group as bytes of the current segment.
+    fn encode(&mut self) {
+        self.buffer.clear();
+        self.lens.clear();
+        let Some(current) = &self.current else { return };
+        let segment = current.segment;
+        if segment.len == 0 {
+            let (opening, at) = self.opening;
+            let header = Header {
+                number: segment.number,
+                first: self.next_block,
+                salt: self.salt,
+                opening,
+                at,
+                previous: self.previous,
+            };
+            header.put(&mut self.buffer);
+        }
+        let mut start = 0;
+        for (index, end) in (0..).zip(&self.pending.ends) {
+            let spot =
+                Spot { salt: self.salt, segment: segment.number, offset: segment.len + self.buffer.len() as u64 };
+            let entries = self.pending.entries.get(start..*end).unwrap_or_default();
+            let number = self.next_block + u64::from(index);
+            put_block(&mut self.buffer, spot, number, index, entries, |len| self.lens.push(len));
+            start = *end;
+        }
+    }
+
+    /// The pending group is on disk: takes note of it.
+    fn note(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        let segment = &mut current.segment;
+        let mut ledger = lock_of(&self.ledger);
+        let mut offset = segment.len + if segment.len == 0 { HEADER as u64 } else { 0 };
+        let mut start = 0;
+        for end in &self.pending.ends {
+            let entries = self.pending.entries.get(start..*end).unwrap_or_default();
+            let lens = self.lens.get(start..*end).unwrap_or_default();
+            for ((index, entry), len) in (0..).zip(entries).zip(lens) {
+                if let Entry::Mark { at, .. } = entry {
+                    self.latest = self.latest.max(*at);
+                }
+                ledger.apply(entry, Place { segment: segment.number, offset, index, len: *len });
+            }
+            offset += super::format::block_len(lens);
+            start = *end;
+        }
+        drop(ledger);
+        segment.len += self.buffer.len() as u64;
+        self.next_block += self.pending.ends.len() as u64;
+        segment.next = self.next_block;
+        self.commits += 1;
+        self.written_bytes += self.buffer.len() as u64;
+        self.pending.clear();
+        // A burst does not hold its memory for ever.
+        self.buffer.shrink_to(1 << 20);
+        self.lens.shrink_to(1 << 16);
+    }
+
+    /// The segment that is written, as far as it is committed.
+    pub(super) fn current(&self) -> Option<Segment> {
+        self.current.as_ref().map(|current| current.segment).filter(|segment| segment.len > 0)
+    }
+
+    /// The size of the journal on disk, in bytes.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let sealed: u64 = self.sealed.values().map(|segment| segment.len).sum();
+        sealed + self.current().map_or(0, |segment| segment.len) + self.checkpoint_bytes
+    }
+}
+
+pub(super) fn lock_of(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number that nobody who sends events can know.
+fn random() -> u64 {
+    use std::hash::BuildHasher;
+    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
+}
