@@ -24,12 +24,14 @@ pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<Audit>, Prob
     }
 }
 
-/// What this run of the daemon accepted: its journal is in memory.
+/// What is on record: with a durable journal from its first opening on, else from this start on. Of frames as they came
+/// there is no other record than the counters of this run.
 async fn once(admin: &Admin) -> Result<Audit, Problem> {
     let system = &admin.system;
     let before = Moment::of(system);
-    let opening = system.opening();
-    let holdings = admin.read(move |store| store.holdings(Some(opening))).await?;
+    let run = Some(system.opening());
+    let (scope, events) = if admin.journal.is_some() { (Scope::Journal, None) } else { (Scope::Run, run) };
+    let holdings = admin.read(move |store| store.holdings(events, run)).await?;
     let after = Moment::of(system);
     // A tenant never goes, and may have come meanwhile.
     let mut known = before.tenants.into_iter().peekable();
@@ -40,7 +42,7 @@ async fn once(admin: &Admin) -> Result<Audit, Problem> {
         });
     let letters_pending = before.letters_pending;
     let sources = Sources { before: before.frames, after: after.frames, letters_pending };
-    Ok(audit(Scope::Run, Some(accounts.collect()), Some(sources), &holdings))
+    Ok(audit(scope, Some(accounts.collect()), Some(sources), &holdings))
 }
 
 /// What the counters say now.

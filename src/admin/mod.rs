@@ -42,13 +42,21 @@ pub use tenants::{TenantRow, rows};
 pub struct Admin {
     system: System,
     store_file: Arc<PathBuf>,
+    journal: Option<Arc<PathBuf>>,
 }
 
 impl Admin {
     /// Of a system that stores into an SQLite file.
     #[must_use]
     pub fn new(system: System, store_file: PathBuf) -> Self {
-        Self { system, store_file: Arc::new(store_file) }
+        Self { system, store_file: Arc::new(store_file), journal: None }
+    }
+
+    /// The system's journal is durable, and lies in this directory.
+    #[must_use]
+    pub fn journal(mut self, directory: PathBuf) -> Self {
+        self.journal = Some(Arc::new(directory));
+        self
     }
 
     /// The routes above.

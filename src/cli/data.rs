@@ -125,7 +125,7 @@ impl Store {
     pub(crate) fn audit(&self) -> Result<Audit, Failure> {
         match self {
             Self::Live(live) => Ok(live.get("/v1/audit")?),
-            Self::File(store, _) => Ok(audit(Scope::Store, None, None, &store.holdings(None).map_err(unread)?)),
+            Self::File(store, _) => Ok(audit(Scope::Store, None, None, &store.holdings(None, None).map_err(unread)?)),
         }
     }
 }

@@ -12,17 +12,15 @@ const STORED: &str = "
     ))
     FROM batches b WHERE id >= ?1 AND id < ?2 GROUP BY tenant";
 
-const LETTERS: &str =
-    "SELECT tenant, kind, count(*) FROM dead_letters WHERE id >= ?1 AND id < ?2 GROUP BY tenant, kind";
+const LETTERS: &str = "
+    SELECT tenant, count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2 GROUP BY tenant";
 
-/// What is there, at one moment: of one opening, or of all of them.
-pub(super) fn read(conn: &Connection, opening: Option<Opening>) -> rusqlite::Result<Holdings> {
-    // The id of a batch begins with its opening, and that of a dead letter too. The sign after the slash is the zero.
-    let (low, high) = match opening {
-        Some(opening) => (format!("{opening}/"), format!("{opening}0")),
-        None => (String::new(), char::MAX.to_string()),
-    };
+const MALFORMED: &str = "SELECT count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2";
+
+/// What is there, at one moment: events and frames, each of one opening or of all of them.
+pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Opening>) -> rusqlite::Result<Holdings> {
     let moment = conn.unchecked_transaction()?;
+    let (low, high) = range(events);
     let mut holdings = Holdings::default();
     let mut stored = moment.prepare_cached(STORED)?;
     let mut rows = stored.query(params![low, high])?;
@@ -32,16 +30,22 @@ pub(super) fn read(conn: &Connection, opening: Option<Opening>) -> rusqlite::Res
         held.rows = row.get::<_, i64>(2)?.cast_unsigned();
     }
     let mut kept = moment.prepare_cached(LETTERS)?;
-    let mut rows = kept.query(params![low, high])?;
+    let mut rows = kept.query(params![low, high, DeadLetterKind::Event.as_str()])?;
     while let Some(row) = rows.next()? {
-        let (tenant, kind): (Option<String>, String) = (row.get(0)?, row.get(1)?);
-        let count = row.get::<_, i64>(2)?.cast_unsigned();
-        match tenant {
-            Some(tenant) if kind == DeadLetterKind::Event.as_str() => {
-                holdings.tenants.entry(letters::tenant(0, &tenant)?).or_default().dead_letters += count;
-            }
-            _ => holdings.malformed += count,
-        }
+        let tenant = letters::tenant(0, &row.get::<_, String>(0)?)?;
+        holdings.tenants.entry(tenant).or_default().dead_letters = row.get::<_, i64>(1)?.cast_unsigned();
     }
+    let (low, high) = range(frames);
+    let malformed = params![low, high, DeadLetterKind::Frame.as_str()];
+    holdings.malformed = moment.query_row(MALFORMED, malformed, |row| row.get::<_, i64>(0))?.cast_unsigned();
     Ok(holdings)
+}
+
+/// The ids of batches and of dead letters that begin with the opening: all of them do with theirs, and a slash. What
+/// follows the slash is the zero.
+fn range(opening: Option<Opening>) -> (String, String) {
+    match opening {
+        Some(opening) => (format!("{opening}/"), format!("{opening}0")),
+        None => (String::new(), char::MAX.to_string()),
+    }
 }

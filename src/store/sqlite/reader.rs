@@ -102,13 +102,13 @@ impl SqliteReader {
         letters::get(&self.conn, id).map_err(|error| self.failed(&error))
     }
 
-    /// What is held of every tenant, at one moment, for an audit: what the opening cut and gave up, or all there is.
-    /// Counts every row: it takes as long as reading the whole file.
+    /// What is held of every tenant, at one moment, for an audit: events and malformed frames, each of one opening or of
+    /// all of them. Counts every row: it takes as long as reading the whole file.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn holdings(&self, opening: Option<Opening>) -> Result<Holdings, ReadError> {
-        holdings::read(&self.conn, opening).map_err(|error| self.failed(&error))
+    pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, ReadError> {
+        holdings::read(&self.conn, events, frames).map_err(|error| self.failed(&error))
     }
 
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory.
