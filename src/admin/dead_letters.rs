@@ -60,12 +60,17 @@ impl LetterBody {
     }
 }
 
+impl From<&[u8]> for LetterBody {
+    fn from(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes(bytes.to_vec()),
+        }
+    }
+}
+
 impl From<&DeadLetter> for Letter {
     fn from(letter: &DeadLetter) -> Self {
-        let body = match std::str::from_utf8(&letter.body) {
-            Ok(text) => LetterBody::Text(text.to_owned()),
-            Err(_) => LetterBody::Bytes(letter.body.to_vec()),
-        };
         Self {
             id: letter.id.to_string(),
             kind: letter.kind.as_str().to_owned(),
@@ -79,7 +84,7 @@ impl From<&DeadLetter> for Letter {
             batch: letter.batch.as_ref().map(|(id, _)| id.to_string()),
             place: letter.batch.as_ref().map(|(_, place)| *place),
             original_bytes: letter.original_bytes,
-            body,
+            body: LetterBody::from(&*letter.body),
         }
     }
 }

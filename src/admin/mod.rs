@@ -8,8 +8,9 @@
 //! | `GET /v1/dead-letters?tenant=&reason=&limit=` | the newest [`Letter`]s that match, oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
-//! | `GET /v1/journal` | what the durable journal holds |
-//! | `GET /v1/journal/export?tenant=` | the bodies of unsettled events, one a line |
+//! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
+//! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
+//! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). Nothing here writes. What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
@@ -33,16 +34,23 @@ use crate::store::SqliteReader;
 use crate::store::sqlite::ReadError;
 
 pub use dead_letters::{Letter, LetterBody, reason};
+pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use problem::Problem;
 pub use socket::Address;
 pub use tenants::{TenantRow, rows};
 
 /// What the handlers answer from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admin {
     system: System,
     store_file: Arc<PathBuf>,
-    journal: Option<Arc<PathBuf>>,
+    journal: Option<Arc<dyn Inspect>>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("store_file", &self.store_file).finish_non_exhaustive()
+    }
 }
 
 impl Admin {
@@ -52,10 +60,10 @@ impl Admin {
         Self { system, store_file: Arc::new(store_file), journal: None }
     }
 
-    /// The system's journal is durable, and lies in this directory.
+    /// The system's journal is durable.
     #[must_use]
-    pub fn journal(mut self, directory: PathBuf) -> Self {
-        self.journal = Some(Arc::new(directory));
+    pub fn journal(mut self, journal: Arc<dyn Inspect>) -> Self {
+        self.journal = Some(journal);
         self
     }
 
@@ -70,6 +78,7 @@ impl Admin {
             .route("/v1/dead-letters/{*id}", get(dead_letters::show))
             .route("/v1/audit", get(audit::show))
             .route("/v1/journal", get(journal::summary))
+            .route("/v1/journal/verify", get(journal::verify))
             .route("/v1/journal/export", get(journal::export))
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)

@@ -6,6 +6,7 @@ mod data;
 mod dead_letters;
 mod exit;
 mod generate;
+mod journal;
 mod live;
 mod run;
 mod sample;
@@ -56,6 +57,9 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
+    /// Look at the durable journal
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Write sample events to stdout, one JSON object a line
     Gen(generate::GenArgs),
     /// Stream a file or stdin to a listener, and wait until it has taken all in
@@ -91,6 +95,7 @@ pub(crate) fn main() -> Exit {
         Command::DeadLetters(DeadLetters::List { data, args }) => list(&data, &args),
         Command::DeadLetters(DeadLetters::Show { data, args }) => show(&data, &args),
         Command::Audit { data, args } => audit::run(&data, &args),
+        Command::Journal(journal) => journal::run(&journal),
         Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
         Command::Send(args) => send::run(&args).map(|()| Exit::Ok).map_err(|why| (why.exit(), why.to_string())),
     };
