@@ -112,7 +112,8 @@ impl Log {
         {
             disk.truncate(name, *len).map_err(cannot(&format!("cut the torn end off {name}")))?;
         }
-        let last = recovery.segments.last().map_or((0, 0), |segment| (segment.number, segment.len));
+        let last = recovery.segments.last().filter(|_| does(Step::CutTornTail));
+        let last = last.map_or((0, 0), |segment| (segment.number, segment.len));
         let mut log = Self {
             disk,
             options,
@@ -192,8 +193,7 @@ impl Log {
         if self.current.as_ref().is_some_and(|current| current.segment.len >= self.options.segment_bytes) {
             self.seal();
         }
-        let is_new = self.current.is_none();
-        if is_new {
+        if self.current.is_none() {
             self.create()?;
         }
         self.encode();
@@ -202,26 +202,35 @@ impl Log {
         if does(Step::Sync) {
             current.file.sync_data()?;
         }
-        if is_new && does(Step::SyncDir) {
-            self.disk.sync_dir()?;
-        }
         Ok(())
     }
 
-    /// Begins a segment; its header is written with its first group.
+    /// Begins a segment. Its header and its name are on disk before its first block is written, so that a crash never leaves a
+    /// block behind a damaged header.
     fn create(&mut self) -> io::Result<()> {
         let number = self.next_segment;
         self.next_segment += 1;
+        let (opening, at) = self.opening;
+        let (first, salt, previous) = (self.next_block, self.salt, self.previous);
+        self.buffer.clear();
+        Header { number, first, salt, opening, at, previous }.put(&mut self.buffer);
         let file = self.disk.create(&segment_name(number))?;
-        let segment = Segment { number, first: self.next_block, next: self.next_block, len: 0 };
-        self.current = Some(Current { file, segment });
+        let segment = Segment { number, first, next: first, len: HEADER as u64 };
+        let Current { file, .. } = self.current.insert(Current { file, segment });
+        write_all(&mut **file, &self.buffer)?;
+        if does(Step::Sync) {
+            file.sync_data()?;
+        }
+        if does(Step::SyncDir) {
+            self.disk.sync_dir()?;
+        }
         Ok(())
     }
 
     /// Ends the current segment at its last committed byte.
     fn seal(&mut self) {
         let Some(Current { segment, .. }) = self.current.take() else { return };
-        if segment.len == 0 {
+        if segment.first == segment.next {
             // Nothing in it was ever committed. If it stays, the next start removes it.
             let _ = self.disk.remove(&segment_name(segment.number));
             return;
@@ -236,18 +245,6 @@ impl Log {
         self.lens.clear();
         let Some(current) = &self.current else { return };
         let segment = current.segment;
-        if segment.len == 0 {
-            let (opening, at) = self.opening;
-            let header = Header {
-                number: segment.number,
-                first: self.next_block,
-                salt: self.salt,
-                opening,
-                at,
-                previous: self.previous,
-            };
-            header.put(&mut self.buffer);
-        }
         let mut start = 0;
         for (index, end) in (0..).zip(&self.pending.ends) {
             let spot =
@@ -264,7 +261,7 @@ impl Log {
         let Some(current) = &mut self.current else { return };
         let segment = &mut current.segment;
         let mut ledger = lock_of(&self.ledger);
-        let mut offset = segment.len + if segment.len == 0 { HEADER as u64 } else { 0 };
+        let mut offset = segment.len;
         let mut start = 0;
         for end in &self.pending.ends {
             let entries = self.pending.entries.get(start..*end).unwrap_or_default();
@@ -292,7 +289,7 @@ impl Log {
 
     /// The segment that is written, as far as it is committed.
     pub(super) fn current(&self) -> Option<Segment> {
-        self.current.as_ref().map(|current| current.segment).filter(|segment| segment.len > 0)
+        self.current.as_ref().map(|current| current.segment).filter(|segment| segment.first < segment.next)
     }
 
     /// The size of the journal on disk, in bytes.

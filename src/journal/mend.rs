@@ -36,6 +36,10 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
     }
 
     let mut from = account.settled;
+    if let Some(front) = account.cuts.front_mut() {
+        // The chunk that ended there may be settled and gone.
+        front.from = front.from.max(from);
+    }
     let mut dropped = None;
     for at in 0..account.cuts.len() {
         let is_whole = account.cuts.get(at).is_some_and(|cut| {

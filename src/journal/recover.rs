@@ -5,7 +5,7 @@ use std::io;
 
 use headworks_actors::{Entry, JournalError};
 
-use super::checkpoint::{Checkpoint, FRESH, NAMES, Segment};
+use super::checkpoint::{Checkpoint, NAMES, Segment};
 use super::disk::{Disk, read_full};
 use super::entry;
 use super::format::{BadPrefix, HEADER, Header, segment_name, segment_number};
@@ -106,12 +106,7 @@ impl<'d> Walk<'d> {
         let (checkpoint, missing) = checkpoint(disk, &list, &mut out, &mut notes)?;
         let mut files = Vec::new();
         for (name, size) in list {
-            let Some(number) = segment_number(&name) else {
-                if name == FRESH {
-                    out.obsolete.push(name);
-                }
-                continue;
-            };
+            let Some(number) = segment_number(&name) else { continue };
             if checkpoint.damaged.contains(&number) {
                 out.set_aside.push(name);
                 continue;
@@ -122,6 +117,13 @@ impl<'d> Walk<'d> {
                 continue;
             }
             let header = header(disk, &name, number)?;
+            if header.is_none() && listed.is_none() && size <= HEADER as u64 {
+                // It was just being made. What a later one lacks tells whether more was in it.
+                out.torn_bytes += size;
+                out.next_segment = number + 1;
+                out.obsolete.push(name);
+                continue;
+            }
             files.push(File { number, name, size, header, listed });
         }
         if missing && !files.is_empty() {
@@ -140,7 +142,8 @@ impl<'d> Walk<'d> {
         }
         let salt = files.iter().find_map(|file| file.header.map(|header| header.salt));
         out.salt = (!missing && out.salt.is_some()).then_some(checkpoint.salt).or(salt);
-        out.next_segment = files.last().map_or(1, |file| file.number + 1).max(checkpoint.next_segment).max(1);
+        let begun = files.last().map_or(1, |file| file.number + 1).max(checkpoint.next_segment);
+        out.next_segment = out.next_segment.max(begun);
         out.was_closed = checkpoint.is_closed && files.last().is_none_or(|file| file.number < checkpoint.next_segment);
         out.generation = checkpoint.generation;
         out.ledger = checkpoint.ledger;
@@ -203,7 +206,6 @@ impl<'d> Walk<'d> {
         let limit = limit.filter(|(previous, _)| *previous == number).map_or(size, |(_, len)| len.min(size));
         // What stands behind the end of a segment that failed was written again elsewhere.
         let limit = listed.filter(|_| number + 1 < self.begun).map_or(limit, |listed| limit.min(listed.len));
-        let is_last = at + 1 == self.files.len();
         let mut first = self.expected;
         match (header, listed) {
             (Some(header), None) => {
@@ -221,12 +223,6 @@ impl<'d> Walk<'d> {
             (None, None) => {}
         }
         if header.is_none() {
-            if is_last && listed.is_none() && size <= HEADER as u64 && self.expected >= self.covered {
-                // The segment was just being made.
-                self.out.torn_bytes += size;
-                self.step(size);
-                return Ok(Read { first, end: 0, blocks: 0, is_damaged: false, is_torn: true });
-            }
             self.notes.add(format!("the header of {name} is damaged"));
             is_damaged = true;
         }
@@ -289,14 +285,18 @@ impl<'d> Walk<'d> {
             self.lost_in(&name, bad, known);
             self.expected = known;
         } else if let Some((from, _)) = bad {
-            let is_torn = is_last && self.expected >= self.covered && self.expected > self.committed;
-            if is_torn {
-                self.tear(&name, from, limit);
-                read.is_torn = true;
-            } else {
-                // The next segment's header tells whether anything is lost.
-                read.is_damaged = true;
-                self.notes.add(format!("{name} is damaged from byte {from} on"));
+            let goes_on = self.files.get(at + 1).map(|next| next.header.map(|header| header.first));
+            match goes_on {
+                None if self.expected >= self.covered && self.expected > self.committed => {
+                    self.tear(&name, from, limit);
+                    read.is_torn = true;
+                }
+                // It was never committed here, and was written again there.
+                Some(Some(first)) if first <= self.expected => {}
+                _ => {
+                    read.is_damaged = true;
+                    self.notes.add(format!("{name} is damaged from byte {from} on"));
+                }
             }
         }
         Ok(read)

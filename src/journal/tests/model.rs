@@ -1,0 +1,217 @@
+//! What a journal must come to, in the plainest terms: each tenant's events are numbered from 0, and everything is a number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headworks_actors::{
+    Attempt, BatchId, BatchTotals, Cause, Chunk, ChunkPlace, Code, DoorTotals, Entry, Opening, Outcome, Recovered,
+    RecoveredTenant, Seq, StreamId, UndoStep, UnixMillis,
+};
+
+use super::super::log::Log;
+use super::super::scan::read_entry;
+use super::{chunk, tenant};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Model {
+    pub(super) tenants: BTreeMap<String, Tenant>,
+    pub(super) streams: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Tenant {
+    pub(super) chunks: Vec<Arc<Chunk>>,
+    pub(super) accepted: u64,
+    pub(super) settled: u64,
+    pub(super) totals: BatchTotals,
+    pub(super) cut_until: u64,
+    pub(super) next_batch: u64,
+    pub(super) cuts: Vec<Cut>,
+    pub(super) door: DoorTotals,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cut {
+    pub(super) batch: BatchId,
+    from: u64,
+    until: u64,
+    made: Option<Arc<Chunk>>,
+    pub(super) attempt: u32,
+    pub(super) is_open: bool,
+    undo: Vec<UndoStep>,
+    given_up: Option<Cause>,
+}
+
+impl Tenant {
+    /// The place before event `n`, as the lane would name it: in the chunk that ends there, where `ends`.
+    fn place(&self, n: u64, ends: bool) -> ChunkPlace {
+        let mut before = 0;
+        for (seq, chunk) in (1..).zip(&self.chunks) {
+            let behind = before + chunk.len() as u64;
+            if n < behind || (ends && n == behind) {
+                return ChunkPlace { seq, index: (n - before) as u32 };
+            }
+            before = behind;
+        }
+        ChunkPlace { seq: self.chunks.len() as u64 + 1, index: 0 }
+    }
+
+    fn number(&self, place: ChunkPlace) -> u64 {
+        let before: usize = self.chunks.iter().take(place.seq as usize - 1).map(|chunk| chunk.len()).sum();
+        before as u64 + u64::from(place.index)
+    }
+}
+
+/// One step in the life of a journal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Deed {
+    Accept { events: u8, padding: u16 },
+    Mark,
+    Cut { events: u8 },
+    Make,
+    Try,
+    Undo,
+    Fail,
+    GiveUp,
+    Settle { outcome: u8 },
+    Door,
+}
+
+impl Model {
+    /// What the deed puts on record for the tenant; nothing where it is not its time.
+    pub(super) fn act(&mut self, name: &str, deed: Deed) -> Vec<Entry> {
+        let id = tenant(name);
+        let it = self.tenants.entry(name.to_owned()).or_default();
+        let front = it.cuts.first_mut();
+        match (deed, front) {
+            (Deed::Accept { events, padding }, _) => {
+                let chunk = chunk(name, it.accepted, u64::from(events) + 1, padding.into());
+                it.accepted += chunk.len() as u64;
+                it.chunks.push(chunk.clone());
+                vec![Entry::Chunk { seq: it.chunks.len() as u64, chunk }]
+            }
+            (Deed::Mark, _) => {
+                let position = self.streams.entry(name.to_owned()).or_default();
+                *position += 1;
+                let stream = StreamId::new(name).unwrap();
+                vec![Entry::Mark { stream, position: *position, at: UnixMillis(5) }]
+            }
+            (Deed::Cut { events }, _) if it.cut_until < it.accepted => {
+                let from = it.cut_until;
+                let until = (from + u64::from(events) + 1).min(it.accepted);
+                it.next_batch += 1;
+                let batch = BatchId { opening: Opening(9), tenant: id, seq: Seq(it.next_batch) };
+                let entry = Entry::Cut {
+                    batch: batch.clone(),
+                    // Either name of the place will do.
+                    from: it.place(from, events % 2 == 0 && from > 0),
+                    until: it.place(until, true),
+                };
+                it.cut_until = until;
+                let cut =
+                    Cut { batch, from, until, made: None, attempt: 0, is_open: false, undo: vec![], given_up: None };
+                it.cuts.push(cut);
+                vec![entry]
+            }
+            (Deed::Make, Some(cut)) if cut.attempt == 0 => {
+                let chunk = chunk(name, 1_000_000 + cut.from, cut.until - cut.from, 3);
+                cut.made = Some(chunk.clone());
+                vec![Entry::Made { batch: cut.batch.clone(), chunk }]
+            }
+            (Deed::Try, Some(cut)) if !cut.is_open && cut.given_up.is_none() => {
+                (cut.attempt, cut.is_open) = (cut.attempt + 1, true);
+                vec![Entry::Intent { batch: cut.batch.clone(), attempt: Attempt(cut.attempt) }]
+            }
+            (Deed::Undo, Some(cut)) if cut.is_open => {
+                let step = UndoStep { name: format!("step {}", cut.undo.len()), data: vec![7] };
+                cut.undo.push(step.clone());
+                vec![Entry::Undo { batch: cut.batch.clone(), step }]
+            }
+            (Deed::Fail, Some(cut)) if cut.is_open => {
+                cut.is_open = false;
+                vec![Entry::Failed { batch: cut.batch.clone(), attempt: Attempt(cut.attempt) }]
+            }
+            (Deed::GiveUp, Some(cut)) if cut.given_up.is_none() => {
+                let cause = Cause::new(Code::StorePermanent, "enough");
+                cut.given_up = Some(cause.clone());
+                vec![Entry::GivenUp { batch: cut.batch.clone(), cause }]
+            }
+            (Deed::Settle { outcome }, Some(_)) => {
+                let Cut { batch, from, until, .. } = it.cuts.remove(0);
+                let events = until - from;
+                it.settled = until;
+                let (total, outcome) = match outcome % 3 {
+                    0 => (&mut it.totals.stored, Outcome::Stored),
+                    1 => (&mut it.totals.dead_lettered, Outcome::DeadLettered),
+                    _ => (&mut it.totals.discarded, Outcome::Discarded),
+                };
+                *total += events;
+                it.totals.batches += u64::from(outcome == Outcome::Stored);
+                vec![Entry::Settled { batch, outcome, events }]
+            }
+            (Deed::Door, _) => {
+                it.door.muted += 1;
+                vec![Entry::Door { tenant: id, totals: it.door }]
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Where what was recovered is not this; the chunks are read through `log`.
+    pub(super) fn differs(&self, told: &Recovered, log: &Log) -> Result<(), String> {
+        if !told.damage.is_empty() {
+            return Err(format!("damage: {:?}", told.damage));
+        }
+        let streams: BTreeMap<_, _> = told.streams.iter().map(|(id, at, _)| (id.to_string(), *at)).collect();
+        if streams != self.streams {
+            return Err(format!("streams {streams:?}, not {:?}", self.streams));
+        }
+        let known = |it: &Tenant| !it.chunks.is_empty() || it.door != DoorTotals::default();
+        let names = self.tenants.iter().filter(|(_, it)| known(it)).map(|(name, _)| name.as_str());
+        if !names.eq(told.tenants.iter().map(|told| told.tenant.as_str())) {
+            return Err("other tenants".to_owned());
+        }
+        told.tenants.iter().try_for_each(|told| {
+            let it = &self.tenants[told.tenant.as_str()];
+            it.differs(told, log).map_err(|why| format!("tenant {}: {why}", told.tenant))
+        })
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}, not {expected:?}")) }
+}
+
+impl Tenant {
+    fn differs(&self, told: &RecoveredTenant, log: &Log) -> Result<(), String> {
+        same("totals", told.totals, BatchTotals { accepted: self.accepted, ..self.totals })?;
+        same("door", told.door, self.door)?;
+        same("next chunk", told.next_chunk, self.chunks.len() as u64 + 1)?;
+        same("next batch", told.next_batch, Seq(self.next_batch + 1))?;
+        same("settled", self.number(told.settled), self.settled)?;
+        let first = self.place(self.settled, false).seq;
+        let seqs: Vec<u64> = told.chunks.iter().map(|chunk| chunk.seq).collect();
+        same("chunks", seqs, (first..told.next_chunk).collect())?;
+        let read = |told_chunk| {
+            let place = log.ledger().find(&told.tenant, told_chunk).ok_or("a chunk without a place")?;
+            match read_entry(&*log.disk, log.salt, place) {
+                Ok(Some(Entry::Chunk { chunk, .. } | Entry::Made { chunk, .. })) => Ok(chunk),
+                other => Err(format!("a chunk that cannot be read: {other:?}")),
+            }
+        };
+        for chunk in &told.chunks {
+            same("bytes", &*read(chunk)?, &*self.chunks[chunk.seq as usize - 1])?;
+        }
+        same("cuts", told.cuts.len(), self.cuts.len())?;
+        for (told, cut) in told.cuts.iter().zip(&self.cuts) {
+            same("batch", &told.batch, &cut.batch)?;
+            same("bounds", (self.number(told.from), self.number(told.until)), (cut.from, cut.until))?;
+            same("attempt", (told.attempt.0, told.is_open), (cut.attempt, cut.is_open))?;
+            same("undo", &told.undo, &cut.undo)?;
+            same("given up", &told.given_up, &cut.given_up)?;
+            let made = told.made.as_ref().map(read).transpose()?;
+            same("made", made.as_deref(), cut.made.as_deref())?;
+        }
+        Ok(())
+    }
+}
