@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Admin, LetterBody, Problem};
 use crate::audit::Events;
-use crate::journal::inspect;
+use crate::journal::{DurableJournal, inspect};
 
 /// Who can tell what is in a durable journal: its files at rest, or the journal that writes them. Calls block.
 pub trait Inspect: Send + Sync + 'static {
@@ -180,6 +180,21 @@ pub struct Verdict {
     pub torn_bytes: u64,
     /// What is damaged, in words: where, and what is lost.
     pub damage: Vec<String>,
+}
+
+/// The journal that this process writes.
+impl Inspect for DurableJournal {
+    fn summary(&self) -> Result<JournalSummary, JournalError> {
+        Self::summary(self).map(JournalSummary::from)
+    }
+
+    fn verify(&self) -> Result<Verdict, JournalError> {
+        Self::summary(self).map(Verdict::from)
+    }
+
+    fn export(&self, tenant: Option<&TenantId>, form: ExportAs, out: &mut dyn Write) -> Result<(), JournalError> {
+        Self::export(self, tenant, &mut |tenant, event| write(form, tenant, event, out)).map(drop)
+    }
 }
 
 impl From<inspect::Summary> for JournalSummary {

@@ -77,8 +77,8 @@ fn dead_letters_that_were_deleted_by_hand_are_missed() {
 fn events_that_the_journal_knows_nothing_of_are_told() {
     let holdings = Holdings { tenants: [(acme(), there(4, 0))].into(), malformed: 0 };
     let audit = audit(Scope::Journal, Some(vec![]), None, &holdings);
-    let says = "the store holds 4 events more than the journal says were stored: they were stored before this journal \
-                was begun, or the journal was removed or replaced";
+    let says = "the store holds 4 events more than the journal says were stored: they were stored without this \
+                journal, before it was begun or after it was removed or replaced";
     assert_only(&audit, Check::Stored, 4, says);
     assert_eq!(audit.tenants[0].events, Some(Events::default()));
 }

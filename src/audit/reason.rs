@@ -22,7 +22,8 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
                 (true, _) => "whole batches were deleted, or the database was replaced by an older one".to_owned(),
                 (false, _) if scope == Scope::Run => "they were added by hand".to_owned(),
                 (false, _) => {
-                    "they were stored before this journal was begun, or the journal was removed or replaced".to_owned()
+                    "they were stored without this journal, before it was begun or after it was removed or replaced"
+                        .to_owned()
                 }
             };
             format!("the store holds {events} {side} than the journal says were stored: {why}")

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use headworks::DeadLetterQuery;
-use headworks::admin::{Letter, TenantRow};
-use headworks::audit::{Audit, Scope, audit};
+use headworks::admin::{Inspect, JournalFiles, Letter, TenantRow};
+use headworks::audit::{Account, Audit, Books, Scope, audit};
 use headworks::config::{Config, environment};
 use headworks::daemon::{AtRest, Found};
 use headworks::store::SqliteReader;
@@ -61,7 +61,7 @@ impl Data {
     pub(crate) fn open(&self) -> Result<Store, Failure> {
         Ok(match self.directory()? {
             (_, Directory::Live(live)) => Store::Live(live),
-            (path, Directory::Files(at_rest)) => Store::File(open(&path)?, at_rest),
+            (path, Directory::Files(at_rest)) => Store::Files { store: open(&path)?, path, _at_rest: at_rest },
         })
     }
 }
@@ -79,7 +79,12 @@ fn open(data_dir: &Path) -> Result<SqliteReader, Failure> {
 /// The store of a data directory.
 pub(crate) enum Store {
     Live(Live),
-    File(SqliteReader, #[expect(dead_code, reason = "kept for as long as the file is read")] AtRest),
+    Files {
+        store: SqliteReader,
+        path: PathBuf,
+        /// Kept for as long as the files are read.
+        _at_rest: AtRest,
+    },
 }
 
 fn unread(why: ReadError) -> Failure {
@@ -95,7 +100,7 @@ impl Store {
                 rows.retain(TenantRow::is_stored);
                 Ok(rows)
             }
-            Self::File(store, _) => headworks::admin::rows(store).map_err(unread),
+            Self::Files { store, .. } => headworks::admin::rows(store).map_err(unread),
         }
     }
 
@@ -107,7 +112,9 @@ impl Store {
                 let more = tenant.unwrap_or_default() + &reason.unwrap_or_default();
                 Ok(live.get(&format!("/v1/dead-letters?limit={}{more}", query.limit))?)
             }
-            Self::File(store, _) => Ok(store.dead_letters(query).map_err(unread)?.iter().map(Letter::from).collect()),
+            Self::Files { store, .. } => {
+                Ok(store.dead_letters(query).map_err(unread)?.iter().map(Letter::from).collect())
+            }
         }
     }
 
@@ -118,14 +125,31 @@ impl Store {
                 Err(NoAnswer::Refused(problem)) if problem.status == 404 => Ok(None),
                 Err(why) => Err(why.into()),
             },
-            Self::File(store, _) => Ok(store.dead_letter(id).map_err(unread)?.as_ref().map(Letter::from)),
+            Self::Files { store, .. } => Ok(store.dead_letter(id).map_err(unread)?.as_ref().map(Letter::from)),
         }
     }
 
     pub(crate) fn audit(&self) -> Result<Audit, Failure> {
         match self {
             Self::Live(live) => Ok(live.get("/v1/audit")?),
-            Self::File(store, _) => Ok(audit(Scope::Store, None, None, &store.holdings(None, None).map_err(unread)?)),
+            Self::Files { store, path, .. } => at_rest(store, &path.join("journal")),
         }
     }
+}
+
+/// The audit of files that nobody writes: against the durable journal, if there is one.
+fn at_rest(store: &SqliteReader, journal: &Path) -> Result<Audit, Failure> {
+    let holdings = store.holdings(None, None).map_err(unread)?;
+    if !journal.is_dir() {
+        return Ok(audit(Scope::Store, None, None, &holdings));
+    }
+    let journal = JournalFiles::new(journal.to_owned()).summary().map_err(|why| (Exit::Io, why.to_string()))?;
+    let accounts = journal.tenants.into_iter().map(|told| {
+        let books = Books { frames: None, events: told.events };
+        Account::at_rest(told.tenant, books)
+    });
+    let mut audit = audit(Scope::Journal, Some(accounts.collect()), None, &holdings);
+    let damage = journal.damage.into_iter();
+    audit.unchecked.extend(damage.map(|damage| format!("what the journal lost by damage: {damage}")));
+    Ok(audit)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use headworks::TenantId;
 use headworks::admin::{ExportAs, Inspect, JournalFiles, JournalSummary, Verdict};
+use headworks::daemon::AtRest;
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
@@ -48,7 +49,11 @@ pub(crate) enum Journal {
 /// Who answers for the journal. Its files are read under the lock of the directory.
 enum Source {
     Live(Live),
-    Files(JournalFiles, Directory),
+    Files {
+        files: JournalFiles,
+        /// Kept for as long as the files are read.
+        _at_rest: AtRest,
+    },
 }
 
 fn open(data: &Data) -> Result<(PathBuf, Source), Failure> {
@@ -56,7 +61,7 @@ fn open(data: &Data) -> Result<(PathBuf, Source), Failure> {
     let path = path.join("journal");
     let source = match directory {
         Directory::Live(live) => Source::Live(live),
-        at_rest => Source::Files(files(&path)?, at_rest),
+        Directory::Files(at_rest) => Source::Files { files: files(&path)?, _at_rest: at_rest },
     };
     Ok((path, source))
 }
@@ -73,14 +78,14 @@ impl Source {
     fn summary(&self) -> Result<JournalSummary, Failure> {
         match self {
             Self::Live(live) => Ok(live.get("/v1/journal")?),
-            Self::Files(files, _) => files.summary().map_err(unread),
+            Self::Files { files, .. } => files.summary().map_err(unread),
         }
     }
 
     fn verify(&self) -> Result<Verdict, Failure> {
         match self {
             Self::Live(live) => Ok(live.get("/v1/journal/verify")?),
-            Self::Files(files, _) => files.verify().map_err(unread),
+            Self::Files { files, .. } => files.verify().map_err(unread),
         }
     }
 
@@ -91,7 +96,7 @@ impl Source {
                 let copied = live.copy(&format!("/v1/journal/export?as={form}{tenant}"), out)?;
                 Ok(Exit::after_writing(copied))
             }
-            Self::Files(files, _) => {
+            Self::Files { files, .. } => {
                 files.export(tenant, form, out).map_err(unread)?;
                 Ok(Exit::after_writing(out.flush()))
             }

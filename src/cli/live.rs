@@ -73,7 +73,7 @@ impl Live {
     }
 
     /// Writes what the daemon answers, as it comes.
-    pub(crate) fn copy(&self, path: &str, out: &mut impl Write) -> Result<std::io::Result<()>, NoAnswer> {
+    pub(crate) fn copy(&self, path: &str, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
         self.runtime.block_on(async {
             let mut body = self.ask(path).await?.into_body();
             while let Some(frame) = body.frame().await {

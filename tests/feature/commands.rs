@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::rig::Place;
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 13] = [
     &["run"],
     &["check"],
     &["tenants"],
@@ -13,6 +13,10 @@ const COMMANDS: [&[&str]; 9] = [
     &["dead-letters", "list"],
     &["dead-letters", "show"],
     &["audit"],
+    &["journal"],
+    &["journal", "inspect"],
+    &["journal", "verify"],
+    &["journal", "export"],
     &["gen"],
     &["send"],
 ];

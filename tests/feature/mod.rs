@@ -7,6 +7,7 @@ mod crash;
 mod data_dir;
 mod input;
 mod journal;
+mod journal_commands;
 mod outage;
 mod sqlite_store;
 mod stop;
