@@ -11,7 +11,8 @@ use super::disk::{Disk, DiskFile, Lock, write_all};
 use super::format::{HEADER, Header, Spot, put_block, segment_name};
 use super::ledger::{Ledger, Place};
 use super::options::JournalOptions;
-use super::recover::{Progress, recover};
+use super::reclaim::Untidy;
+use super::recover::{Progress, Recovery, recover};
 use super::step::{Step, does};
 
 /// Blocks that are committed together.
@@ -114,6 +115,8 @@ impl Log {
         }
         let last = recovery.segments.last().filter(|_| does(Step::CutTornTail));
         let last = last.map_or((0, 0), |segment| (segment.number, segment.len));
+        let Recovery { damaged, unsure, set_aside, obsolete, .. } = recovery;
+        let untidy = Untidy { damaged, unsure, set_aside, obsolete };
         let mut log = Self {
             disk,
             options,
@@ -124,7 +127,8 @@ impl Log {
             sealed: recovery.segments.into_iter().map(|segment| (segment.number, segment)).collect(),
             current: None,
             previous: last,
-            next_segment: recovery.next_segment,
+            // A number is skipped, so that those before it are known to be at their end.
+            next_segment: recovery.next_segment + u64::from(last != (0, 0)),
             next_block: recovery.next_block,
             pending: Group::default(),
             buffer: Vec::new(),
@@ -137,8 +141,7 @@ impl Log {
             unreadable: BTreeSet::new(),
             _lock: lock,
         };
-        log.tidy_up(recovery.damaged, recovery.set_aside, recovery.obsolete)
-            .map_err(cannot("write to the directory after it was recovered"))?;
+        log.tidy_up(untidy).map_err(cannot("write to the directory after it was recovered"))?;
         let ledger = lock_of(&log.ledger);
         let recovered =
             Recovered { tenants: ledger.recovered(), streams: ledger.recovered_streams(), damage: recovery.damage };
