@@ -7,6 +7,7 @@ mod life;
 mod model;
 mod mutants;
 mod reclaim;
+mod simulation;
 
 use std::sync::Arc;
 
