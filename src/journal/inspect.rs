@@ -93,7 +93,7 @@ pub fn summary(dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Summary
     let (disk, found) = look(dir, &mut progress)?;
     let sizes = disk.list().map_err(|why| within(dir, why))?;
     let live = |number| found.ledger.shares.get(&number).map_or(0, |share| share.bytes);
-    let segments = found.segments.iter().map(|segment| SegmentSummary {
+    let segments = found.seen.iter().map(|segment| SegmentSummary {
         number: segment.number,
         bytes: segment.len,
         first_block: segment.first,
