@@ -3,6 +3,7 @@
 //! `cargo bench --bench journal`. Appends of 100 chunks, one of each of 100 tenants, of 13 events of 200 bytes; everything is settled a
 //! while after, as by a store that keeps up. The directory is made under `HEADWORKS_BENCH_DIR`, or in the system's
 //! temporary one.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

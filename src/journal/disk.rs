@@ -137,9 +137,11 @@ impl FsDisk {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let made: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
         builder.create(dir)?;
-        // The directory's own name must last as well.
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // Its own name must last as well.
+        for parent in made.iter().filter_map(|path| path.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             File::open(parent)?.sync_all()?;
         }
         Ok(Self::of(dir))

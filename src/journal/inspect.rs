@@ -99,7 +99,7 @@ pub(super) fn summarize(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> 
     let found = recover(disk, progress)?;
     let sizes = disk.list().map_err(JournalError::new)?;
     let live = |number| found.ledger.shares.get(&number).map_or(0, |share| share.bytes);
-    let segments = found.segments.iter().map(|segment| SegmentSummary {
+    let segments = found.seen.iter().map(|segment| SegmentSummary {
         number: segment.number,
         bytes: segment.len,
         first_block: segment.first,

@@ -107,8 +107,7 @@ impl Log {
             Ok(lock) => lock,
             Err(holder) => {
                 return Err(JournalError::new(format!(
-                    "{disk:?} is in use by {holder}; one directory serves one process: stop the other or use another \
-                     directory"
+                    "in use by {holder}; one directory serves one process: stop that one, or use another directory"
                 )));
             }
         };

@@ -50,7 +50,7 @@
 //!
 //! # Recovery
 //!
-//! Reads everything once, in bounded memory, and checks every checksum. Every start begins a segment of its own; nothing is ever
+//! Reads everything once, in bounded memory (the largest block), and checks every checksum. Every start begins a segment of its own; nothing is ever
 //! appended to an old one.
 //!
 //! - A *torn tail*: bad bytes at the end of the last segment, or a gap that no later block says was committed. A crash leaves that;
@@ -59,6 +59,8 @@
 //!   is moved to `damaged/`, and [`Recovered::damage`](headworks_actors::Recovered::damage) says what is lost. A batch that lost events
 //!   is cut anew if it was never tried; if it was, it is given up, with the cause `journal_damaged`, so that its events become
 //!   dead letters. Chunks behind lost ones keep their order and close up, so that seqs have no holes.
+//! - *Blocks that no later block says were committed*, as a process leaves that died between a write and its sync, are whole now and may
+//!   be gone after the next loss of power: what is needed of them is written again before anything is told of it.
 //! - A newer format is refused, and nothing is changed.
 //!
 //! # What it will not do

@@ -21,7 +21,9 @@ pub(super) struct Recovery {
     pub(super) generation: u64,
     pub(super) next_block: u64,
     pub(super) next_segment: u64,
-    /// The whole segments, as far as they are known to be committed.
+    /// The whole segments as they were found.
+    pub(super) seen: Vec<Segment>,
+    /// The same as far as they are known to be committed.
     pub(super) segments: Vec<Segment>,
     /// Whole blocks behind that, which may be on disk or only seem to be: what is needed of them must be written again.
     pub(super) unsure: Vec<Unsure>,
@@ -200,6 +202,7 @@ impl<'d> Walk<'d> {
                 self.out.obsolete.push(name.clone());
             } else {
                 let segment = Segment { next: self.expected, ..segment };
+                self.out.seen.push(segment);
                 tails.push((segment, name.clone(), read.tail));
             }
             is_torn = read.is_torn;

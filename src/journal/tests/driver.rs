@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 
 use super::super::durable::DurableJournal;
 use super::super::memory_disk::MemoryDisk;
+use super::super::step::{Step, leave_out};
 use super::{chunk, small, tenant};
 
 /// A journal on the disk, with its driver beside it.
@@ -80,6 +81,24 @@ async fn while_the_disk_fails_nothing_is_committed_and_afterwards_all_is() {
             assert_eq!(told.tenants[0].chunks.len(), 3);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_acknowledges_first_is_noticed() {
+    let disk = MemoryDisk::new();
+    let acknowledged = async |left_out| {
+        let disk = disk.copy();
+        leave_out(left_out);
+        let journal = begun(&disk);
+        disk.fail(disk.steps()..u64::MAX, ErrorKind::Other);
+        let position = accept(&journal, 1);
+        // What the test above looks at.
+        tokio::time::sleep(LONG).await;
+        leave_out(None);
+        journal.is_committed(position)
+    };
+    let both = async { (acknowledged(Some(Step::CommitFirst)).await, acknowledged(None).await) };
+    assert_eq!(LocalSet::new().run_until(both).await, (true, false));
 }
 
 #[tokio::test(start_paused = true)]

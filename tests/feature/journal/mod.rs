@@ -1,4 +1,5 @@
 //! The durable journal through its public API, on a real disk.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
