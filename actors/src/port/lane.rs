@@ -62,6 +62,8 @@ struct State {
     unread: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// Grows whenever the place changes where a window begins.
+    turn: u64,
     /// The batch at the front, once work on it has begun.
     work: Option<Work>,
     /// The memory of the chunks that hold events in flight.
@@ -92,12 +94,12 @@ pub(crate) enum Arrival {
     Full(Chunk),
 }
 
-/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and after how many cuts.
+/// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and in which turn of the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
     seq: u64,
     offset: usize,
-    cuts: u64,
+    turn: u64,
 }
 
 /// The batch at the front of a lane.
@@ -150,6 +152,7 @@ impl Work {
         if !is_begun {
             return None;
         }
+        let is_whole = is_whole && made.is_some() == cut.made.is_some();
         // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
         let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
         let given_up = cut.given_up.clone().or_else(|| (!is_whole).then(damaged));
@@ -303,7 +306,14 @@ impl Lane {
         state.door = *door;
         state.discarded_at_door = door.discarded;
         state.dead_lettered_at_door = door.dead_lettered;
-        state.unread = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        if left.is_settled() {
+            // Lost with a damaged journal: the process that found out has told.
+            state.counters.accepted -= unsettled;
+            state.counters.received -= unsettled;
+        } else {
+            state.unread = unsettled;
+        }
         state.first = left.next_chunk;
         state.cuts = left.next_batch.0 - 1;
     }
@@ -339,7 +349,7 @@ impl Lane {
                 Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
             let is_whole = lost_chunks.range(seqs).next().is_none();
             if nth == 0 {
-                state.work = Work::found(&cut, &batch, made, is_whole);
+                state.work = Work::found(&cut, &batch, made, is_whole).map(|work| self.given_up_on_record(&cut, work));
             }
             place = cut.until;
             state.cut += batch.len() as u64;
@@ -350,6 +360,7 @@ impl Lane {
         }
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
+        state.turn += 1;
         for seq in place.seq..next {
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             state.uncut += range.len() as u64;
@@ -360,6 +371,17 @@ impl Lane {
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         (lost, state.batches.iter().map(Batch::footprint).sum())
+    }
+
+    /// What is given up only now goes on record: the next process may be able to read what this one could not.
+    fn given_up_on_record(&self, cut: &RecoveredCut, work: Work) -> Work {
+        match (&work.last_cause, &cut.given_up) {
+            (Some(cause), None) if work.given_up => {
+                let (batch, cause) = (cut.batch.clone(), cause.clone());
+                Work { recording: self.record(|| Entry::GivenUp { batch, cause }), ..work }
+            }
+            _ => work,
+        }
     }
 
     /// How much memory the lane holds.
@@ -711,7 +733,7 @@ impl State {
 
     /// Where a fresh window begins.
     fn uncut(&self) -> Cursor {
-        Cursor { seq: self.first, offset: self.cut_of_first, cuts: self.cuts }
+        Cursor { seq: self.first, offset: self.cut_of_first, turn: self.turn }
     }
 
     /// See [`Lane::advance`].
@@ -723,8 +745,8 @@ impl State {
         now: Instant,
         flush: Option<FlushReason>,
     ) -> Advanced {
-        // Another cut what this window had counted.
-        if cursor.cuts != self.cuts {
+        // Another cut what this window had counted, or earlier events were read back.
+        if cursor.turn != self.turn {
             *cursor = self.uncut();
             window.clear();
         }
@@ -754,7 +776,7 @@ impl State {
         } else if let Some(reason) = flush {
             self.close(lane, window, now, reason, &mut advanced);
         }
-        cursor.cuts = self.cuts;
+        cursor.turn = self.turn;
         self.due = window.deadline();
         if let Some(due) = self.due
             && !std::mem::replace(&mut self.alarmed, true)
@@ -788,6 +810,7 @@ impl State {
             }
         }
         self.cuts += 1;
+        self.turn += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
         lane.record(|| Entry::Cut { batch: id.clone(), from, until });
         let batch = Batch::new(id, parts);

@@ -11,4 +11,5 @@ mod property;
 mod recovery;
 mod registry;
 mod retry;
+mod streams;
 mod supervision;

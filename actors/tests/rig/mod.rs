@@ -19,7 +19,7 @@ use headworks_actors::{
 pub(crate) use journal::ModelJournal;
 pub(crate) use letters::{FaultyLetters, Mood};
 pub(crate) use recorder::{Call, Recorder};
-pub(crate) use world::World;
+pub(crate) use world::{Conn, World};
 
 /// A store that misbehaves by script, and a record of what it was asked.
 pub(crate) type Store = Recorder<Faulty<MemoryStore>>;
