@@ -26,7 +26,7 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         let back = read(&shared, &left).await;
         for origin in back.chunks.values().filter_map(Chunk::origin) {
             if let Some(stream) = shared.streams.get(&origin.stream) {
-                stream.found(&origin.positions);
+                stream.found(&origin.positions, slot.policy.ack);
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
@@ -49,6 +49,7 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         slot.hint_chunks(&shared);
         slot.hint_batches(&shared);
     }
+    shared.streams.all_found();
 }
 
 /// Waits for the memory, where it lies in open windows until they are closed.

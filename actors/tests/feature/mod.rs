@@ -8,6 +8,7 @@ mod hooks;
 mod isolation;
 mod mute;
 mod property;
+mod receipts;
 mod recovery;
 mod registry;
 mod retry;

