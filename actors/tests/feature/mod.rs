@@ -1,6 +1,7 @@
 mod backpressure;
 mod bad_frames;
 mod conformance;
+mod crashes;
 mod drain;
 mod embedding;
 mod flow;

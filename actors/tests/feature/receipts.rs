@@ -21,7 +21,7 @@ async fn send(rig: &Rig, events: Vec<Event>) -> Receipt {
 #[test]
 fn a_receipt_says_accepted_once_it_is_committed_and_settled_once_it_has_its_outcome() {
     virtual_time(async {
-        let world = World::faulty(Fault::Stall.always());
+        let world = World::faulty(Fault::Unavailable.always());
         let rig = world.start(windows_of(2));
         world.journal.hold();
         let mut receipt = send(&rig, made("a", 0..2)).await;
@@ -30,7 +30,7 @@ fn a_receipt_says_accepted_once_it_is_committed_and_settled_once_it_has_its_outc
         receipt.accepted().await;
         assert!(is_waiting(receipt.settled()).await);
         world.journal.release();
-        assert!(is_waiting(receipt.settled()).await, "the store hangs");
+        assert!(is_waiting(receipt.settled()).await, "the store is away");
         world.store.heal();
         assert_eq!(*receipt.settled().await, Settlement { stored: 2, refused: BTreeMap::new() });
         assert_eq!(receipt.settled().await.stored, 2, "asked again, it says the same");

@@ -135,13 +135,10 @@ impl ModelJournal {
         self.lock().blocks.concat()
     }
 
-    pub(crate) fn blocks(&self) -> usize {
-        self.lock().blocks.len()
-    }
-
-    pub(crate) fn uncommitted(&self) -> usize {
+    /// What the committed blocks say.
+    pub(crate) fn on_disk(&self) -> Replay {
         let state = self.lock();
-        state.blocks.len() - state.committed
+        Replay::of(&state.blocks[..state.committed])
     }
 
     /// The process is killed. What its successor finds: the committed blocks, and up to `more` that reached the disk without
