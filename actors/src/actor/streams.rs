@@ -162,9 +162,11 @@ impl Stream {
                 done.remove(refused.clone());
             }
         }
-        // It knows of those.
-        state.owed.remove(0..=next - 1);
-        state.nacks.remove(0..=next - 1);
+        // It knows of those before, and sends those behind again.
+        for told in [0..=next - 1, goes_on + 1..=u64::MAX] {
+            state.owed.remove(told.clone());
+            state.nacks.remove(told);
+        }
         match level {
             AckLevel::Received => state.acks = done,
             // What is settled was committed before.

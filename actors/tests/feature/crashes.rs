@@ -17,7 +17,10 @@ const TENANTS: [&str; 3] = ["a", "b", "careful"];
 #[derive(Debug, Clone)]
 enum Op {
     /// Lines of these tenants, or no event where the place is beyond them; the last `held` bytes stay back for the next.
-    Feed { tenants: Vec<usize>, held: usize },
+    Feed {
+        tenants: Vec<usize>,
+        held: usize,
+    },
     Advance(u64),
     /// The fault, in each `nth` call, of one tenant or of all.
     Fault(Fault, u64, Option<usize>),
@@ -29,7 +32,10 @@ enum Op {
     Room(bool),
     Reconnect(AckLevel),
     /// The process dies; so many uncommitted blocks are on the disk all the same. The next one may be slow to read.
-    Crash { more: usize, is_slow: bool },
+    Crash {
+        more: usize,
+        is_slow: bool,
+    },
 }
 
 fn level() -> impl Strategy<Value = AckLevel> {
@@ -296,7 +302,10 @@ impl Run {
             if let Some(tenant) = replay.tenants.get(&tenant(name)) {
                 let counters = self.rig.snapshot(name).counters;
                 assert_eq!(counters.accepted, expected.len() as u64);
-                assert_eq!((counters.stored, counters.dead_lettered), (tenant.totals.stored, tenant.totals.dead_lettered));
+                assert_eq!(
+                    (counters.stored, counters.dead_lettered),
+                    (tenant.totals.stored, tenant.totals.dead_lettered)
+                );
             }
         }
         let garbage: BTreeSet<_> = self.of_kind(DeadLetterKind::Frame).collect();
@@ -358,7 +367,15 @@ async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
     run.end().await;
 }
 
+/// A case is a whole history of processes.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 80, ..config } }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn every_event_of_a_numbered_stream_ends_once_and_every_answer_was_true(
         policy in policy(),

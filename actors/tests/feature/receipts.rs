@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use headworks_actors::{Code, Error, Event, Fault, Hooks, OverflowPolicy, Policy, Receipt, Settlement, TenantSpec, WhenFull};
+use headworks_actors::{
+    Code, Error, Event, Fault, Hooks, OverflowPolicy, Policy, Receipt, Settlement, TenantSpec, WhenFull,
+};
 
 use crate::rig::{Rig, World, event, pass, secs, tenant, virtual_time, windows_of};
 
@@ -60,12 +62,14 @@ fn what_was_refused_is_counted_by_its_reason() {
             assert!(!event.body.ends_with(b":8}"), "a hook fails");
             event
         });
-        let overflow = OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
+        let overflow =
+            OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
         let full = TenantSpec::from(tenant("full")).policy(Policy { overflow, ..windows_of(1000) });
         let rig = world.start_with(windows_of(1), |builder| builder.hooks(hooks).tenant(full).max_tenants(4));
         rig.system.mute(&tenant("muted"));
         drop(send(&rig, made("full", 100..106)).await);
-        let lot = [made("a", 6..9), made("muted", 0..2), made("poor", 0..3), made("late", 0..1), made("full", 200..220)];
+        let lot =
+            [made("a", 6..9), made("muted", 0..2), made("poor", 0..3), made("late", 0..1), made("full", 200..220)];
         let mut receipt = send(&rig, lot.concat()).await;
         let refused = [
             (Code::HookPanic, 1),

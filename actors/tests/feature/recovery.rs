@@ -10,7 +10,9 @@ use headworks_actors::{
     StorageError, TenantSpec, Undo, UndoStep, What, WindowPolicy,
 };
 
-use crate::rig::{Call, FaultyLetters, Mood, Rig, World, event, events, lines, pass, secs, tenant, virtual_time, windows_of};
+use crate::rig::{
+    Call, FaultyLetters, Mood, Rig, World, event, events, lines, pass, secs, tenant, virtual_time, windows_of,
+};
 
 async fn feed(rig: &Rig, events: impl IntoIterator<Item = String>) {
     rig.ingress().await.feed(lines(events)).await.unwrap();
@@ -65,9 +67,14 @@ fn what_was_accepted_and_not_stored_is_stored_by_the_next_process_in_the_batches
         let batches = world.kept.batches(&tenant("a"));
         let ids: Vec<_> = batches.iter().map(|batch| batch.id().clone()).collect();
         assert_eq!(ids[..2], cuts);
-        assert_eq!((ids[2].seq.0, ids[2].opening == cuts[0].opening), (3, false), "a new opening cuts under its own name");
+        assert_eq!(
+            (ids[2].seq.0, ids[2].opening == cuts[0].opening),
+            (3, false),
+            "a new opening cuts under its own name"
+        );
         assert_eq!(batches.iter().map(Batch::len).collect::<Vec<_>>(), [2, 2, 3]);
-        let bodies: Vec<_> = world.kept.bodies(&tenant("a")).into_iter().map(|b| String::from_utf8(b).unwrap()).collect();
+        let bodies: Vec<_> =
+            world.kept.bodies(&tenant("a")).into_iter().map(|b| String::from_utf8(b).unwrap()).collect();
         assert_eq!(bodies, events("a", 0..7));
         same_bytes_under_the_same_id(&world);
     });
@@ -203,7 +210,10 @@ fn a_batch_that_was_given_up_becomes_dead_letters_once_whatever_the_store_says_a
             let dead: Vec<_> = world.letters.all().iter().map(|letter| letter.body.clone()).collect();
             assert_eq!(dead, events("a", 0..2), "{mood:?}");
             assert!(world.letters.all().iter().all(|l| l.cause.code == Code::StoreTransient && l.attempts == 5));
-            assert_eq!(world.kept.bodies(&tenant("a")), events("a", 2..4).into_iter().map(String::into_bytes).collect::<Vec<_>>());
+            assert_eq!(
+                world.kept.bodies(&tenant("a")),
+                events("a", 2..4).into_iter().map(String::into_bytes).collect::<Vec<_>>()
+            );
             assert_eq!(world.store.attempts().len(), calls + 1, "the one behind it");
         }
     });
@@ -350,7 +360,11 @@ fn totals_go_on_and_both_sums_hold_after_a_crash_also_for_what_never_became_a_ch
             assert!(!event.body.ends_with(b"8}"), "a hook fails");
             event
         });
-        let overflow = OverflowPolicy { max_in_flight: 1 << 10, when_full: headworks_actors::WhenFull::Reject, ..OverflowPolicy::default() };
+        let overflow = OverflowPolicy {
+            max_in_flight: 1 << 10,
+            when_full: headworks_actors::WhenFull::Reject,
+            ..OverflowPolicy::default()
+        };
         let policy = Policy { overflow, ..windows_of(2) };
         let first = world.start_with(policy.clone(), |builder| builder.hooks(hooks.clone()));
         feed(&first, events("a", 0..9)).await;
@@ -481,7 +495,8 @@ fn a_chunk_that_cannot_be_read_is_reported_as_lost_and_the_rest_goes_on() {
                 let counters = second.snapshot("a").counters;
                 assert_eq!(counters.accepted, 7, "{damaged} {fault:?} {counters:?}");
                 world.end(second).await;
-                let dead = world.letters.all().into_iter().map(|letter| String::from_utf8(letter.body.to_vec()).unwrap());
+                let dead =
+                    world.letters.all().into_iter().map(|letter| String::from_utf8(letter.body.to_vec()).unwrap());
                 let stored = world.kept.bodies(&tenant("a")).into_iter().map(|body| String::from_utf8(body).unwrap());
                 let found: BTreeSet<_> = stored.chain(dead).collect();
                 let gone = (damaged as usize - 1) * 3..damaged as usize * 3;
@@ -625,7 +640,8 @@ fn memory_stays_within_its_bound_during_recovery() {
 fn open_windows_do_not_keep_the_memory_that_others_need_to_be_read_back() {
     virtual_time(async {
         let mut world = World::new();
-        let policy = Policy { window: WindowPolicy { max_age: secs(12 * 3600), ..windows_of(100).window }, ..windows_of(100) };
+        let policy =
+            Policy { window: WindowPolicy { max_age: secs(12 * 3600), ..windows_of(100).window }, ..windows_of(100) };
         let first = world.start(policy.clone());
         feed(&first, ["a", "b", "c"].into_iter().flat_map(|name| events(name, 0..5))).await;
         let one = usize::try_from(first.snapshot("a").in_flight_bytes).unwrap();

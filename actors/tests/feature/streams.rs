@@ -113,7 +113,8 @@ fn what_is_refused_is_told_by_its_reason() {
                 assert!(!event.body.ends_with(b":8}"), "a hook fails");
                 event
             });
-            let overflow = OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
+            let overflow =
+                OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
             let full = TenantSpec::from(tenant("full")).policy(Policy { overflow, ..windows_of(1000) });
             let rig = world.start_with(windows_of(1), |builder| builder.hooks(hooks).tenant(full).max_tenants(4));
             rig.system.mute(&tenant("muted"));
@@ -121,7 +122,8 @@ fn what_is_refused_is_told_by_its_reason() {
             conn.feed(events("full", 100..106)).await;
             drop(conn.told().await);
             let lot = events("full", 200..220);
-            let (first, rest) = ("no event".to_owned(), [event("muted", 1), event("a", 7), event("a", 8), event("poor", 1)]);
+            let (first, rest) =
+                ("no event".to_owned(), [event("muted", 1), event("a", 7), event("a", 8), event("poor", 1)]);
             conn.feed([first].into_iter().chain(rest).chain([event("late", 1)]).chain(lot)).await;
             let (mut acks, nacks) = conn.told().await;
             let mut expected =
@@ -203,7 +205,15 @@ fn a_position_that_no_sender_reaches_does_no_harm() {
             assert_eq!(acks.len(), 3, "{next}");
             drop(conn);
             let mut conn = rig.connect("s", 0, AckLevel::Received).await;
-            assert!(!conn.answers.next().await.unwrap().iter().any(|answer| matches!(answer, Answer::Ack(r) if *r.start() == 0)));
+            assert!(
+                !conn
+                    .answers
+                    .next()
+                    .await
+                    .unwrap()
+                    .iter()
+                    .any(|answer| matches!(answer, Answer::Ack(r) if *r.start() == 0))
+            );
             conn.feed(events("a", 3..4)).await;
             drop(conn);
             world.end(rig).await;
@@ -364,7 +374,10 @@ fn a_crash_in_the_middle_of_a_read_takes_the_share_that_was_accepted_once() {
             assert_eq!(conn.acks().await, [41, 42], "{level}");
             drop(conn);
             world.end(second).await;
-            assert_eq!((stored(&world, "full"), stored(&world, "well")), (events("full", 0..30), events("well", 20..32)));
+            assert_eq!(
+                (stored(&world, "full"), stored(&world, "well")),
+                (events("full", 0..30), events("well", 20..32))
+            );
         }
     });
 }
@@ -583,7 +596,9 @@ fn streams_that_nobody_uses_are_forgotten_after_a_week_and_others_are_not() {
         drop(rig.connect("other", 1, AckLevel::Stored).await);
         let forgotten = |entry: &Entry| matches!(entry, Entry::Forget { stream } if stream.as_str() == "old");
         assert!(world.journal.entries().iter().any(forgotten));
-        assert!(!world.journal.entries().iter().any(|e| matches!(e, Entry::Forget { stream } if stream.as_str() == "held")));
+        assert!(
+            !world.journal.entries().iter().any(|e| matches!(e, Entry::Forget { stream } if stream.as_str() == "held"))
+        );
         drop(held);
         assert_eq!(rig.connect("old", 1, AckLevel::Stored).await.answers.last(), 0);
         assert_eq!(rig.connect("held", 1, AckLevel::Stored).await.answers.last(), 1);
@@ -623,7 +638,8 @@ fn a_stream_is_refused_once_the_system_drains() {
 fn a_batch_that_the_hooks_dropped_is_acknowledged() {
     virtual_time(async {
         let world = World::new();
-        let rig = world.start_with(windows_of(2), |builder| builder.hooks(Hooks::new().filter_batch(|b| b.id().seq != Seq(1))));
+        let rig = world
+            .start_with(windows_of(2), |builder| builder.hooks(Hooks::new().filter_batch(|b| b.id().seq != Seq(1))));
         let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
         conn.feed(events("a", 0..4)).await;
         assert_eq!(conn.acks().await, [1, 2, 3, 4]);
