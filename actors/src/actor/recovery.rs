@@ -24,9 +24,12 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
         reserve(&shared, reserved).await;
         let back = read(&shared, &left).await;
-        for origin in back.chunks.values().filter_map(Chunk::origin) {
-            if let Some(stream) = shared.streams.get(&origin.stream) {
-                stream.found(&origin.positions, slot.policy.ack);
+        for (seq, chunk) in &back.chunks {
+            let settled = if *seq == left.settled.seq { left.settled.index as usize } else { 0 };
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = shared.streams.get(&origin.stream)
+            {
+                stream.found(origin.positions.get(settled..).unwrap_or_default(), slot.policy.ack);
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());

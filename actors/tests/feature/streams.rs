@@ -425,6 +425,25 @@ fn nothing_is_acknowledged_as_stored_before_it_is_read_back_and_stored() {
 }
 
 #[test]
+fn what_is_settled_of_a_chunk_that_is_not_settled_as_a_whole_is_acknowledged_after_a_crash() {
+    virtual_time(async {
+        let mut world = World::new();
+        let first = world.start(windows_of(2));
+        let conn = first.connect("s", 1, AckLevel::Stored).await;
+        conn.feed(events("a", 0..3)).await;
+        pass(secs(1)).await;
+        world.crash(first).await;
+        let second = world.start(windows_of(2));
+        let mut conn = second.connect("s", 1, AckLevel::Stored).await;
+        assert_eq!(conn.acks().await, [1, 2]);
+        second.tenant("a").flush();
+        assert_eq!(conn.acks().await, [3]);
+        drop(conn);
+        world.end(second).await;
+    });
+}
+
+#[test]
 fn a_dead_letter_of_an_earlier_process_is_told_as_one() {
     virtual_time(async {
         let mut world = World::faulty(Fault::Unavailable.always());
