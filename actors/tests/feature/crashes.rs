@@ -227,6 +227,17 @@ impl Run {
         self.sender.written = usize::try_from(last).unwrap();
         self.sender.held.clear();
         self.sender.told_here.clear();
+        // What is not on record and will not be sent again is gone. Only of what was merely received may that be so.
+        let on_disk = self.world.journal.check().streams.remove(&stream()).map(|s| s.positions).unwrap_or_default();
+        for position in 1..=self.conn.answers.last() {
+            let sender = &mut self.sender;
+            let (Some(name), _) = *sender.frame(position) else { continue };
+            if !on_disk.contains(&position) && !sender.lost.contains(&position) {
+                let told = sender.told.get(&position);
+                assert_eq!((told, name == "careful"), (Some(&None), false), "{position} is lost");
+                sender.lost.insert(position);
+            }
+        }
     }
 
     async fn crash(&mut self, more: usize, is_slow: bool) {
@@ -241,17 +252,6 @@ impl Run {
         drop(std::mem::replace(&mut self.rig, next));
         let level = self.sender.level;
         self.connect(level).await;
-        // What is not on record and will not be sent again is gone. Only of what was merely received may that be so.
-        let on_disk = self.world.journal.check().streams.remove(&stream()).map(|s| s.positions).unwrap_or_default();
-        for position in 1..=self.conn.answers.last() {
-            let sender = &mut self.sender;
-            let (Some(name), _) = *sender.frame(position) else { continue };
-            if !on_disk.contains(&position) && !sender.lost.contains(&position) {
-                let told = sender.told.get(&position);
-                assert_eq!((told, name == "careful"), (Some(&None), false), "{position} is lost");
-                sender.lost.insert(position);
-            }
-        }
     }
 
     async fn op(&mut self, op: Op) {
