@@ -121,7 +121,9 @@ pub fn summary(dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Summary
         is_closed: found.was_closed,
         torn_bytes: found.torn_bytes,
         tenants: tenants.collect(),
-        streams: streams.map(|(stream, position, at)| StreamSummary { stream, position, at }).collect(),
+        streams: streams
+            .map(|left| StreamSummary { stream: left.stream, position: left.position, at: left.at })
+            .collect(),
         damage: found.damage,
     })
 }

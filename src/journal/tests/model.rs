@@ -162,7 +162,8 @@ impl Model {
         if !told.damage.is_empty() {
             return Err(format!("damage: {:?}", told.damage));
         }
-        let streams: BTreeMap<_, _> = told.streams.iter().map(|(id, at, _)| (id.to_string(), *at)).collect();
+        let streams: BTreeMap<_, _> =
+            told.streams.iter().map(|left| (left.stream.to_string(), left.position)).collect();
         if streams != self.streams {
             return Err(format!("streams {streams:?}, not {:?}", self.streams));
         }

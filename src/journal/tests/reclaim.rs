@@ -80,10 +80,10 @@ fn streams_that_were_not_heard_of_for_long_are_forgotten() {
     put(&mut log, [mark("old", 1), mark("new", 5)]);
     put(&mut log, [mark("newest", 9)]);
     log.checkpoint(false).unwrap();
-    let names: Vec<_> = log.ledger().recovered_streams().into_iter().map(|(name, ..)| name.to_string()).collect();
+    let names: Vec<_> = log.ledger().recovered_streams().into_iter().map(|left| left.stream.to_string()).collect();
     assert_eq!(names, ["new", "newest"]);
     log.options.max_streams = 1;
     log.checkpoint(false).unwrap();
-    let names: Vec<_> = log.ledger().recovered_streams().into_iter().map(|(name, ..)| name.to_string()).collect();
+    let names: Vec<_> = log.ledger().recovered_streams().into_iter().map(|left| left.stream.to_string()).collect();
     assert_eq!(names, ["newest"]);
 }
