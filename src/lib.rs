@@ -61,12 +61,15 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `sqlite` | yes | the embedded store, the `daemon` module and the command `headworks`; compiles SQLite from C |
+//! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
 
+#[cfg(feature = "sqlite")]
+pub mod admin;
+pub mod audit;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
-use headworks::{Code, DeadLetter, DeadLetterQuery, TenantId};
-use serde::Serialize;
+use headworks::admin::{Letter, LetterBody, reason};
+use headworks::{Code, DeadLetterQuery, TenantId};
 
 use super::table::{Rows, inert, json};
 
@@ -12,7 +12,7 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "T")]
     tenant: Option<TenantId>,
     /// Only those given up for this reason: a code such as bad_json or store_permanent.
-    #[arg(long, value_name = "CODE", value_parser = code)]
+    #[arg(long, value_name = "CODE", value_parser = reason)]
     reason: Option<Code>,
     /// At most so many, the newest ones.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
@@ -46,31 +46,22 @@ pub(crate) struct ShowArgs {
     raw: bool,
 }
 
-fn code(word: &str) -> Result<Code, String> {
-    let valid = || Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>().join(", ");
-    Code::ALL.iter().copied().find(|code| code.as_str() == word).ok_or_else(|| format!("valid: {}", valid()))
-}
-
 /// What `list` prints.
-pub(crate) fn list(
-    args: &ListArgs,
-    letters: &[DeadLetter],
-    screen: Option<usize>,
-) -> Result<String, serde_json::Error> {
+pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -> Result<String, serde_json::Error> {
     if args.json {
-        return json(&letters.iter().map(Shown::from).collect::<Vec<_>>());
+        return json(&letters);
     }
     let mut rows = Rows::new(&["id", "kind", "tenant", "reason", "#attempts", "when", "#bytes", "body"]);
     for letter in letters {
         rows.push(vec![
-            letter.id.to_string(),
-            letter.kind.as_str().to_owned(),
+            letter.id.clone(),
+            letter.kind.clone(),
             letter.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-            letter.cause.code.to_string(),
+            letter.reason.clone(),
             letter.attempts.to_string(),
-            letter.last_at.to_string(),
+            letter.last_at.clone(),
             letter.original_bytes.to_string(),
-            beginning(&letter.body),
+            beginning(letter.body.bytes()),
         ]);
     }
     Ok(rows.render(screen))
@@ -83,29 +74,32 @@ fn beginning(body: &[u8]) -> String {
 }
 
 /// What `show` prints: bytes, since `--raw` says so.
-pub(crate) fn show(args: &ShowArgs, letter: &DeadLetter) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn show(args: &ShowArgs, letter: &Letter) -> Result<Vec<u8>, serde_json::Error> {
     if args.raw {
-        return Ok(letter.body.to_vec());
+        return Ok(letter.body.bytes().to_vec());
     }
     if args.json {
-        return json(&Shown::from(letter)).map(String::into_bytes);
+        return json(letter).map(String::into_bytes);
     }
     let none = || "-".to_owned();
-    let batch = letter.batch.as_ref().map_or_else(none, |(id, place)| format!("{id}, place {place}"));
-    let kept = letter.body.len() as u64;
+    let batch = match (&letter.batch, letter.place) {
+        (Some(id), Some(place)) => format!("{id}, place {place}"),
+        _ => none(),
+    };
+    let kept = letter.body.bytes().len() as u64;
     let size = match letter.original_bytes {
         original if original > kept => format!("{original} bytes, of which the first {kept} are kept"),
         original => format!("{original} bytes"),
     };
     let lines = [
-        ("id", letter.id.to_string()),
-        ("kind", letter.kind.as_str().to_owned()),
+        ("id", letter.id.clone()),
+        ("kind", letter.kind.clone()),
         ("tenant", letter.tenant.as_ref().map_or_else(none, ToString::to_string)),
-        ("source", letter.source.as_ref().map_or_else(none, ToString::to_string)),
-        ("reason", letter.cause.to_string()),
+        ("source", letter.source.clone().unwrap_or_else(none)),
+        ("reason", format!("{}: {}", letter.reason, letter.detail)),
         ("attempts", letter.attempts.to_string()),
-        ("arrived", letter.first_at.to_string()),
-        ("given up", letter.last_at.to_string()),
+        ("arrived", letter.first_at.clone()),
+        ("given up", letter.last_at.clone()),
         ("batch", batch),
         ("size", size),
     ];
@@ -114,14 +108,14 @@ pub(crate) fn show(args: &ShowArgs, letter: &DeadLetter) -> Result<Vec<u8>, serd
         let _ = writeln!(text, "{name:<10}{}", inert(&value));
     }
     text += "body\n";
-    match std::str::from_utf8(&letter.body) {
+    match &letter.body {
         // Set in, so that no line of a body can pass for a line of ours.
-        Ok(body) => {
+        LetterBody::Text(body) => {
             for line in body.lines() {
                 let _ = writeln!(text, "  {}", inert(line));
             }
         }
-        Err(_) => hex_dump(&letter.body, &mut text),
+        LetterBody::Bytes(bytes) => hex_dump(bytes, &mut text),
     }
     Ok(text.into_bytes())
 }
@@ -136,55 +130,9 @@ fn hex_dump(bytes: &[u8], text: &mut String) {
     }
 }
 
-/// A dead letter as JSON.
-#[derive(Serialize)]
-struct Shown<'l> {
-    id: &'l str,
-    kind: &'static str,
-    tenant: Option<&'l TenantId>,
-    source: Option<&'l str>,
-    reason: &'static str,
-    detail: &'l str,
-    attempts: u32,
-    first_at: String,
-    last_at: String,
-    batch: Option<String>,
-    /// The place of the event in its batch.
-    place: Option<u32>,
-    original_bytes: u64,
-    /// The body where it is UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'l str>,
-    /// The body where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_hex: Option<String>,
-}
-
-impl<'l> From<&'l DeadLetter> for Shown<'l> {
-    fn from(letter: &'l DeadLetter) -> Self {
-        let body = std::str::from_utf8(&letter.body);
-        Self {
-            id: &letter.id,
-            kind: letter.kind.as_str(),
-            tenant: letter.tenant.as_ref(),
-            source: letter.source.as_deref(),
-            reason: letter.cause.code.as_str(),
-            detail: &letter.cause.detail,
-            attempts: letter.attempts,
-            first_at: letter.first_at.to_string(),
-            last_at: letter.last_at.to_string(),
-            batch: letter.batch.as_ref().map(|(id, _)| id.to_string()),
-            place: letter.batch.as_ref().map(|(_, place)| *place),
-            original_bytes: letter.original_bytes,
-            body_hex: body.is_err().then(|| letter.body.iter().map(|byte| format!("{byte:02x}")).collect()),
-            body: body.ok(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use headworks::{BatchId, Cause, DeadLetterKind, Opening, Seq, UnixMillis};
+    use headworks::{BatchId, Cause, DeadLetter, DeadLetterKind, Opening, Seq, UnixMillis};
 
     use super::*;
 
@@ -212,11 +160,12 @@ mod tests {
     }
 
     fn listed(words: &[&str], letters: &[DeadLetter]) -> String {
-        list(&parsed(words).unwrap(), letters, None).unwrap()
+        let letters: Vec<_> = letters.iter().map(Letter::from).collect();
+        list(&parsed(words).unwrap(), &letters, None).unwrap()
     }
 
     fn shown(words: &[&str], letter: &DeadLetter) -> Vec<u8> {
-        show(&parsed(words).unwrap(), letter).unwrap()
+        show(&parsed(words).unwrap(), &Letter::from(letter)).unwrap()
     }
 
     #[test]

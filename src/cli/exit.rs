@@ -8,9 +8,10 @@ use std::process::{ExitCode, Termination};
 pub(crate) enum Exit {
     /// It did what was asked.
     Ok = 0,
-    /// It could not do what was asked, and no other code says why.
+    /// It could not do what was asked, and no other code says why; or it did, and found that something does not hold: an
+    /// audit, the check of a journal.
     Failure = 1,
-    /// Something it needs is not there: the address is taken, the peer does not answer.
+    /// Something it needs is not there: the address is taken, the peer or the daemon does not answer.
     Unavailable = 69,
     /// The program itself is at fault: a panic where none may be.
     Internal = 70,

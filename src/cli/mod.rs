@@ -1,9 +1,13 @@
 //! The command line: what each command takes and prints. Thin over the library.
 
+mod audit;
 mod check;
+mod data;
 mod dead_letters;
 mod exit;
 mod generate;
+mod journal;
+mod live;
 mod run;
 mod sample;
 mod send;
@@ -11,12 +15,11 @@ mod table;
 mod tenants;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use headworks::config::{Config, FILES, environment};
-use headworks::store::{FilesReader, SqliteReader};
+use headworks::config::environment;
 
+use data::Data;
 pub(crate) use exit::Exit;
 
 /// Many tenants in one stream: each one's events windowed, stored and accounted for, apart from the others
@@ -27,7 +30,7 @@ struct Cli {
     command: Command,
 }
 
-const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone; 2 wrong usage; 69 a port or a peer is not \
+const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone or does not hold; 2 wrong usage; 69 a port or a peer is not \
                      there; 70 an internal error; 73 a file cannot be made; 74 reading or writing failed; 78 wrong \
                      configuration.";
 
@@ -47,6 +50,16 @@ enum Command {
     /// Look at what was given up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Check the accounting: what the journal says against what the store and the dead letters hold
+    Audit {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: audit::AuditArgs,
+    },
+    /// Look at the durable journal
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Write sample events to stdout, one JSON object a line
     Gen(generate::GenArgs),
     /// Stream a file or stdin to a listener, and wait until it has taken all in
@@ -71,50 +84,6 @@ enum DeadLetters {
     },
 }
 
-/// Which data directory.
-#[derive(clap::Args)]
-struct Data {
-    /// The data directory [default: daemon.data_dir of the configuration, else headworks-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The configuration that the daemon runs with
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl Data {
-    /// The configuration as far as places go.
-    fn config(&self) -> Result<Config, (Exit, String)> {
-        match &self.data {
-            Some(data) => {
-                let mut config = Config::default();
-                config.daemon.data_dir.clone_from(data);
-                Ok(config)
-            }
-            None => Config::load(self.config.as_deref(), environment()).map_err(|why| (Exit::Config, why.to_string())),
-        }
-    }
-
-    fn open(&self) -> Result<SqliteReader, (Exit, String)> {
-        let file = self.config()?.store_file();
-        if !file.exists() {
-            let why =
-                format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
-            return Err((Exit::Failure, why));
-        }
-        SqliteReader::open(&file).map_err(|why| (Exit::Io, why.to_string()))
-    }
-
-    /// The store on files, if there is one: whatever the store is now, it may have been files before.
-    fn files(&self) -> Result<Option<FilesReader>, (Exit, String)> {
-        let path = self.config()?.daemon.data_dir.join(FILES);
-        if !path.exists() {
-            return Ok(None);
-        }
-        FilesReader::open(&path).map(Some).map_err(|why| (Exit::Io, why.to_string()))
-    }
-}
-
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> Exit {
     let done = match Cli::parse().command {
@@ -125,6 +94,8 @@ pub(crate) fn main() -> Exit {
         Command::Tenants { data, args } => tenants(&data, &args),
         Command::DeadLetters(DeadLetters::List { data, args }) => list(&data, &args),
         Command::DeadLetters(DeadLetters::Show { data, args }) => show(&data, &args),
+        Command::Audit { data, args } => audit::run(&data, &args),
+        Command::Journal(journal) => journal::run(&journal),
         Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
         Command::Send(args) => send::run(&args).map(|()| Exit::Ok).map_err(|why| (why.exit(), why.to_string())),
     };
@@ -136,20 +107,18 @@ pub(crate) fn main() -> Exit {
 }
 
 fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
-    let rows = tenants::rows(&data.open()?, data.files()?.as_ref()).map_err(|why| (Exit::Io, why))?;
-    let text = tenants::render(args, &rows).map_err(|why| (Exit::Internal, why.to_string()))?;
+    let text = tenants::render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }
 
 fn list(data: &Data, args: &dead_letters::ListArgs) -> Result<Exit, (Exit, String)> {
-    let letters = data.open()?.dead_letters(&args.query()).map_err(|why| (Exit::Io, why.to_string()))?;
+    let letters = data.open()?.dead_letters(&args.query())?;
     let text = dead_letters::list(args, &letters, table::screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }
 
 fn show(data: &Data, args: &dead_letters::ShowArgs) -> Result<Exit, (Exit, String)> {
-    let letter = data.open()?.dead_letter(&args.id).map_err(|why| (Exit::Io, why.to_string()))?;
-    let Some(letter) = letter else {
+    let Some(letter) = data.open()?.dead_letter(&args.id)? else {
         return Err((
             Exit::Failure,
             format!("there is no dead letter {:?}; `headworks dead-letters list` has the ids", args.id),

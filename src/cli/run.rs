@@ -90,7 +90,7 @@ fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
 
 fn exit(error: &DaemonError) -> Exit {
     match error {
-        DaemonError::DataDir { .. } => Exit::CantCreate,
+        DaemonError::DataDir { .. } | DaemonError::Control { .. } => Exit::CantCreate,
         DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,

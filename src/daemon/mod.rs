@@ -15,28 +15,40 @@
 //! # }
 //! ```
 
+#[cfg(unix)]
+mod control;
 mod data_dir;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_actors::{
     DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
 };
 
+#[cfg(unix)]
+use crate::admin::Admin;
 use crate::config::{Config, JournalKind, SourceConfig, StoreKind};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, TcpOptions, TcpSource};
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, sqlite};
 
+#[cfg(unix)]
+use control::Control;
 use data_dir::DataDir;
+pub use data_dir::{AtRest, Found};
 
-/// A running daemon.
+/// A running daemon. From its start to its end it answers on the control socket in its data directory, on
+/// Unix; see [`admin`](crate::admin).
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
+    /// Goes before the lock.
+    #[cfg(unix)]
+    control: Control,
     system: System,
     before: Vec<TenantSnapshot>,
     /// The dead letters, and the batches where no files are there for them.
@@ -65,6 +77,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// By whom.
         holder: String,
+    },
+    /// The control socket cannot be served.
+    #[error("cannot listen on the control socket {path}: {why}")]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
     },
     /// The database cannot be opened.
     #[error(transparent)]
@@ -107,7 +127,7 @@ fn open_journal(config: &Config, progress: impl FnMut(u64, u64)) -> Result<Durab
 }
 
 impl Daemon {
-    /// Opens the journal and the store and starts the system; nothing is read yet.
+    /// Opens the journal and the store, starts the system and serves the control socket; nothing is read yet.
     ///
     /// # Errors
     /// See [`DaemonError`].
@@ -136,8 +156,10 @@ impl Daemon {
         };
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
-            JournalKind::Durable => Some(open_journal(&config, progress)?),
+            JournalKind::Durable => Some(Arc::new(open_journal(&config, progress)?)),
         };
+        #[cfg(unix)]
+        let inspect = journal.clone().map(|journal| journal as Arc<dyn crate::admin::Inspect>);
         let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
         let tenants = &config.tenants;
         let builder = System::builder()
@@ -160,7 +182,25 @@ impl Daemon {
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
-        Ok(Self { config, system, before, database, files, _data_dir: data_dir })
+        #[cfg(unix)]
+        let control = {
+            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone());
+            let admin = match inspect {
+                Some(journal) => admin.journal(journal),
+                None => admin,
+            };
+            Control::start(&config.daemon.data_dir, admin.router())?
+        };
+        Ok(Self {
+            config,
+            #[cfg(unix)]
+            control,
+            system,
+            before,
+            database,
+            files,
+            _data_dir: data_dir,
+        })
     }
 
     /// Every tenant that was on record, as it was when the daemon started: counters go on where they were.
@@ -228,9 +268,11 @@ impl Daemon {
         IngressSpec::new(name, framing, decoder)
     }
 
-    /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, store.
+    /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
         let report = self.system.drain(self.config.daemon.drain_deadline).await;
+        #[cfg(unix)]
+        self.control.end().await;
         let files = match &self.files {
             Some(files) => files.close().await,
             None => Ok(()),

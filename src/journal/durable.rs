@@ -45,7 +45,7 @@ const ROOM: Duration = Duration::from_millis(100);
 /// ```
 pub struct DurableJournal {
     shared: Arc<Shared>,
-    reader: Reader,
+    pub(super) reader: Reader,
     options: JournalOptions,
     recovered: Mutex<Option<Recovered>>,
     torn_bytes: u64,
@@ -224,14 +224,14 @@ impl Drop for DurableJournal {
 
 /// Reads what was recovered, wherever it lies by now.
 #[derive(Debug, Clone)]
-struct Reader {
-    disk: Arc<dyn Disk>,
-    ledger: Arc<Mutex<Ledger>>,
+pub(super) struct Reader {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
     salt: u64,
 }
 
 impl Reader {
-    fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
+    pub(super) fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
         let what = format!("chunk {} of tenant {tenant}", chunk.seq);
         let mut last = None;
         loop {

@@ -7,8 +7,9 @@ use headworks_actors::{Entry, EventRef, JournalError, StreamId, TenantId, UnixMi
 use serde::Serialize;
 
 use super::disk::{Disk, FsDisk};
-use super::recover::{Recovery, recover};
+use super::recover::recover;
 use super::scan::read_entry;
+use crate::audit::{Books, Events};
 
 /// What a journal holds, and in what state it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,8 +91,13 @@ pub struct StreamSummary {
 /// # Errors
 /// Where a process has the journal open, a newer headworks wrote it, or it cannot be read.
 pub fn summary(dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Summary, JournalError> {
-    let (disk, found) = look(dir, &mut progress)?;
-    let sizes = disk.list().map_err(|why| within(dir, why))?;
+    summarize(&rest(dir)?, &mut progress).map_err(|JournalError(why)| within(dir, why))
+}
+
+/// The same of whatever is on the disk now.
+pub(super) fn summarize(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> Result<Summary, JournalError> {
+    let found = recover(disk, progress)?;
+    let sizes = disk.list().map_err(JournalError::new)?;
     let live = |number| found.ledger.shares.get(&number).map_or(0, |share| share.bytes);
     let segments = found.segments.iter().map(|segment| SegmentSummary {
         number: segment.number,
@@ -100,16 +106,19 @@ pub fn summary(dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Summary
         blocks: segment.next - segment.first,
         live_bytes: live(segment.number),
     });
-    let tenants = found.ledger.recovered().into_iter().map(|told| TenantSummary {
-        accepted: told.totals.accepted,
-        stored: told.totals.stored,
-        dead_lettered: told.totals.dead_lettered,
-        discarded: told.totals.discarded,
-        in_flight: told.totals.accepted - told.totals.stored - told.totals.dead_lettered - told.totals.discarded,
-        chunks: told.chunks.len() as u64,
-        batches: told.cuts.len() as u64,
-        open_attempts: told.cuts.iter().filter(|cut| cut.is_open).count() as u64,
-        tenant: told.tenant,
+    let tenants = found.ledger.recovered().into_iter().map(|told| {
+        let Events { accepted, stored, dead_lettered, discarded, in_flight, .. } = Books::from(&told).events;
+        TenantSummary {
+            accepted,
+            stored,
+            dead_lettered,
+            discarded,
+            in_flight,
+            chunks: told.chunks.len() as u64,
+            batches: told.cuts.len() as u64,
+            open_attempts: told.cuts.iter().filter(|cut| cut.is_open).count() as u64,
+            tenant: told.tenant,
+        }
     });
     let streams = found.ledger.recovered_streams().into_iter();
     Ok(Summary {
@@ -138,7 +147,15 @@ pub fn export(
     tenant: Option<&TenantId>,
     mut each: impl FnMut(&TenantId, &EventRef<'_>) -> io::Result<()>,
 ) -> Result<u64, JournalError> {
-    let (disk, found) = look(dir, &mut |_, _| {})?;
+    give(&rest(dir)?, tenant, &mut each).map_err(|JournalError(why)| within(dir, why))
+}
+
+/// Takes the tenant and one event of it.
+pub type Each<'e> = &'e mut dyn FnMut(&TenantId, &EventRef<'_>) -> io::Result<()>;
+
+/// The same of whatever is on the disk now.
+pub(super) fn give(disk: &dyn Disk, tenant: Option<&TenantId>, each: Each<'_>) -> Result<u64, JournalError> {
+    let found = recover(disk, &mut |_, _| {})?;
     let mut given = 0;
     for told in found.ledger.recovered() {
         if tenant.is_some_and(|tenant| *tenant != told.tenant) {
@@ -146,10 +163,10 @@ pub fn export(
         }
         for live in &told.chunks {
             let place = found.ledger.find(&told.tenant, live);
-            let entry = place.map(|place| read_entry(&disk, found.salt.unwrap_or_default(), place)).transpose();
-            let Some(Some(Entry::Chunk { chunk, .. })) = entry.map_err(|why| within(dir, why))? else {
+            let entry = place.map(|place| read_entry(disk, found.salt.unwrap_or_default(), place)).transpose();
+            let Some(Some(Entry::Chunk { chunk, .. })) = entry.map_err(JournalError::new)? else {
                 let (seq, tenant) = (live.seq, &told.tenant);
-                return Err(within(dir, format!("chunk {seq} of tenant {tenant} changed while it was read")));
+                return Err(JournalError::new(format!("chunk {seq} of tenant {tenant} changed while it was read")));
             };
             let settled = if live.seq == told.settled.seq { told.settled.index as usize } else { 0 };
             for event in chunk.events().skip(settled) {
@@ -166,15 +183,12 @@ fn within(dir: &Path, why: impl std::fmt::Display) -> JournalError {
     JournalError::new(format!("{}: {why}", dir.display()))
 }
 
-fn look(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(FsDisk, Recovery), JournalError> {
+/// The disk, if no process has the journal open.
+fn rest(dir: &Path) -> Result<FsDisk, JournalError> {
     let disk = FsDisk::of(dir);
     match disk.holder() {
-        Ok(None) => {}
-        Ok(Some(holder)) => {
-            return Err(within(dir, format!("in use by {holder}; ask that process, or stop it first")));
-        }
-        Err(why) => return Err(within(dir, format!("its lock cannot be read: {why}"))),
+        Ok(None) => Ok(disk),
+        Ok(Some(holder)) => Err(within(dir, format!("in use by {holder}; ask that process, or stop it first"))),
+        Err(why) => Err(within(dir, format!("its lock cannot be read: {why}"))),
     }
-    let found = recover(&disk, progress).map_err(|JournalError(why)| within(dir, why))?;
-    Ok((disk, found))
 }

@@ -11,8 +11,12 @@ use super::disk::{Disk, DiskFile, Lock, write_all};
 use super::format::{HEADER, Header, Spot, put_block, segment_name};
 use super::ledger::{Ledger, Place};
 use super::options::JournalOptions;
-use super::recover::{Progress, recover};
+use super::reclaim::Untidy;
+use super::recover::{Progress, Recovery, recover};
 use super::step::{Step, does};
+
+/// How much is written at once, in bytes: what is encoded is still in the processor's cache.
+const WRITE: usize = 256 << 10;
 
 /// Blocks that are committed together.
 #[derive(Debug, Default)]
@@ -63,6 +67,8 @@ pub(super) struct Log {
     /// What is to be written, or failed to be.
     pending: Group,
     buffer: Vec<u8>,
+    /// How much of the pending group is written, in bytes.
+    unsynced: u64,
     lens: Vec<u32>,
     pub(super) checkpoint_bytes: u64,
     pub(super) commits: u64,
@@ -114,6 +120,8 @@ impl Log {
         }
         let last = recovery.segments.last().filter(|_| does(Step::CutTornTail));
         let last = last.map_or((0, 0), |segment| (segment.number, segment.len));
+        let Recovery { damaged, unsure, set_aside, obsolete, .. } = recovery;
+        let untidy = Untidy { damaged, unsure, set_aside, obsolete };
         let mut log = Self {
             disk,
             options,
@@ -124,10 +132,12 @@ impl Log {
             sealed: recovery.segments.into_iter().map(|segment| (segment.number, segment)).collect(),
             current: None,
             previous: last,
-            next_segment: recovery.next_segment,
+            // A number is skipped, so that those before it are known to be at their end.
+            next_segment: recovery.next_segment + u64::from(last != (0, 0)),
             next_block: recovery.next_block,
             pending: Group::default(),
             buffer: Vec::new(),
+            unsynced: 0,
             lens: Vec::new(),
             checkpoint_bytes: 0,
             commits: 0,
@@ -137,8 +147,7 @@ impl Log {
             unreadable: BTreeSet::new(),
             _lock: lock,
         };
-        log.tidy_up(recovery.damaged, recovery.set_aside, recovery.obsolete)
-            .map_err(cannot("write to the directory after it was recovered"))?;
+        log.tidy_up(untidy).map_err(cannot("write to the directory after it was recovered"))?;
         let ledger = lock_of(&log.ledger);
         let recovered =
             Recovered { tenants: ledger.recovered(), streams: ledger.recovered_streams(), damage: recovery.damage };
@@ -196,9 +205,27 @@ impl Log {
         if self.current.is_none() {
             self.create()?;
         }
-        self.encode();
         let Some(current) = &mut self.current else { return Err(io::Error::other("no segment is open")) };
+        let Segment { number: segment, len, .. } = current.segment;
+        self.lens.clear();
+        self.buffer.clear();
+        self.unsynced = 0;
+        let mut start = 0;
+        for (index, end) in (0..).zip(&self.pending.ends) {
+            let offset = len + self.unsynced + self.buffer.len() as u64;
+            let spot = Spot { salt: self.salt, segment, offset };
+            let entries = self.pending.entries.get(start..*end).unwrap_or_default();
+            let number = self.next_block + u64::from(index);
+            put_block(&mut self.buffer, spot, number, index, entries, |len| self.lens.push(len));
+            start = *end;
+            if self.buffer.len() >= WRITE {
+                write_all(&mut *current.file, &self.buffer)?;
+                self.unsynced += self.buffer.len() as u64;
+                self.buffer.clear();
+            }
+        }
         write_all(&mut *current.file, &self.buffer)?;
+        self.unsynced += self.buffer.len() as u64;
         if does(Step::Sync) {
             current.file.sync_data()?;
         }
@@ -239,23 +266,6 @@ impl Log {
         self.sealed.insert(segment.number, segment);
     }
 
-    /// The pending group as bytes of the current segment.
-    fn encode(&mut self) {
-        self.buffer.clear();
-        self.lens.clear();
-        let Some(current) = &self.current else { return };
-        let segment = current.segment;
-        let mut start = 0;
-        for (index, end) in (0..).zip(&self.pending.ends) {
-            let spot =
-                Spot { salt: self.salt, segment: segment.number, offset: segment.len + self.buffer.len() as u64 };
-            let entries = self.pending.entries.get(start..*end).unwrap_or_default();
-            let number = self.next_block + u64::from(index);
-            put_block(&mut self.buffer, spot, number, index, entries, |len| self.lens.push(len));
-            start = *end;
-        }
-    }
-
     /// The pending group is on disk: takes note of it.
     fn note(&mut self) {
         let Some(current) = &mut self.current else { return };
@@ -276,14 +286,14 @@ impl Log {
             start = *end;
         }
         drop(ledger);
-        segment.len += self.buffer.len() as u64;
+        segment.len += self.unsynced;
         self.next_block += self.pending.ends.len() as u64;
         segment.next = self.next_block;
         self.commits += 1;
-        self.written_bytes += self.buffer.len() as u64;
+        self.written_bytes += self.unsynced;
         self.pending.clear();
         // A burst does not hold its memory for ever.
-        self.buffer.shrink_to(1 << 20);
+        self.buffer.shrink_to(2 * WRITE);
         self.lens.shrink_to(1 << 16);
     }
 

@@ -84,7 +84,7 @@ impl MemoryDisk {
         let mut state = self.state().clone();
         for inode in state.files.values_mut() {
             let Inode { data, kept, clean } = inode;
-            if data.len() > *clean && random() % 2 == 0 {
+            if data.len() > *clean && random().is_multiple_of(2) {
                 let mut now = std::mem::take(kept);
                 now.resize(*clean, 0);
                 let len = *clean + (random() as usize) % (data.len() - *clean + 1);
@@ -92,7 +92,7 @@ impl MemoryDisk {
                 let mut at = *clean;
                 while at < len {
                     let end = (at / SECTOR * SECTOR + SECTOR).min(len);
-                    if random() % 4 != 0 {
+                    if !random().is_multiple_of(4) {
                         now[at..end].copy_from_slice(&data[at..end]);
                     }
                     at = end;
@@ -104,7 +104,7 @@ impl MemoryDisk {
         }
         let mut names = state.kept.clone();
         for change in std::mem::take(&mut state.changes) {
-            if random() % 2 == 0 {
+            if random().is_multiple_of(2) {
                 rename(&mut names, change);
             }
         }

@@ -75,6 +75,7 @@ mod entry;
 mod format;
 pub mod inspect;
 mod ledger;
+mod live;
 mod log;
 #[cfg(any(test, feature = "testing"))]
 mod memory_disk;

@@ -8,28 +8,36 @@ use headworks_actors::Entry;
 use super::checkpoint::{Checkpoint, FRESH, NAMES, Segment};
 use super::disk::write_all;
 use super::entry;
-use super::format::segment_name;
+use super::format::{HEADER, segment_name};
 use super::ledger::Place;
 use super::log::{Group, Log};
+use super::recover::Unsure;
 use super::scan::{Found, Scan};
 use super::step::{Step, does};
 
 /// How much is copied in one commit, in bytes.
 const COPY_BYTES: usize = 1 << 20;
 
+/// What recovery left to be done.
+pub(super) struct Untidy {
+    pub(super) damaged: Vec<Segment>,
+    pub(super) unsure: Vec<Unsure>,
+    pub(super) set_aside: Vec<String>,
+    pub(super) obsolete: Vec<String>,
+}
+
 impl Log {
     /// Ends an opening: what recovery found is put in order, and on record.
-    pub(super) fn tidy_up(
-        &mut self,
-        damaged: Vec<Segment>,
-        set_aside: Vec<String>,
-        obsolete: Vec<String>,
-    ) -> io::Result<()> {
-        for segment in damaged {
+    pub(super) fn tidy_up(&mut self, found: Untidy) -> io::Result<()> {
+        for segment in found.damaged {
             let end = self.size_of(segment.number)?;
-            self.copy_forward(Segment { len: end, ..segment })?;
+            self.copy_forward(segment.number, HEADER as u64, end)?;
             self.damaged.push(segment.number);
         }
+        for Unsure { segment, from, end } in found.unsure {
+            self.copy_forward(segment, from, end)?;
+        }
+        let Untidy { set_aside, obsolete, .. } = found;
         for name in set_aside {
             self.disk.set_aside(&name)?;
         }
@@ -68,7 +76,11 @@ impl Log {
             return Ok(true);
         }
         let Some(sparse) = self.sparse() else { return Ok(false) };
-        self.copy_forward(sparse)?;
+        self.copy_forward(sparse.number, HEADER as u64, sparse.len)?;
+        if self.ledger().shares.contains_key(&sparse.number) {
+            // Rotten since it was written: to be found by the next start.
+            self.unreadable.insert(sparse.number);
+        }
         Ok(true)
     }
 
@@ -96,17 +108,17 @@ impl Log {
         sparse.min_by_key(|segment| live(segment) * 1000 / segment.len.max(1))
     }
 
-    /// Writes what is needed of the segment once more, at the end of the log.
-    fn copy_forward(&mut self, segment: Segment) -> io::Result<()> {
-        let file = self.disk.open(&segment_name(segment.number))?;
-        let mut scan = Scan::new(file, self.salt, segment.number, segment.len);
+    /// Writes what is needed of the segment between the two bytes once more, at the end of the log.
+    fn copy_forward(&mut self, segment: u64, from: u64, end: u64) -> io::Result<()> {
+        let file = self.disk.open(&segment_name(segment))?;
+        let mut scan = Scan::new(file, self.salt, segment, end).starting_at(from);
         let mut group = Group::default();
         let mut bytes = 0;
         while let Some(found) = scan.next()? {
             let Found::Block(block) = found else { continue };
             let mut needed: Vec<Entry> = Vec::new();
             for (index, raw) in (0..).zip(block.entries()) {
-                let place = Place { segment: segment.number, offset: block.offset, index, len: raw.len() as u32 };
+                let place = Place { segment, offset: block.offset, index, len: raw.len() as u32 };
                 let Ok(entry) = entry::decode(raw) else { continue };
                 if self.ledger().needs(&entry, place) {
                     bytes += raw.len();
@@ -123,10 +135,6 @@ impl Log {
         }
         if !group.is_empty() {
             self.commit(&mut group)?;
-        }
-        if self.ledger().shares.contains_key(&segment.number) {
-            // Rotten since it was written: to be found by the next start.
-            self.unreadable.insert(segment.number);
         }
         Ok(())
     }

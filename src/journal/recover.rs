@@ -11,6 +11,7 @@ use super::entry;
 use super::format::{BadPrefix, HEADER, Header, segment_name, segment_number};
 use super::ledger::{Ledger, Notes, Place};
 use super::scan::{Block, Found, Scan};
+use super::step::{Step, does};
 
 /// What a directory holds, and what is to be done before anything is written to it.
 #[derive(Debug, Default)]
@@ -20,8 +21,10 @@ pub(super) struct Recovery {
     pub(super) generation: u64,
     pub(super) next_block: u64,
     pub(super) next_segment: u64,
-    /// The whole segments.
+    /// The whole segments, as far as they are known to be committed.
     pub(super) segments: Vec<Segment>,
+    /// Whole blocks behind that, which may be on disk or only seem to be: what is needed of them must be written again.
+    pub(super) unsure: Vec<Unsure>,
     /// Damaged ones: what is needed of them must be copied before they are set aside.
     pub(super) damaged: Vec<Segment>,
     /// What is to be moved out of the way.
@@ -36,6 +39,14 @@ pub(super) struct Recovery {
     /// Whole blocks that were found.
     pub(super) blocks: u64,
     pub(super) was_closed: bool,
+}
+
+/// Blocks of a segment that are not known to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsure {
+    pub(super) segment: u64,
+    pub(super) from: u64,
+    pub(super) end: u64,
 }
 
 /// Told how many bytes of how many are read.
@@ -93,6 +104,8 @@ struct Read {
     end: u64,
     blocks: u64,
     is_damaged: bool,
+    /// The ends of its last blocks, which no block so far said were committed, by their numbers; the first is where they begin.
+    tail: Vec<(u64, u64)>,
     /// Nothing behind this counts.
     is_torn: bool,
 }
@@ -169,6 +182,7 @@ impl<'d> Walk<'d> {
     fn run(mut self) -> Result<Recovery, JournalError> {
         (self.progress)(0, self.total);
         let mut is_torn = false;
+        let mut tails = Vec::new();
         for at in 0..self.files.len() {
             if is_torn {
                 let File { number, name, .. } = &self.files[at];
@@ -185,9 +199,13 @@ impl<'d> Walk<'d> {
             } else if read.blocks == 0 {
                 self.out.obsolete.push(name.clone());
             } else {
-                self.out.segments.push(Segment { next: self.expected, ..segment });
+                let segment = Segment { next: self.expected, ..segment };
+                tails.push((segment, name.clone(), read.tail));
             }
             is_torn = read.is_torn;
+        }
+        for (segment, name, tail) in tails {
+            self.settle(segment, name, &tail);
         }
         self.out.next_block = self.expected.max(self.covered).max(1);
         self.out.ledger.mend();
@@ -198,14 +216,40 @@ impl<'d> Walk<'d> {
         Ok(self.out)
     }
 
+    /// Parts what is known to be committed from what is not.
+    ///
+    /// A process that died between a write and its sync, or on a sync that failed, leaves bytes that read well now and are gone after
+    /// the next loss of power.
+    fn settle(&mut self, segment: Segment, name: String, tail: &[(u64, u64)]) {
+        let known = tail.partition_point(|(number, _)| *number <= self.committed);
+        let sure = match known.checked_sub(1).and_then(|last| tail.get(last)) {
+            Some((number, end)) if known < tail.len() => Segment { next: number + 1, len: *end, ..segment },
+            _ => segment,
+        };
+        if sure != segment {
+            self.out.unsure.push(Unsure { segment: segment.number, from: sure.len, end: segment.len });
+        }
+        if sure.first == sure.next {
+            self.out.obsolete.push(name);
+        } else {
+            self.out.segments.push(sure);
+        }
+    }
+
     fn file(&mut self, at: usize) -> Result<Read, JournalError> {
         let File { number, ref name, size, header, listed } = self.files[at];
         let name = name.clone();
         let mut is_damaged = false;
         let limit = self.files.get(at + 1).and_then(|next| next.header).map(|next| next.previous);
-        let limit = limit.filter(|(previous, _)| *previous == number).map_or(size, |(_, len)| len.min(size));
+        let knows_ends = does(Step::CutTornTail);
+        let limit =
+            limit.filter(|(previous, _)| *previous == number && knows_ends).map_or(size, |(_, len)| len.min(size));
         // What stands behind the end of a segment that failed was written again elsewhere.
-        let limit = listed.filter(|_| number + 1 < self.begun).map_or(limit, |listed| limit.min(listed.len));
+        let limit =
+            listed.filter(|_| number + 1 < self.begun && knows_ends).map_or(limit, |listed| limit.min(listed.len));
+        // What a later segment begins with was written again there, or never committed.
+        let ceiling = self.files[at + 1..].iter().find_map(|file| file.header).filter(|_| knows_ends);
+        let ceiling = ceiling.map_or(u64::MAX, |header| header.first);
         let mut first = self.expected;
         match (header, listed) {
             (Some(header), None) => {
@@ -228,11 +272,11 @@ impl<'d> Walk<'d> {
         }
         let Some(salt) = self.out.salt else {
             self.notes.add(format!("nothing in {name} can be read without a header or a checkpoint"));
-            return Ok(Read { first, end: 0, blocks: 0, is_damaged: true, is_torn: false });
+            return Ok(Read { first, end: 0, blocks: 0, is_damaged: true, tail: Vec::new(), is_torn: false });
         };
 
         let mut scan = Scan::new(self.disk.open(&name).map_err(unreadable(&name))?, salt, number, limit);
-        let mut read = Read { first, end: HEADER as u64, blocks: 0, is_damaged, is_torn: false };
+        let mut read = Read { first, end: HEADER as u64, blocks: 0, is_damaged, tail: Vec::new(), is_torn: false };
         let mut bad: Option<(u64, u64)> = None;
         let mut reported = 0;
         loop {
@@ -240,6 +284,7 @@ impl<'d> Walk<'d> {
             match scan.next().map_err(unreadable(&name))? {
                 None => break,
                 Some(Found::Bad { from, len }) => bad = Some((from, len)),
+                Some(Found::Block(block)) if block.head.number >= ceiling => break,
                 Some(Found::Block(block)) => {
                     if block.head.number > self.expected {
                         let claim = block.head.committed();
@@ -262,6 +307,13 @@ impl<'d> Walk<'d> {
                     bad = None;
                     read.end = block.offset + block.len;
                     if block.head.number == self.expected {
+                        self.committed = self.committed.max(block.head.committed());
+                        let known = read.tail.partition_point(|(number, _)| *number <= self.committed);
+                        read.tail.drain(..known.saturating_sub(1));
+                        if read.tail.is_empty() {
+                            read.tail.push((block.head.number - 1, block.offset));
+                        }
+                        read.tail.push((block.head.number, block.offset + block.len));
                         if !apply(&mut self.out.ledger, &block, number, self.covered) {
                             read.is_damaged = true;
                             let block = block.head.number;

@@ -13,7 +13,7 @@ pub(super) enum Step {
     CheckpointFirst,
     /// Compares the checksum of an entry.
     Check,
-    /// Cuts off a torn end.
+    /// Cuts off a torn end, and knows of every segment where it ends.
     CutTornTail,
     /// Leaves a file alone after a sync of it failed.
     Seal,

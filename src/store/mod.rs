@@ -7,7 +7,12 @@ pub mod sqlite;
 
 use headworks_actors::{BatchId, Opening, Seq, TenantId};
 
+#[cfg(feature = "sqlite")]
+mod reader;
+
 pub use files::{FilesOptions, FilesReader, FilesStore};
+#[cfg(feature = "sqlite")]
+pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
 

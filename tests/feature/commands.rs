@@ -5,13 +5,18 @@ use std::process::Stdio;
 
 use crate::rig::Place;
 
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 13] = [
     &["run"],
     &["check"],
     &["tenants"],
     &["dead-letters"],
     &["dead-letters", "list"],
     &["dead-letters", "show"],
+    &["audit"],
+    &["journal"],
+    &["journal", "inspect"],
+    &["journal", "verify"],
+    &["journal", "export"],
     &["gen"],
     &["send"],
 ];
@@ -41,7 +46,7 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
 #[test]
 fn the_tools_say_which_directory_they_miss() {
     let place = Place::new();
-    for words in [&["tenants"][..], &["dead-letters", "list"], &["dead-letters", "show", "1"]] {
+    for words in [&["tenants"][..], &["dead-letters", "list"], &["dead-letters", "show", "1"], &["audit"]] {
         let ended = place.run(&[words, &["--data", "nowhere"]].concat()).with(1);
         assert!(ended.err.contains("there is no nowhere/headworks.db"), "{}", ended.err);
     }

@@ -1,7 +1,9 @@
 mod ack;
+mod audit;
 mod broken_lines;
 mod commands;
 mod config;
+mod control;
 mod crash;
 mod crash_judge;
 mod crash_points;
@@ -10,6 +12,7 @@ mod files;
 mod files_store;
 mod input;
 mod journal;
+mod journal_commands;
 mod outage;
 mod sqlite_store;
 mod stop;

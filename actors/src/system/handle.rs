@@ -19,7 +19,9 @@ use crate::actor::spec::{IngressSpec, TenantSpec};
 use crate::actor::streams::Stream;
 use crate::actor::supervise::Control;
 use crate::actor::supervisor::Supervisor;
-use crate::model::{Cause, Code, Error, Event, Failure, FlushReason, Role, StreamId, SupervisorEvent, TenantId, What};
+use crate::model::{
+    Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, TenantId, What,
+};
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantSnapshot};
 use crate::policy::AckLevel;
 use crate::wire::{Framing, RawLines};
@@ -139,6 +141,18 @@ impl System {
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
         self.shared.budget.used()
+    }
+
+    /// The opening whose id begins the ids of all batches that this system cuts, and of its dead letters.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        self.shared.opening
+    }
+
+    /// Dead letters of bad frames, and of events given up at the door, that are still to be kept.
+    #[must_use]
+    pub fn dead_letters_pending(&self) -> u64 {
+        self.shared.letters.len() as u64
     }
 
     /// Opens an ingress: bytes in, each tenant's events to its actor.

@@ -143,6 +143,11 @@ fn files(disk: &MemoryDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| !name.contains('/')).collect()
 }
 
+/// Deep in the padding of a long event, where all places are alike.
+fn is_padding(bytes: &[u8], at: usize) -> bool {
+    !at.is_multiple_of(64) && at.checked_sub(16).is_some_and(|before| bytes[before..at].iter().all(|b| *b == b'x'))
+}
+
 #[test]
 fn any_flipped_byte_is_told_and_costs_one_block_at_most() {
     for is_closed in [false, true] {
@@ -150,7 +155,7 @@ fn any_flipped_byte_is_told_and_costs_one_block_at_most() {
         let all = whole(&disk);
         for name in files(&disk) {
             let bytes = disk.contents(&name).unwrap();
-            for at in 0..bytes.len() {
+            for at in (0..bytes.len()).filter(|at| !is_padding(&bytes, *at)) {
                 let hit = disk.copy();
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << (at % 8);
@@ -177,7 +182,7 @@ fn any_cut_off_end_is_told_and_costs_no_more_than_what_was_cut_off() {
         let all = whole(&disk);
         for name in files(&disk) {
             let bytes = disk.contents(&name).unwrap();
-            for len in 0..bytes.len() {
+            for len in (0..bytes.len()).filter(|len| !is_padding(&bytes, *len)) {
                 let hit = disk.copy();
                 hit.put(&name, bytes[..len].to_vec());
                 let what = format!("{name} cut off after {len} of {} bytes, closed: {is_closed}", bytes.len());
@@ -185,7 +190,7 @@ fn any_cut_off_end_is_told_and_costs_no_more_than_what_was_cut_off() {
                 // Of a crashed journal's last segment nobody can tell that whole blocks are missing.
                 let is_last = name == segment_name(2);
                 assert!(!told.damage.is_empty() || torn > 0 || (!is_closed && is_last), "{what} must be told");
-                assert!(told.damage.is_empty() || !(is_last && !is_closed), "{what} is a torn end: {:?}", told.damage);
+                assert!(told.damage.is_empty() || !is_last || is_closed, "{what} is a torn end: {:?}", told.damage);
             }
         }
     }

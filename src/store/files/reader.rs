@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use headworks_actors::{BatchId, TenantId, UnixMillis};
+use headworks_actors::{BatchId, Opening, TenantId, UnixMillis};
 
 use super::record::{self, End, Record};
 use super::{OpenError, ReadError, line, shelf};
@@ -63,13 +63,33 @@ impl FilesReader {
         tenants.into_iter().map(|tenant| self.totals(tenant)).collect()
     }
 
+    /// Of each tenant, by name: how many events are on record, of one opening or of all, and how many of them are there as they
+    /// were stored.
+    pub(crate) fn held(&self, opening: Option<Opening>) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
+        let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
+        let held = |tenant: TenantId| {
+            let mut held = (tenant, 0, 0);
+            let of_it = |place: &Place| opening.is_none_or(|opening| place.batch.opening == opening);
+            for place in self.places(&held.0)?.into_iter().filter(of_it) {
+                let events = place.events;
+                held.1 += events;
+                held.2 += if self.read(&held.0, vec![place]).is_ok() { events } else { 0 };
+            }
+            Ok(held)
+        };
+        tenants.into_iter().map(held).collect()
+    }
+
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory. Each batch is
     /// compared with the hash in its record.
     ///
     /// # Errors
     /// The files cannot be read, or are damaged; or the batch was rolled back meanwhile.
     pub fn bodies(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, ReadError> {
-        let places = self.places(tenant)?;
+        self.read(tenant, self.places(tenant)?)
+    }
+
+    fn read(&self, tenant: &TenantId, places: Vec<Place>) -> Result<Vec<Vec<u8>>, ReadError> {
         let path = self.root.join(tenant.as_str()).join(shelf::EVENTS);
         if places.is_empty() {
             return Ok(vec![]);

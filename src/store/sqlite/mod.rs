@@ -13,10 +13,12 @@
 //!   same id is an error.
 //! - What is answered as stored survives the process and the machine (write-ahead log, `synchronous = FULL`).
 //! - The database, its log and its shared memory have mode 0600 where this store creates them.
-//! - Events may be deleted by hand; [`Storage::count`] and the totals go on counting them, since they count batches.
+//! - Events may be deleted by hand; [`Storage::count`] and the totals go on counting them, since they count batches; the
+//!   [audit](crate::audit) counts the rows too, and tells of what is missing.
 
 mod error;
 mod file;
+mod holdings;
 mod letters;
 mod reader;
 mod schema;

@@ -1,10 +1,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headworks_actors::{DeadLetter, DeadLetterQuery, TenantId, UnixMillis};
+use headworks_actors::{DeadLetter, DeadLetterQuery, Opening, TenantId, UnixMillis};
 use rusqlite::{Connection, Params, Row};
 
-use super::{OpenError, ReadError, letters, schema};
+use super::{OpenError, ReadError, holdings, letters, schema};
+use crate::audit::Holdings;
 
 /// Reads a database, also while a daemon writes to it; never writes to it.
 ///
@@ -32,6 +33,13 @@ pub struct TenantTotals {
     pub first_arrived: Option<UnixMillis>,
     /// When the last of the stored events arrived.
     pub last_arrived: Option<UnixMillis>,
+}
+
+impl TenantTotals {
+    /// Of a tenant that the database does not know.
+    pub(crate) fn none(tenant: TenantId) -> Self {
+        Self { tenant, events: 0, batches: 0, dead_letters: 0, first_arrived: None, last_arrived: None }
+    }
 }
 
 impl SqliteReader {
@@ -99,6 +107,15 @@ impl SqliteReader {
     /// The database cannot be read.
     pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, ReadError> {
         letters::get(&self.conn, id).map_err(|error| self.failed(&error))
+    }
+
+    /// What is held of every tenant, at one moment, for an audit: events and malformed frames, each of one opening or of
+    /// all of them. Counts every row: it takes as long as reading the whole file.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, ReadError> {
+        holdings::read(&self.conn, events, frames).map_err(|error| self.failed(&error))
     }
 
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory.

@@ -1,0 +1,115 @@
+//! The admin API: what a running daemon answers over HTTP, now on the control socket in its data directory.
+//!
+//! | route | answers with |
+//! |---|---|
+//! | `GET /v1` | [`Hello`]: which program, which version, which process |
+//! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
+//! | `GET /v1/tenants/{id}` | one of them |
+//! | `GET /v1/dead-letters?tenant=&reason=&limit=` | the newest [`Letter`]s that match, oldest first |
+//! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
+//! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
+//! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
+//! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
+//! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
+//!
+//! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). Nothing here writes. What reads the
+//! database does so on a thread for such work and a connection of its own, and never holds up the store.
+
+mod audit;
+mod dead_letters;
+mod journal;
+mod problem;
+mod socket;
+mod tenants;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use headworks_actors::System;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{StoreReadError, StoreReader};
+
+pub use dead_letters::{Letter, LetterBody, reason};
+pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
+pub use problem::Problem;
+pub use socket::Address;
+pub use tenants::{TenantRow, rows};
+
+/// What the handlers answer from.
+#[derive(Clone)]
+pub struct Admin {
+    system: System,
+    data_dir: Arc<PathBuf>,
+    journal: Option<Arc<dyn Inspect>>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Of a system whose stores are in a data directory.
+    #[must_use]
+    pub fn new(system: System, data_dir: PathBuf) -> Self {
+        Self { system, data_dir: Arc::new(data_dir), journal: None }
+    }
+
+    /// The system's journal is durable.
+    #[must_use]
+    pub fn journal(mut self, journal: Arc<dyn Inspect>) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// The routes above.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/v1", get(hello))
+            .route("/v1/tenants", get(tenants::list))
+            .route("/v1/tenants/{id}", get(tenants::show))
+            .route("/v1/dead-letters", get(dead_letters::list))
+            // An id has slashes in it.
+            .route("/v1/dead-letters/{*id}", get(dead_letters::show))
+            .route("/v1/audit", get(audit::show))
+            .route("/v1/journal", get(journal::summary))
+            .route("/v1/journal/verify", get(journal::verify))
+            .route("/v1/journal/export", get(journal::export))
+            .fallback(problem::no_such_route)
+            .method_not_allowed_fallback(problem::no_such_method)
+            .with_state(self)
+    }
+
+    /// Reads the database where that holds nobody up.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&StoreReader) -> Result<T, StoreReadError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let file = self.data_dir.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let store = StoreReader::open(&file).map_err(Problem::internal)?;
+            read(&store).map_err(Problem::internal)
+        });
+        reading.await.map_err(Problem::internal)?
+    }
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// `headworks`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The id of its process.
+    pub process: u32,
+}
+
+async fn hello() -> Json<Hello> {
+    let (name, version) = (env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    Json(Hello { name, version, process: std::process::id() })
+}

@@ -1,0 +1,60 @@
+//! What a difference means, in words.
+
+use super::{Check, Held, Scope};
+
+/// A sentence without its full stop.
+pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, held: &Held) -> String {
+    let (count, fewer) = (expected.abs_diff(found), found < expected);
+    let events = plural(count, "event");
+    let side = if fewer { "fewer" } else { "more" };
+    match check {
+        Check::Frames if fewer => {
+            format!("{} received without an answer", was(plural(count, "frame"), count))
+        }
+        Check::Frames => format!("{} more answered than were received", plural(count, "frame")),
+        Check::Events if fewer => {
+            format!("{events} more accepted than have an outcome or are in flight: lost")
+        }
+        Check::Events => format!("{events} more with an outcome or in flight than were accepted"),
+        Check::Stored => {
+            let why = match (fewer, held.events.checked_sub(held.rows)) {
+                (true, Some(gone @ 1..)) => format!("{} deleted from its batches", was(plural(gone, "row"), gone)),
+                (true, _) => "whole batches were deleted, or the database was replaced by an older one".to_owned(),
+                (false, _) if scope == Scope::Run => "they were added by hand".to_owned(),
+                (false, _) => {
+                    "they were stored without this journal, before it was begun or after it was removed or replaced"
+                        .to_owned()
+                }
+            };
+            format!("the store holds {events} {side} than the journal says were stored: {why}")
+        }
+        Check::Rows if fewer => {
+            format!("the store holds {events} fewer than its own batches say: rows were deleted")
+        }
+        Check::Rows => format!("the store holds {events} more than its own batches say: rows were added by hand"),
+        Check::DeadLettered => {
+            let why = match fewer {
+                true => "rows were deleted, or the database was replaced by an older one",
+                false => "they were added by hand, or the journal was removed or replaced",
+            };
+            format!("the dead letters hold {events} {side} than the journal says were dead-lettered: {why}")
+        }
+        Check::Settled => {
+            format!("store and dead letters hold {events} more together than can be there: some are in both")
+        }
+        Check::Malformed if fewer => {
+            format!("{} counted as malformed that are not among the dead letters", was(plural(count, "frame"), count))
+        }
+        Check::Malformed => {
+            format!("the dead letters hold {} more than were counted as malformed", plural(count, "frame"))
+        }
+    }
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn was(subject: String, count: u64) -> String {
+    format!("{subject} {}", if count == 1 { "was" } else { "were" })
+}

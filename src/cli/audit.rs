@@ -1,0 +1,133 @@
+use headworks::audit::{Audit, Events, Row, Scope};
+
+use super::data::Data;
+use super::exit::Exit;
+use super::say;
+use super::table::{Rows, inert, json};
+
+/// What `headworks audit` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AuditArgs {
+    /// Print one JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ends with 1 where a sum does not hold.
+pub(crate) fn run(data: &Data, args: &AuditArgs) -> Result<Exit, (Exit, String)> {
+    let audit = data.open()?.audit()?;
+    let text = if args.json { json(&audit) } else { Ok(render(&audit)) };
+    let text = text.map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(match say(text.as_bytes()) {
+        Exit::Ok if !audit.holds => Exit::Failure,
+        said => said,
+    })
+}
+
+/// What `headworks audit` prints.
+fn render(audit: &Audit) -> String {
+    let mut rows = Rows::new(&[
+        "tenant",
+        "#accepted",
+        "#stored",
+        "#dead-lettered",
+        "#shed",
+        "#discarded",
+        "#in flight",
+        "#in the store",
+        "#dead letters",
+        "",
+    ]);
+    for row in audit.tenants.iter().chain([&audit.all]) {
+        rows.push(line(row));
+    }
+    let mut text = rows.render(Some(usize::MAX));
+    text.push('\n');
+    text += &match audit.malformed.counted {
+        Some(counted) => format!("{counted} malformed frames counted, {} kept as dead letters\n", audit.malformed.kept),
+        None => format!("{} malformed frames kept as dead letters\n", audit.malformed.kept),
+    };
+    for difference in &audit.differences {
+        let who = difference.tenant.as_ref().map_or_else(|| "frames".to_owned(), ToString::to_string);
+        let (found, expected) = (difference.found, difference.expected);
+        text += &format!("{who}: {} ({found}, not {expected})\n", inert(&difference.meaning));
+    }
+    for unchecked in &audit.unchecked {
+        text += &format!("not checked: {}\n", inert(unchecked));
+    }
+    text + match (audit.holds, audit.scope) {
+        (true, Scope::Journal) => "Both sums hold.\n",
+        (true, Scope::Run) => "Both sums hold, of all that came since the daemon was started.\n",
+        (true, Scope::Store) => "The store holds what its batches say.\n",
+        (false, _) => "It does NOT add up.\n",
+    }
+}
+
+fn line(Row { tenant, holds, events, held, .. }: &Row) -> Vec<String> {
+    let said = |number: fn(&Events) -> u64| events.as_ref().map_or_else(|| "-".to_owned(), |e| number(e).to_string());
+    vec![
+        tenant.as_ref().map_or_else(|| "all tenants".to_owned(), ToString::to_string),
+        said(|events| events.accepted),
+        said(|events| events.stored),
+        said(|events| events.dead_lettered),
+        said(|events| events.shed),
+        said(|events| events.discarded),
+        said(|events| events.in_flight),
+        held.rows.to_string(),
+        held.dead_letters.to_string(),
+        if *holds { "holds" } else { "DIFFERS" }.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks::TenantId;
+    use headworks::audit::{Account, Books, Frames, Held, Holdings, Sources, audit};
+
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
+    fn sample(rows: u64) -> Audit {
+        let events = Events { accepted: 100, stored: 98, dead_lettered: 2, ..Events::default() };
+        let account = |name| Account::at_rest(tenant(name), Books { frames: None, events });
+        let held = |rows| Held { events: 98, rows, dead_letters: 2 };
+        let holdings =
+            Holdings { tenants: [(tenant("acme"), held(98)), (tenant("b"), held(rows))].into(), malformed: 1 };
+        let frames = Frames { received: 201, accepted: 200, malformed: 1, ..Frames::default() };
+        let sources = Sources { before: frames, after: frames, letters_pending: 0 };
+        audit(Scope::Run, Some(vec![account("acme"), account("b")]), Some(sources), &holdings)
+    }
+
+    #[test]
+    fn every_number_has_its_column_and_every_difference_its_sentence() {
+        let expected = "\
+tenant       accepted  stored  dead-lettered  shed  discarded  in flight  in the store  dead letters
+acme              100      98              2     0          0          0            98             2  holds
+b                 100      98              2     0          0          0            95             2  DIFFERS
+all tenants       200     196              4     0          0          0           193             4  DIFFERS
+
+1 malformed frames counted, 1 kept as dead letters
+b: the store holds 3 events fewer than the journal says were stored: 3 rows were deleted from its batches (95, not 98)
+not checked: what came before this start of the daemon: its journal is in memory
+It does NOT add up.
+";
+        assert_eq!(render(&sample(95)), expected);
+        assert!(render(&sample(98)).ends_with("\nBoth sums hold, of all that came since the daemon was started.\n"));
+    }
+
+    #[test]
+    fn where_no_journal_is_left_its_columns_are_empty() {
+        let held = Held { events: 3, rows: 3, dead_letters: 0 };
+        let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4 };
+        let text = render(&audit(Scope::Store, None, None, &holdings));
+        assert!(text.lines().nth(1).is_some_and(|line| line.split_whitespace().nth(1) == Some("-")), "{text}");
+        assert!(
+            text.contains("\n4 malformed frames kept as dead letters\nnot checked: the journal was in memory"),
+            "{text}"
+        );
+        assert!(text.ends_with("\nThe store holds what its batches say.\n"), "{text}");
+    }
+}

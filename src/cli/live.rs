@@ -1,0 +1,152 @@
+//! The way to a running daemon: HTTP on the control socket in its data directory.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use headworks::admin::{Address, Hello, Problem};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use super::exit::Exit;
+
+/// How long the daemon may take to say who it is. What it is asked after that may take as long as reading its database
+/// does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A daemon that answers.
+pub(crate) struct Live {
+    runtime: Runtime,
+    address: Address,
+    holder: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The daemon says why.
+    Refused(Problem),
+    /// It says nothing that makes sense.
+    Silent(String),
+}
+
+impl From<NoAnswer> for (Exit, String) {
+    fn from(why: NoAnswer) -> Self {
+        match why {
+            NoAnswer::Refused(problem) if problem.status >= 500 => (Exit::Io, problem.detail),
+            NoAnswer::Refused(problem) => (Exit::Failure, problem.detail),
+            NoAnswer::Silent(why) => (Exit::Unavailable, why),
+        }
+    }
+}
+
+impl Live {
+    /// Greets the daemon that writes to `data_dir`; `holder` is what its lock says of it.
+    pub(crate) fn greet(data_dir: &Path, holder: String) -> Result<Self, (Exit, String)> {
+        let address = Address::of(data_dir)
+            .map_err(|why| (Exit::Io, format!("cannot name the control socket of {}: {why}", data_dir.display())))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
+        let live = Self { runtime, address, holder };
+        let greeting =
+            live.runtime.block_on(async { tokio::time::timeout(PATIENCE, live.answer::<Hello>("/v1")).await });
+        match greeting {
+            Ok(greeting) => greeting.map(|_| ()).map_err(<(Exit, String)>::from)?,
+            Err(_) => {
+                let within = humantime::format_duration(PATIENCE);
+                return Err(live.silent(format!("it did not answer within {within}")).into());
+            }
+        }
+        Ok(live)
+    }
+
+    /// What the daemon answers, read as JSON.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        self.runtime.block_on(self.answer(path))
+    }
+
+    /// Writes what the daemon answers, as it comes.
+    pub(crate) fn copy(&self, path: &str, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
+        self.runtime.block_on(async {
+            let mut body = self.ask(path).await?.into_body();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|why| self.silent(format!("it broke off: {why}")))?;
+                if let Some(bytes) = frame.data_ref()
+                    && let Err(why) = out.write_all(bytes)
+                {
+                    return Ok(Err(why));
+                }
+            }
+            Ok(out.flush())
+        })
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        let response = self.ask(path).await?;
+        let body = response.into_body().collect().await.map_err(|why| self.silent(format!("it broke off: {why}")))?;
+        let read = serde_json::from_slice(&body.to_bytes());
+        read.map_err(|why| {
+            self.silent(format!("its answer to {path} is not understood ({why}); is it another version?"))
+        })
+    }
+
+    /// The answer, if it is no error.
+    async fn ask(&self, path: &str) -> Result<Response<Incoming>, NoAnswer> {
+        let stream = UnixStream::connect(self.address.bound()).await.map_err(|why| self.silent(why))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|why| self.silent(why))?;
+        // It ends with the sender; what fails there fails in the answer too.
+        tokio::spawn(connection);
+        let request = Request::get(path).header(header::HOST, "headworks").body(Empty::<Bytes>::new());
+        let request = request.map_err(|why| self.silent(why))?;
+        let response = sender.send_request(request).await.map_err(|why| self.silent(why))?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|why| self.silent(why))?.to_bytes();
+        Err(match serde_json::from_slice(&body) {
+            Ok(problem) => NoAnswer::Refused(problem),
+            Err(_) => self.silent(format!("it answered {status}")),
+        })
+    }
+
+    fn silent(&self, why: impl std::fmt::Display) -> NoAnswer {
+        NoAnswer::Silent(format!(
+            "{} writes to this data directory and is not to be had on its control socket {}: {why}; it may be starting or \
+             ending: try again, or stop it to have its files read directly",
+            self.holder,
+            self.address.path().display(),
+        ))
+    }
+}
+
+/// A value as a part of a URL.
+pub(crate) fn encoded(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_in_a_url_holds_nothing_that_a_url_means_something_by() {
+        assert_eq!(encoded("00ff/acme/1#2 ä&?%"), "00ff%2Facme%2F1%232%20%C3%A4%26%3F%25");
+        assert_eq!(encoded("A-z_0.9~"), "A-z_0.9~");
+    }
+}

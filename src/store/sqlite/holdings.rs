@@ -1,0 +1,51 @@
+use headworks_actors::{DeadLetterKind, Opening};
+use rusqlite::{Connection, params};
+
+use super::letters;
+use crate::audit::Holdings;
+
+/// The events of each tenant's batches: what the batches say, and the rows that are there. Events have no index but their
+/// number, of which each batch has a range of its own: this reads every page of the table once.
+const STORED: &str = "
+    SELECT tenant, sum(events), sum((
+        SELECT count(*) FROM events e WHERE e.event_id BETWEEN b.first_rowid AND b.last_rowid AND e.batch_id = b.batch_id
+    ))
+    FROM batches b WHERE id >= ?1 AND id < ?2 GROUP BY tenant";
+
+const LETTERS: &str = "
+    SELECT tenant, count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2 GROUP BY tenant";
+
+const MALFORMED: &str = "SELECT count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2";
+
+/// What is there, at one moment: events and frames, each of one opening or of all of them.
+pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Opening>) -> rusqlite::Result<Holdings> {
+    let moment = conn.unchecked_transaction()?;
+    let (low, high) = range(events);
+    let mut holdings = Holdings::default();
+    let mut stored = moment.prepare_cached(STORED)?;
+    let mut rows = stored.query(params![low, high])?;
+    while let Some(row) = rows.next()? {
+        let held = holdings.tenants.entry(letters::tenant(0, &row.get::<_, String>(0)?)?).or_default();
+        held.events = row.get::<_, i64>(1)?.cast_unsigned();
+        held.rows = row.get::<_, i64>(2)?.cast_unsigned();
+    }
+    let mut kept = moment.prepare_cached(LETTERS)?;
+    let mut rows = kept.query(params![low, high, DeadLetterKind::Event.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let tenant = letters::tenant(0, &row.get::<_, String>(0)?)?;
+        holdings.tenants.entry(tenant).or_default().dead_letters = row.get::<_, i64>(1)?.cast_unsigned();
+    }
+    let (low, high) = range(frames);
+    let malformed = params![low, high, DeadLetterKind::Frame.as_str()];
+    holdings.malformed = moment.query_row(MALFORMED, malformed, |row| row.get::<_, i64>(0))?.cast_unsigned();
+    Ok(holdings)
+}
+
+/// The ids of batches and of dead letters that begin with the opening: all of them do with theirs, and a slash. What
+/// follows the slash is the zero.
+fn range(opening: Option<Opening>) -> (String, String) {
+    match opening {
+        Some(opening) => (format!("{opening}/"), format!("{opening}0")),
+        None => (String::new(), char::MAX.to_string()),
+    }
+}
