@@ -23,9 +23,13 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
         shared.budget.reserve_first(reserved).await;
         let back = read(&shared, &left).await;
-        for origin in back.chunks.values().filter_map(Chunk::origin) {
-            if let Some(stream) = shared.streams.get(&origin.stream) {
-                stream.found(&origin.positions);
+        for (seq, chunk) in &back.chunks {
+            let settled = if *seq == left.settled.seq { left.settled.index as usize } else { 0 };
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = shared.streams.get(&origin.stream)
+                && let Some(open) = origin.positions.get(settled..)
+            {
+                stream.found(open);
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
@@ -44,6 +48,7 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         slot.hint_chunks(&shared);
         slot.hint_batches(&shared);
     }
+    shared.streams.read_back();
 }
 
 async fn read(shared: &Shared, left: &RecoveredTenant) -> ReadBack {

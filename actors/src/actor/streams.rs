@@ -53,6 +53,10 @@ struct State {
     open: RangeInclusiveSet<u64>,
     /// Those of them that are answered when they are settled.
     owed: RangeInclusiveSet<u64>,
+    /// What an earlier process accepted is being read back: `open` is not all of it yet.
+    is_reading_back: bool,
+    /// Those that an earlier process dealt with, and that are to be answered once it is known which of them are open.
+    unsure: RangeInclusiveSet<u64>,
     /// Those that are answered when the journal has committed them.
     recorded: Vec<(Position, RangeInclusiveSet<u64>)>,
     acks: RangeInclusiveSet<u64>,
@@ -73,6 +77,27 @@ fn ranges(positions: &[u64]) -> RangeInclusiveSet<u64> {
 
 fn all_but(range: RangeInclusive<u64>, but: &RangeInclusiveSet<u64>) -> RangeInclusiveSet<u64> {
     if range.is_empty() { RangeInclusiveSet::new() } else { but.gaps(&range).collect() }
+}
+
+impl State {
+    /// Positions that were dealt with before are asked for: what there is to say of them now, and what later.
+    fn ask(&mut self, known: RangeInclusive<u64>) {
+        match self.level {
+            AckLevel::Received => self.acks.insert(known),
+            AckLevel::Journaled => self.recorded.push((self.marked, [known].into_iter().collect())),
+            AckLevel::Stored => {
+                let settled = all_but(known.clone(), &self.open);
+                let open: Vec<_> = self.open.overlapping(&known).map(|open| clip(open, &known)).collect();
+                self.owed.extend(open);
+                if self.is_reading_back {
+                    self.unsure.extend(settled);
+                } else {
+                    // What is settled was committed before, but for what was refused.
+                    self.recorded.push((self.marked, settled));
+                }
+            }
+        }
+    }
 }
 
 impl Stream {
@@ -127,23 +152,18 @@ impl Stream {
     /// which it goes on.
     pub(crate) fn begin(&self, next: u64, level: AckLevel) -> u64 {
         let mut state = self.lock();
-        let State { last, marked, .. } = *state;
+        let last = state.last;
         state.level = level;
         // A sender that begins later than where this side ended will not send what lies between.
         let goes_on = last.max(next.saturating_sub(1));
         state.last = goes_on;
         state.recorded.clear();
         state.acks = RangeInclusiveSet::new();
-        if level == AckLevel::Stored {
-            state.owed = state.open.clone();
+        state.unsure = RangeInclusiveSet::new();
+        if next <= last {
+            state.ask(next..=last);
         }
-        let done = all_but(next..=last, &state.owed);
-        match level {
-            AckLevel::Received => state.acks = done,
-            // What is settled was committed before.
-            AckLevel::Journaled | AckLevel::Stored => state.recorded.push((marked, done)),
-        }
-        state.last
+        goes_on
     }
 
     /// A read begins; false where the connection is not the one that counts.
@@ -190,7 +210,23 @@ impl Stream {
 
     /// An earlier process accepted it and has not settled it.
     pub(crate) fn found(&self, positions: &[u64]) {
-        self.lock().open.extend(ranges(positions));
+        let mut state = self.lock();
+        for range in ranges(positions) {
+            let asked: Vec<_> = state.unsure.overlapping(&range).map(|asked| clip(asked, &range)).collect();
+            state.owed.extend(asked);
+            state.unsure.remove(range.clone());
+            state.open.insert(range);
+        }
+    }
+
+    /// All that an earlier process left open has been found.
+    fn read_back(&self) {
+        let mut state = self.lock();
+        state.is_reading_back = false;
+        let settled = std::mem::take(&mut state.unsure);
+        state.acks.extend(settled);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Frames were refused.
@@ -201,9 +237,11 @@ impl Stream {
         self.changed.notify_waiters();
     }
 
-    /// Frames were dealt with in a way that leaves nothing to wait for.
+    /// Frames came that were dealt with before, or that a rule of the embedder's drops.
     pub(crate) fn done(&self, positions: &[u64]) {
-        self.lock().acks.extend(ranges(positions));
+        let mut state = self.lock();
+        ranges(positions).into_iter().for_each(|range| state.ask(range));
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -272,7 +310,7 @@ impl Stream {
         Some(Answers {
             ready,
             commits: state.recorded.iter().map(|(at, _)| *at).min(),
-            is_owed: !state.owed.is_empty() || state.is_feeding,
+            is_owed: !state.owed.is_empty() || !state.unsure.is_empty() || state.is_feeding,
         })
     }
 }
@@ -338,9 +376,15 @@ impl Streams {
         {
             let mut state = stream.lock();
             (state.last, state.touched) = (left.position, left.at);
+            state.is_reading_back = true;
             state.ahead = left.ahead.into_iter().map(|(from, to)| from..=to).collect();
         }
         self.0.insert(left.stream, Arc::new(stream));
+    }
+
+    /// All that earlier processes left open has been found.
+    pub(crate) fn read_back(&self) {
+        self.0.iter().for_each(|stream| stream.read_back());
     }
 
     pub(crate) fn get_or_insert(&self, id: &StreamId) -> Arc<Stream> {
@@ -372,5 +416,47 @@ impl Streams {
                 shared.record(&mut vec![Entry::Forget { stream: id }]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn restored(position: u64, ahead: Vec<(u64, u64)>) -> (Streams, Arc<Stream>) {
+        let (streams, id) = (Streams::default(), StreamId::new("s").unwrap());
+        streams.restore(RecoveredStream { stream: id.clone(), position, at: UnixMillis(0), ahead });
+        let stream = streams.get(&id).unwrap();
+        (streams, stream)
+    }
+
+    fn told(stream: &Stream, session: u64) -> (Vec<Answer>, bool) {
+        let Answers { ready, is_owed, .. } = stream.take_answers(session, |_| true).unwrap();
+        (ready, is_owed)
+    }
+
+    #[test]
+    fn what_an_earlier_process_accepted_is_not_said_to_be_stored_before_all_that_is_open_has_been_found() {
+        let (streams, stream) = restored(10, vec![(12, 12)]);
+        let session = stream.connect(UnixMillis(0));
+        assert_eq!(stream.begin(2, AckLevel::Stored), 10);
+        stream.done(&[12]);
+        assert_eq!(told(&stream, session), (vec![], true));
+        stream.found(&[1, 3, 4, 12]);
+        assert_eq!(told(&stream, session), (vec![], true));
+        streams.read_back();
+        assert_eq!(told(&stream, session), (vec![Answer::Ack(2..=2), Answer::Ack(5..=10)], true));
+        stream.settled(&[1, 3, 4], Outcome::Stored, None);
+        assert_eq!(told(&stream, session), (vec![Answer::Ack(3..=4)], true));
+        stream.settled(&[12], Outcome::DeadLettered, Some(Code::StorePermanent));
+        assert_eq!(told(&stream, session), (vec![Answer::Nack(12..=12, Code::StorePermanent)], false));
+    }
+
+    #[test]
+    fn at_received_what_an_earlier_process_accepted_is_acknowledged_at_once() {
+        let (_, stream) = restored(10, vec![]);
+        let session = stream.connect(UnixMillis(0));
+        stream.begin(2, AckLevel::Received);
+        assert_eq!(told(&stream, session), (vec![Answer::Ack(2..=10)], false));
     }
 }
