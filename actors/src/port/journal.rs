@@ -520,21 +520,22 @@ impl State {
     fn close(&mut self, lane: &Lane, window: &mut Window, now: Instant, reason: FlushReason, told: &mut Advanced) {
         let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
         let Some(events) = window.close() else { return };
-        let mut parts = Vec::with_capacity(1);
+        let mut parts = Vec::with_capacity(self.chunks.len().min(events));
         let mut wanted = events;
         while wanted > 0
-            && let Some((chunk, _)) = self.chunks.front()
+            && let Some((chunk, at)) = self.chunks.pop_front()
         {
             let from = self.cut_of_first;
             let to = chunk.len().min(from + wanted);
             wanted -= to - from;
-            parts.push(Part { chunk: chunk.clone(), range: from..to });
-            self.cut_of_first = to;
             if to == chunk.len() {
-                self.chunks.pop_front();
                 self.first += 1;
                 self.cut_of_first = 0;
+            } else {
+                self.chunks.push_front((chunk.clone(), at));
+                self.cut_of_first = to;
             }
+            parts.push(Part { chunk, range: from..to });
         }
         self.cuts += 1;
         let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
