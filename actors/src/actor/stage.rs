@@ -18,6 +18,9 @@ use crate::wire::Decoded;
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
 const MAX_ROOM: u32 = 64 << 10;
 
+/// How many slots are brought near together, before their shares are taken off.
+const TOGETHER: usize = 16;
+
 /// The tenants met so far, and the chunks in the making.
 pub(crate) struct Stage {
     shared: Arc<Shared>,
@@ -137,13 +140,21 @@ impl Stage {
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
     pub(crate) fn take(&mut self, arrived: UnixMillis, mut each: impl FnMut(Share<'_>)) {
         self.bytes = 0;
-        for Making { row, mut builder, discarded } in self.making.drain(..) {
-            let Row { slot, last, making } = &mut self.rows[row];
-            *making = NOWHERE;
-            *last = (index(builder.body_bytes()), index(builder.len()));
-            let chunk = builder.build(slot.id.clone(), arrived);
-            each(Share { slot, chunk, discarded });
+        let mut making = std::mem::take(&mut self.making);
+        for together in making.chunks_mut(TOGETHER) {
+            for making in &*together {
+                self.rows[making.row].slot.near_lane();
+            }
+            for Making { row, builder, discarded } in together {
+                let Row { slot, last, making } = &mut self.rows[*row];
+                *making = NOWHERE;
+                *last = (index(builder.body_bytes()), index(builder.len()));
+                let chunk = builder.build(slot.id.clone(), arrived);
+                each(Share { slot, chunk, discarded: *discarded });
+            }
         }
+        making.clear();
+        self.making = making;
     }
 }
 
