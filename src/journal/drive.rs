@@ -309,7 +309,11 @@ impl Driver {
                 self.shared.tell(log, None);
                 Next::Again
             }
-            Err(why) => self.failed(now, JournalError::new(format!("space cannot be given back: {why}"))),
+            Err(why) => {
+                // Even if nothing else is to be written: while this fails nothing is accepted.
+                self.may_reclaim = true;
+                self.failed(now, JournalError::new(format!("space cannot be given back: {why}")))
+            }
         }
     }
 
