@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod control;
 mod crash;
+mod crash_acks;
 mod crash_judge;
 mod crash_points;
 mod data_dir;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use headworks::TenantId;
@@ -196,11 +197,21 @@ impl<'p> Daemon<'p> {
         self.spawn(Some(fault))
     }
 
-    fn spawn(&self, fault: Option<&str>) -> (Process, SocketAddr) {
+    /// Starts it and waits for nothing; with a fault it may die before it listens.
+    pub(crate) fn launch(&self, fault: Option<&str>) -> Process {
+        Process::spawn(&mut self.command(fault))
+    }
+
+    /// The command that starts it, for more settings.
+    pub(crate) fn command(&self, fault: Option<&str>) -> Command {
         let mut command = self.place.daemon();
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.envs(fault.map(|fault| ("HEADWORKS_FAULT", fault)));
-        let mut process = Process::spawn(&mut command);
+        command
+    }
+
+    fn spawn(&self, fault: Option<&str>) -> (Process, SocketAddr) {
+        let mut process = self.launch(fault);
         let address = process.listens();
         (process, address)
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod crash;
 mod process;
+pub(crate) mod sender;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
