@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headworks_actors::{Entry, Health, JournalError, Opening, UnixMillis};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::log::{Group, Log};
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     notify: Notify,
     committed: AtomicU64,
     /// Counts what callers may wait for.
-    pub(super) changes: watch::Sender<u64>,
+    pub(super) changed: Notify,
     health: Mutex<Health>,
     pub(super) uncommitted: AtomicUsize,
     pub(super) disk_bytes: AtomicU64,
@@ -69,7 +69,7 @@ impl Shared {
             wake: Condvar::new(),
             notify: Notify::new(),
             committed: AtomicU64::new(0),
-            changes: watch::Sender::new(0),
+            changed: Notify::new(),
             health: Mutex::default(),
             uncommitted: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
@@ -155,14 +155,14 @@ impl Shared {
         self.disk_bytes.store(health.disk_bytes, Ordering::Relaxed);
         self.is_failing.store(failing.is_some(), Ordering::Relaxed);
         drop(health);
-        self.changes.send_modify(|changes| *changes += 1);
+        self.changed.notify_waiters();
     }
 
     /// The driver is gone for a reason of its own.
     pub(super) fn broken(&self, why: &JournalError) {
         self.health().failing = Some(why.0.clone());
         self.is_failing.store(true, Ordering::Relaxed);
-        self.changes.send_modify(|changes| *changes += 1);
+        self.changed.notify_waiters();
     }
 
     /// Waits until roused, on a thread.

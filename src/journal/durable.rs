@@ -165,12 +165,14 @@ impl Journal for DurableJournal {
     }
 
     async fn committed(&self, position: Position) {
-        let mut changes = self.shared.changes.subscribe();
-        while !self.is_committed(position) {
-            if changes.changed().await.is_err() {
-                // The sender lives as long as this.
-                std::future::pending::<()>().await;
+        loop {
+            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            // Before the question, so that no answer is missed. Waiters are woken in the order they came.
+            changed.as_mut().enable();
+            if self.is_committed(position) {
+                return;
             }
+            changed.await;
         }
     }
 
@@ -186,9 +188,8 @@ impl Journal for DurableJournal {
     }
 
     async fn room(&self) {
-        let mut changes = self.shared.changes.subscribe();
         // Whichever comes first: what was missed between the question and this is made good by asking again.
-        drop(tokio::time::timeout(ROOM, changes.changed()).await);
+        drop(tokio::time::timeout(ROOM, self.shared.changed.notified()).await);
     }
 
     async fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {

@@ -315,5 +315,6 @@ pub(super) fn lock_of(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 /// A number that nobody who sends events can know.
 fn random() -> u64 {
     use std::hash::BuildHasher;
-    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
+    // Always of the same length on disk.
+    std::collections::hash_map::RandomState::new().hash_one(std::process::id()) | 1 << 63
 }

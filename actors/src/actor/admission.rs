@@ -22,7 +22,7 @@ use crate::port::{Entry, Position};
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Windows are closed to make room at most this often.
-const PRESSURE_EVERY: Duration = Duration::from_millis(20);
+pub(super) const PRESSURE_EVERY: Duration = Duration::from_millis(20);
 
 /// What of a read goes on record, and who is told once it is.
 #[derive(Default)]
@@ -238,7 +238,7 @@ fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, 
 
 /// The memory of the whole system is full: closes the windows, if that is where it lies. False where it is too soon
 /// for that again.
-fn relieve(shared: &Shared) -> bool {
+pub(super) fn relieve(shared: &Shared) -> bool {
     if !shared.budget.lies_in_windows() {
         return true;
     }

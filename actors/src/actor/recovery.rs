@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::registry::Shared;
+use super::admission::{PRESSURE_EVERY, relieve};
+use super::registry::{Phase, Shared};
 use super::slot::Slot;
-use crate::model::{Cause, Chunk, Code, Role, SupervisorEvent, What};
+use crate::model::{Cause, Chunk, Code, FlushReason, Role, SupervisorEvent, What};
 use crate::policy::RetryPolicy;
 use crate::port::lane::ReadBack;
 use crate::port::{RecoveredChunk, RecoveredTenant};
@@ -21,11 +22,14 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
     for (slot, left) in left {
         let made = left.cuts.iter().filter_map(|cut| cut.made.as_ref());
         let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
-        shared.budget.reserve_first(reserved).await;
+        reserve(&shared, reserved).await;
         let back = read(&shared, &left).await;
-        for origin in back.chunks.values().filter_map(Chunk::origin) {
-            if let Some(stream) = shared.streams.get(&origin.stream) {
-                stream.found(&origin.positions);
+        for (seq, chunk) in &back.chunks {
+            let settled = if *seq == left.settled.seq { left.settled.index as usize } else { 0 };
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = shared.streams.get(&origin.stream)
+            {
+                stream.found(origin.positions.get(settled..).unwrap_or_default(), slot.policy.ack);
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
@@ -41,8 +45,21 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         if open.is_none() {
             slot.recovered();
         }
+        if shared.phase() >= Phase::Draining {
+            // The drain closed the windows before this one was there.
+            slot.want_flush(&shared, FlushReason::Drain);
+        }
         slot.hint_chunks(&shared);
         slot.hint_batches(&shared);
+    }
+    shared.streams.all_found();
+}
+
+/// Waits for the memory, where it lies in open windows until they are closed.
+async fn reserve(shared: &Shared, bytes: usize) {
+    let mut reserved = std::pin::pin!(shared.budget.reserve_first(bytes));
+    while tokio::time::timeout(PRESSURE_EVERY, &mut reserved).await.is_err() {
+        relieve(shared);
     }
 }
 

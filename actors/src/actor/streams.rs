@@ -24,6 +24,9 @@ const MOST: usize = 10_000;
 /// How many runs of positions may wait to be answered to one sender.
 const MOST_ANSWERS: usize = 65_536;
 
+/// No sender begins beyond, whatever it says: there is always a next position.
+const FARTHEST: u64 = u64::MAX / 2;
+
 /// What became of frames of a stream, by their positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -49,6 +52,8 @@ struct State {
     marked: Position,
     /// Positions beyond `last` that an earlier process accepted.
     ahead: RangeInclusiveSet<u64>,
+    /// Positions that an earlier process dealt with, and of which it is not known yet whether they are settled.
+    unread: RangeInclusiveSet<u64>,
     /// Accepted and not settled.
     open: RangeInclusiveSet<u64>,
     /// Those of them that are answered when they are settled.
@@ -66,13 +71,23 @@ struct State {
     touched: UnixMillis,
 }
 
+impl State {
+    /// What is owed of these positions is true now.
+    fn acknowledge(&mut self, range: &RangeInclusive<u64>) {
+        let owed = parts(&self.owed, range);
+        self.owed.remove(range.clone());
+        self.acks.extend(owed);
+    }
+}
+
 /// The positions of one chunk.
 fn ranges(positions: &[u64]) -> RangeInclusiveSet<u64> {
     positions.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
 }
 
-fn all_but(range: RangeInclusive<u64>, but: &RangeInclusiveSet<u64>) -> RangeInclusiveSet<u64> {
-    if range.is_empty() { RangeInclusiveSet::new() } else { but.gaps(&range).collect() }
+/// The parts of `range` that are in `set`.
+fn parts(set: &RangeInclusiveSet<u64>, range: &RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+    set.overlapping(range).map(|part| clip(part, range)).collect()
 }
 
 impl Stream {
@@ -126,18 +141,32 @@ impl Stream {
     /// The connection's terms: what it is told of positions from `next` on that were dealt with before. Gives the position after
     /// which it goes on.
     pub(crate) fn begin(&self, next: u64, level: AckLevel) -> u64 {
+        let next = next.clamp(1, FARTHEST);
         let mut state = self.lock();
         let State { last, marked, .. } = *state;
         state.level = level;
         // A sender that begins later than where this side ended will not send what lies between.
-        let goes_on = last.max(next.saturating_sub(1));
+        let goes_on = last.max(next - 1);
         state.last = goes_on;
         state.recorded.clear();
         state.acks = RangeInclusiveSet::new();
         if level == AckLevel::Stored {
             state.owed = state.open.clone();
         }
-        let done = all_but(next..=last, &state.owed);
+        let mut done = RangeInclusiveSet::new();
+        if next <= last {
+            let unread = parts(&state.unread, &(next..=last));
+            state.owed.extend(unread);
+            done.extend(state.owed.gaps(&(next..=last)));
+            for (refused, _) in state.nacks.iter() {
+                done.remove(refused.clone());
+            }
+        }
+        // It knows of those before, and sends those behind again.
+        for told in [0..=next - 1, goes_on + 1..=u64::MAX] {
+            state.owed.remove(told.clone());
+            state.nacks.remove(told);
+        }
         match level {
             AckLevel::Received => state.acks = done,
             // What is settled was committed before.
@@ -156,14 +185,16 @@ impl Stream {
         Some((Feed(self.clone()), Numbers { next: state.last + 1, known: state.ahead.clone() }))
     }
 
-    /// Waits until few enough answers are left that more may come: a sender that does not read them is not read from.
-    pub(crate) async fn has_room(&self) {
+    /// Waits until few enough answers are left that more may come: a sender that does not read them is not read from. Returns
+    /// too where another connection took over.
+    pub(crate) async fn has_room(&self, session: u64) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             {
                 let state = self.lock();
-                if state.acks.len() + state.nacks.len() <= MOST_ANSWERS {
+                let recorded = state.recorded.iter().map(|(_, ranges)| ranges.len()).sum::<usize>();
+                if state.session != session || state.acks.len() + state.nacks.len() + recorded <= MOST_ANSWERS {
                     return;
                 }
             }
@@ -189,8 +220,31 @@ impl Stream {
     }
 
     /// An earlier process accepted it and has not settled it.
-    pub(crate) fn found(&self, positions: &[u64]) {
-        self.lock().open.extend(ranges(positions));
+    pub(crate) fn found(&self, positions: &[u64], least: AckLevel) {
+        let mut state = self.lock();
+        let is_owed = state.level.max(least) == AckLevel::Stored;
+        for range in ranges(positions) {
+            state.unread.remove(range.clone());
+            match (is_owed, state.session) {
+                // What a connection waits for is owed already.
+                (true, 0) => state.owed.insert(range.clone()),
+                (true, _) => {}
+                (false, _) => state.acknowledge(&range),
+            }
+            state.open.insert(range);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Whatever an earlier process has not settled was found.
+    fn all_found(&self) {
+        let mut state = self.lock();
+        for range in std::mem::take(&mut state.unread) {
+            state.acknowledge(&range);
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Frames were refused.
@@ -201,9 +255,22 @@ impl Stream {
         self.changed.notify_waiters();
     }
 
-    /// Frames were dealt with in a way that leaves nothing to wait for.
+    /// Frames were dealt with in a way that leaves nothing to wait for, unless they were accepted by an earlier process: that may
+    /// be true of them before they are settled.
     pub(crate) fn done(&self, positions: &[u64]) {
-        self.lock().acks.extend(ranges(positions));
+        if positions.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        for range in ranges(positions) {
+            let unsettled = [parts(&state.open, &range), parts(&state.unread, &range)].concat();
+            state.acks.insert(range);
+            for range in unsettled {
+                state.acks.remove(range.clone());
+                state.owed.insert(range);
+            }
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -211,7 +278,8 @@ impl Stream {
     pub(crate) fn settled(&self, positions: &[u64], outcome: Outcome, code: Option<Code>) {
         let mut state = self.lock();
         for range in ranges(positions) {
-            let owed: Vec<_> = state.owed.overlapping(&range).map(|owed| clip(owed, &range)).collect();
+            // Where no connection has come yet, nobody knows what it will be owed.
+            let owed = if state.session == 0 { vec![range.clone()] } else { parts(&state.owed, &range) };
             state.open.remove(range.clone());
             state.owed.remove(range);
             match (outcome, code) {
@@ -339,6 +407,10 @@ impl Streams {
             let mut state = stream.lock();
             (state.last, state.touched) = (left.position, left.at);
             state.ahead = left.ahead.into_iter().map(|(from, to)| from..=to).collect();
+            state.unread = state.ahead.clone();
+            if left.position > 0 {
+                state.unread.insert(1..=left.position);
+            }
         }
         self.0.insert(left.stream, Arc::new(stream));
     }
@@ -351,6 +423,11 @@ impl Streams {
         self.0.remove(id);
     }
 
+    /// Everything that an earlier process had not settled is read back.
+    pub(crate) fn all_found(&self) {
+        self.0.iter().for_each(|stream| stream.all_found());
+    }
+
     /// Forgets streams that nobody has used for long, and those unused for longest where there are too many.
     pub(crate) fn expire(&self, shared: &Shared) {
         let now = shared.seam.now();
@@ -359,7 +436,8 @@ impl Streams {
             .iter()
             .filter_map(|stream| {
                 let state = stream.lock();
-                let is_idle = !state.is_connected && !state.is_feeding && state.open.is_empty();
+                let is_settled = state.open.is_empty() && state.unread.is_empty();
+                let is_idle = !state.is_connected && !state.is_feeding && is_settled;
                 is_idle.then(|| (state.touched, stream.id.clone()))
             })
             .collect();

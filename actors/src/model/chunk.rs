@@ -121,6 +121,10 @@ impl Chunk {
     pub fn footprint(&self) -> usize {
         // The block, its bounds, the vectors' heads and the places in the journal that point here.
         const HEAD: usize = 160;
+        // It stands in every batch that had events of it, and holds nothing that could be given back.
+        if self.ends.is_empty() {
+            return 0;
+        }
         // What is allocated counts, used or not.
         HEAD + self.bytes.capacity()
             + self.ends.capacity() * 4

@@ -166,6 +166,7 @@ impl Work {
         if !is_begun {
             return None;
         }
+        let is_whole = is_whole && made.is_some() == cut.made.is_some();
         // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
         let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
         let given_up = cut.given_up.clone().or_else(|| (!is_whole).then(damaged));
@@ -319,7 +320,14 @@ impl Lane {
         state.door = *door;
         state.discarded_at_door = door.discarded;
         state.dead_lettered_at_door = door.dead_lettered;
-        state.unread = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        if left.is_settled() {
+            // Lost with a damaged journal: the process that found out has told.
+            state.counters.accepted -= unsettled;
+            state.counters.received -= unsettled;
+        } else {
+            state.unread = unsettled;
+        }
         state.first = left.next_chunk;
         state.cuts = left.next_batch.0 - 1;
     }
@@ -355,7 +363,7 @@ impl Lane {
                 Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
             let is_whole = lost_chunks.range(seqs).next().is_none();
             if nth == 0 {
-                state.work = Work::found(&cut, &batch, made, is_whole);
+                state.work = Work::found(&cut, &batch, made, is_whole).map(|work| self.given_up_on_record(&cut, work));
             }
             place = cut.until;
             state.cut += batch.len() as u64;
@@ -364,9 +372,9 @@ impl Lane {
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
         }
-        state.turn += 1;
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
+        state.turn += 1;
         for seq in place.seq..next {
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             state.uncut += range.len() as u64;
@@ -377,6 +385,17 @@ impl Lane {
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         (lost, state.batches.iter().map(|waiting| waiting.batch.footprint()).sum())
+    }
+
+    /// What is given up only now goes on record: the next process may be able to read what this one could not.
+    fn given_up_on_record(&self, cut: &RecoveredCut, work: Work) -> Work {
+        match (&work.last_cause, &cut.given_up) {
+            (Some(cause), None) if work.given_up => {
+                let (batch, cause) = (cut.batch.clone(), cause.clone());
+                Work { recording: self.record(|| Entry::GivenUp { batch, cause }), ..work }
+            }
+            _ => work,
+        }
     }
 
     /// How much memory the lane holds.

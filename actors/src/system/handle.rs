@@ -402,7 +402,7 @@ impl IngressHandle {
     /// If the future is dropped, the bytes may or may not be taken in: all of them or none.
     pub async fn feed(&self, bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
         if let Some(connection) = &self.connection {
-            connection.stream.has_room().await;
+            connection.stream.has_room(connection.session).await;
         }
         let _feeding = begin(&self.shared)?;
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?

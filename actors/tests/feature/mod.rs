@@ -1,6 +1,7 @@
 mod backpressure;
 mod bad_frames;
 mod conformance;
+mod crashes;
 mod drain;
 mod embedding;
 mod flow;
@@ -8,6 +9,9 @@ mod hooks;
 mod isolation;
 mod mute;
 mod property;
+mod receipts;
+mod recovery;
 mod registry;
 mod retry;
+mod streams;
 mod supervision;

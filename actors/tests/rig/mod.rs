@@ -1,7 +1,10 @@
 //! What the tests share: virtual time, a system on the test's own thread, and what it stored.
 
+mod journal;
 mod letters;
 mod recorder;
+mod replay;
+mod world;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,8 +16,10 @@ use headworks_actors::{
     What, WindowPolicy,
 };
 
+pub(crate) use journal::ModelJournal;
 pub(crate) use letters::{FaultyLetters, Mood};
 pub(crate) use recorder::{Call, Recorder};
+pub(crate) use world::{Conn, World};
 
 /// A store that misbehaves by script, and a record of what it was asked.
 pub(crate) type Store = Recorder<Faulty<MemoryStore>>;

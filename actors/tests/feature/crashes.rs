@@ -1,0 +1,388 @@
+//! Whatever is killed and whenever: every event of a sender that numbers its frames ends once, in order, and what it was told
+//! was true when it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::FutureExt;
+use headworks_actors::{
+    AckLevel, Answer, Code, DeadLetterKind, Error, Fault, OverflowPolicy, Policy, RetryPolicy, StreamId, TenantSpec,
+    WhenFull, WindowPolicy,
+};
+use proptest::prelude::*;
+
+use crate::rig::{Conn, Rig, World, event, millis, pass, secs, tenant, virtual_time};
+
+const TENANTS: [&str; 3] = ["a", "b", "careful"];
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Lines of these tenants, or no event where the place is beyond them; the last `held` bytes stay back for the next.
+    Feed {
+        tenants: Vec<usize>,
+        held: usize,
+    },
+    Advance(u64),
+    /// The fault, in each `nth` call, of one tenant or of all.
+    Fault(Fault, u64, Option<usize>),
+    Heal,
+    /// Commits stop, or take so long.
+    Hold,
+    Delay(u64),
+    Commit,
+    Room(bool),
+    Reconnect(AckLevel),
+    /// The process dies; so many uncommitted blocks are on the disk all the same. The next one may be slow to read.
+    Crash {
+        more: usize,
+        is_slow: bool,
+    },
+}
+
+fn level() -> impl Strategy<Value = AckLevel> {
+    prop_oneof![Just(AckLevel::Received), Just(AckLevel::Journaled), Just(AckLevel::Stored)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fault = prop_oneof![
+        Just(Fault::Transient),
+        Just(Fault::Permanent),
+        Just(Fault::Unavailable),
+        Just(Fault::Stall),
+        Just(Fault::PanicAfter),
+        Just(Fault::LostReply),
+    ];
+    prop_oneof![
+        8 => (prop::collection::vec(0..=TENANTS.len(), 1..20), 0..60usize)
+            .prop_map(|(tenants, held)| Op::Feed { tenants, held }),
+        4 => prop_oneof![1..50u64, 1..2_000u64, 1..60_000u64].prop_map(Op::Advance),
+        3 => (fault, 1..4u64, prop::option::of(0..TENANTS.len())).prop_map(|(fault, nth, of)| Op::Fault(fault, nth, of)),
+        1 => Just(Op::Heal),
+        1 => Just(Op::Hold),
+        1 => (1..3_000u64).prop_map(Op::Delay),
+        2 => Just(Op::Commit),
+        1 => any::<bool>().prop_map(Op::Room),
+        2 => level().prop_map(Op::Reconnect),
+        4 => (0..6usize, any::<bool>()).prop_map(|(more, is_slow)| Op::Crash { more, is_slow }),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let budget = prop_oneof![Just(1 << 10), Just(8 << 20)];
+    (1..8usize, 1..2_000u64, 1..4u32, budget).prop_map(|(max_events, age, attempts, budget)| Policy {
+        window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
+        retry: RetryPolicy { attempts, ..RetryPolicy::default() },
+        // No event is refused at the door, so that what was sent is what was accepted.
+        overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
+        ..Policy::default()
+    })
+}
+
+/// A sender that keeps what it was not told about.
+struct Sender {
+    /// Each frame sent, by its position less one: whose, and what.
+    frames: Vec<(Option<&'static str>, String)>,
+    /// What it was told, by any connection.
+    told: BTreeMap<u64, Option<Code>>,
+    /// What this connection was told.
+    told_here: BTreeSet<u64>,
+    /// Frames that were lost with a process, after it had said that they were received.
+    lost: BTreeSet<u64>,
+    level: AckLevel,
+    /// How many frames were written to this connection.
+    written: usize,
+    /// The end of them, not sent yet.
+    held: Vec<u8>,
+    /// A read that is under way.
+    pending: Option<tokio::task::JoinHandle<Result<(), Error>>>,
+}
+
+struct Run {
+    world: World,
+    policy: Policy,
+    budget: usize,
+    rig: Rig,
+    conn: Conn,
+    sender: Sender,
+    crashes: usize,
+}
+
+fn start(world: &World, policy: &Policy, budget: usize) -> Rig {
+    let careful = TenantSpec::from(tenant("careful")).policy(Policy { ack: AckLevel::Stored, ..policy.clone() });
+    world.start_with(policy.clone(), |builder| builder.max_in_flight_bytes(budget).tenant(careful))
+}
+
+impl Sender {
+    fn write(&mut self, whose: usize) {
+        let n = self.frames.len();
+        let name = TENANTS.get(whose).copied();
+        self.frames.push((name, name.map_or_else(|| format!("no event {n}"), |name| event(name, n))));
+    }
+
+    /// The first position it was not told about.
+    fn next(&self) -> u64 {
+        (1..).find(|position| !self.told.contains_key(position)).unwrap()
+    }
+
+    fn frame(&self, position: u64) -> &(Option<&'static str>, String) {
+        &self.frames[usize::try_from(position).unwrap() - 1]
+    }
+
+    /// How safe an event of this tenant is when it is acknowledged.
+    fn level_of(&self, name: &str) -> AckLevel {
+        if name == "careful" { AckLevel::Stored } else { self.level }
+    }
+}
+
+impl Run {
+    /// Whatever is in the way of progress is lifted.
+    fn lift(&self) {
+        self.world.store.heal();
+        self.world.journal.release();
+        self.world.journal.set_room(true);
+        self.world.journal.hold_reads(false);
+    }
+
+    /// Waits for the read that is under way; for long, and then with help.
+    async fn settle_down(&mut self) {
+        let Some(mut pending) = self.sender.pending.take() else { return };
+        if tokio::time::timeout(secs(60), &mut pending).await.is_err() {
+            self.lift();
+            pending.await.unwrap().unwrap();
+        } else {
+            self.sender.pending = None;
+        }
+    }
+
+    async fn feed(&mut self, held: usize) {
+        self.settle_down().await;
+        let sender = &mut self.sender;
+        for (_, body) in &sender.frames[sender.written..] {
+            sender.held.extend_from_slice(body.as_bytes());
+            sender.held.push(b'\n');
+        }
+        sender.written = sender.frames.len();
+        let held = sender.held.split_off(sender.held.len().saturating_sub(held));
+        let now = std::mem::replace(&mut sender.held, held);
+        let ingress = self.conn.ingress.clone();
+        sender.pending = Some(tokio::task::spawn_local(async move { ingress.feed(now).await.map(drop) }));
+        pass(millis(1)).await;
+    }
+
+    /// Takes what is answered by now, and checks that it is true.
+    fn listen(&mut self) {
+        while let Some(Some(answers)) = self.conn.answers.next().now_or_never() {
+            for answer in answers {
+                match answer {
+                    Answer::Ack(range) => range.for_each(|position| self.told(position, None)),
+                    Answer::Nack(range, code) => range.for_each(|position| self.told(position, Some(code))),
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, position: u64, nack: Option<Code>) {
+        let (world, sender) = (&self.world, &mut self.sender);
+        assert!(position >= 1 && position <= sender.frames.len() as u64, "{position} was never sent");
+        assert!(sender.told_here.insert(position), "{position} is answered twice");
+        let (name, body) = sender.frame(position).clone();
+        let was_lost = sender.lost.contains(&position);
+        assert!(!was_lost, "{position} is answered, but gone");
+        let is_dead = || world.letters.all().iter().any(|letter| letter.body == body);
+        match (name, nack) {
+            (None, Some(code)) => assert_eq!(code, Code::BadJson),
+            // A refusal that an earlier connection was told.
+            (None, None) => {}
+            (Some(_), Some(_)) => assert!(is_dead(), "{position} is no dead letter"),
+            (Some(name), None) => {
+                let is_stored = || world.kept.bodies(&tenant(name)).iter().any(|stored| *stored == body.as_bytes());
+                let is_true = match sender.level_of(name) {
+                    AckLevel::Received => true,
+                    AckLevel::Journaled => {
+                        let disk = world.journal.on_disk();
+                        disk.streams.get(&stream()).is_some_and(|on_disk| on_disk.positions.contains(&position))
+                    }
+                    AckLevel::Stored => is_stored() || is_dead(),
+                };
+                assert!(is_true, "{position} of {name} is acknowledged, but not {}", sender.level_of(name));
+            }
+        }
+        sender.told.insert(position, nack);
+    }
+
+    async fn connect(&mut self, level: AckLevel) {
+        self.sender.level = level;
+        let next = self.sender.next();
+        let connecting = self.rig.connect("s", next, level);
+        let mut connecting = std::pin::pin!(connecting);
+        let conn = match tokio::time::timeout(secs(60), &mut connecting).await {
+            Ok(conn) => conn,
+            Err(_) => {
+                self.lift();
+                connecting.await
+            }
+        };
+        let last = conn.answers.last();
+        assert!(last <= self.sender.frames.len() as u64, "frames are on record that were never sent");
+        self.conn = conn;
+        self.sender.written = usize::try_from(last).unwrap();
+        self.sender.held.clear();
+        self.sender.told_here.clear();
+        // What is not on record and will not be sent again is gone. Only of what was merely received may that be so.
+        let on_disk = self.world.journal.check().streams.remove(&stream()).map(|s| s.positions).unwrap_or_default();
+        for position in 1..=self.conn.answers.last() {
+            let sender = &mut self.sender;
+            let (Some(name), _) = *sender.frame(position) else { continue };
+            if !on_disk.contains(&position) && !sender.lost.contains(&position) {
+                let told = sender.told.get(&position);
+                assert_eq!((told, name == "careful"), (Some(&None), false), "{position} is lost");
+                sender.lost.insert(position);
+            }
+        }
+    }
+
+    async fn crash(&mut self, more: usize, is_slow: bool) {
+        self.listen();
+        self.crashes += 1;
+        if let Some(pending) = self.sender.pending.take() {
+            pending.abort();
+        }
+        self.world.journal = self.world.journal.crash(more);
+        self.world.journal.hold_reads(is_slow);
+        let next = start(&self.world, &self.policy, self.budget);
+        drop(std::mem::replace(&mut self.rig, next));
+        let level = self.sender.level;
+        self.connect(level).await;
+    }
+
+    async fn op(&mut self, op: Op) {
+        match op {
+            Op::Feed { tenants, held } => {
+                tenants.into_iter().for_each(|whose| self.sender.write(whose));
+                self.feed(held).await;
+            }
+            Op::Advance(by) => pass(millis(by)).await,
+            Op::Fault(fault, nth, of) => self.world.store.script(move |batch, call| {
+                let hit = of.is_none_or(|whose| batch.tenant().as_str() == TENANTS[whose]);
+                if hit && call % nth == 0 { fault } else { Fault::None }
+            }),
+            Op::Heal => self.world.store.heal(),
+            Op::Hold => self.world.journal.hold(),
+            Op::Delay(by) => self.world.journal.delay(millis(by)),
+            Op::Commit => self.world.journal.commit_all(),
+            Op::Room(has_room) => self.world.journal.set_room(has_room),
+            Op::Reconnect(level) => {
+                self.sender.pending = None;
+                self.connect(level).await;
+            }
+            Op::Crash { more, is_slow } => self.crash(more, is_slow).await,
+        }
+        self.listen();
+        for snapshot in self.rig.system.tenants() {
+            assert!(snapshot.events_add_up(), "{snapshot:?}");
+        }
+    }
+
+    async fn end(mut self) {
+        self.lift();
+        self.feed(0).await;
+        self.settle_down().await;
+        self.conn.ingress.finish(true).await.unwrap();
+        self.rig.drained().await;
+        self.listen();
+        let untold = (1..=self.sender.frames.len() as u64).find(|position| !self.sender.told.contains_key(position));
+        assert_eq!(untold, None, "each position is answered");
+        let replay = self.world.journal.check();
+        for name in TENANTS {
+            let expected: Vec<_> = (1..)
+                .zip(&self.sender.frames)
+                .filter(|(position, (whose, _))| *whose == Some(name) && !self.sender.lost.contains(position))
+                .map(|(_, (_, body))| body.clone())
+                .collect();
+            assert_eq!(self.in_order(name), expected, "of {name}");
+            if let Some(tenant) = replay.tenants.get(&tenant(name)) {
+                let counters = self.rig.snapshot(name).counters;
+                assert_eq!(counters.accepted, expected.len() as u64);
+                assert_eq!(
+                    (counters.stored, counters.dead_lettered),
+                    (tenant.totals.stored, tenant.totals.dead_lettered)
+                );
+            }
+        }
+        let garbage: BTreeSet<_> = self.of_kind(DeadLetterKind::Frame).collect();
+        let sent = self.sender.frames.iter().filter(|frame| frame.0.is_none()).map(|frame| frame.1.clone()).collect();
+        assert!(garbage.is_subset(&sent) && (self.crashes > 0 || garbage == sent));
+    }
+
+    fn of_kind(&self, kind: DeadLetterKind) -> impl Iterator<Item = String> {
+        let letters = self.world.letters.all().into_iter().filter(move |letter| letter.kind == kind);
+        letters.map(|letter| String::from_utf8(letter.body.to_vec()).unwrap())
+    }
+
+    /// Every event of the tenant that is stored or given up, by batch.
+    fn in_order(&self, name: &str) -> Vec<String> {
+        let mut batches: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        let stored = self.world.kept.batches(&tenant(name));
+        assert!(stored.is_sorted_by_key(|batch| batch.id().seq), "batches of {name} are stored out of order");
+        let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
+        for batch in &stored {
+            let events = batch.events().map(|event| text(event.body)).collect();
+            assert!(batches.insert(batch.id().seq.0, events).is_none(), "{} is stored twice", batch.id());
+        }
+        let whole: BTreeSet<_> = batches.keys().copied().collect();
+        for letter in self.world.letters.all() {
+            if letter.tenant == Some(tenant(name)) && letter.kind == DeadLetterKind::Event {
+                let (id, index) = letter.batch.clone().unwrap();
+                assert!(!whole.contains(&id.seq.0), "{id} is stored and given up");
+                let batch = batches.entry(id.seq.0).or_default();
+                assert_eq!(batch.len(), index as usize);
+                batch.push(text(&letter.body));
+            }
+        }
+        batches.into_values().flatten().collect()
+    }
+}
+
+fn stream() -> StreamId {
+    StreamId::new("s").unwrap()
+}
+
+async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
+    let world = World::new();
+    let rig = start(&world, &policy, budget);
+    let conn = rig.connect("s", 1, level).await;
+    let sender = Sender {
+        frames: vec![],
+        told: BTreeMap::new(),
+        told_here: BTreeSet::new(),
+        lost: BTreeSet::new(),
+        level,
+        written: 0,
+        held: vec![],
+        pending: None,
+    };
+    let mut run = Run { world, policy, budget, rig, conn, sender, crashes: 0 };
+    for op in ops {
+        run.op(op).await;
+    }
+    run.end().await;
+}
+
+/// A case is a whole history of processes.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 80, ..config } }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_event_of_a_numbered_stream_ends_once_and_every_answer_was_true(
+        policy in policy(),
+        ops in prop::collection::vec(op(), 1..50),
+        budget in prop_oneof![Just(2 << 10), Just(64 << 20)],
+        level in level(),
+    ) {
+        virtual_time(run(policy, ops, budget, level));
+    }
+}
