@@ -22,7 +22,7 @@ const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-s
 /// How long a daemon that is killed at a random moment lives, at most.
 const LIFE: Duration = Duration::from_millis(250);
 /// The looks at everything that is stored, in the course of a test.
-const LOOKS: usize = 100;
+const LOOKS: usize = 50;
 
 fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
