@@ -92,7 +92,7 @@ impl Run<'_> {
     fn so_far(&self) -> Account {
         let [journaled, stored] = &self.senders;
         let journaled = Account { acknowledged: Default::default(), ..journaled.account.clone() };
-        both(journaled, stored.account.clone())
+        journaled.and(stored.account.clone())
     }
 
     /// Everything that was sent is acknowledged, and the daemon has stopped.
@@ -105,7 +105,7 @@ impl Run<'_> {
         self.audit();
         process.terminated().succeeded();
         let [journaled, stored] = &self.senders;
-        both(journaled.account.clone(), stored.account.clone())
+        journaled.account.clone().and(stored.account.clone())
     }
 
     #[track_caller]
@@ -113,14 +113,6 @@ impl Run<'_> {
         let audit = self.place.run(&["audit", "--data", "data"]);
         assert_eq!(audit.code, Some(0), "{}{}", audit.text(), audit.err);
     }
-}
-
-/// The accounts of two senders, who have no tenant in common.
-fn both(mut one: Account, other: Account) -> Account {
-    one.sent.extend(other.sent);
-    one.acknowledged.extend(other.acknowledged);
-    one.malformed.extend(other.malformed);
-    one
 }
 
 /// Kills as often as is asked for; the place is left with all that was sent in it.

@@ -9,6 +9,7 @@ mod crash_acks;
 mod crash_judge;
 mod crash_points;
 mod data_dir;
+mod disk_faults;
 mod files;
 mod files_store;
 mod input;

@@ -33,6 +33,14 @@ impl Account {
         events.len() - 1
     }
 
+    /// With the account of another sender, who has no tenant in common with this one.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.sent.extend(other.sent);
+        self.acknowledged.extend(other.acknowledged);
+        self.malformed.extend(other.malformed);
+        self
+    }
+
     /// Notes that the tenant's events up to this number, and with it, were acknowledged.
     pub(crate) fn acknowledge_up_to(&mut self, tenant: &str, number: usize) {
         self.acknowledged.entry(tenant.to_owned()).or_default().extend(0..=number);

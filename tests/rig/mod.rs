@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod crash;
+pub(crate) mod disk;
 mod process;
 pub(crate) mod sender;
 

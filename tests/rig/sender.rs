@@ -66,6 +66,11 @@ impl Sender {
         }
     }
 
+    /// Makes frames to be sent.
+    pub(crate) fn make_some(&mut self, frames: usize) {
+        (0..frames).for_each(|_| self.make());
+    }
+
     /// Whether every frame has its answer.
     pub(crate) fn is_done(&self) -> bool {
         self.next > self.frames.len() as u64
