@@ -296,7 +296,8 @@ impl Driver {
             self.works();
             return Next::Again;
         }
-        // It works again once space can be given back as well: not in turns.
+        // It works again once space can be given back as well: it is not told in turns.
+        self.retry = None;
         self.shared.tell(log, self.failing.as_ref());
         self.reclaim(now)
     }

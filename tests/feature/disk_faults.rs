@@ -142,6 +142,17 @@ fn killed_with_a_full_disk_it_has_all_that_it_acknowledged_and_starts_once_there
 }
 
 #[test]
+fn on_a_full_disk_it_does_not_start_and_says_why() {
+    let place = Place::new();
+    let Some(disk) = Tmpfs::on(&place.data(), "1m") else { return };
+    disk.fill();
+    let ended = Process::spawn(&mut place.daemon()).ended().with(73);
+    assert!(ended.err.contains("cannot use the data directory data: No space left on device"), "{}", ended.err);
+    disk.free();
+    daemon(&place, "sqlite").start().0.terminated().succeeded();
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_acknowledged_until_one_succeeds_on_another_file() {
     let place = Place::new();
     told_and_over(

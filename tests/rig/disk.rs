@@ -9,6 +9,13 @@ use std::process::{Child, Command, Stdio};
 
 use super::Process;
 
+/// Says so past the capture of the test's output, which nobody sees of a test that passes.
+fn not_tested<T>(why: &str) -> Option<T> {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {}: {why}", test.name().unwrap_or("a test"));
+    None
+}
+
 /// A file system in memory, gone with this.
 pub(crate) struct Tmpfs(PathBuf);
 
@@ -19,10 +26,7 @@ impl Tmpfs {
         let mut mount = Command::new("mount");
         match mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output() {
             Ok(mounted) if mounted.status.success() => Some(Self(path.to_owned())),
-            refused => {
-                eprintln!("NOT TESTED, since no file system may be mounted here: {refused:?}");
-                None
-            }
+            refused => not_tested(&format!("no file system may be mounted here: {refused:?}")),
         }
     }
 
@@ -76,8 +80,7 @@ impl Fault {
             }
             Err(why) => why.to_string(),
         };
-        eprintln!("NOT TESTED, since strace may not be used here: {refused}");
-        None
+        not_tested(&format!("strace may not be used here: {refused}"))
     }
 }
 
