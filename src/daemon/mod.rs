@@ -235,7 +235,7 @@ impl Daemon {
         let mut bound = vec![];
         for (name, source) in &self.config.sources {
             let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
-            let options = TcpOptions { max_connections: source.max_connections };
+            let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
             let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
             let address = tcp.local_addr().map_err(refused)?;
             bound.push((name.clone(), address, tcp));

@@ -60,7 +60,7 @@
 //!   is cut anew if it was never tried; if it was, it is given up, with the cause `journal_damaged`, so that its events become
 //!   dead letters. Chunks behind lost ones keep their order and close up, so that seqs have no holes.
 //! - *Blocks that no later block says were committed*, as a process leaves that died between a write and its sync, are whole now and may
-//!   be gone after the next loss of power: what is needed of them is written again before anything is told of it.
+//!   be gone after the next loss of power: their file is written again, and takes the old one's name, before anything is told of it.
 //! - A newer format is refused, and nothing is changed.
 //!
 //! # What it will not do

@@ -6,7 +6,7 @@ use std::io;
 use headworks_actors::Entry;
 
 use super::checkpoint::{Checkpoint, FRESH, NAMES, Segment};
-use super::disk::write_all;
+use super::disk::{read_full, write_all};
 use super::entry;
 use super::format::{HEADER, segment_name};
 use super::ledger::Place;
@@ -34,8 +34,8 @@ impl Log {
             self.copy_forward(segment.number, HEADER as u64, end)?;
             self.damaged.push(segment.number);
         }
-        for Unsure { segment, from, end } in found.unsure {
-            self.copy_forward(segment, from, end)?;
+        for Unsure { segment, end } in found.unsure {
+            self.make_sure(segment, end)?;
         }
         let Untidy { set_aside, obsolete, .. } = found;
         for name in set_aside {
@@ -49,6 +49,34 @@ impl Log {
             self.disk.remove(&name)?;
         }
         self.disk.sync_dir()
+    }
+
+    /// Writes the file once more, under its name: what reads well may not be on disk, and syncing the old one cannot tell. Until the
+    /// new one has the name the old one counts, so that a crash in between changes nothing.
+    fn make_sure(&self, segment: u64, end: u64) -> io::Result<()> {
+        let name = segment_name(segment);
+        let mut old = self.disk.open(&name)?;
+        let mut new = self.disk.create(FRESH)?;
+        let mut piece = vec![0; COPY_BYTES];
+        let mut done = 0;
+        while done < end {
+            let most = usize::try_from(end - done).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let read = read_full(&mut *old, done, &mut piece[..most])?;
+            if read == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} became shorter")));
+            }
+            write_all(&mut *new, &piece[..read])?;
+            done += read as u64;
+        }
+        if does(Step::Sync) {
+            new.sync_data()?;
+        }
+        drop(new);
+        self.disk.rename(FRESH, &name)?;
+        if does(Step::SyncDir) {
+            self.disk.sync_dir()?;
+        }
+        Ok(())
     }
 
     fn size_of(&self, number: u64) -> io::Result<u64> {

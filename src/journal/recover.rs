@@ -25,7 +25,7 @@ pub(super) struct Recovery {
     pub(super) seen: Vec<Segment>,
     /// The same as far as they are known to be committed.
     pub(super) segments: Vec<Segment>,
-    /// Whole blocks behind that, which may be on disk or only seem to be: what is needed of them must be written again.
+    /// Segments with blocks behind that, which may be on disk or only seem to be: these files must be written again.
     pub(super) unsure: Vec<Unsure>,
     /// Damaged ones: what is needed of them must be copied before they are set aside.
     pub(super) damaged: Vec<Segment>,
@@ -43,11 +43,11 @@ pub(super) struct Recovery {
     pub(super) was_closed: bool,
 }
 
-/// Blocks of a segment that are not known to be committed.
+/// A segment with blocks that are not known to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unsure {
     pub(super) segment: u64,
-    pub(super) from: u64,
+    /// Where its last whole block ends.
     pub(super) end: u64,
 }
 
@@ -203,12 +203,12 @@ impl<'d> Walk<'d> {
             } else {
                 let segment = Segment { next: self.expected, ..segment };
                 self.out.seen.push(segment);
-                tails.push((segment, name.clone(), read.tail));
+                tails.push((segment, read.tail));
             }
             is_torn = read.is_torn;
         }
-        for (segment, name, tail) in tails {
-            self.settle(segment, name, &tail);
+        for (segment, tail) in tails {
+            self.settle(segment, &tail);
         }
         self.out.next_block = self.expected.max(self.covered).max(1);
         self.out.ledger.mend();
@@ -223,20 +223,11 @@ impl<'d> Walk<'d> {
     ///
     /// A process that died between a write and its sync, or on a sync that failed, leaves bytes that read well now and are gone after
     /// the next loss of power.
-    fn settle(&mut self, segment: Segment, name: String, tail: &[(u64, u64)]) {
-        let known = tail.partition_point(|(number, _)| *number <= self.committed);
-        let sure = match known.checked_sub(1).and_then(|last| tail.get(last)) {
-            Some((number, end)) if known < tail.len() => Segment { next: number + 1, len: *end, ..segment },
-            _ => segment,
-        };
-        if sure != segment {
-            self.out.unsure.push(Unsure { segment: segment.number, from: sure.len, end: segment.len });
+    fn settle(&mut self, segment: Segment, tail: &[(u64, u64)]) {
+        if tail.last().is_some_and(|(number, _)| *number > self.committed) {
+            self.out.unsure.push(Unsure { segment: segment.number, end: segment.len });
         }
-        if sure.first == sure.next {
-            self.out.obsolete.push(name);
-        } else {
-            self.out.segments.push(sure);
-        }
+        self.out.segments.push(segment);
     }
 
     fn file(&mut self, at: usize) -> Result<Read, JournalError> {

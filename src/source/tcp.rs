@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use headworks_actors::{IngressSpec, Intake, Source};
+use headworks_actors::{AckLevel, IngressSpec, Intake, Source};
 use tokio::sync::Semaphore;
 
 /// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
@@ -21,11 +21,14 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct TcpOptions {
     /// How many connections may be open; further ones wait in the operating system's queue. Default 1,024.
     pub max_connections: usize,
+    /// When a frame is acknowledged to a client that asks, at the earliest: the later of this, what its tenant's policy says
+    /// and what it asks for counts. Default [`AckLevel::Received`].
+    pub ack: AckLevel,
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { max_connections: 1_024 }
+        Self { max_connections: 1_024, ack: AckLevel::Received }
     }
 }
 
@@ -102,7 +105,7 @@ impl Source for TcpSource {
                 };
                 let (beside, spec, name) = (intake.clone(), spec.clone(), name.clone());
                 intake.spawn(async move {
-                    if let Err(why) = connection::serve(stream, &beside, spec, place).await {
+                    if let Err(why) = connection::serve(stream, &beside, spec, options.ack, place).await {
                         tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
                     }
                 });

@@ -88,6 +88,7 @@ pub(crate) async fn ring(shared: Arc<Shared>) {
             continue;
         }
         for together in alarms.take_first().chunks(TOGETHER) {
+            together.iter().for_each(|(slot, _)| slot.near_actors());
             for (slot, alarm) in together {
                 match alarm {
                     Alarm::Window => window_is_due(slot, &shared),

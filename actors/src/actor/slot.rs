@@ -1,5 +1,6 @@
 //! What outlives a tenant's actors: its addresses, its lane, its rules.
 
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -103,6 +104,22 @@ impl Slot {
             && !self.idle.load(Ordering::Acquire)
             && self.flush.load(Ordering::Acquire) == 0
             && !self.chunks_hinted.load(Ordering::Acquire)
+    }
+
+    /// Brings what the door needs of the tenant near the processor.
+    ///
+    /// Where there are very many tenants, nearly all of their memory is far from it. Reading a word of several of them first,
+    /// with nothing that depends on it, fetches them side by side; else each would be waited for in turn.
+    pub(crate) fn near_lane(&self) {
+        black_box(self.muted.load(Ordering::Relaxed));
+        self.lane.near();
+    }
+
+    /// Brings what an alarm and a hint need of the tenant near the processor; see [`near_lane`](Self::near_lane).
+    pub(crate) fn near_actors(&self) {
+        self.near_lane();
+        black_box(self.tenant.get().map(|tenant| tenant.control.status()));
+        black_box(self.writer.get().map(|writer| (writer.control.status(), writer.addr.connected())));
     }
 
     /// Tells the tenant that its heartbeat is due. Only on the system's thread.

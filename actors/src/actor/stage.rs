@@ -3,9 +3,12 @@
 //! One stage serves every ingress of a thread: a read is staged and taken off again without an await in between, and the
 //! table of tenants is not kept once a connection.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::registry::Shared;
 use super::slot::Slot;
@@ -13,30 +16,43 @@ use crate::model::{Cause, Chunk, ChunkBuilder, Code, Error, Event, Origin, Strea
 use crate::wire::Decoded;
 
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
-const MAX_ROOM: usize = 64 << 10;
+const MAX_ROOM: u32 = 64 << 10;
 
-/// The tenants met so far, each with the chunk in the making.
+/// How many slots are brought near together, before their shares are taken off.
+const TOGETHER: usize = 16;
+
+/// The tenants met so far, and the chunks in the making.
 pub(crate) struct Stage {
     shared: Arc<Shared>,
-    rows: HashMap<TenantId, usize, foldhash::fast::RandomState>,
-    staged: Vec<Staged>,
-    /// Which of them the current read has touched, in the order it did.
-    touched: Vec<usize>,
+    /// Each tenant's place in `rows`, by the name in its slot.
+    places: HashTable<u32>,
+    hasher: RandomState,
+    /// A few bytes each: with very many tenants, most are touched seldom, and it is their memory that costs.
+    rows: Vec<Row>,
+    /// Of the tenants that the current read has touched, in the order it did.
+    making: Vec<Making>,
     /// The bytes they hold.
     bytes: usize,
 }
 
-struct Staged {
+struct Row {
     slot: Arc<Slot>,
-    builder: ChunkBuilder,
     /// The size of the last chunk, in bytes and events: the likely size of the next.
-    last: (usize, usize),
+    last: (u32, u32),
+    /// Its place in `making`, or [`NOWHERE`].
+    making: u32,
+}
+
+/// The place of a row that the read has not touched.
+const NOWHERE: u32 = u32::MAX;
+
+struct Making {
+    row: usize,
+    builder: ChunkBuilder,
     /// Events of this read that a filter dropped.
     discarded: u64,
     /// The positions of the events in the builder, where the read is numbered.
     positions: Vec<u64>,
-    /// Whether the read has touched it.
-    touched: bool,
 }
 
 /// One tenant's share of a read.
@@ -67,7 +83,8 @@ pub(crate) enum Refusal {
 
 impl Stage {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, rows: HashMap::default(), staged: vec![], touched: vec![], bytes: 0 }
+        let (places, hasher) = (HashTable::new(), RandomState::default());
+        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0 }
     }
 
     /// The bytes staged.
@@ -78,36 +95,40 @@ impl Stage {
     /// Adds a decoded frame to its tenant's chunk.
     #[inline]
     pub(crate) fn push(&mut self, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
-        let row = match self.rows.get(&*event.tenant) {
-            Some(row) => *row,
-            None => self.meet(&event.tenant)?,
+        let tenant = &*event.tenant;
+        let place =
+            self.places.find(self.hasher.hash_one(tenant), |row| self.rows[*row as usize].slot.id.as_str() == tenant);
+        let row = match place {
+            Some(row) => *row as usize,
+            None => self.meet(tenant)?,
         };
-        let staged = &mut self.staged[row];
-        if !staged.touched {
-            staged.touched = true;
-            let (bytes, events) = staged.last;
-            staged.builder = ChunkBuilder::with_capacity(bytes.min(MAX_ROOM), events.min(MAX_ROOM / 16));
-            self.touched.push(row);
+        let Row { slot, last, making } = &mut self.rows[row];
+        if *making == NOWHERE {
+            *making = index(self.making.len());
+            let (bytes, events) = (last.0.min(MAX_ROOM) as usize, last.1.min(MAX_ROOM / 16) as usize);
+            let builder = ChunkBuilder::with_capacity(bytes, events);
+            self.making.push(Making { row, builder, discarded: 0, positions: vec![] });
         }
-        if !staged.slot.hooks.sees_events() || staged.slot.muted.load(Ordering::Relaxed) {
-            staged.builder.push(&event.body, event.time);
-            staged.positions.extend(position);
+        let making = &mut self.making[*making as usize];
+        if !slot.hooks.sees_events() || slot.muted.load(Ordering::Relaxed) {
+            making.builder.push(&event.body, event.time);
+            making.positions.extend(position);
             self.bytes += event.body.len();
             return Ok(Place::Staged);
         }
         let body = bytes::Bytes::copy_from_slice(&event.body);
-        match staged.slot.hooks.event(Event::new(staged.slot.id.clone(), event.time, body)) {
+        match slot.hooks.event(Event::new(slot.id.clone(), event.time, body)) {
             Ok(Some(event)) => {
-                staged.builder.push(&event.body, event.time);
-                staged.positions.extend(position);
+                making.builder.push(&event.body, event.time);
+                making.positions.extend(position);
                 self.bytes += event.body.len();
                 Ok(Place::Staged)
             }
             Ok(None) => {
-                staged.discarded += 1;
+                making.discarded += 1;
                 Ok(Place::Discarded)
             }
-            Err(cause) => Err(Refusal::Hook(staged.slot.clone(), cause)),
+            Err(cause) => Err(Refusal::Hook(slot.clone(), cause)),
         }
     }
 
@@ -116,40 +137,48 @@ impl Stage {
     fn meet(&mut self, tenant: &str) -> Result<usize, Refusal> {
         let id =
             TenantId::new(tenant).map_err(|why| Refusal::Malformed(Cause::new(Code::BadTenant, why.to_string())))?;
-        let slot = self.shared.slot_on_demand(id.clone()).map_err(|why| {
+        let slot = self.shared.slot_on_demand(id).map_err(|why| {
             let why_text = why.to_string();
             match why {
                 Error::TenantLimit { .. } => Refusal::Limit(Cause::new(Code::TenantLimit, why_text)),
                 _ => Refusal::Malformed(Cause::new(Code::BadTenant, why_text)),
             }
         })?;
-        let row = self.staged.len();
-        self.staged.push(Staged {
-            slot,
-            builder: ChunkBuilder::default(),
-            last: (0, 0),
-            discarded: 0,
-            positions: vec![],
-            touched: false,
+        let row = self.rows.len();
+        self.rows.push(Row { slot, last: (0, 0), making: NOWHERE });
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.places.insert_unique(hasher.hash_one(tenant), index(row), |row| {
+            hasher.hash_one(rows[*row as usize].slot.id.as_str())
         });
-        self.rows.insert(id, row);
         Ok(row)
     }
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
     pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
         self.bytes = 0;
-        for row in self.touched.drain(..) {
-            let staged = &mut self.staged[row];
-            staged.touched = false;
-            staged.last = (staged.builder.body_bytes(), staged.builder.len());
-            let mut chunk = staged.builder.build(staged.slot.id.clone(), arrived);
-            if let Some(stream) = stream {
-                let positions = std::mem::take(&mut staged.positions).into();
-                chunk = chunk.map(|chunk| chunk.with_origin(Origin { stream: stream.clone(), positions }));
+        let mut making = std::mem::take(&mut self.making);
+        for together in making.chunks_mut(TOGETHER) {
+            for making in &*together {
+                self.rows[making.row].slot.near_lane();
             }
-            let discarded = std::mem::take(&mut staged.discarded);
-            each(Share { slot: &staged.slot, chunk, discarded });
+            for Making { row, builder, discarded, positions } in together {
+                let Row { slot, last, making } = &mut self.rows[*row];
+                *making = NOWHERE;
+                *last = (index(builder.body_bytes()), index(builder.len()));
+                let mut chunk = builder.build(slot.id.clone(), arrived);
+                if let Some(stream) = stream {
+                    let positions = std::mem::take(positions).into();
+                    chunk = chunk.map(|chunk| chunk.with_origin(Origin { stream: stream.clone(), positions }));
+                }
+                each(Share { slot, chunk, discarded: *discarded });
+            }
         }
+        making.clear();
+        self.making = making;
     }
+}
+
+/// A place in a list of tenants, or a size that is but a hint.
+fn index(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(NOWHERE)
 }

@@ -403,6 +403,11 @@ impl Lane {
         self.lock().bytes
     }
 
+    /// Reads a word beside the lock, without taking it: brings the lane near the processor.
+    pub(crate) fn near(&self) {
+        std::hint::black_box(self.state.is_poisoned());
+    }
+
     /// Puts the entry on record. Called under the lane's lock, so that the record has its order.
     fn record(&self, entry: impl FnOnce() -> Entry) -> Option<Position> {
         self.journal.as_ref().map(|journal| journal.append(&mut vec![entry()]))
@@ -807,24 +812,25 @@ impl State {
     fn close(&mut self, lane: &Lane, window: &mut Window, now: Instant, reason: FlushReason, told: &mut Advanced) {
         let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
         let Some(events) = window.close() else { return };
-        let mut parts = Vec::with_capacity(1);
+        let mut parts = Vec::with_capacity(self.chunks.len().min(events));
         let from = ChunkPlace { seq: self.first, index: index(self.cut_of_first) };
         let mut until = from;
         let mut wanted = events;
         while wanted > 0
-            && let Some((chunk, _)) = self.chunks.front()
+            && let Some((chunk, at)) = self.chunks.pop_front()
         {
             let begin = self.cut_of_first;
             let to = chunk.len().min(begin + wanted);
             wanted -= to - begin;
             until = ChunkPlace { seq: self.first, index: index(to) };
-            parts.push(Part { chunk: chunk.clone(), range: begin..to });
-            self.cut_of_first = to;
             if to == chunk.len() {
-                self.chunks.pop_front();
                 self.first += 1;
                 self.cut_of_first = 0;
+            } else {
+                self.chunks.push_front((chunk.clone(), at));
+                self.cut_of_first = to;
             }
+            parts.push(Part { chunk, range: begin..to });
         }
         self.cuts += 1;
         self.turn += 1;

@@ -101,8 +101,15 @@ impl Replay {
             Entry::Made { batch, chunk } => {
                 let events = self.events(batch);
                 let front = self.front(batch);
-                assert_eq!((front.attempt, chunk.len() as u64), (Attempt(0), events));
+                assert_eq!((front.attempt, chunk.len() as u64), (Attempt(1), events));
                 front.made = Some((chunk.clone(), place));
+            }
+            // The first attempt goes on record with the cut.
+            Entry::Intent { batch, attempt: attempt @ Attempt(1) } => {
+                let tenant = self.tenants.get_mut(&batch.tenant).expect("the tenant is on record");
+                let last = tenant.cuts.last_mut().expect("the batch was just cut");
+                assert_eq!((&last.batch, last.attempt), (batch, Attempt(0)));
+                (last.attempt, last.is_open) = (*attempt, true);
             }
             Entry::Intent { batch, attempt } => {
                 let front = self.front(batch);

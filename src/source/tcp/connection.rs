@@ -1,6 +1,6 @@
 use std::io;
 
-use headworks_actors::{Error, IngressHandle, IngressSpec, Intake};
+use headworks_actors::{AckLevel, Error, IngressHandle, IngressSpec, Intake};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -13,18 +13,23 @@ use crate::source::ack::FirstLine;
 const LEAST_BUFFER: usize = 16 << 10;
 const MOST_BUFFER: usize = 256 << 10;
 
-/// Serves one connection until the client or the system ends it. `place` is held until all that it brought was fed.
+/// Serves one connection until the client or the system ends it. What it asks to be told of is told at the level `least` or later;
+/// `place` is held until all that it brought was fed.
 pub(super) async fn serve(
     mut stream: TcpStream,
     intake: &Intake,
     spec: IngressSpec,
+    least: AckLevel,
     place: OwnedSemaphorePermit,
 ) -> Result<(), String> {
     let (mut first, line) = first_line(&mut stream, intake).await?;
     if let FirstLine::Hello(hello, end) = line {
         first.drain(..end);
         return match hello {
-            Ok(hello) => acked::serve(stream, first, hello, intake, spec, place).await,
+            Ok(mut hello) => {
+                hello.level = hello.level.max(least);
+                acked::serve(stream, first, hello, intake, spec, place).await
+            }
             Err(why) => acked::refuse(&mut stream, why.to_string()).await,
         };
     }
