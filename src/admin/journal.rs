@@ -115,6 +115,8 @@ pub struct JournalSummary {
     pub disk_bytes: u64,
     /// The part of it that unsettled events need, in bytes.
     pub live_bytes: u64,
+    /// Why it cannot be written at the moment, if a process has it and cannot: it takes no events until it can.
+    pub failing: Option<String>,
     /// Whether its last process closed it: else there may be a torn end, which is no damage.
     pub was_closed: bool,
     /// The length of that torn end: what a crash interrupted, and was never committed.
@@ -229,6 +231,7 @@ impl From<inspect::Summary> for JournalSummary {
             segments: segments.collect(),
             disk_bytes: summary.disk_bytes,
             live_bytes: summary.live_bytes,
+            failing: summary.failing,
             was_closed: summary.is_closed,
             torn_bytes: summary.torn_bytes,
             tenants: tenants.collect(),

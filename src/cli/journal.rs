@@ -192,6 +192,9 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
     let closed = if summary.was_closed { "closed" } else { "not closed: in use, or left by a crash" };
     let (disk, live) = (summary.disk_bytes, summary.live_bytes);
     text += &format!("\n{}: {disk} bytes, {live} of them of unsettled events; {closed}\n", path.display());
+    if let Some(why) = &summary.failing {
+        text += &format!("FAILING: {}; no events are taken until it can be written\n", inert(why));
+    }
     text + &flaws(summary.torn_bytes, &summary.damage)
 }
 

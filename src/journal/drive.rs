@@ -292,12 +292,14 @@ impl Driver {
         }
         let more = !self.shared.inbox().group.is_empty();
         self.paced = more.then(|| now + log.options.commit_every);
-        (self.retry, self.failing) = (None, None);
-        self.shared.tell(log, None);
-        match is_ending {
-            true => Next::Again,
-            false => self.reclaim(now),
+        if is_ending {
+            self.works();
+            return Next::Again;
         }
+        // It works again once space can be given back as well: it is not told in turns.
+        self.retry = None;
+        self.shared.tell(log, self.failing.as_ref());
+        self.reclaim(now)
     }
 
     fn reclaim(&mut self, now: Instant) -> Next {
@@ -305,8 +307,7 @@ impl Driver {
         match log.reclaim() {
             Ok(more) => {
                 self.may_reclaim = more;
-                (self.retry, self.failing) = (None, None);
-                self.shared.tell(log, None);
+                self.works();
                 Next::Again
             }
             Err(why) => {
@@ -314,6 +315,17 @@ impl Driver {
                 self.may_reclaim = true;
                 self.failed(now, JournalError::new(format!("space cannot be given back: {why}")))
             }
+        }
+    }
+
+    /// The disk did what it was asked to.
+    fn works(&mut self) {
+        self.retry = None;
+        if self.failing.take().is_some() {
+            tracing::info!(target: "headworks::journal", "the journal can be written again, and takes events");
+        }
+        if let Some(log) = &self.log {
+            self.shared.tell(log, None);
         }
     }
 

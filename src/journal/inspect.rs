@@ -25,6 +25,8 @@ pub struct Summary {
     pub next_block: u64,
     /// Whole blocks that were read and checked.
     pub blocks: u64,
+    /// Why it cannot be written at the moment, if it is being written and cannot: it takes no events until it can.
+    pub failing: Option<String>,
     /// Whether it was closed, and not left by a crash.
     pub is_closed: bool,
     /// The size of a torn block at its end, in bytes, as a crash may leave one; it was never committed.
@@ -127,6 +129,7 @@ pub(super) fn summarize(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> 
         live_bytes: found.ledger.live_bytes(),
         next_block: found.next_block,
         blocks: found.blocks,
+        failing: None,
         is_closed: found.was_closed,
         torn_bytes: found.torn_bytes,
         tenants: tenants.collect(),

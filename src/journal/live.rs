@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use headworks_actors::{JournalError, TenantId};
+use headworks_actors::{Journal, JournalError, TenantId};
 
 use super::DurableJournal;
 use super::inspect::{Each, Summary, summarize};
@@ -29,8 +29,9 @@ impl DurableJournal {
             thread::sleep(BETWEEN);
             found = look();
         }
+        let failing = self.health().failing.map(|why| why.to_string());
         // What is not whole at the end is on its way to the disk.
-        found.map(|found| Summary { torn_bytes: 0, is_closed: false, ..found })
+        found.map(|found| Summary { torn_bytes: 0, is_closed: false, failing, ..found })
     }
 
     /// As [`inspect::export`](super::inspect::export), while it is written: what is committed now, without what is settled

@@ -1,5 +1,4 @@
 //! The process is killed at each step of the way, and at any moment: what is there is sound, and a new one goes on.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::net::SocketAddr;

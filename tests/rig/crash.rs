@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use headworks::TenantId;
@@ -30,6 +31,14 @@ impl Account {
         let events = self.sent.entry(tenant.to_owned()).or_default();
         events.push(payload.into());
         events.len() - 1
+    }
+
+    /// With the account of another sender, who has no tenant in common with this one.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.sent.extend(other.sent);
+        self.acknowledged.extend(other.acknowledged);
+        self.malformed.extend(other.malformed);
+        self
     }
 
     /// Notes that the tenant's events up to this number, and with it, were acknowledged.
@@ -196,11 +205,21 @@ impl<'p> Daemon<'p> {
         self.spawn(Some(fault))
     }
 
-    fn spawn(&self, fault: Option<&str>) -> (Process, SocketAddr) {
+    /// Starts it and waits for nothing; with a fault it may die before it listens.
+    pub(crate) fn launch(&self, fault: Option<&str>) -> Process {
+        Process::spawn(&mut self.command(fault))
+    }
+
+    /// The command that starts it, for more settings.
+    pub(crate) fn command(&self, fault: Option<&str>) -> Command {
         let mut command = self.place.daemon();
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.envs(fault.map(|fault| ("HEADWORKS_FAULT", fault)));
-        let mut process = Process::spawn(&mut command);
+        command
+    }
+
+    fn spawn(&self, fault: Option<&str>) -> (Process, SocketAddr) {
+        let mut process = self.launch(fault);
         let address = process.listens();
         (process, address)
     }

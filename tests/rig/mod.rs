@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod crash;
+pub(crate) mod disk;
 mod process;
+pub(crate) mod sender;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -101,6 +101,22 @@ impl Process {
         self.says("listening")["address"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Waits until it listens, and says where; none where it ended before.
+    pub(crate) fn listens_unless_it_ends(&mut self) -> Option<SocketAddr> {
+        loop {
+            let line = match self.log.recv_timeout(DEADLINE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("neither did it listen nor end:\n{}", self.said.join("\n")),
+            };
+            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            self.said.push(line);
+            if entry["message"] == "listening" {
+                return entry["address"].as_str().and_then(|address| address.parse().ok());
+            }
+        }
+    }
+
     /// Sends it a signal, by name.
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -s {name} {}", self.id());

@@ -28,6 +28,8 @@ pub(super) const PRESSURE_EVERY: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct OnRecord {
     pub(crate) entries: Vec<Entry>,
+    /// How many chunks were accepted.
+    chunks: usize,
     /// The positions of each chunk, and the least level of its tenant.
     accepted: Vec<(Box<[u64]>, AckLevel)>,
     pub(crate) stream: Option<Arc<Stream>>,
@@ -41,6 +43,9 @@ impl OnRecord {
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
         let at = shared.record(&mut self.entries);
+        for _ in 0..std::mem::take(&mut self.chunks) {
+            fault_point("after-accept");
+        }
         if let Some(stream) = &self.stream {
             for (positions, least) in self.accepted.drain(..) {
                 stream.accepted(&positions, least, at);
@@ -127,7 +132,7 @@ fn accept(
     }
     match slot.lane.accept(chunk, now, &slot.policy, &mut record.entries, frames) {
         Arrival::Accepted { wake, due } => {
-            fault_point("after-accept");
+            record.chunks += 1;
             source.accepted += events;
             record.accepted.extend(positions.map(|positions| (positions, slot.policy.ack)));
             if let Some(due) = due {

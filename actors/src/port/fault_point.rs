@@ -5,11 +5,11 @@
 //!
 //! | point | a chunk or batch |
 //! |---|---|
-//! | `after-accept` | was accepted into its lane |
-//! | `after-cut` | was cut from its tenant's window |
-//! | `after-intent` | has an attempt on record, and its store was not asked yet |
+//! | `after-accept` | was accepted into its lane and handed to the journal, which need not have committed it |
+//! | `after-cut` | was cut from its tenant's window, which the journal need not have committed |
+//! | `after-intent` | has an attempt on record, committed, and its store was not asked yet |
 //! | `after-store` | was taken by its store, and the outcome is not on record yet |
-//! | `after-outcome` | has its outcome on record |
+//! | `after-outcome` | has its outcome, which the journal need not have committed |
 //!
 //! Without the feature `testing` a point is nothing at all, and the variable means nothing.
 

@@ -85,9 +85,7 @@ impl std::fmt::Debug for SimDisk {
 impl SimDisk {
     fn may_fail(&self) -> io::Result<()> {
         match self.0.chance(self.0.faults) {
-            true => {
-                Err(ErrorKind::from(if self.0.draw(2) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other }).into())
-            }
+            true => Err(if self.0.draw(2) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other }.into()),
             false => Ok(()),
         }
     }

@@ -1,0 +1,194 @@
+//! The daemon is killed again and again under senders that ask for acknowledgements: what was acknowledged is there, once and in
+//! order, and nothing else is.
+//!
+//! The number of kills, for each store, and the seed of everything that is drawn come from the environment:
+//!
+//! ```sh
+//! HEADWORKS_TEST_KILLS=1000 HEADWORKS_TEST_SEED=7 cargo test --all-features --test main crash_acks -- --nocapture
+//! ```
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::rig::Place;
+use crate::rig::crash::{Account, Daemon, assert_sound, found, kill_at_random};
+use crate::rig::sender::{Send, Sender};
+
+const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
+
+/// How long a daemon that is killed at a random moment lives, at most.
+const LIFE: Duration = Duration::from_millis(250);
+/// The looks at everything that is stored, in the course of a test.
+const LOOKS: usize = 50;
+
+fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Small batches, small segments: many steps, many chances to be torn.
+fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
+    Daemon::new(place)
+        .with("store.type", store)
+        .with("tenants.defaults.window.max_events", "15")
+        .with("tenants.defaults.window.max_age", "50ms")
+        .with("journal.segment_bytes", "64KiB")
+        .with("journal.max_bytes", "8MiB")
+}
+
+/// How a daemon dies.
+#[derive(Debug)]
+enum Death {
+    /// At a step, when it comes to it for the so manieth time.
+    At(&'static str, u32),
+    /// At any moment under load.
+    Sometime,
+    /// At any moment from its start on, while nobody sends.
+    Early,
+}
+
+fn death(nth: usize, rng: &mut fastrand::Rng) -> Death {
+    match nth % 10 {
+        even if even % 2 == 0 => Death::At(POINTS[even / 2], rng.u32(1..40)),
+        9 => Death::Early,
+        _ => Death::Sometime,
+    }
+}
+
+struct Run<'p> {
+    place: &'p Place,
+    daemon: Daemon<'p>,
+    senders: [Sender; 2],
+    rng: fastrand::Rng,
+}
+
+impl Run<'_> {
+    /// Starts a daemon and has it killed, while the senders send.
+    fn life(&mut self, death: &Death) {
+        let seed = self.rng.u64(..);
+        let fault = match death {
+            Death::At(point, times) => Some(format!("{point}:{times}")),
+            _ => None,
+        };
+        let mut process = self.daemon.launch(fault.as_deref());
+        if let Death::Early = death {
+            return kill_at_random(process, seed, LIFE);
+        }
+        let Some(to) = process.listens_unless_it_ends() else { return process.died() };
+        std::thread::scope(|scope| {
+            for sender in &mut self.senders {
+                scope.spawn(move || assert!(!sender.session(to, Send::On), "it was not to stop"));
+            }
+            match death {
+                Death::At(..) => process.died(),
+                _ => kill_at_random(process, seed, LIFE),
+            }
+        });
+    }
+
+    /// What may be said of a daemon that was killed: what was acknowledged as stored is in the store.
+    fn so_far(&self) -> Account {
+        let [journaled, stored] = &self.senders;
+        let journaled = Account { acknowledged: Default::default(), ..journaled.account.clone() };
+        journaled.and(stored.account.clone())
+    }
+
+    /// Everything that was sent is acknowledged, and the daemon has stopped.
+    fn end(&mut self) -> Account {
+        let (process, to) = self.daemon.start();
+        for sender in &mut self.senders {
+            assert!(sender.session(to, Send::TheRest), "nobody killed it");
+        }
+        // While it is in use.
+        self.audit();
+        process.terminated().succeeded();
+        let [journaled, stored] = &self.senders;
+        journaled.account.clone().and(stored.account.clone())
+    }
+
+    #[track_caller]
+    fn audit(&self) {
+        let audit = self.place.run(&["audit", "--data", "data"]);
+        assert_eq!(audit.code, Some(0), "{}{}", audit.text(), audit.err);
+    }
+}
+
+/// Kills as often as is asked for; the place is left with all that was sent in it.
+fn killed_again_and_again(place: &Place, store: &str) {
+    let kills: usize = setting("HEADWORKS_TEST_KILLS").unwrap_or(100);
+    let seed: u64 = setting("HEADWORKS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{store}: HEADWORKS_TEST_KILLS={kills} HEADWORKS_TEST_SEED={seed}");
+    let began = Instant::now();
+    let senders = [Sender::new("journaled", "journaled", seed), Sender::new("stored", "stored", seed + 1)];
+    let rng = fastrand::Rng::with_seed(seed);
+    let mut run = Run { place, daemon: daemon(place, store), senders, rng };
+    for nth in 0..kills {
+        let death = death(nth, &mut run.rng);
+        run.life(&death);
+        let looks = (nth + 1).is_multiple_of(kills.div_ceil(LOOKS));
+        if looks {
+            let told = std::panic::catch_unwind(|| {
+                run.audit();
+                assert_sound(&run.so_far(), &found(place));
+            });
+            told.unwrap_or_else(|_| panic!("{store}: kill {nth}, {death:?}, seed {seed}"));
+        }
+    }
+    let account = run.end();
+    let found = found(place);
+    assert_sound(&account, &found);
+    run.audit();
+    place.run(&["journal", "verify", "--data", "data"]).succeeded();
+
+    let count = |of: &dyn Fn(&Sender) -> u64| run.senders.iter().map(of).sum::<u64>();
+    let events = account.sent.values().map(Vec::len).sum::<usize>() as u64;
+    let stored = found.stored.values().map(Vec::len).sum::<usize>() as u64;
+    eprintln!(
+        "{store}: {kills} kills, {} connections, {events} events and {} bad frames in {} frames sent, {} acknowledged, {stored} \
+         stored: {} lost, {} doubled; {:.1} s",
+        count(&|sender| sender.sessions),
+        account.malformed.len(),
+        count(&|sender| sender.sent),
+        count(&|sender| sender.acknowledged),
+        events.saturating_sub(stored),
+        stored.saturating_sub(events),
+        began.elapsed().as_secs_f64(),
+    );
+    // Whatever was sent has its answer by now, and that is a yes for every event.
+    assert!(run.senders.iter().all(Sender::is_done));
+    assert_eq!((count(&|sender| sender.acknowledged), stored), (events, events));
+}
+
+/// The audit ends with 1, and says this.
+#[track_caller]
+fn assert_told(place: &Place, says: &str) {
+    let text = place.run(&["audit", "--data", "data"]).with(1).text();
+    assert!(text.contains(says) && text.ends_with("\nIt does NOT add up.\n"), "{text}");
+}
+
+#[test]
+fn killed_a_hundred_times_over_sqlite_all_that_was_acknowledged_is_stored_once_and_the_audit_says_what_is_taken_away() {
+    let place = Place::new();
+    killed_again_and_again(&place, "sqlite");
+    let some = "SELECT event_id FROM events WHERE tenant = 'stored-zen' LIMIT 3";
+    assert_eq!(place.database().execute(&format!("DELETE FROM events WHERE event_id IN ({some})"), []).unwrap(), 3);
+    assert_told(
+        &place,
+        "\nstored-zen: the store holds 3 events fewer than the journal says were stored: 3 rows were deleted from its \
+         batches (",
+    );
+}
+
+#[test]
+fn killed_a_hundred_times_over_files_all_that_was_acknowledged_is_stored_once_and_the_audit_says_what_is_taken_away() {
+    let place = Place::new();
+    killed_again_and_again(&place, "files");
+    // The text of one event, with its place left as it was.
+    let file: PathBuf = place.data().join("events/stored-zen/events.ndjson");
+    let text = std::fs::read(&file).unwrap();
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap();
+    std::fs::write(&file, [vec![b' '; end], text[end..].to_vec()].concat()).unwrap();
+    assert_told(&place, "\nstored-zen: the store holds ");
+}
