@@ -389,7 +389,7 @@ fn whatever_happens_to_the_machine_what_was_acknowledged_is_stored_once_and_in_o
     if let Some(seed) = number("HEADWORKS_SIMULATION_SEED") {
         panic!("seed {seed}: {:#?}", live(seed));
     }
-    let seeds = number("HEADWORKS_SIMULATION_SEEDS").unwrap_or(300);
+    let seeds = number("HEADWORKS_SIMULATION_SEEDS").unwrap_or(2_000);
     let (mut crashes, mut acked) = (0, 0);
     for seed in 0..seeds {
         match live(seed) {
