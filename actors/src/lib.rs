@@ -36,7 +36,8 @@
 //!
 //! What must survive an actor lies outside of it. Accepted chunks and cut batches wait in the tenant's lane, in memory;
 //! a message between actors is only a hint to look there. So a fresh actor goes on where the dead one was, and nothing
-//! is lost or doubled by a restart. All of it is lost with the process.
+//! is lost or doubled by a restart. With the default [`MemoryJournal`] all of it is lost with the process; with a durable
+//! [`Journal`] each step goes on record, and the next process goes on where this one was.
 //!
 //! # Where it runs
 //!

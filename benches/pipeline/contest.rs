@@ -59,6 +59,16 @@ impl Store {
     }
 }
 
+/// Where accepted events are on record until they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Journal {
+    /// In memory.
+    #[default]
+    Memory,
+    /// On disk.
+    Durable,
+}
+
 /// One row of the results: what is sent, and where it ends up.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Contest {
@@ -66,6 +76,8 @@ pub(crate) struct Contest {
     pub(crate) load: Load,
     #[arg(long)]
     pub(crate) store: Store,
+    #[arg(long)]
+    pub(crate) journal: Journal,
 }
 
 impl Contest {
@@ -73,6 +85,7 @@ impl Contest {
     pub(crate) fn to_args(&self) -> Vec<String> {
         let mut args = self.load.to_args();
         args.push(format!("--store={}", self.store));
+        args.push(format!("--journal={}", self.journal));
         args
     }
 }
@@ -86,9 +99,21 @@ impl fmt::Display for Store {
     }
 }
 
+impl fmt::Display for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Durable => "durable",
+        })
+    }
+}
+
 impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {} tenants", self.store, self.load.tenants)?;
+        if self.journal == Journal::Durable {
+            f.write_str(", journal")?;
+        }
         if self.load.zipf == Zipf::default() { Ok(()) } else { write!(f, ", Zipf {}", self.load.zipf) }
     }
 }

@@ -35,7 +35,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-use contest::{Contest, Load, Result, Store};
+use contest::{Contest, Journal, Load, Result, Store};
 
 #[derive(Parser)]
 #[command(name = "pipeline", about = "The system against a loop without actors, over loopback TCP")]
@@ -53,6 +53,9 @@ struct Args {
     /// Run one contest only, with this store [default: null]
     #[arg(long)]
     store: Option<Store>,
+    /// Run one contest only, the system with this journal (the baseline has none) [default: memory]
+    #[arg(long)]
+    journal: Option<Journal>,
     /// Connections that send at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
@@ -109,10 +112,11 @@ fn pairs(args: &Args) -> u32 {
 fn contests(args: &Args) -> Result<Vec<Contest>> {
     let contest = |store, tenants, zipf, events| {
         let events = args.events.unwrap_or(if quick(args) { 100_000 } else { events });
-        Contest { load: Load { events, tenants, zipf, connections: args.connections }, store }
+        let journal = args.journal.unwrap_or_default();
+        Contest { load: Load { events, tenants, zipf, connections: args.connections }, store, journal }
     };
     let uniform = sample::Zipf::default();
-    if args.tenants.is_some() || args.zipf.is_some() || args.store.is_some() {
+    if args.tenants.is_some() || args.zipf.is_some() || args.store.is_some() || args.journal.is_some() {
         let store = args.store.unwrap_or(Store::Null);
         let (tenants, zipf) = (args.tenants.unwrap_or(100), args.zipf.unwrap_or_default());
         return Ok(vec![contest(store, tenants, zipf, store.default_events())]);

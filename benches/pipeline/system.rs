@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use headworks::journal::{DurableJournal, JournalOptions};
 use headworks::source::{TcpOptions, TcpSource};
 use headworks::store::{SqliteOptions, SqliteReader, SqliteStore};
 use headworks::{Attempt, Batch, BatchId, Framing, IngressSpec, Json, Storage, StorageError, System, Undo};
 
-use crate::contest::{Contest, Result, Store};
+use crate::contest::{Contest, Journal, Result, Store};
 use crate::measure::Start;
 use crate::report::{Outcome, Tally, ready};
 
@@ -38,6 +39,13 @@ impl Storage for Tally {
 /// Takes part in the contest.
 pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
     let builder = System::builder().max_tenants(usize::MAX);
+    let journal_dir = tempfile::tempdir()?;
+    let builder = match contest.journal {
+        Journal::Memory => builder,
+        Journal::Durable => {
+            builder.journal(DurableJournal::open(journal_dir.path(), JournalOptions::default(), |_, _| {})?)
+        }
+    };
     match contest.store {
         Store::Null => {
             let tally = Arc::new(Tally::default());
