@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The folder for what is set aside, inside the journal's directory.
 pub(super) const DAMAGED: &str = "damaged";
+/// How often, and how far apart, the lock is asked for before another process counts as its holder.
+const LOCK_TRIES: u32 = 20;
+const LOCK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 /// The file whose lock says that a process has the directory.
 const LOCK: &str = "journal.lock";
 
@@ -186,6 +189,12 @@ fn holder(file: &mut File) -> String {
 impl Disk for FsDisk {
     fn lock(&self) -> io::Result<Result<Lock, String>> {
         let mut file = Self::options().truncate(false).open(self.dir.join(LOCK))?;
+        // A process that this one has just begun to start has a share in every lock until it runs.
+        let mut tries = 0;
+        while tries < LOCK_TRIES && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            std::thread::sleep(LOCK_AGAIN);
+            tries += 1;
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::Error(why)) => return Err(why),

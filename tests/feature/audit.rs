@@ -12,6 +12,7 @@ const LETTERS: &str = "SELECT count(*) FROM dead_letters";
 /// The daemon with 100 events of one tenant stored, 50 of another, and 4 bad frames kept.
 fn busy(place: &Place) -> Process {
     let mut command = place.daemon();
+    command.env("HEADWORKS__JOURNAL__TYPE", "memory");
     command.env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS", "10");
     command.env("HEADWORKS__TENANTS__MUTE", "[\"quiet\"]");
     let mut daemon = Process::spawn(&mut command);
@@ -103,7 +104,7 @@ fn whole_batches_and_dead_letters_deleted_by_hand_are_missed_too() {
 fn what_came_before_the_daemon_was_started_is_not_counted_where_its_journal_is_in_memory() {
     let place = Place::new();
     busy(&place).terminated().succeeded();
-    let mut daemon = Process::spawn(&mut place.daemon());
+    let mut daemon = Process::spawn(place.daemon().env("HEADWORKS__JOURNAL__TYPE", "memory"));
     send(daemon.listens(), &lines("acme", 0..5));
     place.until("SELECT count(*) FROM events", 155);
     let audit = audited(&place, 0);

@@ -192,7 +192,7 @@ fn a_path_longer_than_a_sockets_may_be_is_no_hindrance() {
     let found = std::fs::metadata(place.path(&data).join("control.sock")).unwrap();
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
     place.json(&["tenants", "--data", &data, "--json"]);
-    assert_eq!(place.json(&["audit", "--data", &data, "--json"])["scope"], "run");
+    assert_eq!(place.json(&["audit", "--data", &data, "--json"])["scope"], "journal");
     daemon.terminated().succeeded();
     assert!(!place.path(&data).join("control.sock").exists());
     assert_eq!(place.json(&["tenants", "--data", &data, "--json"])[0]["events"], 3);
@@ -216,7 +216,8 @@ fn a_daemon_waits_for_a_command_that_reads_the_files() {
 #[test]
 fn an_error_is_told_as_a_problem() {
     let place = Place::new();
-    let daemon = busy(&place);
+    let mut daemon = Process::spawn(place.daemon().env("HEADWORKS__JOURNAL__TYPE", "memory"));
+    daemon.listens();
     for (method, target, status, says) in [
         ("GET", "/v1/nothing", 404, "there is no /v1/nothing; this is headworks "),
         ("POST", "/v1/tenants", 405, "/v1/tenants answers to GET, not to POST"),

@@ -160,10 +160,16 @@ async fn damage_ends_verify_with_1_and_is_told_with_its_place() {
     place.run(&["journal", "inspect", "--data", "data"]).succeeded();
 }
 
+/// Stores the lines with a journal in memory.
+fn stored_without_it(place: &Place, lines: &[u8]) {
+    place.write("input", lines);
+    place.run(&["run", "--journal", "memory", "--data", "data", "--input", "input"]).succeeded();
+}
+
 #[test]
 fn a_directory_without_a_journal_is_named() {
     let place = Place::new();
-    place.take_in(&lines("acme", 0..1));
+    stored_without_it(&place, &lines("acme", 0..1));
     for words in ["inspect", "verify", "export"] {
         let ended = place.run(&["journal", words, "--data", "data"]).with(1);
         assert!(ended.err.contains("there is no journal data/journal: "), "{}", ended.err);
@@ -175,7 +181,7 @@ async fn at_rest_the_audit_holds_the_store_against_the_durable_journal() {
     let place = Place::new();
     // Three are stored by the journal's word; of the two in flight the store may hold one already.
     for events in [3, 1] {
-        place.take_in(&lines("acme", 0..events));
+        stored_without_it(&place, &lines("acme", 0..events));
     }
     let journal = journal(&place).await;
     journal.close().await.unwrap();
@@ -194,7 +200,7 @@ async fn at_rest_the_audit_holds_the_store_against_the_durable_journal() {
                 batches (2, not 3)\n";
     assert!(text.contains(says), "{text}");
 
-    place.take_in(&lines("acme", 0..4));
+    stored_without_it(&place, &lines("acme", 0..4));
     let text = place.run(&["audit", "--data", "data"]).with(1).text();
     let says = "\nacme: the store holds 1 event more than the journal says were stored: they were stored without this \
                 journal, before it was begun or after it was removed or replaced (6, not 5)\n";

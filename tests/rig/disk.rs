@@ -60,11 +60,17 @@ impl Fault {
     /// `what` in the words of strace: `fdatasync:error=EIO`. None where there is no strace, or it may not be used.
     pub(crate) fn of_the_journal(daemon: &Process, what: &str) -> Option<Self> {
         let threads =
-            std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap().map(|thread| thread.unwrap().path());
+            || std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap().map(|thread| thread.unwrap().path());
         let is_of_the_journal = |thread: &PathBuf| {
             std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("headworks-journ"))
         };
-        let thread = threads.into_iter().find(is_of_the_journal).unwrap();
+        // A thread has its name once it has had its first turn.
+        let thread = loop {
+            match threads().find(is_of_the_journal) {
+                Some(thread) => break thread,
+                None => std::thread::yield_now(),
+            }
+        };
         let calls = what.split(':').next().unwrap();
         let mut strace = Command::new("strace");
         strace.args(["-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={what}"), "-p"]);
