@@ -53,8 +53,9 @@
 //!   [`TenantSnapshot::adds_up`].
 //! - What one connection brings for one tenant is stored in the order it came.
 //! - A batch comes to its store at least once, under one id; a store that goes by that id keeps it once.
-//! - Accepted events survive the restart of any actor. They live in memory: they do **not** survive the process before
-//!   they are stored.
+//! - Accepted events survive the restart of any actor. What else they survive before they are stored depends on the journal:
+//!   with the [`MemoryJournal`], the library's default, nothing; with a [`DurableJournal`](journal::DurableJournal), the
+//!   daemon's, the process and the machine.
 //! - All that waits has a bound in bytes; when a bound is reached the source is not read on.
 //!
 //! # Features

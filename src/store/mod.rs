@@ -2,6 +2,7 @@
 
 pub mod files;
 mod hash;
+mod joined;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -42,8 +42,8 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
+use crate::store::joined::Joined;
 use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId, Undo};
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,18 +101,6 @@ struct Shared {
     _thread: Joined,
 }
 
-/// A thread that is waited for.
-struct Joined(Option<JoinHandle<()>>);
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            // It catches the panics of its work; there is nobody left to tell of another.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl fmt::Debug for FilesStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FilesStore").field("path", &self.shared.path).finish_non_exhaustive()
@@ -146,7 +134,7 @@ impl FilesStore {
             .name("headworks-files".into())
             .spawn(move || writer.run(waiting))
             .map_err(OpenError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { path: root, jobs, _thread: Joined(Some(thread)) }) })
+        Ok(Self { shared: Arc::new(Shared { path: root, jobs, _thread: Joined::new(thread) }) })
     }
 
     /// Where the directories of the tenants are.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use headworks_actors::{BatchId, Opening, TenantId, UnixMillis};
+use headworks_actors::{BatchId, TenantId, UnixMillis};
 
 use super::record::{self, End, Record};
 use super::{OpenError, ReadError, line, shelf};
@@ -65,7 +65,11 @@ impl FilesReader {
 
     /// Of each tenant, by name: how many events are on record, of one opening or of all, and how many of them are there as they
     /// were stored.
-    pub(crate) fn held(&self, opening: Option<Opening>) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn held(
+        &self,
+        opening: Option<headworks_actors::Opening>,
+    ) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
         let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
         let held = |tenant: TenantId| {
             let mut held = (tenant, 0, 0);

@@ -28,9 +28,9 @@ mod write;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::store::joined::Joined;
 use headworks_actors::{
     Attempt, Batch, BatchId, DeadLetter, DeadLetterQuery, DeadLetters, Storage, StorageError, TenantId, Undo,
 };
@@ -104,18 +104,6 @@ struct Shared {
     _thread: Joined,
 }
 
-/// A thread that is waited for.
-struct Joined(Option<JoinHandle<()>>);
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            // It catches the panics of its work; there is nobody left to tell of another.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").field("path", &self.shared.path).finish_non_exhaustive()
@@ -139,7 +127,7 @@ impl SqliteStore {
             .name("headworks-sqlite".into())
             .spawn(move || writer.run(waiting))
             .map_err(OpenError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { path, jobs, _thread: Joined(Some(thread)) }) })
+        Ok(Self { shared: Arc::new(Shared { path, jobs, _thread: Joined::new(thread) }) })
     }
 
     /// Where the database is.
