@@ -42,8 +42,7 @@ pub use sections::{
 
 use crate::{Policy, TenantId};
 
-/// The directory of the store on files, in the data directory.
-pub const FILES: &str = "events";
+pub use crate::store::files::FILES;
 
 /// All the daemon is told. Read it with [`Config::load`] or [`Layers`]; what is changed by hand is to be
 /// [checked](Config::check).

@@ -4,7 +4,7 @@ use headworks_actors::{DeadLetter, DeadLetterQuery, Opening};
 
 use super::{FilesReader, SqliteReader, files, sqlite};
 use crate::audit::Holdings;
-use crate::config::FILES;
+use crate::store::files::FILES;
 use crate::store::sqlite::TenantTotals;
 
 /// Reads what a data directory holds, whatever its store is or was: the database with the dead letters, and the files of

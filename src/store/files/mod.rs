@@ -55,6 +55,9 @@ use thread::{Job, Writer};
 /// What the store writes to a directory for itself; no tenant can have the name.
 const LOCK: &str = ".headworks.lock";
 
+/// The directory of the store on files, in the data directory.
+pub const FILES: &str = "events";
+
 /// How a [`FilesStore`] uses its files.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
