@@ -60,7 +60,7 @@ async fn main() {
         last = journal.append(&mut entries);
         if let Some(seq) = seq.checked_sub(LAG).filter(|seq| *seq > 0) {
             for chunk in &chunks {
-                let batch = BatchId { opening: Opening(1), tenant: chunk.tenant().clone(), seq: Seq(seq) };
+                let batch = BatchId::new(Opening(1), chunk.tenant().clone(), Seq(seq));
                 let (from, until) = (ChunkPlace { seq, index: 0 }, ChunkPlace { seq, index: EVENTS as u32 });
                 entries.push(Entry::Cut { batch: batch.clone(), from, until });
                 entries.push(Entry::Settled { batch, outcome: Outcome::Stored, events: EVENTS });

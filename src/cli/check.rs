@@ -7,7 +7,7 @@ use headworks::config::{
     Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, SourceKind, StoreKind,
 };
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, Policy, WhenFull};
+use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, WhenFull};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -171,7 +171,7 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, overflow, retry, restart, heartbeat } = policy;
+    let Policy { ack, window, overflow, retry, on_failure, restart, heartbeat } = policy;
     let when_full = match overflow.when_full {
         WhenFull::Block => {
             format!(
@@ -196,13 +196,14 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
         (
             "retry",
             format!(
-                "{} attempts of {} at most, waits of up to {}, doubled up to {}, then a dead letter",
+                "{} attempts of {} at most, waits of up to {}, doubled up to {}",
                 retry.attempts,
                 time(retry.attempt_timeout),
                 time(retry.base),
                 time(retry.cap)
             ),
         ),
+        ("refused", refused(retry, *on_failure)),
         (
             "restart",
             format!(
@@ -222,17 +223,38 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What becomes of a batch that cannot be stored.
+fn refused(retry: &RetryPolicy, on_failure: OnFailure) -> String {
+    let deadline = time(retry.compensation_deadline);
+    let split = match retry.max_poison {
+        0 => "rolled back".to_owned(),
+        most => format!("rolled back, and split to find the events that are refused, up to {most}"),
+    };
+    let end = match on_failure {
+        OnFailure::DeadLetter => "then dead letters",
+        OnFailure::Retry => "then tried again, for as long as it takes",
+        OnFailure::Discard => "then dropped",
+    };
+    format!("{split}, within {deadline} a step; {end}")
+}
+
 /// The keys in which a tenant's rules are not the default ones.
 fn differences<'c>(id: &'c str, own: &Policy, config: &Config) -> Vec<(&'c str, String)> {
     let mut found = vec![];
     if let (Ok(own), Ok(others)) = (toml::Table::try_from(own), toml::Table::try_from(&config.tenants.defaults)) {
-        for (table, own) in own.iter().filter_map(|(name, value)| Some((name, value.as_table()?))) {
-            for (key, value) in own {
-                let other = others.get(table).and_then(|table| table.get(key));
-                if other != Some(value) {
-                    let other = other.map_or_else(String::new, |other| format!(", not {other}"));
-                    found.push((id, format!("{table}.{key} = {value}{other}")));
-                }
+        let mut compare = |key: String, value: &toml::Value, other: Option<&toml::Value>| {
+            if other != Some(value) {
+                let other = other.map_or_else(String::new, |other| format!(", not {other}"));
+                found.push((id, format!("{key} = {value}{other}")));
+            }
+        };
+        for (name, value) in &own {
+            match value.as_table() {
+                Some(own) => own.iter().for_each(|(key, value)| {
+                    let other = others.get(name).and_then(|table| table.get(key));
+                    compare(format!("{name}.{key}"), value, other);
+                }),
+                None => compare(name.clone(), value, others.get(name)),
             }
         }
     }

@@ -142,7 +142,7 @@ mod tests {
         DeadLetter {
             id: "7-1".into(),
             kind: DeadLetterKind::Event,
-            batch: Some((BatchId { opening: Opening(1), tenant: tenant.clone(), seq: Seq(4) }, 2)),
+            batch: Some((BatchId::new(Opening(1), tenant.clone(), Seq(4)), 2)),
             tenant: Some(tenant),
             source: Some("tcp".into()),
             cause: Cause::new(Code::StorePermanent, "refused\n\u{1b}[2Jid        forged"),

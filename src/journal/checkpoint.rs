@@ -5,9 +5,11 @@
 
 use std::collections::VecDeque;
 
-use headworks_actors::{Attempt, BatchTotals};
+use headworks_actors::{Attempt, BatchTotals, Begun, Compensation, Progress, Seq, StepState, StoreName, Uncompensated};
 
-use super::entry::{batch, cause, door, place, put_batch, put_cause, put_door, put_place, put_step, step};
+use super::entry::{
+    batch, cause, door, piece, place, put_batch, put_cause, put_door, put_place, put_step, put_store, step, store,
+};
 use super::format::{BadPrefix, CHECKPOINT, PREFIX, check_prefix, put_prefix, u32_at, u64_at};
 use super::ledger::{Account, Cut, Ledger, Live, Place, Stream};
 use super::wire::{Malformed, Reader, put_bytes, put_i64, put_u64};
@@ -77,7 +79,7 @@ impl Checkpoint {
     }
 
     pub(super) fn read(bytes: &[u8]) -> Result<Self, BadPrefix> {
-        check_prefix(bytes, CHECKPOINT)?;
+        let version = check_prefix(bytes, CHECKPOINT)?;
         let at = bytes.len().checked_sub(4).ok_or(BadPrefix::Damaged)?;
         let is_whole = at >= PREFIX + 8
             && u64_at(bytes, PREFIX) == (at - PREFIX - 8) as u64
@@ -85,7 +87,7 @@ impl Checkpoint {
         if !is_whole {
             return Err(BadPrefix::Damaged);
         }
-        Self::body(Reader(&bytes[PREFIX + 8..at])).map_err(|Malformed| BadPrefix::Damaged)
+        Self::body(Reader { bytes: &bytes[PREFIX + 8..at], version }).map_err(|Malformed| BadPrefix::Damaged)
     }
 
     fn body(mut from: Reader<'_>) -> Result<Self, Malformed> {
@@ -150,9 +152,9 @@ fn ledger(from: &mut Reader<'_>) -> Result<Ledger, Malformed> {
 fn put_account(to: &mut Vec<u8>, account: &Account) {
     put_door(to, &account.door);
     let BatchTotals { accepted: _, stored, dead_lettered, discarded, batches } = account.outcomes;
-    for field in
-        [stored, dead_lettered, discarded, batches, account.next_chunk, account.next_batch, account.last_settled]
-    {
+    let (last_settled, piece) = account.last_settled;
+    let fields = [account.next_chunk, account.next_batch, last_settled.0, piece.number()];
+    for field in [stored, dead_lettered, discarded, batches].into_iter().chain(fields) {
         put_u64(to, field);
     }
     put_place(to, account.settled);
@@ -172,17 +174,104 @@ fn put_account(to: &mut Vec<u8>, account: &Account) {
         if let Some(made) = &cut.made {
             put_live(to, made);
         }
-        put_u64(to, cut.attempt.0.into());
-        to.push(cut.is_open.into());
-        put_u64(to, cut.undo.len() as u64);
-        for step in &cut.undo {
-            put_step(to, step);
+        put_progress(to, &cut.progress);
+    }
+    put_u64(to, account.uncompensated.len() as u64);
+    for owed in &account.uncompensated {
+        put_uncompensated(to, owed);
+    }
+}
+
+fn put_progress(to: &mut Vec<u8>, progress: &Progress) {
+    put_u64(to, progress.steps.len() as u64);
+    for Begun { store, attempt, state } in &progress.steps {
+        put_store(to, store);
+        put_u64(to, attempt.0.into());
+        to.push(match state {
+            StepState::Open => 0,
+            StepState::Failed => 1,
+            StepState::Done => 2,
+            StepState::RolledBack => 3,
+        });
+    }
+    put_u64(to, progress.undo.len() as u64);
+    for (store, step) in &progress.undo {
+        put_store(to, store);
+        put_step(to, step);
+    }
+    to.push(progress.given_up.is_some().into());
+    if let Some(cause) = &progress.given_up {
+        put_cause(to, cause);
+    }
+    put_u64(to, progress.compensated.into());
+}
+
+fn progress(from: &mut Reader<'_>) -> Result<Progress, Malformed> {
+    if from.version == 1 {
+        return progress_of_1(from);
+    }
+    let mut progress = Progress::default();
+    for _ in 0..from.count()? {
+        let (store, attempt) = (store(from)?, Attempt(from.u32()?));
+        let state = match from.byte()? {
+            0 => StepState::Open,
+            1 => StepState::Failed,
+            2 => StepState::Done,
+            3 => StepState::RolledBack,
+            _ => return Err(Malformed),
+        };
+        progress.steps.push(Begun { store, attempt, state });
+    }
+    for _ in 0..from.count()? {
+        progress.undo.push((store(from)?, step(from)?));
+    }
+    progress.given_up = if from.flag()? { Some(cause(from)?) } else { None };
+    progress.compensated = from.u32()?;
+    Ok(progress)
+}
+
+/// The last attempt in the only store, whether it is open, its undo steps, and why the batch was given up.
+fn progress_of_1(from: &mut Reader<'_>) -> Result<Progress, Malformed> {
+    let (attempt, is_open) = (Attempt(from.u32()?), from.flag()?);
+    let mut progress = Progress::default();
+    if attempt.0 > 0 {
+        let state = if is_open { StepState::Open } else { StepState::Failed };
+        progress.steps.push(Begun { store: StoreName::ONLY, attempt, state });
+    }
+    for _ in 0..from.count()? {
+        progress.undo.push((StoreName::ONLY, step(from)?));
+    }
+    progress.given_up = if from.flag()? { Some(cause(from)?) } else { None };
+    Ok(progress)
+}
+
+fn put_uncompensated(to: &mut Vec<u8>, owed: &Uncompensated) {
+    put_batch(to, &owed.batch);
+    put_u64(to, owed.nth.into());
+    put_store(to, &owed.store);
+    match &owed.compensation {
+        Compensation::Rollback(attempt) => {
+            to.push(0);
+            put_u64(to, attempt.0.into());
         }
-        to.push(cut.given_up.is_some().into());
-        if let Some(cause) = &cut.given_up {
-            put_cause(to, cause);
+        Compensation::Undo(undo) => {
+            to.push(1);
+            put_step(to, undo);
         }
     }
+    put_cause(to, &owed.cause);
+    put_i64(to, owed.since.0);
+}
+
+fn uncompensated(from: &mut Reader<'_>) -> Result<Uncompensated, Malformed> {
+    let (batch, nth, store) = (batch(from)?, from.u32()?, store(from)?);
+    let compensation = match from.byte()? {
+        0 => Compensation::Rollback(Attempt(from.u32()?)),
+        1 => Compensation::Undo(step(from)?),
+        _ => return Err(Malformed),
+    };
+    let (cause, since) = (cause(from)?, from.time()?);
+    Ok(Uncompensated { batch, nth, store, compensation, cause, since, tries: 0, next_at: None })
 }
 
 fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
@@ -194,7 +283,7 @@ fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
         discarded: from.u64()?,
         batches: from.u64()?,
     };
-    let (next_chunk, next_batch, last_settled) = (from.u64()?, from.u64()?, from.u64()?);
+    let (next_chunk, next_batch, last_settled) = (from.u64()?, from.u64()?, (Seq(from.u64()?), piece(from)?));
     let settled = place(from)?;
     let mut chunks = VecDeque::new();
     let mut seq = 0_u64;
@@ -211,13 +300,17 @@ fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
             from: place(from)?,
             until: place(from)?,
             made: if from.flag()? { Some(live(from, seq)?) } else { None },
-            attempt: Attempt(from.u32()?),
-            is_open: from.flag()?,
-            undo: (0..from.count()?).map(|_| step(from)).collect::<Result<_, _>>()?,
-            given_up: if from.flag()? { Some(cause(from)?) } else { None },
+            progress: progress(from)?,
         });
     }
-    Ok(Account { door, outcomes, next_chunk, next_batch, last_settled, settled, chunks, cuts })
+    let mut account =
+        Account { door, outcomes, next_chunk, next_batch, last_settled, settled, chunks, cuts, ..Account::default() };
+    if from.version > 1 {
+        for _ in 0..from.count()? {
+            account.uncompensated.push(uncompensated(from)?);
+        }
+    }
+    Ok(account)
 }
 
 /// Where it lies is not kept: the segments tell.

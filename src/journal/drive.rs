@@ -193,6 +193,7 @@ fn weight(entry: &Entry) -> usize {
     match entry {
         Entry::Chunk { chunk, .. } | Entry::Made { chunk, .. } => chunk.body_bytes() + chunk.len() * 3 + 64,
         Entry::Undo { step, .. } => step.name.len() + step.data.len() + 64,
+        Entry::GivenUp { cause, .. } => cause.detail.len() + 64,
         _ => 64,
     }
 }

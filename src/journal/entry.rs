@@ -1,12 +1,16 @@
 //! Entries to bytes and back, pure. A kind that this version does not know is malformed: a new kind is a new format version.
+//!
+//! Version 1 knew one store a tenant and no pieces of a batch. What names a batch has another kind since then, so that an entry says by
+//! itself how it is read.
 
 use std::sync::Arc;
 
 use headworks_actors::{
-    Attempt, BatchId, Cause, Chunk, ChunkPlace, Code, DoorTotals, Entry, Opening, Origin, Outcome, Seq, UndoStep,
-    UnixMillis,
+    Attempt, BatchId, Cause, Chunk, ChunkPlace, Code, DoorTotals, Entry, Opening, Origin, Outcome, Piece, Seq,
+    StoreName, UndoStep, UnixMillis,
 };
 
+use super::format::VERSION;
 use super::wire::{Malformed, Reader, put_bytes, put_i64, put_u64};
 
 const CHUNK: u8 = 1;
@@ -20,6 +24,14 @@ const GIVEN_UP: u8 = 8;
 const SETTLED: u8 = 9;
 const DOOR: u8 = 10;
 const FORGET: u8 = 11;
+const DONE: u8 = 12;
+const COMPENSATED: u8 = 13;
+const UNDONE: u8 = 14;
+const AGAIN: u8 = 15;
+const SPLIT: u8 = 16;
+
+/// Added to the kinds of version 1 that name a batch, since version 2.
+const SINCE_2: u8 = 32;
 
 pub(super) fn encode(entry: &Entry, to: &mut Vec<u8>) {
     match entry {
@@ -35,38 +47,70 @@ pub(super) fn encode(entry: &Entry, to: &mut Vec<u8>) {
             put_i64(to, at.0);
         }
         Entry::Cut { batch, from, until } => {
-            to.push(CUT);
+            to.push(CUT | SINCE_2);
             put_batch(to, batch);
             put_place(to, *from);
             put_place(to, *until);
         }
         Entry::Made { batch, chunk } => {
-            to.push(MADE);
+            to.push(MADE | SINCE_2);
             put_batch(to, batch);
             put_chunk(to, chunk);
         }
-        Entry::Intent { batch, attempt } => {
-            to.push(INTENT);
+        Entry::Intent { batch, store, attempt } => {
+            to.push(INTENT | SINCE_2);
             put_batch(to, batch);
+            put_store(to, store);
             put_u64(to, attempt.0.into());
         }
-        Entry::Undo { batch, step } => {
-            to.push(UNDO);
+        Entry::Undo { batch, store, step } => {
+            to.push(UNDO | SINCE_2);
             put_batch(to, batch);
+            put_store(to, store);
             put_step(to, step);
         }
-        Entry::Failed { batch, attempt } => {
-            to.push(FAILED);
+        Entry::Failed { batch, store, attempt } => {
+            to.push(FAILED | SINCE_2);
             put_batch(to, batch);
+            put_store(to, store);
             put_u64(to, attempt.0.into());
         }
+        Entry::Done { batch, store } => {
+            to.push(DONE | SINCE_2);
+            put_batch(to, batch);
+            put_store(to, store);
+        }
         Entry::GivenUp { batch, cause } => {
-            to.push(GIVEN_UP);
+            to.push(GIVEN_UP | SINCE_2);
             put_batch(to, batch);
             put_cause(to, cause);
         }
+        Entry::Compensated { batch, nth, failed } => {
+            to.push(COMPENSATED | SINCE_2);
+            put_batch(to, batch);
+            put_u64(to, (*nth).into());
+            to.push(failed.is_some().into());
+            if let Some((cause, at)) = failed {
+                put_cause(to, cause);
+                put_i64(to, at.0);
+            }
+        }
+        Entry::Undone { batch, nth } => {
+            to.push(UNDONE | SINCE_2);
+            put_batch(to, batch);
+            put_u64(to, (*nth).into());
+        }
+        Entry::Again { batch } => {
+            to.push(AGAIN | SINCE_2);
+            put_batch(to, batch);
+        }
+        Entry::Split { batch, first } => {
+            to.push(SPLIT | SINCE_2);
+            put_batch(to, batch);
+            put_u64(to, (*first).into());
+        }
         Entry::Settled { batch, outcome, events } => {
-            to.push(SETTLED);
+            to.push(SETTLED | SINCE_2);
             put_batch(to, batch);
             to.push(match outcome {
                 Outcome::Stored => 0,
@@ -89,15 +133,29 @@ pub(super) fn encode(entry: &Entry, to: &mut Vec<u8>) {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
-    let mut from = Reader(bytes);
-    let entry = match from.byte()? {
+    let mut from = Reader { bytes, version: VERSION };
+    let kind = from.byte()?;
+    let is_newer = kind & SINCE_2 != 0;
+    from.version = if is_newer { VERSION } else { 1 };
+    let entry = match kind & !SINCE_2 {
+        CHUNK | MARK | FORGET | DOOR if is_newer => return Err(Malformed),
+        DONE | COMPENSATED | UNDONE | AGAIN | SPLIT if !is_newer => return Err(Malformed),
         CHUNK => Entry::Chunk { seq: from.u64()?, chunk: Arc::new(chunk(&mut from)?) },
         MARK => Entry::Mark { stream: from.stream()?, position: from.u64()?, at: from.time()? },
         CUT => Entry::Cut { batch: batch(&mut from)?, from: place(&mut from)?, until: place(&mut from)? },
         MADE => Entry::Made { batch: batch(&mut from)?, chunk: Arc::new(chunk(&mut from)?) },
-        INTENT => Entry::Intent { batch: batch(&mut from)?, attempt: Attempt(from.u32()?) },
-        UNDO => Entry::Undo { batch: batch(&mut from)?, step: step(&mut from)? },
-        FAILED => Entry::Failed { batch: batch(&mut from)?, attempt: Attempt(from.u32()?) },
+        INTENT => Entry::Intent { batch: batch(&mut from)?, store: store(&mut from)?, attempt: Attempt(from.u32()?) },
+        UNDO => Entry::Undo { batch: batch(&mut from)?, store: store(&mut from)?, step: step(&mut from)? },
+        FAILED => Entry::Failed { batch: batch(&mut from)?, store: store(&mut from)?, attempt: Attempt(from.u32()?) },
+        DONE => Entry::Done { batch: batch(&mut from)?, store: store(&mut from)? },
+        COMPENSATED => Entry::Compensated {
+            batch: batch(&mut from)?,
+            nth: from.u32()?,
+            failed: if from.flag()? { Some((cause(&mut from)?, from.time()?)) } else { None },
+        },
+        UNDONE => Entry::Undone { batch: batch(&mut from)?, nth: from.u32()? },
+        AGAIN => Entry::Again { batch: batch(&mut from)? },
+        SPLIT => Entry::Split { batch: batch(&mut from)?, first: from.u32()? },
         GIVEN_UP => Entry::GivenUp { batch: batch(&mut from)?, cause: cause(&mut from)? },
         SETTLED => Entry::Settled {
             batch: batch(&mut from)?,
@@ -121,11 +179,25 @@ pub(super) fn put_batch(to: &mut Vec<u8>, batch: &BatchId) {
     to.extend_from_slice(&batch.opening.0.to_le_bytes());
     put_bytes(to, batch.tenant.as_str().as_bytes());
     put_u64(to, batch.seq.0);
+    put_u64(to, batch.piece.number());
 }
 
 pub(super) fn batch(from: &mut Reader<'_>) -> Result<BatchId, Malformed> {
     let opening = from.take(8)?.try_into().map_err(|_| Malformed)?;
-    Ok(BatchId { opening: Opening(u64::from_le_bytes(opening)), tenant: from.tenant()?, seq: Seq(from.u64()?) })
+    let (opening, tenant, seq) = (Opening(u64::from_le_bytes(opening)), from.tenant()?, Seq(from.u64()?));
+    Ok(BatchId { opening, tenant, seq, piece: piece(from)? })
+}
+
+pub(super) fn piece(from: &mut Reader<'_>) -> Result<Piece, Malformed> {
+    if from.version == 1 { Ok(Piece::WHOLE) } else { Piece::of_number(from.u64()?).ok_or(Malformed) }
+}
+
+pub(super) fn put_store(to: &mut Vec<u8>, store: &StoreName) {
+    put_bytes(to, store.as_str().as_bytes());
+}
+
+pub(super) fn store(from: &mut Reader<'_>) -> Result<StoreName, Malformed> {
+    if from.version == 1 { Ok(StoreName::ONLY) } else { StoreName::new(from.text()?).map_err(|_| Malformed) }
 }
 
 pub(super) fn put_place(to: &mut Vec<u8>, place: ChunkPlace) {
@@ -234,7 +306,7 @@ fn chunk(from: &mut Reader<'_>) -> Result<Chunk, Malformed> {
             Some(Origin { stream, positions: positions.collect::<Result<_, _>>()? })
         }
     };
-    let bytes = from.take(from.0.len())?.to_vec();
+    let bytes = from.take(from.bytes.len())?.to_vec();
     let chunk = Chunk::from_parts(tenant, arrived, bytes, &ends, times).ok_or(Malformed)?;
     Ok(match origin {
         Some(origin) => chunk.with_origin(origin),

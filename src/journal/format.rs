@@ -7,7 +7,7 @@ use super::entry;
 use super::step::{Step, does};
 
 /// The version of the format that this code writes. It reads no newer one.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The length of what begins every file, in every version of the format: magic, version, who wrote it, checksum.
 pub(super) const PREFIX: usize = 32;
@@ -57,13 +57,14 @@ pub(super) fn put_prefix(to: &mut Vec<u8>, magic: [u8; 8]) {
     to.extend_from_slice(&crc.to_le_bytes());
 }
 
-pub(super) fn check_prefix(bytes: &[u8], magic: [u8; 8]) -> Result<(), BadPrefix> {
+/// Which version the file is in.
+pub(super) fn check_prefix(bytes: &[u8], magic: [u8; 8]) -> Result<u32, BadPrefix> {
     let prefix = bytes.get(..PREFIX).ok_or(BadPrefix::Damaged)?;
     if prefix[..8] != magic || u32_at(prefix, PREFIX - 4) != crc32c::crc32c(&prefix[..PREFIX - 4]) {
         return Err(BadPrefix::Damaged);
     }
     match u32_at(prefix, 8) {
-        VERSION => Ok(()),
+        version @ 1..=VERSION => Ok(version),
         version if version > VERSION => {
             let writer = String::from_utf8_lossy(&prefix[12..28]);
             Err(BadPrefix::Newer { version, writer: writer.trim_end_matches('\0').to_owned() })

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use headworks_actors::{Entry, EventRef, JournalError, StreamId, TenantId, UnixMillis};
+use headworks_actors::{Entry, EventRef, JournalError, StreamId, TenantId, Uncompensated, UnixMillis};
 use serde::Serialize;
 
 use super::disk::{Disk, FsDisk};
@@ -73,6 +73,8 @@ pub struct TenantSummary {
     pub batches: u64,
     /// Of these, those whose last attempt may have taken effect.
     pub open_attempts: u64,
+    /// Compensations that could not be done, and are tried again.
+    pub uncompensated: Vec<Uncompensated>,
 }
 
 /// One stream.
@@ -118,7 +120,8 @@ pub(super) fn summarize(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> 
             in_flight,
             chunks: told.chunks.len() as u64,
             batches: told.cuts.len() as u64,
-            open_attempts: told.cuts.iter().filter(|cut| cut.is_open).count() as u64,
+            open_attempts: told.cuts.iter().filter(|cut| cut.progress.open().is_some()).count() as u64,
+            uncompensated: told.uncompensated,
             tenant: told.tenant,
         }
     });

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use headworks_actors::{
-    Attempt, BatchId, BatchTotals, Cause, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, RecoveredChunk, RecoveredCut,
-    RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, UndoStep, UnixMillis,
+    BatchId, BatchTotals, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, Piece, Progress, RecoveredChunk, RecoveredCut,
+    RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
 };
 use rangemap::RangeInclusiveSet;
 
@@ -65,17 +65,7 @@ pub(super) struct Cut {
     pub(super) from: ChunkPlace,
     pub(super) until: ChunkPlace,
     pub(super) made: Option<Live>,
-    pub(super) attempt: Attempt,
-    pub(super) is_open: bool,
-    pub(super) undo: Vec<UndoStep>,
-    pub(super) given_up: Option<Cause>,
-}
-
-impl Cut {
-    /// Whether anything of it may be in a store.
-    pub(super) fn was_tried(&self) -> bool {
-        self.attempt.0 > 0 || !self.undo.is_empty() || self.given_up.is_some()
-    }
+    pub(super) progress: Progress,
 }
 
 /// One tenant.
@@ -87,10 +77,12 @@ pub(super) struct Account {
     pub(super) next_chunk: u64,
     pub(super) next_batch: u64,
     /// The last batch that has an outcome.
-    pub(super) last_settled: u64,
+    pub(super) last_settled: (Seq, Piece),
     pub(super) settled: ChunkPlace,
     pub(super) chunks: VecDeque<Live>,
     pub(super) cuts: VecDeque<Cut>,
+    /// Compensations that could not be done.
+    pub(super) uncompensated: Vec<Uncompensated>,
 }
 
 impl Default for Account {
@@ -100,10 +92,11 @@ impl Default for Account {
             outcomes: BatchTotals::default(),
             next_chunk: 1,
             next_batch: 1,
-            last_settled: 0,
+            last_settled: (Seq(0), Piece::WHOLE),
             settled: ChunkPlace { seq: 1, index: 0 },
             chunks: VecDeque::new(),
             cuts: VecDeque::new(),
+            uncompensated: Vec::new(),
         }
     }
 }
@@ -122,14 +115,27 @@ impl Account {
     }
 
     fn cut(&mut self, batch: &BatchId) -> Option<&mut Cut> {
-        let at = self.cuts.binary_search_by_key(&batch.seq, |cut| cut.batch.seq).ok()?;
+        let at = self.cut_at(batch)?;
         self.cuts.get_mut(at)
     }
 
-    /// The place so many events behind the settled ones.
-    fn walk(&self, mut events: u64) -> ChunkPlace {
-        let mut place = self.settled;
-        for chunk in &self.chunks {
+    fn cut_at(&self, batch: &BatchId) -> Option<usize> {
+        self.cuts.binary_search_by_key(&batch.place(), |cut| cut.batch.place()).ok()
+    }
+
+    /// The same place as the end of what lies before it.
+    fn ended(&self, place: ChunkPlace) -> ChunkPlace {
+        let before = self.chunks.iter().rfind(|chunk| chunk.seq < place.seq);
+        match before {
+            Some(chunk) if place.index == 0 => ChunkPlace { seq: chunk.seq, index: chunk.events },
+            _ => place,
+        }
+    }
+
+    /// The place so many events behind another. Where it lies between two chunks, it is the beginning of the second.
+    fn walk(&self, from: ChunkPlace, mut events: u64) -> ChunkPlace {
+        let mut place = from;
+        for chunk in self.chunks.iter().filter(|chunk| chunk.seq >= from.seq) {
             let before = if chunk.seq == place.seq { place.index } else { 0 };
             let rest = chunk.events.saturating_sub(before);
             if u64::from(rest) > events {
@@ -256,42 +262,59 @@ impl Ledger {
                     from: *from,
                     until: *until,
                     made: None,
-                    attempt: Attempt(0),
-                    is_open: false,
-                    undo: Vec::new(),
-                    given_up: None,
+                    progress: Progress::default(),
                 });
             }
-            Entry::Intent { batch, attempt } => match self.account(&batch.tenant).cut(batch) {
-                Some(cut) if *attempt >= cut.attempt => (cut.attempt, cut.is_open) = (*attempt, true),
-                Some(_) => {}
+            Entry::Intent { batch, store, attempt } => match self.account(&batch.tenant).cut(batch) {
+                Some(cut) => cut.progress.intent(store, *attempt),
                 None => self.uncut(batch),
             },
-            Entry::Failed { batch, attempt } => {
-                if let Some(cut) = self.account(&batch.tenant).cut(batch)
-                    && cut.attempt <= *attempt
-                {
-                    (cut.attempt, cut.is_open) = (*attempt, false);
-                }
+            Entry::Failed { batch, store, attempt } => self.on(batch, |progress| progress.failed(store, *attempt)),
+            Entry::Done { batch, store } => self.on(batch, |progress| progress.done(store)),
+            Entry::Undo { batch, store, step } => self.on(batch, |progress| progress.register(store, step)),
+            Entry::GivenUp { batch, cause } => self.on(batch, |progress| progress.give_up(cause)),
+            Entry::Again { batch } => self.on(batch, Progress::again),
+            Entry::Compensated { batch, nth, failed } => {
+                let account = self.account(&batch.tenant);
+                let Some(cut) = account.cut(batch) else { return };
+                cut.progress.compensated(*nth);
+                let owed = failed.clone().and_then(|(cause, at)| cut.progress.uncompensated(batch, *nth, cause, at));
+                account.uncompensated.retain(|other| (&other.batch, other.nth) != (batch, *nth));
+                account.uncompensated.extend(owed);
             }
-            Entry::Undo { batch, step } => {
-                if let Some(cut) = self.account(&batch.tenant).cut(batch) {
-                    cut.undo.push(step.clone());
-                }
+            Entry::Undone { batch, nth } => {
+                let account = self.account(&batch.tenant);
+                account.uncompensated.retain(|owed| (&owed.batch, owed.nth) != (batch, *nth));
             }
-            Entry::GivenUp { batch, cause } => {
-                if let Some(cut) = self.account(&batch.tenant).cut(batch) {
-                    cut.given_up = Some(cause.clone());
-                }
-            }
+            Entry::Split { batch, first } => self.split(batch, *first),
             Entry::Settled { batch, outcome, events } => self.settled(batch, *outcome, *events),
+        }
+    }
+
+    fn on(&mut self, batch: &BatchId, does: impl FnOnce(&mut Progress)) {
+        if let Some(cut) = self.account(&batch.tenant).cut(batch) {
+            does(&mut cut.progress);
+        }
+    }
+
+    /// A batch is two from here on. What its halves are made of is on record behind this, if hooks had changed it.
+    fn split(&mut self, batch: &BatchId, first: u32) {
+        let account = self.account(&batch.tenant);
+        let (Some(at), Some([a, b])) = (account.cut_at(batch), batch.halves()) else { return };
+        let Some(cut) = account.cuts.remove(at) else { return };
+        let middle = account.walk(cut.from, first.into());
+        let half = |batch, from, until| Cut { batch, from, until, made: None, progress: Progress::default() };
+        account.cuts.insert(at, half(b, middle, cut.until));
+        account.cuts.insert(at, half(a, cut.from, account.ended(middle)));
+        if let Some(made) = cut.made {
+            self.release(made.place);
         }
     }
 
     /// An attempt of a batch whose cut is not on record.
     fn uncut(&mut self, batch: &BatchId) {
         let account = self.account(&batch.tenant);
-        if batch.seq.0 > account.last_settled {
+        if batch.place() > account.last_settled {
             account.next_batch = account.next_batch.max(batch.seq.0.saturating_add(1));
             self.notes.add(format!(
                 "batch {batch} was tried, but which events it held is lost: they will be stored under another id, \
@@ -339,26 +362,27 @@ impl Ledger {
     fn settled(&mut self, batch: &BatchId, outcome: Outcome, events: u64) {
         self.account(&batch.tenant);
         let Some(account) = self.tenants.get_mut(&batch.tenant) else { return };
-        if batch.seq.0 <= account.last_settled {
+        if batch.place() <= account.last_settled {
             return;
         }
+        let is_next = batch.piece.is_whole() && batch.seq.0 == account.last_settled.0.0 + 1;
         let mut made = Vec::new();
-        while let Some(cut) = account.cuts.pop_front_if(|cut| cut.batch.seq < batch.seq) {
+        while let Some(cut) = account.cuts.pop_front_if(|cut| cut.batch.place() < batch.place()) {
             self.notes.add(format!("the outcome of batch {} is lost: its events are not counted any more", cut.batch));
             account.settled = cut.until;
             made.extend(cut.made);
         }
-        match account.cuts.pop_front_if(|cut| cut.batch.seq == batch.seq) {
+        match account.cuts.pop_front_if(|cut| cut.batch.place() == batch.place()) {
             Some(cut) => {
                 account.settled = cut.until;
                 made.extend(cut.made);
             }
-            None if batch.seq.0 == account.last_settled + 1 => account.settled = account.walk(events),
+            None if is_next => account.settled = account.walk(account.settled, events),
             None => self.notes.add(format!(
                 "batch {batch} is settled, but which events it held is lost: they may be stored a second time"
             )),
         }
-        account.last_settled = batch.seq.0;
+        account.last_settled = batch.place();
         account.next_batch = account.next_batch.max(batch.seq.0.saturating_add(1));
         match outcome {
             Outcome::Stored => {
@@ -408,8 +432,7 @@ impl Ledger {
     pub(super) fn find(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Option<Place> {
         let account = self.tenants.get(tenant)?;
         let live = if chunk.place.0 == MADE {
-            let at = account.cuts.binary_search_by_key(&Seq(chunk.seq), |cut| cut.batch.seq).ok()?;
-            account.cuts.get(at)?.made.as_ref()?
+            account.cuts.get(usize::try_from(chunk.seq).ok()?)?.made.as_ref()?
         } else {
             account.chunks.get(account.chunks.binary_search_by_key(&chunk.seq, |live| live.seq).ok()?)?
         };
@@ -423,10 +446,10 @@ impl Ledger {
                 let at = account.chunks.binary_search_by_key(seq, |live| live.written).ok()?;
                 account.chunks.get(at)
             }),
-            Entry::Made { batch, .. } => self.tenants.get(&batch.tenant).and_then(|account| {
-                let at = account.cuts.binary_search_by_key(&batch.seq, |cut| cut.batch.seq).ok()?;
-                account.cuts.get(at)?.made.as_ref()
-            }),
+            Entry::Made { batch, .. } => self
+                .tenants
+                .get(&batch.tenant)
+                .and_then(|account| account.cuts.get(account.cut_at(batch)?)?.made.as_ref()),
             _ => None,
         };
         live.is_some_and(|live| {
@@ -455,19 +478,16 @@ impl Ledger {
     }
 }
 
-/// In place of the segment where a batch as the hooks made it lies: such a one is found by the batch's seq.
+/// In place of the segment where a batch as the hooks made it lies: such a one is found by the place of its cut among the others.
 const MADE: u64 = u64::MAX;
 
 fn recovered(tenant: &TenantId, account: &Account) -> RecoveredTenant {
-    let cuts = account.cuts.iter().map(|cut| RecoveredCut {
+    let cuts = (0..).zip(&account.cuts).map(|(at, cut)| RecoveredCut {
         batch: cut.batch.clone(),
         from: cut.from,
         until: cut.until,
-        made: cut.made.as_ref().map(|made| made.recovered(cut.batch.seq.0, MADE)),
-        attempt: cut.attempt,
-        is_open: cut.is_open,
-        undo: cut.undo.clone(),
-        given_up: cut.given_up.clone(),
+        made: cut.made.as_ref().map(|made| made.recovered(at, MADE)),
+        progress: cut.progress.clone(),
     });
     RecoveredTenant {
         tenant: tenant.clone(),
@@ -478,5 +498,6 @@ fn recovered(tenant: &TenantId, account: &Account) -> RecoveredTenant {
         settled: account.settled,
         chunks: account.chunks.iter().map(|live| live.recovered(live.seq, live.place.segment)).collect(),
         cuts: cuts.collect(),
+        uncompensated: account.uncompensated.clone(),
     }
 }

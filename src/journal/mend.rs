@@ -50,20 +50,20 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
             from = cut.until;
             continue;
         }
-        if is_whole && !cut.was_tried() {
+        if is_whole && !cut.progress.was_tried() {
             // The hooks will make it once more.
             cut.made = None;
             from = cut.until;
             continue;
         }
-        if !cut.was_tried() {
+        if !cut.progress.was_tried() {
             notes.add(format!("batch {} lost events and is cut anew under another id", cut.batch));
             dropped = Some(at);
             break;
         }
         notes.add(format!("batch {} was tried and lost events: what is left of it becomes dead letters", cut.batch));
         let cause = || Cause::new(Code::JournalDamaged, "the journal is damaged where events of the batch lay");
-        cut.given_up.get_or_insert_with(cause);
+        cut.progress.given_up.get_or_insert_with(cause);
         cut.made = cut.made.filter(|made| made.place.is_found());
         cut.from = from;
         cut.until = cut.until.max(from);
@@ -71,7 +71,7 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
     }
     if let Some(at) = dropped {
         for cut in account.cuts.drain(at..) {
-            if cut.was_tried() {
+            if cut.progress.was_tried() {
                 notes.add(format!("batch {} was tried; its events will be stored under another id", cut.batch));
             }
             released.extend(cut.made.map(|made| made.place));

@@ -11,7 +11,7 @@
 //! byte for byte and in order; what one append put on record is found whole or not at all; what is settled does not come back.
 //! It relies on a disk whose `fsync` is honest, and on nothing else.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //!
 //! `0000000000000001.segment`, ...: a header of 96 bytes, then blocks. Numbers are little-endian, checksums are CRC-32C.
 //!
@@ -61,7 +61,7 @@
 //!   dead letters. Chunks behind lost ones keep their order and close up, so that seqs have no holes.
 //! - *Blocks that no later block says were committed*, as a process leaves that died between a write and its sync, are whole now and may
 //!   be gone after the next loss of power: their file is written again, and takes the old one's name, before anything is told of it.
-//! - A newer format is refused, and nothing is changed.
+//! - A newer format is refused, and nothing is changed. An older one is read as it is; what is written is the newest.
 //!
 //! # What it will not do
 //!

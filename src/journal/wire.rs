@@ -27,12 +27,16 @@ pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
 
 /// What is left to be read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'b>(pub(super) &'b [u8]);
+pub(super) struct Reader<'b> {
+    pub(super) bytes: &'b [u8],
+    /// The version of the format that they are in.
+    pub(super) version: u32,
+}
 
 impl<'b> Reader<'b> {
     pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
-        let (first, rest) = self.0.split_first().ok_or(Malformed)?;
-        self.0 = rest;
+        let (first, rest) = self.bytes.split_first().ok_or(Malformed)?;
+        self.bytes = rest;
         Ok(*first)
     }
 
@@ -72,12 +76,12 @@ impl<'b> Reader<'b> {
     /// The length of a list of things that take a byte each at least.
     pub(super) fn count(&mut self) -> Result<usize, Malformed> {
         let count = usize::try_from(self.u64()?).map_err(|_| Malformed)?;
-        if count <= self.0.len() { Ok(count) } else { Err(Malformed) }
+        if count <= self.bytes.len() { Ok(count) } else { Err(Malformed) }
     }
 
     pub(super) fn take(&mut self, len: usize) -> Result<&'b [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
-        self.0 = rest;
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(Malformed)?;
+        self.bytes = rest;
         Ok(taken)
     }
 
@@ -104,6 +108,6 @@ impl<'b> Reader<'b> {
 
     /// Nothing may be left.
     pub(super) fn end(self) -> Result<(), Malformed> {
-        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+        if self.bytes.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use headworks::admin::{Address, Admin};
 use headworks::journal::{DurableJournal, JournalOptions};
 use headworks::{
-    Attempt, BatchId, Chunk, ChunkBuilder, ChunkPlace, Entry, Journal, Opening, Outcome, Seq, StreamId, System,
-    TenantId, UnixMillis,
+    Attempt, BatchId, Chunk, ChunkBuilder, ChunkPlace, Entry, Journal, Opening, Outcome, Seq, StoreName, StreamId,
+    System, TenantId, UnixMillis,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn directory(place: &Place) -> PathBuf {
 async fn journal(place: &Place) -> DurableJournal {
     let journal = DurableJournal::open(&directory(place), JournalOptions::default(), |_, _| {}).unwrap();
     journal.begin(Opening(7), NOW).unwrap();
-    let batch = |name| BatchId { opening: Opening(7), tenant: tenant(name), seq: Seq(1) };
+    let batch = |name| BatchId::new(Opening(7), tenant(name), Seq(1));
     let until = |index| ChunkPlace { seq: 1, index };
     let from = ChunkPlace { seq: 1, index: 0 };
     let (acme, b) = (batch("acme"), batch("b"));
@@ -46,8 +46,8 @@ async fn journal(place: &Place) -> DurableJournal {
         Entry::Chunk { seq: 1, chunk: chunk("b", &[b"\xff\n"]) },
         Entry::Cut { batch: acme.clone(), from, until: until(3) },
         Entry::Cut { batch: b.clone(), from, until: until(1) },
-        Entry::Intent { batch: acme.clone(), attempt: Attempt(1) },
-        Entry::Intent { batch: b, attempt: Attempt(1) },
+        Entry::Intent { batch: acme.clone(), store: StoreName::ONLY, attempt: Attempt(1) },
+        Entry::Intent { batch: b, store: StoreName::ONLY, attempt: Attempt(1) },
         Entry::Settled { batch: acme, outcome: Outcome::Stored, events: 3 },
         Entry::Mark { stream: StreamId::new("truck-7").unwrap(), position: 41, at: NOW },
     ];

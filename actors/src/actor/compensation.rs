@@ -1,121 +1,250 @@
-//! What happens to a batch that was given up: undo, roll back, keep as dead letters, settle.
+//! What happens to a batch that was given up: everything that was begun is undone, newest first; then it is halved, begun anew,
+//! kept as dead letters or dropped.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use super::letters::{describe, keep};
-use super::registry::Shared;
+use super::registry::{Phase, Shared};
 use super::slot::Slot;
-use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
+use crate::model::{Batch, BatchId, Cause, Code, Failure, Role, StoreName, SupervisorEvent, What};
 use crate::observe::Outcome;
-use crate::policy::Retry;
-use crate::port::lane::Work;
-use crate::port::{DeadLetter, DeadLetterKind, StorageError, UndoStep};
+use crate::policy::{OnFailure, Retry, RetryPolicy};
+use crate::port::fault_point::fault_point;
+use crate::port::work::Work;
+use crate::port::{Compensation, DeadLetter, DeadLetterKind, StorageError, spawn};
 
-/// Settles the batch at the front of the tenant's lane as dead letters. Does nothing where another task is at it.
+/// How many compensations of one tenant may stand on the list of those that could not be done. When it is full the tenant waits
+/// for the next one to succeed, however long that takes; others go on.
+const MAX_UNCOMPENSATED: u64 = 1_000;
+
+/// Takes the batch at the front of the tenant's lane back where it was given up, and sends it where its rules say. Does nothing
+/// where another task is at it.
 pub(crate) async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
-    let Some(_turn) = Turn::take(&slot) else { return };
+    let Some(_turn) = Turn::take(&slot.compensating) else { return };
     if let Some((work, batch)) = slot.lane.given_up() {
-        let cause = work.last_cause.clone().unwrap_or_else(|| Cause::new(Code::ActorStopped, "given up"));
         // Once it is kept as dead letters there is no way back: a later process must not try to store it.
         if let Some(position) = work.recorded_at() {
             shared.journal.committed(position).await;
         }
-        if work.attempt.0 > 0 {
-            compensate(&shared, &slot, &work).await;
-        }
-        bury(&shared, &slot, &work, &batch, cause).await;
+        fault_point("after-given-up");
+        compensate(&shared, &slot, &work).await;
+        fault_point("after-compensation");
+        decide(&shared, &slot, &work, &batch).await;
     }
     slot.hint_batches(&shared);
 }
 
-/// At most one task settles a tenant's batch.
-struct Turn<'a>(&'a Slot);
+/// At most one task is at a thing.
+struct Turn<'a>(&'a AtomicBool);
 
 impl<'a> Turn<'a> {
-    fn take(slot: &'a Slot) -> Option<Self> {
-        (!slot.compensating.swap(true, Ordering::AcqRel)).then_some(Self(slot))
+    fn take(flag: &'a AtomicBool) -> Option<Self> {
+        (!flag.swap(true, Ordering::AcqRel)).then_some(Self(flag))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.compensating.store(false, Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 }
 
-/// Runs every undo step, newest first, then the rollback: all of them, whatever becomes of any.
+/// Runs every compensation, newest first: all of them, whatever becomes of any.
 async fn compensate(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work) {
-    let (mut run, mut failed) = (0, 0);
-    let mut tally = |done: bool| if done { run += 1 } else { failed += 1 };
-    for step in work.undo_steps().into_iter().rev() {
-        tally(persist(shared, slot, work, &Compensation::Undo(step)).await);
+    let batch = work.batch.id();
+    let (mut run, mut failed) = (0, vec![]);
+    for (nth, store, compensation) in work.compensations() {
+        match persist(shared, slot, batch, &store, &compensation).await {
+            Ok(()) => {
+                run += 1;
+                slot.lane.compensated(nth, None);
+            }
+            Err(cause) => {
+                slot.lane.compensated(nth, Some((cause.clone(), shared.seam.now())));
+                failed.push(cause);
+                spawn(pursue(shared.clone(), slot.clone()));
+            }
+        }
+        fault_point("after-rollback");
     }
-    tally(persist(shared, slot, work, &Compensation::Rollback).await);
-    let what = if failed == 0 { What::Compensated } else { What::CompensationFailed };
+    if run == 0 && failed.is_empty() {
+        return;
+    }
+    let what = if failed.is_empty() { What::Compensated } else { What::CompensationFailed };
     shared.log(SupervisorEvent {
-        attempt: Some(work.attempt.0),
+        batch: Some(batch.clone()),
+        attempt: Some(work.attempt().0),
         compensations_run: run,
-        compensations_failed: failed,
-        cause: work.last_cause.clone(),
+        compensations_failed: u32::try_from(failed.len()).unwrap_or(u32::MAX),
+        cause: failed.pop().or_else(|| work.last_cause.clone()),
         ..slot.event(Role::Aggregator, what)
     });
 }
 
-enum Compensation {
-    Undo(UndoStep),
-    Rollback,
-}
-
-/// One compensation, tried again by the tenant's policy. False if it could not be done.
-async fn persist(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, compensation: &Compensation) -> bool {
+/// One compensation, tried again by the tenant's policy, but no longer than its deadline; why it could not be done.
+async fn persist(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    batch: &BatchId,
+    store: &StoreName,
+    compensation: &Compensation,
+) -> Result<(), Cause> {
     let policy = &slot.policy.retry;
+    let deadline = Instant::now() + policy.compensation_deadline;
     let (mut retry, mut rng) = (Retry::default(), shared.seam.rng());
     loop {
-        // Called inside of the future: a store may panic before it has one to give.
-        let call = async {
-            match compensation {
-                Compensation::Undo(step) => slot.storage.undo(step).await,
-                Compensation::Rollback => slot.storage.rollback(work.batch.id(), work.attempt).await,
-            }
+        let Err((cause, failed)) = attempt(shared, slot, batch, store, compensation).await else { return Ok(()) };
+        let again = match failed {
+            StorageError::Permanent { .. } => None,
+            StorageError::Unavailable { .. } => Some(retry.unavailable(policy, &mut rng)),
+            StorageError::Transient { retry_after, .. } => retry.failed(policy, retry_after, &mut rng),
         };
-        let answer = tokio::time::timeout(policy.attempt_timeout, AssertUnwindSafe(call).catch_unwind()).await;
-        let (wait, detail) = match answer {
-            Ok(Ok(Ok(()))) => return true,
-            Ok(Ok(Err(error))) => {
-                let wait = match &error {
-                    StorageError::Permanent { .. } => None,
-                    StorageError::Unavailable { .. } => Some(retry.unavailable(policy, &mut rng)),
-                    StorageError::Transient { retry_after, .. } => retry.failed(policy, *retry_after, &mut rng),
-                };
-                (wait, describe(&error))
-            }
-            Ok(Err(panic)) => {
-                let cause = Cause::from_panic(Code::CompensationFailed, &*panic);
-                (retry.failed(policy, None, &mut rng), format!("it panicked: {}", cause.detail))
-            }
-            Err(_) => (retry.failed(policy, None, &mut rng), "the store did not answer in time".to_owned()),
-        };
-        let name = match compensation {
-            Compensation::Undo(step) => format!("undo step {:?}", step.name),
-            Compensation::Rollback => "rollback".to_owned(),
-        };
-        let cause = Cause::new(Code::CompensationFailed, format!("{name} of batch {}: {detail}", work.batch.id()));
-        let failure = slot.failure(shared, cause, 0);
-        shared.failed(&Failure { batch: Some(work.batch.id().clone()), ..failure });
-        match wait {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return false,
+        let has_place = slot.lane.snapshot().uncompensated < MAX_UNCOMPENSATED;
+        match again {
+            Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
+            _ if has_place => return Err(cause),
+            _ => tokio::time::sleep(policy.wait(u32::MAX, None, &mut rng).max(Duration::from_millis(100))).await,
         }
     }
 }
 
-/// Keeps the batch's events, as they were accepted, as dead letters, however long it takes, and settles it.
-async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch, cause: Cause) {
+/// One try of one compensation. A panic and a store that does not answer are failures that may pass.
+async fn attempt(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    batch: &BatchId,
+    store: &StoreName,
+    compensation: &Compensation,
+) -> Result<(), (Cause, StorageError)> {
+    // Called inside of the future: a store may panic before it has one to give.
+    let call = async {
+        let Some(storage) = slot.stores.get(store) else {
+            let known: Vec<_> = slot.stores.names().map(StoreName::as_str).collect();
+            let why = format!("no store is named {store} any more, only {}; give one that name", known.join(", "));
+            return Err(StorageError::permanent(why));
+        };
+        match compensation {
+            Compensation::Undo(step) => storage.undo(step).await,
+            Compensation::Rollback(attempt) => storage.rollback(batch, *attempt).await,
+        }
+    };
+    let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, %batch, %store);
+    let call = tracing::Instrument::instrument(AssertUnwindSafe(call).catch_unwind(), span);
+    let error = match tokio::time::timeout(slot.policy.retry.attempt_timeout, call).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(error))) => error,
+        Ok(Err(panic)) => {
+            let cause = Cause::from_panic(Code::CompensationFailed, &*panic);
+            StorageError::transient(format!("it panicked: {}", cause.detail))
+        }
+        Err(_) => StorageError::transient("the store did not answer in time"),
+    };
+    let detail = format!("{compensation} of batch {batch} in {store}: {}", describe(&error));
+    let cause = Cause::new(Code::CompensationFailed, detail);
+    let failure = slot.failure(shared, cause.clone(), 0);
+    shared.failed(&Failure { batch: Some(batch.clone()), ..failure });
+    Err((cause, error))
+}
+
+/// Tries what could not be undone again and again, with a backoff, until nothing of the tenant is left on the list or the system
+/// ends. Does nothing where another task is at it.
+pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
+    let backoff =
+        RetryPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(300), ..slot.policy.retry.clone() };
+    let Some(_turn) = Turn::take(&slot.pursuing) else { return };
+    let mut rng = shared.seam.rng();
+    while let Some((owed, at)) = slot.lane.next_uncompensated() {
+        // A fresh one was tried a moment ago, and after a start its store may not be there yet.
+        let wait = if owed.tries == 0 { backoff.wait(1, None, &mut rng) } else { Duration::ZERO };
+        tokio::time::sleep_until(at + wait).await;
+        if shared.phase() >= Phase::Stopping {
+            return;
+        }
+        let (batch, store) = (owed.batch.clone(), owed.store.clone());
+        match attempt(&shared, &slot, &batch, &store, &owed.compensation).await {
+            Ok(()) => {
+                slot.lane.pursued(&owed, None);
+                let event = slot.event(Role::Aggregator, What::Compensated);
+                let (batch, store) = (Some(batch), Some(store));
+                shared.log(SupervisorEvent { batch, store, compensations_run: 1, ..event });
+            }
+            Err((cause, _)) => {
+                let wait = backoff.wait(owed.tries + 2, None, &mut rng).max(Duration::from_millis(500));
+                slot.lane.pursued(&owed, Some((cause, shared.seam.now().plus(wait), Instant::now() + wait)));
+            }
+        }
+    }
+}
+
+/// Sends a batch that is taken back where its rules say.
+async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch) {
+    let mut cause = work.last_cause.clone().unwrap_or_else(|| Cause::new(Code::ActorStopped, "given up"));
+    let policy = &slot.policy.retry;
+    let owed: Vec<_> = slot.lane.uncompensated().into_iter().filter(|owed| owed.batch == *batch.id()).collect();
+    // What a store may still hold must not come to it under another id.
+    let is_undone = owed.is_empty();
+    let event = |what| {
+        let (batch, store) = (Some(batch.id().clone()), work.store().cloned());
+        SupervisorEvent { batch, store, attempt: Some(work.attempt().0), ..slot.event(Role::Aggregator, what) }
+    };
+    if is_undone
+        && cause.code == Code::StorePermanent
+        && slot.stores.take_pieces()
+        && slot.lane.split(policy.max_poison)
+    {
+        return shared.log(SupervisorEvent { cause: Some(cause), ..event(What::Split) });
+    }
+    if !is_undone {
+        let detail = format!("{}; not undone yet: {}", cause.detail, list(&owed));
+        cause = Cause::new(cause.code, detail);
+    }
+    let failure = slot.failure(shared, cause.clone(), batch.len() as u64);
+    let failure = Failure { batch: Some(batch.id().clone()), ..failure };
+    // What hooks failed on, or what is left of a damaged batch, is not the stores' business.
+    let was_refused = !matches!(cause.code, Code::HookPanic | Code::JournalDamaged);
+    let verdict = if was_refused { verdict(shared, slot, &failure) } else { OnFailure::DeadLetter };
+    match verdict {
+        OnFailure::Retry if is_undone => {
+            slot.lane.again(policy, Instant::now(), &mut shared.seam.rng());
+            shared.log(SupervisorEvent { cause: Some(cause), ..event(What::StartedOver) });
+        }
+        OnFailure::Discard => {
+            let Some(left) = shared.settle(slot, batch.id(), Outcome::Discarded) else { return };
+            shared.log(SupervisorEvent { cause: Some(cause), ..event(What::Discarded) });
+            gone(shared, slot, &left.batch, &failure);
+        }
+        OnFailure::DeadLetter | OnFailure::Retry => {
+            bury(shared, slot, work, batch, &cause).await;
+            let Some(left) = shared.settle(slot, batch.id(), Outcome::DeadLettered) else { return };
+            shared.log(SupervisorEvent { cause: Some(cause), ..event(What::DeadLettered) });
+            gone(shared, slot, &left.batch, &failure);
+        }
+    }
+}
+
+fn list(owed: &[crate::port::Uncompensated]) -> String {
+    let each: Vec<_> = owed.iter().map(|owed| format!("{} in {}", owed.compensation, owed.store)).collect();
+    each.join(", ")
+}
+
+/// What a hook says is to become of the batch, else what the policy says.
+fn verdict(shared: &Shared, slot: &Slot, failure: &Failure) -> OnFailure {
+    let decided = slot.hooks.decision(failure).unwrap_or_else(|cause| {
+        shared.failed(&slot.failure(shared, cause, 0));
+        None
+    });
+    decided.unwrap_or(slot.policy.on_failure)
+}
+
+/// Keeps the batch's events, as they were accepted, as dead letters, however long it takes.
+async fn bury(shared: &Shared, slot: &Slot, work: &Work, batch: &Batch, cause: &Cause) {
     let now = shared.seam.now();
     let letters: Vec<_> = batch
         .events()
@@ -126,7 +255,7 @@ async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch
             tenant: Some(slot.id.clone()),
             source: None,
             cause: cause.clone(),
-            attempts: work.attempt.0,
+            attempts: work.attempt().0,
             first_at: event.arrived,
             last_at: now,
             batch: Some((batch.id().clone(), u32::try_from(index).unwrap_or(u32::MAX))),
@@ -135,12 +264,13 @@ async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch
         })
         .collect();
     keep(shared, &letters).await;
-    let Some(left) = shared.settle(slot, batch.id().seq, Outcome::DeadLettered) else { return };
-    let event = slot.event(Role::Aggregator, What::DeadLettered);
-    shared.log(SupervisorEvent { attempt: Some(work.attempt.0), cause: Some(cause.clone()), ..event });
-    let failure = Failure { batch: Some(batch.id().clone()), ..slot.failure(shared, cause, left.batch.len() as u64) };
-    shared.failed(&failure);
-    if let Err(cause) = slot.hooks.failed(&left.batch, &failure) {
+    fault_point("after-letters");
+}
+
+/// Tells whoever wants to know of a batch that was not stored.
+fn gone(shared: &Shared, slot: &Slot, batch: &Batch, failure: &Failure) {
+    shared.failed(failure);
+    if let Err(cause) = slot.hooks.failed(batch, failure) {
         shared.failed(&slot.failure(shared, cause, 0));
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
             let detail = format!("{lost} accepted events could not be read back from the journal; they are lost");
             shared.failed(&slot.failure(&shared, Cause::new(Code::JournalDamaged, detail), lost));
         }
-        let open = left.cuts.first().filter(|cut| cut.is_open).map(|cut| cut.attempt.0);
+        let open = left.cuts.first().and_then(|cut| cut.progress.open()).map(|step| step.attempt.0);
         shared.log(SupervisorEvent { attempt: open, ..slot.event(Role::Supervisor, What::Recovered) });
         if open.is_none() {
             slot.recovered();

@@ -17,11 +17,11 @@ use super::slot::Slot;
 use super::spec::TenantSpec;
 use super::streams::Streams;
 use super::supervise::{Control, Running};
-use crate::model::{Error, Failure, Opening, Part, Seq, SupervisorEvent, TenantId};
+use crate::model::{BatchId, Error, Failure, Opening, Part, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
-use crate::port::{BoxStorage, DynDeadLetters, DynJournal, Entry, Hooks, Position, RecoveredTenant, Seam};
+use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, Position, RecoveredTenant, Seam, Stores};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
 pub(crate) struct Shared {
@@ -78,7 +78,7 @@ impl Drop for Feeding {
 /// What a tenant takes where its spec is silent.
 pub(crate) struct Defaults {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) storage: BoxStorage,
+    pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
     /// The tenants that are no default ones, before they are known.
     pub(crate) specs: HashMap<TenantId, TenantSpec>,
@@ -202,8 +202,8 @@ impl Shared {
     }
 
     fn insert_slot(&self, spec: TenantSpec, max_tenants: usize) -> Result<Arc<Slot>, Error> {
-        let spec = spec.clone().over(self.defaults.specs.get(&spec.id));
-        spec.check()?;
+        let base = self.defaults.specs.get(&spec.id);
+        let spec = spec.over(base).checked()?;
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {
             Place::Occupied(_) => Err(Error::TenantExists(spec.id)),
@@ -279,7 +279,7 @@ impl Shared {
 
     /// The batch has its outcome: settles it, frees its memory, wakes whoever waited for that. `None` where it had been
     /// settled before.
-    pub(crate) fn settle(&self, slot: &Slot, batch: Seq, outcome: Outcome) -> Option<Left> {
+    pub(crate) fn settle(&self, slot: &Slot, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
@@ -305,7 +305,7 @@ impl Shared {
     /// longer. Only on the system's thread.
     pub(crate) fn store_is_back(self: &Arc<Self>, slot: &Slot) {
         for other in self.all_slots() {
-            if Arc::ptr_eq(&other.storage, &slot.storage) && other.lane.unpark() {
+            if other.stores.shares_with(&slot.stores) && other.lane.unpark() {
                 other.hint_batches(self);
             }
         }

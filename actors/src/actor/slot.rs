@@ -18,13 +18,14 @@ use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, T
 use crate::observe::TenantSnapshot;
 use crate::policy::{Liveliness, Policy};
 use crate::port::lane::Lane;
-use crate::port::{BoxStorage, Hooks};
+use crate::port::{Hooks, Stores};
 
 /// One tenant, from its first event to the end of the system: its addresses, its lane, its rules.
 pub(crate) struct Slot {
     pub(crate) id: TenantId,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) storage: BoxStorage,
+    /// The saga.
+    pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) lane: Lane,
     /// Whether the tenant's lane may have got room.
@@ -41,6 +42,8 @@ pub(crate) struct Slot {
     writer: OnceLock<Running<Writer>>,
     /// A task of the aggregator is at the batch in front.
     pub(crate) compensating: AtomicBool,
+    /// A task of the aggregator is at the compensations that could not be done.
+    pub(crate) pursuing: AtomicBool,
     /// Whether a heartbeat is under way: an alarm set for it, or the message.
     pub(crate) beating: AtomicBool,
     /// A hint is on its way.
@@ -57,11 +60,12 @@ impl Slot {
             true => defaults.hooks.clone(),
             false => Arc::new(defaults.hooks.then(&spec.hooks)),
         };
+        let stores = spec.stores.unwrap_or_else(|| defaults.stores.clone());
         Self {
-            lane: Lane::new(spec.id.clone(), shared.opening, &shared.journal),
+            lane: Lane::new(spec.id.clone(), shared.opening, stores.clone(), &shared.journal),
             id: spec.id,
             policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
-            storage: spec.storage.unwrap_or_else(|| defaults.storage.clone()),
+            stores,
             hooks,
             room: Notify::new(),
             muted: AtomicBool::new(muted),
@@ -72,6 +76,7 @@ impl Slot {
             tenant: OnceLock::new(),
             writer: OnceLock::new(),
             compensating: AtomicBool::new(false),
+            pursuing: AtomicBool::new(false),
             beating: AtomicBool::new(false),
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
@@ -199,6 +204,7 @@ impl Slot {
             window: lane.window,
             batches_waiting: lane.batches as u64,
             in_flight_bytes: lane.bytes as u64,
+            uncompensated: lane.uncompensated,
         }
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::model::{Error, InvalidTenantId, TenantId};
 use crate::policy::Policy;
-use crate::port::{BoxStorage, Hooks, Storage, StorageExt};
+use crate::port::{Hooks, Saga, Storage, Stores};
 use crate::wire::{Decoder, Framing};
 
 /// A tenant as a value: what is not said here it takes from the system's defaults.
@@ -13,7 +13,9 @@ use crate::wire::{Decoder, Framing};
 pub struct TenantSpec {
     pub(crate) id: TenantId,
     pub(crate) policy: Option<Policy>,
-    pub(crate) storage: Option<BoxStorage>,
+    pub(crate) saga: Option<Saga>,
+    /// The saga once it is checked.
+    pub(crate) stores: Option<Arc<Stores>>,
     pub(crate) hooks: Hooks,
 }
 
@@ -26,24 +28,31 @@ impl TenantSpec {
         TenantId::new(id).map(Self::from)
     }
 
-    /// Whether its rules can work as written.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// The same, if it can work as written.
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
         let check = self.policy.as_ref().map_or(Ok(()), Policy::check);
-        check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
+        check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))?;
+        if let Some(saga) = self.saga.take() {
+            let invalid = |why| Error::InvalidSaga(format!("tenant {}: {why}", self.id));
+            self.stores = Some(Arc::new(saga.check().map_err(invalid)?));
+        }
+        Ok(self)
     }
 
     /// Whether it leaves everything to the system's defaults.
     pub(crate) fn is_silent(&self) -> bool {
-        self.policy.is_none() && self.storage.is_none() && self.hooks.is_empty()
+        self.policy.is_none() && self.saga.is_none() && self.stores.is_none() && self.hooks.is_empty()
     }
 
     /// This spec, and `base` where this one is silent.
     pub(crate) fn over(self, base: Option<&Self>) -> Self {
         let Some(base) = base else { return self };
+        let has_own = self.saga.is_some() || self.stores.is_some();
         Self {
             id: self.id,
             policy: self.policy.or_else(|| base.policy.clone()),
-            storage: self.storage.or_else(|| base.storage.clone()),
+            stores: if has_own { self.stores } else { base.stores.clone() },
+            saga: if has_own { self.saga } else { base.saga.clone() },
             hooks: if self.hooks.is_empty() { base.hooks.clone() } else { self.hooks },
         }
     }
@@ -54,9 +63,14 @@ impl TenantSpec {
         self
     }
 
-    /// Its own store.
-    pub fn store(mut self, storage: impl Storage) -> Self {
-        self.storage = Some(storage.boxed());
+    /// Its own store, the only one.
+    pub fn store(self, storage: impl Storage) -> Self {
+        self.saga(Saga::new().then(storage))
+    }
+
+    /// Its own stores, in order.
+    pub fn saga(mut self, saga: Saga) -> Self {
+        (self.saga, self.stores) = (Some(saga), None);
         self
     }
 
@@ -69,7 +83,7 @@ impl TenantSpec {
 
 impl From<TenantId> for TenantSpec {
     fn from(id: TenantId) -> Self {
-        Self { id, policy: None, storage: None, hooks: Hooks::new() }
+        Self { id, policy: None, saga: None, stores: None, hooks: Hooks::new() }
     }
 }
 
@@ -78,7 +92,7 @@ impl std::fmt::Debug for TenantSpec {
         f.debug_struct("TenantSpec")
             .field("id", &self.id)
             .field("policy", &self.policy)
-            .field("own_store", &self.storage.is_some())
+            .field("own_stores", &(self.saga.is_some() || self.stores.is_some()))
             .field("hooks", &self.hooks)
             .finish()
     }

@@ -12,7 +12,7 @@ use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
 use super::registry::Shared;
 use super::slot::Slot;
 use super::supervise::Child;
-use crate::model::{Batch, Cause, Code, Failure, Role, SupervisorEvent, What};
+use crate::model::{Batch, Cause, Code, Failure, Role, StoreName, SupervisorEvent, What};
 use crate::observe::Outcome;
 use crate::port::fault_point::fault_point;
 use crate::port::lane::{Failed, Next, Step};
@@ -39,7 +39,8 @@ impl Writer {
         while !self.storing {
             match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
                 Step::Rest | Step::GivenUp => return,
-                Step::Lost(seq) => drop(self.shared.settle(&self.slot, seq, Outcome::Discarded)),
+                Step::Lost(batch) => drop(self.shared.settle(&self.slot, &batch, Outcome::Discarded)),
+                Step::Finished => self.settle(),
                 Step::Prepare(batch) => self.prepare(batch),
                 Step::Wait(until) => {
                     if self.timer.replace(until) != Some(until) {
@@ -56,7 +57,7 @@ impl Writer {
                         writer.step(ctx);
                     }));
                 }
-                Step::Store(batch, undo) => self.store(batch, undo, ctx),
+                Step::Store(store, batch, undo) => self.store(&store, batch, undo, ctx),
                 Step::Orphaned => self.orphaned(),
             }
         }
@@ -66,7 +67,7 @@ impl Writer {
     fn prepare(&self, batch: Batch) {
         match self.slot.hooks.batch(batch.clone()) {
             Ok(Some(made)) => self.slot.lane.prepared(made, None),
-            Ok(None) => drop(self.shared.settle(&self.slot, batch.id().seq, Outcome::Discarded)),
+            Ok(None) => drop(self.shared.settle(&self.slot, batch.id(), Outcome::Discarded)),
             Err(cause) => {
                 self.slot.lane.prepared(batch, Some(cause));
                 self.gave_up();
@@ -75,9 +76,10 @@ impl Writer {
     }
 
     /// Makes the attempt that is on record. A panic in there ends this writer; its successor finds the attempt open.
-    fn store(&mut self, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
+    fn store(&mut self, store: &StoreName, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
         fault_point("after-intent");
-        let storage = self.slot.storage.clone();
+        // The name is one of the saga's.
+        let Some(storage) = self.slot.stores.get(store).cloned() else { return };
         let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await });
         // A store that answers at once needs neither a timer nor a place among the actor's futures.
         if let Some(answer) = (&mut attempt).now_or_never() {
@@ -139,11 +141,14 @@ impl Writer {
             _ => Some(self.slot.event(Role::Writer, What::Failed)),
         };
         if let Some(event) = event {
-            let (attempt, next_attempt_at) = match &next {
-                Next::Again { attempt, after } => (attempt.0, Some(self.shared.seam.now().plus(*after))),
-                Next::GiveUp(work) => (work.attempt.0, None),
+            let (store, attempt, next_attempt_at) = match &next {
+                Next::Again { store, attempt, after } => {
+                    (Some(store.clone()), attempt.0, Some(self.shared.seam.now().plus(*after)))
+                }
+                Next::GiveUp(work) => (work.store().cloned(), work.attempt().0, None),
             };
-            self.shared.log(SupervisorEvent { cause: Some(cause), attempt: Some(attempt), next_attempt_at, ..event });
+            let (attempt, batch) = (Some(attempt), self.slot.lane.front_id());
+            self.shared.log(SupervisorEvent { cause: Some(cause), batch, store, attempt, next_attempt_at, ..event });
         }
         if matches!(next, Next::GiveUp(_)) {
             self.gave_up();
@@ -157,10 +162,24 @@ impl Writer {
         }
     }
 
+    /// The store of the open attempt has the batch: on to the next one, or it is settled.
     fn stored(&self) {
         fault_point("after-store");
-        let Some(seq) = self.slot.lane.front_seq() else { return };
-        let Some(left) = self.shared.settle(&self.slot, seq, Outcome::Stored) else { return };
+        let was_parked = self.slot.lane.is_parked();
+        if !self.slot.lane.stored() {
+            return self.settle();
+        }
+        fault_point("after-step");
+        if was_parked {
+            self.shared.log(self.slot.event(Role::Writer, What::Unparked));
+            self.shared.store_is_back(&self.slot);
+        }
+    }
+
+    /// Every store has the batch.
+    fn settle(&self) {
+        let Some(batch) = self.slot.lane.front_id() else { return };
+        let Some(left) = self.shared.settle(&self.slot, &batch, Outcome::Stored) else { return };
         fault_point("after-outcome");
         let batch = left.batch.id();
         if left.was_parked {

@@ -1,70 +1,9 @@
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use super::{Chunk, ChunkBuilder, EventRef, TenantId, UnixMillis};
-
-/// A place in a tenant's order. Starts at 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Seq(pub u64);
-
-impl fmt::Display for Seq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The random id of one opening of the journal.
-///
-/// It makes batch ids unique for ever: neither a wiped nor a restored journal can name a batch that a store already holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Opening(pub u64);
-
-impl fmt::Display for Opening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// The name of a batch and its idempotency key in every store, for ever: opening, tenant, seq.
-///
-/// Reads as `5f0c9b1e2d3a4f60/acme/42`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BatchId {
-    /// The opening of the journal in which the batch was cut.
-    pub opening: Opening,
-    /// Whose batch it is.
-    pub tenant: TenantId,
-    /// Its place in the tenant's order of batches.
-    pub seq: Seq,
-}
-
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.opening, self.tenant, self.seq)
-    }
-}
-
-impl Serialize for BatchId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The number of a try to store a batch, from 1. It grows for as long as the batch lives, also across restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Attempt(pub u32);
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use super::{BatchId, Chunk, ChunkBuilder, EventRef, Opening, Seq, TenantId, UnixMillis};
 
 /// A run of events of one chunk.
 #[derive(Debug, Clone)]
@@ -98,7 +37,7 @@ impl Batch {
     /// A batch of one whole chunk: for tests of a store and for tools that read batches back.
     #[must_use]
     pub fn of_chunk(opening: Opening, seq: Seq, chunk: Chunk) -> Self {
-        let id = BatchId { opening, tenant: chunk.tenant().clone(), seq };
+        let id = BatchId::new(opening, chunk.tenant().clone(), seq);
         let range = 0..chunk.len();
         Self::new(id, vec![Part { chunk: Arc::new(chunk), range }])
     }
@@ -163,6 +102,26 @@ impl Batch {
     /// Whether it is the very same value: what `clone` gives.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Its first `first` events and the rest, named as its halves. `None` where one of them would be empty.
+    pub(crate) fn split_at(&self, first: usize) -> Option<[Self; 2]> {
+        let [a, b] = self.id().halves()?;
+        if first == 0 || first >= self.len() {
+            return None;
+        }
+        let (mut left, mut right, mut wanted) = (vec![], vec![], first);
+        for part in &self.0.parts {
+            let middle = part.range.start + part.range.len().min(wanted);
+            wanted -= middle - part.range.start;
+            let ranges = [part.range.start..middle, middle..part.range.end];
+            for (range, parts) in ranges.into_iter().zip([&mut left, &mut right]) {
+                if !range.is_empty() {
+                    parts.push(Part { chunk: part.chunk.clone(), range });
+                }
+            }
+        }
+        Some([Self::new(a, left), Self::new(b, right)])
     }
 
     /// Its events as one chunk. `None` for an empty batch.

@@ -3,22 +3,26 @@
 //! Nothing here does I/O, knows an actor or reads a clock.
 
 mod batch;
+mod batch_id;
 mod chunk;
 mod event;
 mod failure;
 mod flush;
 mod status;
+mod store_name;
 mod stream;
 mod supervisor_event;
 mod tenant;
 mod time;
 
-pub use batch::{Attempt, Batch, BatchId, Opening, Part, Seq};
+pub use batch::{Batch, Part};
+pub use batch_id::{Attempt, BatchId, InvalidBatchId, Opening, Piece, Seq};
 pub use chunk::{Chunk, ChunkBuilder};
 pub use event::{Event, EventRef};
 pub use failure::{Cause, Code, Failure};
 pub use flush::FlushReason;
 pub use status::Status;
+pub use store_name::{InvalidStoreName, StoreName};
 pub use stream::{InvalidStreamId, Origin, StreamId};
 pub use supervisor_event::{Role, SupervisorEvent, What};
 pub use tenant::{InvalidTenantId, TenantId};
@@ -48,6 +52,9 @@ pub enum Error {
     /// A policy cannot work as written.
     #[error("{0}")]
     InvalidPolicy(String),
+    /// A saga cannot work as written.
+    #[error("{0}")]
+    InvalidSaga(String),
     /// The system's thread could not be started.
     #[error("the system's thread could not be started: {0}")]
     Start(#[from] std::io::Error),

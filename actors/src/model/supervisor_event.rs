@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Cause, TenantId, UnixMillis};
+use super::{BatchId, Cause, StoreName, TenantId, UnixMillis};
 
 /// What an actor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -65,10 +65,16 @@ pub enum What {
     Parked,
     /// The lane moves again.
     Unparked,
-    /// A compensation ran.
+    /// A batch that was given up was taken back in every store, or what could not be before was now.
     Compensated,
-    /// Not every compensation could be done, however often it was tried.
+    /// A compensation could not be done: it is on the list of the uncompensated, and tried again.
     CompensationFailed,
+    /// A batch that a store refuses was halved, to find the events that it refuses.
+    Split,
+    /// A batch that was given up goes through its saga once more.
+    StartedOver,
+    /// A batch was given up and dropped, as its rule says.
+    Discarded,
     /// What an earlier process had left of the tenant was read back from the journal.
     Recovered,
     /// A batch was given up and kept as dead letters.
@@ -97,6 +103,9 @@ impl What {
             Self::Recovered => "recovered",
             Self::Compensated => "compensated",
             Self::CompensationFailed => "compensation_failed",
+            Self::Split => "split",
+            Self::StartedOver => "started_over",
+            Self::Discarded => "discarded",
             Self::DeadLettered => "dead_lettered",
             Self::Idle => "idle",
             Self::Active => "active",
@@ -122,6 +131,10 @@ pub struct SupervisorEvent {
     pub epoch: u64,
     /// What happened.
     pub what: What,
+    /// Which batch it is about.
+    pub batch: Option<BatchId>,
+    /// Which store of the saga.
+    pub store: Option<StoreName>,
     /// Why.
     pub cause: Option<Cause>,
     /// Which restart in a row without progress, or which attempt to store, this is about.
@@ -147,6 +160,8 @@ impl SupervisorEvent {
             actor,
             epoch: 0,
             what,
+            batch: None,
+            store: None,
             cause: None,
             attempt: None,
             next_attempt_at: None,
@@ -163,6 +178,12 @@ impl fmt::Display for SupervisorEvent {
         write!(f, "{} {tenant} {} {}", self.at, self.actor, self.what.as_str())?;
         if self.epoch > 0 {
             write!(f, " epoch={}", self.epoch)?;
+        }
+        if let Some(batch) = &self.batch {
+            write!(f, " batch={batch}")?;
+        }
+        if let Some(store) = &self.store {
+            write!(f, " store={store}")?;
         }
         if let Some(attempt) = self.attempt {
             write!(f, " attempt={attempt}")?;

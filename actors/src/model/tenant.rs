@@ -29,26 +29,10 @@ impl TenantId {
     /// # Errors
     /// [`InvalidTenantId`] says which rule was broken.
     pub fn new(name: &str) -> Result<Self, InvalidTenantId> {
-        match Self::check(name) {
+        match check_name(name) {
             Ok(()) => Ok(Self(name.into())),
             Err(rule) => Err(InvalidTenantId { name: shortened(name), rule }),
         }
-    }
-
-    fn check(name: &str) -> Result<(), &'static str> {
-        let bytes = name.as_bytes();
-        match bytes.first() {
-            None => return Err("it is empty"),
-            Some(first) if !first.is_ascii_alphanumeric() => return Err("it must begin with a letter or a digit"),
-            Some(_) => {}
-        }
-        if bytes.len() > MAX_LEN {
-            return Err("it is longer than 64 bytes");
-        }
-        if !bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-            return Err("only letters, digits, '.', '_' and '-' are allowed");
-        }
-        Ok(())
     }
 
     /// The id as text.
@@ -56,6 +40,23 @@ impl TenantId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The grammar of names: of tenants, and of stores.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+    let bytes = name.as_bytes();
+    match bytes.first() {
+        None => return Err("it is empty"),
+        Some(first) if !first.is_ascii_alphanumeric() => return Err("it must begin with a letter or a digit"),
+        Some(_) => {}
+    }
+    if bytes.len() > MAX_LEN {
+        return Err("it is longer than 64 bytes");
+    }
+    if !bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return Err("only letters, digits, '.', '_' and '-' are allowed");
+    }
+    Ok(())
 }
 
 /// A name that is no tenant id, and why.
@@ -67,7 +68,7 @@ pub struct InvalidTenantId {
 }
 
 /// Enough of a hostile name to recognise it.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     match name.char_indices().nth(80) {
         Some((at, _)) => format!("{}...", &name[..at]),
         None => name.to_owned(),

@@ -118,6 +118,8 @@ pub struct TenantSnapshot {
     pub batches_waiting: u64,
     /// The memory all of this takes, in bytes.
     pub in_flight_bytes: u64,
+    /// Compensations that could not be done and are tried again and again: a store may hold events that were given up.
+    pub uncompensated: u64,
 }
 
 impl TenantSnapshot {

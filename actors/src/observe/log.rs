@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::Stream;
 use tokio::sync::watch;
 
-use crate::model::{SupervisorEvent, TenantId, UnixMillis, What};
+use crate::model::{StoreName, SupervisorEvent, TenantId, UnixMillis, What};
 
 /// The supervisor log: the newest entries in a bounded ring, each with a cursor that never repeats.
 ///
@@ -155,6 +155,8 @@ fn trace(event: &SupervisorEvent) {
                 actor = event.actor.as_str(),
                 epoch = event.epoch,
                 what = event.what.as_str(),
+                batch = event.batch.as_ref().map(tracing::field::display),
+                store = event.store.as_ref().map(StoreName::as_str),
                 cause = event.cause.as_ref().map(|cause| cause.code.as_str()),
                 detail = event.cause.as_ref().map(|cause| &*cause.detail),
                 attempt = event.attempt,
@@ -167,7 +169,8 @@ fn trace(event: &SupervisorEvent) {
     }
     match event.what {
         What::Quarantined | What::CompensationFailed => say!(error),
-        What::Failed | What::Parked | What::BackingOff | What::DeadLettered => say!(warn),
+        What::Failed | What::Parked | What::BackingOff | What::DeadLettered | What::Discarded => say!(warn),
+        What::Split | What::StartedOver => say!(warn),
         What::Restarted | What::Resumed | What::Unparked | What::Compensated | What::Recovered => say!(info),
         What::Started | What::Stopped | What::Idle | What::Active => say!(debug),
     }

@@ -5,6 +5,7 @@
 
 mod ack;
 mod heartbeat;
+mod on_failure;
 mod overflow;
 mod restart;
 mod retry;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ack::{AckLevel, InvalidAckLevel};
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
+pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
@@ -43,6 +45,8 @@ pub struct Policy {
     pub overflow: OverflowPolicy,
     /// How storing is tried again.
     pub retry: RetryPolicy,
+    /// What becomes of a batch that cannot be stored. Default `dead_letter`.
+    pub on_failure: OnFailure,
     /// How actors are restarted.
     pub restart: RestartPolicy,
     /// How the tenant shows that it is alive, and when it counts as idle.

@@ -19,6 +19,13 @@ pub struct RetryPolicy {
     /// How long one attempt may take before it counts as failed. Default 10 s.
     #[serde(with = "units::duration")]
     pub attempt_timeout: Duration,
+    /// How long one compensation of a batch that was given up is tried in a row. One that could not be done by then is put on the
+    /// list of the uncompensated and tried again from there, while the tenant goes on. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub compensation_deadline: Duration,
+    /// A batch that a store refuses for good is split until the events that it refuses are found, up to so many in one batch; pieces
+    /// that are refused after that become dead letters whole. 0 splits none. Default 100.
+    pub max_poison: u32,
 }
 
 impl Default for RetryPolicy {
@@ -28,6 +35,8 @@ impl Default for RetryPolicy {
             base: Duration::from_millis(200),
             cap: Duration::from_secs(30),
             attempt_timeout: Duration::from_secs(10),
+            compensation_deadline: Duration::from_secs(60),
+            max_poison: 100,
         }
     }
 }
@@ -42,7 +51,8 @@ impl RetryPolicy {
         within("retry.attempts", self.attempts, 1, 1_000)?;
         lasting("retry.base", self.base, milli, day)?;
         lasting("retry.cap", self.cap, self.base, day)?;
-        lasting("retry.attempt_timeout", self.attempt_timeout, milli, day)
+        lasting("retry.attempt_timeout", self.attempt_timeout, milli, day)?;
+        lasting("retry.compensation_deadline", self.compensation_deadline, milli, day)
     }
 
     /// The longest that the wait after `failures` failed attempts in a row may be.

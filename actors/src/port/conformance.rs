@@ -295,7 +295,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn batch_id(name: &str, seq: u64) -> BatchId {
-    BatchId { opening: Opening(0x5f0c_9b1e_2d3a_4f60), tenant: tenant(name), seq: Seq(seq) }
+    BatchId::new(Opening(0x5f0c_9b1e_2d3a_4f60), tenant(name), Seq(seq))
 }
 
 #[expect(clippy::expect_used, reason = "the suite makes no empty batch")]

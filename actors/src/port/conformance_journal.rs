@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{ChunkPlace, DoorTotals, Entry, Journal, Position, Recovered, RecoveredStream, RecoveredTenant, UndoStep};
+use super::{
+    Begun, ChunkPlace, Compensation, DoorTotals, Entry, Journal, Position, Progress, Recovered, RecoveredStream,
+    RecoveredTenant, StepState, UndoStep,
+};
 use crate::model::{
-    Attempt, BatchId, Cause, Chunk, ChunkBuilder, Code, Opening, Origin, Seq, StreamId, TenantId, UnixMillis,
+    Attempt, BatchId, Cause, Chunk, ChunkBuilder, Code, Opening, Origin, Seq, StoreName, StreamId, TenantId, UnixMillis,
 };
 use crate::observe::Outcome;
 
@@ -34,9 +37,13 @@ pub async fn journal<J: Journal>(open: impl AsyncFn(&str) -> J) {
         }
         let journal = open("life").await;
         begin(&journal, 4);
+        in_pieces(&journal).await;
+        close(journal).await;
+        let journal = open("life").await;
+        pieces_are_found_again(&journal, begin(&journal, 5)).await;
         the_rest_of_it(&journal).await;
         close(journal).await;
-        is_settled(begin(&open("life").await, 5));
+        is_settled(begin(&open("life").await, 6));
     }
 }
 
@@ -97,7 +104,7 @@ fn stream(name: &str) -> StreamId {
 }
 
 fn batch(name: &str, seq: u64) -> BatchId {
-    BatchId { opening: Opening(1), tenant: tenant(name), seq: Seq(seq) }
+    BatchId::new(Opening(1), tenant(name), Seq(seq))
 }
 
 fn place(seq: u64, index: u32) -> ChunkPlace {
@@ -119,6 +126,14 @@ fn step(name: &str) -> UndoStep {
     UndoStep { name: name.to_owned(), data: vec![0, 1, 255] }
 }
 
+fn store(name: &str) -> StoreName {
+    StoreName::new(name).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn cause() -> Cause {
+    Cause::new(Code::StorePermanent, "no")
+}
+
 fn door() -> DoorTotals {
     DoorTotals { duplicate: 1, muted: 2, throttled: 3, rejected: 4, malformed: 5, discarded: 6, dead_lettered: 7 }
 }
@@ -137,7 +152,7 @@ async fn a_life(journal: &impl Journal) {
         journal,
         [
             Entry::Cut { batch: batch("acme", 1), from: place(1, 0), until: place(2, 1) },
-            Entry::Intent { batch: batch("acme", 1), attempt: Attempt(1) },
+            Entry::Intent { batch: batch("acme", 1), store: store("db"), attempt: Attempt(1) },
             Entry::Cut { batch: batch("acme", 2), from: place(2, 1), until: place(3, 3) },
             Entry::Cut { batch: batch("zen", 1), from: place(1, 0), until: place(1, 3) },
         ],
@@ -148,19 +163,23 @@ async fn a_life(journal: &impl Journal) {
         journal,
         [
             Entry::Made { batch: batch("acme", 2), chunk: chunk("acme", 77) },
-            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(1) },
-            Entry::Undo { batch: batch("acme", 2), step: step("first") },
-            Entry::Failed { batch: batch("acme", 2), attempt: Attempt(1) },
-            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(2) },
+            Entry::Intent { batch: batch("acme", 2), store: store("archive"), attempt: Attempt(1) },
+            Entry::Done { batch: batch("acme", 2), store: store("archive") },
+            Entry::Intent { batch: batch("acme", 2), store: store("db"), attempt: Attempt(1) },
+            Entry::Undo { batch: batch("acme", 2), store: store("db"), step: step("first") },
+            Entry::Failed { batch: batch("acme", 2), store: store("db"), attempt: Attempt(1) },
+            Entry::Intent { batch: batch("acme", 2), store: store("db"), attempt: Attempt(2) },
         ],
     )
     .await;
-    put(journal, [Entry::Undo { batch: batch("acme", 2), step: step("second") }]).await;
+    put(journal, [Entry::Undo { batch: batch("acme", 2), store: store("db"), step: step("second") }]).await;
     put(
         journal,
         [
             Entry::Cut { batch: batch("acme", 3), from: place(3, 3), until: place(5, 1) },
-            Entry::GivenUp { batch: batch("zen", 1), cause: Cause::new(Code::StorePermanent, "no") },
+            Entry::Intent { batch: batch("zen", 1), store: store("db"), attempt: Attempt(1) },
+            Entry::GivenUp { batch: batch("zen", 1), cause: cause() },
+            Entry::Compensated { batch: batch("zen", 1), nth: 0, failed: Some((cause(), AT)) },
             Entry::Settled { batch: batch("zen", 1), outcome: Outcome::DeadLettered, events: 3 },
         ],
     )
@@ -183,6 +202,9 @@ async fn is_found_again(journal: &impl Journal, told: Recovered) {
         (3, 3, 0),
         "totals must be recovered"
     );
+    let [owed] = zen.uncompensated.as_slice() else { panic!("what is not undone must be recovered") };
+    assert_eq!((&owed.batch, owed.nth, &owed.store, owed.since), (&batch("zen", 1), 0, &store("db"), AT));
+    assert_eq!((&owed.compensation, &owed.cause), (&Compensation::Rollback(Attempt(1)), &cause()));
     assert_eq!(zen.door, door(), "the totals at the door must be recovered");
 
     let acme = find(&told, "acme");
@@ -201,21 +223,84 @@ async fn is_found_again(journal: &impl Journal, told: Recovered) {
     }
     let [second, third] = acme.cuts.as_slice() else { panic!("two cuts must be recovered, not {:?}", acme.cuts) };
     assert_eq!((&second.batch, second.from, second.until), (&batch("acme", 2), place(2, 1), place(3, 3)));
-    assert_eq!((second.attempt, second.is_open), (Attempt(2), true), "an open attempt must be recovered as open");
-    assert_eq!(second.undo, [step("first"), step("second")], "undo steps must be recovered, oldest first");
-    assert_eq!(second.given_up, None);
+    let begun = |name, attempt, state| Begun { store: store(name), attempt: Attempt(attempt), state };
+    assert_eq!(
+        second.progress.steps.as_slice(),
+        [begun("archive", 1, StepState::Done), begun("db", 2, StepState::Open)],
+        "steps must be recovered in their order, and an open attempt as open"
+    );
+    let undo = [(store("db"), step("first")), (store("db"), step("second"))];
+    assert_eq!(second.progress.undo, undo, "undo steps must be recovered, oldest first");
+    assert_eq!(second.progress.given_up, None);
     let made = second.made.unwrap_or_else(|| panic!("what the hooks made must be recovered"));
     let made = journal.read(&acme.tenant, &made).await.unwrap_or_else(|why| panic!("it must be read: {why}"));
     assert_eq!(made, *chunk("acme", 77), "what the hooks made must come back byte for byte");
     assert_eq!((&third.batch, third.from, third.until), (&batch("acme", 3), place(3, 3), place(5, 1)));
-    assert_eq!((third.attempt, third.is_open, third.made), (Attempt(0), false, None));
+    assert_eq!((&third.progress, third.made), (&Progress::default(), None));
 }
 
-async fn the_rest_of_it(journal: &impl Journal) {
+/// The second batch is given up, and split twice at its front; a half of a half is stored, and the rest is compensated.
+async fn in_pieces(journal: &impl Journal) {
+    let [first, second] = halves(&batch("acme", 2));
+    let [first_1, first_2] = halves(&first);
+    let id = batch("acme", 2);
     put(
         journal,
         [
-            Entry::Settled { batch: batch("acme", 2), outcome: Outcome::Discarded, events: 5 },
+            Entry::GivenUp { batch: id.clone(), cause: cause() },
+            Entry::Compensated { batch: id.clone(), nth: 0, failed: None },
+            Entry::Again { batch: id.clone() },
+            Entry::Intent { batch: id.clone(), store: store("archive"), attempt: Attempt(2) },
+            Entry::GivenUp { batch: id.clone(), cause: cause() },
+            Entry::Split { batch: id, first: 2 },
+            Entry::Made { batch: first.clone(), chunk: chunk("acme", 78) },
+            Entry::Made { batch: second.clone(), chunk: chunk("acme", 79) },
+            Entry::GivenUp { batch: first.clone(), cause: cause() },
+            Entry::Split { batch: first, first: 1 },
+            Entry::Settled { batch: first_1, outcome: Outcome::Stored, events: 1 },
+            Entry::Intent { batch: first_2.clone(), store: store("archive"), attempt: Attempt(1) },
+            Entry::GivenUp { batch: first_2.clone(), cause: cause() },
+            Entry::Compensated { batch: first_2, nth: 0, failed: None },
+            Entry::Undone { batch: batch("zen", 1), nth: 0 },
+        ],
+    )
+    .await;
+}
+
+fn halves(id: &BatchId) -> [BatchId; 2] {
+    id.halves().unwrap_or_else(|| panic!("{id} has halves"))
+}
+
+async fn pieces_are_found_again(journal: &impl Journal, told: Recovered) {
+    assert_eq!(find(&told, "zen").uncompensated, [], "what is undone must not come back");
+    let acme = find(&told, "acme");
+    let [first, second] = halves(&batch("acme", 2));
+    let [_, first_2] = halves(&first);
+    let cuts: Vec<_> = acme.cuts.iter().map(|cut| (cut.batch.clone(), cut.from, cut.until)).collect();
+    let expected = [
+        (first_2, place(2, 2), place(2, 3)),
+        (second, place(3, 0), place(3, 3)),
+        (batch("acme", 3), place(3, 3), place(5, 1)),
+    ];
+    assert_eq!(cuts, expected, "pieces must be recovered in their order, with their bounds");
+    let (first, second) = (&acme.cuts[0], &acme.cuts[1]);
+    assert_eq!((&first.progress.given_up, first.progress.compensated), (&Some(cause()), 1));
+    assert_eq!(second.progress, Progress::default());
+    assert_eq!(first.made, None, "what the hooks made of a batch goes with the batch");
+    let made = second.made.unwrap_or_else(|| panic!("what the hooks made must be recovered"));
+    let made = journal.read(&acme.tenant, &made).await.unwrap_or_else(|why| panic!("it must be read: {why}"));
+    assert_eq!(made, *chunk("acme", 79), "what the hooks made must come back byte for byte");
+    assert_eq!((acme.totals.stored, acme.next_batch), (5, Seq(4)));
+}
+
+async fn the_rest_of_it(journal: &impl Journal) {
+    let [first, second] = halves(&batch("acme", 2));
+    let [_, first_2] = halves(&first);
+    put(
+        journal,
+        [
+            Entry::Settled { batch: first_2, outcome: Outcome::DeadLettered, events: 1 },
+            Entry::Settled { batch: second, outcome: Outcome::Discarded, events: 3 },
             Entry::Settled { batch: batch("acme", 3), outcome: Outcome::Stored, events: 4 },
             Entry::Cut { batch: batch("acme", 4), from: place(5, 1), until: place(5, 3) },
             Entry::Settled { batch: batch("acme", 4), outcome: Outcome::Stored, events: 2 },
@@ -228,8 +313,8 @@ fn is_settled(told: Recovered) {
     let acme = find(&told, "acme");
     assert!(acme.is_settled() && acme.cuts.is_empty(), "what is settled must not come back");
     assert_eq!(
-        (acme.totals.accepted, acme.totals.stored, acme.totals.discarded),
-        (15, 10, 5),
+        (acme.totals.accepted, acme.totals.stored, acme.totals.dead_lettered, acme.totals.discarded),
+        (15, 11, 1, 3),
         "totals must be recovered"
     );
     assert_eq!((acme.next_chunk, acme.next_batch), (6, Seq(5)), "seqs must not be used again");

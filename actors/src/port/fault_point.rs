@@ -31,7 +31,19 @@ mod armed {
 
     use super::FAULT_VARIABLE;
 
-    const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
+    const POINTS: [&str; 11] = [
+        "after-accept",
+        "after-cut",
+        "after-intent",
+        "after-store",
+        "after-step",
+        "after-outcome",
+        "after-given-up",
+        "after-rollback",
+        "after-compensation",
+        "after-split",
+        "after-letters",
+    ];
 
     /// Read once: a process has one fault to die of.
     static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {

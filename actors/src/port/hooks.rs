@@ -2,11 +2,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::model::{Batch, Cause, Code, Event, Failure};
+use crate::policy::OnFailure;
 
 type Change<T> = Arc<dyn Fn(T) -> T + Send + Sync>;
 type Keep<T> = Arc<dyn Fn(&T) -> bool + Send + Sync>;
 type Tap<T> = Arc<dyn Fn(&T) + Send + Sync>;
 type FailedTap<T> = Arc<dyn Fn(&T, &Failure) + Send + Sync>;
+type Decide = Arc<dyn Fn(&Failure) -> OnFailure + Send + Sync>;
 
 enum Step<T> {
     Map(Change<T>),
@@ -61,6 +63,7 @@ pub struct Hooks {
     event_failed: Vec<FailedTap<Event>>,
     stored: Vec<Tap<Batch>>,
     failed: Vec<FailedTap<Batch>>,
+    on_failure: Option<Decide>,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -137,10 +140,23 @@ impl Hooks {
         self
     }
 
+    /// Decides what becomes of a batch that its stores refused or that ran out of attempts, in place of the
+    /// [policy](crate::Policy::on_failure). Asked once it is rolled back in every store. Of several, the last one counts; where
+    /// it panics, the policy does.
+    #[must_use]
+    pub fn on_failure(mut self, decide: impl Fn(&Failure) -> OnFailure + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Arc::new(decide));
+        self
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.batches.is_empty() && !self.tap_stored() && !self.tap_failed()
+        self.events.is_empty()
+            && self.batches.is_empty()
+            && !self.tap_stored()
+            && !self.tap_failed()
+            && self.on_failure.is_none()
     }
 
     fn tap_stored(&self) -> bool {
@@ -173,6 +189,7 @@ impl Hooks {
             event_failed: joined(&self.event_failed, &more.event_failed),
             stored: joined(&self.stored, &more.stored),
             failed: joined(&self.failed, &more.failed),
+            on_failure: more.on_failure.as_ref().or(self.on_failure.as_ref()).cloned(),
         }
     }
 
@@ -194,6 +211,11 @@ impl Hooks {
             }
             made => Ok(made),
         }
+    }
+
+    /// What is to become of a batch that cannot be stored, if a hook decides that. The cause tells of one that panicked.
+    pub(crate) fn decision(&self, failure: &Failure) -> Result<Option<OnFailure>, Cause> {
+        self.on_failure.as_ref().map(|decide| guarded(|| decide(failure))).transpose()
     }
 
     /// Shows a stored batch to the taps. The cause tells of one that panicked.

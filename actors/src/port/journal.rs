@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::UndoStep;
-use crate::model::{Attempt, BatchId, Cause, Chunk, Opening, Seq, StreamId, TenantId, UnixMillis};
+use super::{Progress, Uncompensated, UndoStep};
+use crate::model::{Attempt, BatchId, Cause, Chunk, Opening, Seq, StoreName, StreamId, TenantId, UnixMillis};
 use crate::observe::Outcome;
 
 /// Where accepted events and what becomes of them are on record.
@@ -132,33 +132,74 @@ pub enum Entry {
         /// All of its events.
         chunk: Arc<Chunk>,
     },
-    /// An attempt to store the batch begins.
+    /// An attempt of a step begins.
     Intent {
-        /// Which.
+        /// Which batch.
         batch: BatchId,
+        /// Which store.
+        store: StoreName,
         /// The number of the attempt.
         attempt: Attempt,
     },
-    /// The store registered a step that must be undone if the batch is given up.
+    /// The store registered a step that must be undone if the batch is given up. The same one again counts once.
     Undo {
-        /// Which.
+        /// Which batch.
         batch: BatchId,
+        /// Which store.
+        store: StoreName,
         /// The step.
         step: UndoStep,
     },
     /// The attempt failed, and is not open any more.
     Failed {
-        /// Which.
+        /// Which batch.
         batch: BatchId,
+        /// Which store.
+        store: StoreName,
         /// The number of the attempt.
         attempt: Attempt,
     },
-    /// The batch is given up: it is to be compensated and kept as dead letters.
+    /// The store has the batch, and it is not the last one of the saga.
+    Done {
+        /// Which batch.
+        batch: BatchId,
+        /// Which store.
+        store: StoreName,
+    },
+    /// The batch is given up: it is to be compensated before its events go anywhere else.
     GivenUp {
         /// Which.
         batch: BatchId,
         /// Why.
         cause: Cause,
+    },
+    /// A compensation of a batch that was given up is dealt with.
+    Compensated {
+        /// Which batch.
+        batch: BatchId,
+        /// Which of its [compensations](Progress::compensations), from 0.
+        nth: u32,
+        /// Why it could not be done, and since when it is on the list of those, if it is.
+        failed: Option<(Cause, UnixMillis)>,
+    },
+    /// A compensation on the list of those that could not be done was done after all.
+    Undone {
+        /// Whose effect it was.
+        batch: BatchId,
+        /// Which of its compensations.
+        nth: u32,
+    },
+    /// A batch that was given up and compensated goes through its saga once more.
+    Again {
+        /// Which.
+        batch: BatchId,
+    },
+    /// A batch that was given up and compensated is two from here on, named as its [halves](BatchId::halves).
+    Split {
+        /// Which.
+        batch: BatchId,
+        /// How many events the first half has.
+        first: u32,
     },
     /// The batch at the front of its tenant's order has its one outcome.
     Settled {
@@ -251,6 +292,8 @@ pub struct RecoveredTenant {
     pub chunks: Vec<RecoveredChunk>,
     /// Batches that were cut and have no outcome, in order.
     pub cuts: Vec<RecoveredCut>,
+    /// Compensations that could not be done, in the order in which they came to be.
+    pub uncompensated: Vec<Uncompensated>,
 }
 
 impl RecoveredTenant {
@@ -285,14 +328,8 @@ pub struct RecoveredCut {
     pub until: ChunkPlace,
     /// What the hooks had made of it, if they changed it.
     pub made: Option<RecoveredChunk>,
-    /// The last attempt on record; 0 where none was made.
-    pub attempt: Attempt,
-    /// Whether that attempt may have taken effect: it has no outcome on record.
-    pub is_open: bool,
-    /// What must be undone if it is given up, oldest first.
-    pub undo: Vec<UndoStep>,
-    /// Why it was given up, if it was.
-    pub given_up: Option<Cause>,
+    /// How far it has come.
+    pub progress: Progress,
 }
 
 /// How a journal is doing.

@@ -10,21 +10,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId};
+use super::storage::UndoList;
+pub(crate) use super::work::{Failed, Left, Next, Step, Work};
+use super::work::{Waiting, of_made};
+use crate::model::{
+    Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Piece, Seq, TenantId, UnixMillis,
+};
 use crate::observe::{Counters, Flushed, Outcome};
-use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
+use crate::policy::{Policy, RetryPolicy, Window, WindowPolicy};
 use crate::port::fault_point::fault_point;
-use crate::port::{ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Undo, UndoStep};
+use crate::port::{
+    ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Stores, Uncompensated,
+};
 
 /// What the journal holds of one tenant.
 pub(crate) struct Lane {
     tenant: TenantId,
     opening: Opening,
+    /// The saga.
+    stores: Arc<Stores>,
     /// Where steps go on record; `None` where that would keep nothing.
     journal: Option<Arc<dyn DynJournal>>,
     state: Mutex<State>,
@@ -70,7 +78,11 @@ struct State {
     /// The memory of the chunks that hold events in flight.
     bytes: usize,
     /// The list of the last batch, to be used again where nobody holds it any more.
-    undo: Arc<Mutex<Vec<UndoStep>>>,
+    undo: Arc<UndoList>,
+    /// Events of the batch that was split last, which were given up alone: its seq, and how many.
+    poison: (u64, u32),
+    /// Compensations that could not be done, each with when it is tried again.
+    uncompensated: Vec<(Uncompensated, Instant)>,
 }
 
 /// Frames of one tenant in one read.
@@ -103,146 +115,6 @@ pub(crate) struct Cursor {
     turn: u64,
 }
 
-/// A batch without an outcome.
-#[derive(Debug, Clone)]
-struct Waiting {
-    batch: Batch,
-    /// Where its cut and its first attempt are on record, if they are and that was not known to be committed.
-    recorded: Option<Position>,
-}
-
-/// The batch at the front of a lane.
-#[derive(Debug, Clone)]
-pub(crate) struct Work {
-    /// As the hooks made it; they run once, so that every attempt sees the same bytes.
-    pub(crate) batch: Batch,
-    pub(crate) retry: Retry,
-    /// The last attempt begun; 0 before the first.
-    pub(crate) attempt: Attempt,
-    /// Whether that attempt has no outcome yet.
-    open: bool,
-    /// Where that attempt is on record, until that is committed: it is not begun before.
-    recording: Option<Position>,
-    /// Not to be tried again before.
-    not_before: Option<Instant>,
-    /// Whether it waits for a store that is not there.
-    pub(crate) parked: bool,
-    /// Whether it was told that the store is back.
-    woken: bool,
-    /// Why the last attempt failed.
-    pub(crate) last_cause: Option<Cause>,
-    /// Whether it was given up and belongs to the aggregator now.
-    given_up: bool,
-    undo: Arc<Mutex<Vec<UndoStep>>>,
-}
-
-impl Work {
-    /// `undo` is an empty list.
-    fn new(
-        batch: Batch,
-        undo: Arc<Mutex<Vec<UndoStep>>>,
-        given_up: Option<Cause>,
-        recording: Option<Position>,
-    ) -> Self {
-        Self {
-            batch,
-            retry: Retry::default(),
-            attempt: Attempt(0),
-            open: false,
-            recording,
-            not_before: None,
-            parked: false,
-            woken: false,
-            given_up: given_up.is_some(),
-            last_cause: given_up,
-            undo,
-        }
-    }
-
-    /// What an earlier process had begun, if it had begun anything. An attempt of which the outcome is not on record may have taken
-    /// effect or not: the next one stores the same batch again, under the same id.
-    fn found(cut: &RecoveredCut, batch: &Batch, made: Option<Chunk>, is_whole: bool) -> Option<Self> {
-        let is_begun = cut.attempt.0 > 0 || cut.given_up.is_some() || made.is_some();
-        if !is_begun {
-            return None;
-        }
-        let is_whole = is_whole && made.is_some() == cut.made.is_some();
-        // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
-        let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
-        let given_up = cut.given_up.clone().or_else(|| (!is_whole).then(damaged));
-        let batch = match made {
-            Some(made) if is_whole => {
-                let range = 0..made.len();
-                Batch::new(cut.batch.clone(), vec![Part { chunk: Arc::new(made), range }])
-            }
-            _ => batch.clone(),
-        };
-        let work = Self::new(batch, Arc::new(Mutex::new(cut.undo.clone())), given_up, None);
-        Some(Self { attempt: cut.attempt, ..work })
-    }
-
-    /// Where it is on record that it was given up.
-    pub(crate) fn recorded_at(&self) -> Option<Position> {
-        self.recording
-    }
-
-    /// What must be undone if it is given up, oldest first.
-    pub(crate) fn undo_steps(&self) -> Vec<UndoStep> {
-        self.undo.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// What the writer is to do next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Nothing waits.
-    Rest,
-    /// Nothing is left of the batch: settle it.
-    Lost(Seq),
-    /// A fresh batch: pass it through the hooks, then say [`Lane::prepared`].
-    Prepare(Batch),
-    /// Try again then.
-    Wait(Instant),
-    /// The attempt is on record, but not committed: wait for that, then ask again.
-    Record(Position),
-    /// The attempt is on record: store it.
-    Store(Batch, Undo),
-    /// The last writer died in the middle of an attempt.
-    Orphaned,
-    /// The aggregator has it.
-    GivenUp,
-}
-
-/// What a failed attempt leads to.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Another one.
-    Again {
-        /// The one that failed.
-        attempt: Attempt,
-        /// When.
-        after: Duration,
-    },
-    /// None is left.
-    GiveUp(Work),
-}
-
-/// A batch that has left its lane.
-#[derive(Debug)]
-pub(crate) struct Left {
-    pub(crate) batch: Batch,
-    pub(crate) attempts: u32,
-    pub(crate) was_parked: bool,
-    /// Whether it is the first to find its store back.
-    pub(crate) found_store_back: bool,
-    /// The memory its events held.
-    pub(crate) footprint: usize,
-    /// The parts of it that came in numbered streams.
-    pub(crate) numbered: Vec<Part>,
-    /// Why it was given up, if it was.
-    pub(crate) code: Option<Code>,
-}
-
 /// What a look at the lane came to.
 #[derive(Debug, Default)]
 pub(crate) struct Advanced {
@@ -268,6 +140,8 @@ pub(crate) struct LaneSnapshot {
     pub(crate) bytes: usize,
     /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
     pub(crate) front: Option<(u32, bool, bool)>,
+    /// Compensations that could not be done.
+    pub(crate) uncompensated: u64,
 }
 
 impl LaneSnapshot {
@@ -286,10 +160,10 @@ pub(crate) struct ReadBack {
 }
 
 impl Lane {
-    pub(crate) fn new(tenant: TenantId, opening: Opening, journal: &Arc<dyn DynJournal>) -> Self {
+    pub(crate) fn new(tenant: TenantId, opening: Opening, stores: Arc<Stores>, journal: &Arc<dyn DynJournal>) -> Self {
         let state = State { first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
-        Self { tenant, opening, journal, state: Mutex::new(state) }
+        Self { tenant, opening, stores, journal, state: Mutex::new(state) }
     }
 
     /// Takes over the numbers of an earlier process; its events are to be [read back](Self::read_back).
@@ -330,6 +204,8 @@ impl Lane {
         }
         state.first = left.next_chunk;
         state.cuts = left.next_batch.0 - 1;
+        let now = Instant::now();
+        state.uncompensated = left.uncompensated.iter().map(|owed| (owed.clone(), now)).collect();
     }
 
     /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what
@@ -362,12 +238,17 @@ impl Lane {
             let batch =
                 Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
             let is_whole = lost_chunks.range(seqs).next().is_none();
-            if nth == 0 {
-                state.work = Work::found(&cut, &batch, made, is_whole).map(|work| self.given_up_on_record(&cut, work));
-            }
             place = cut.until;
             state.cut += batch.len() as u64;
-            state.batches.push_back(Waiting { batch, recorded: None });
+            let made = made.map(|made| of_made(&cut, made));
+            // Its first attempt went on record with the cut, and one that was not in front was never made.
+            let intended = cut.progress.steps.first().map(|step| step.store.clone());
+            let waiting = Waiting { batch, made, intended, recorded: None };
+            if nth == 0 && (cut.progress.was_tried() || cut.made.is_some()) {
+                let work = Work::found(&cut, &waiting, is_whole);
+                state.work = Some(self.given_up_on_record(&cut, work));
+            }
+            state.batches.push_back(waiting);
         }
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
@@ -388,14 +269,12 @@ impl Lane {
     }
 
     /// What is given up only now goes on record: the next process may be able to read what this one could not.
-    fn given_up_on_record(&self, cut: &RecoveredCut, work: Work) -> Work {
-        match (&work.last_cause, &cut.given_up) {
-            (Some(cause), None) if work.given_up => {
-                let (batch, cause) = (cut.batch.clone(), cause.clone());
-                Work { recording: self.record(|| Entry::GivenUp { batch, cause }), ..work }
-            }
-            _ => work,
+    fn given_up_on_record(&self, cut: &RecoveredCut, mut work: Work) -> Work {
+        if let (Some(cause), None, true) = (&work.last_cause, &cut.progress.given_up, work.is_given_up()) {
+            let (batch, cause) = (cut.batch.clone(), cause.clone());
+            work.recording = self.record(|| Entry::GivenUp { batch, cause });
         }
+        work
     }
 
     /// How much memory the lane holds.
@@ -542,28 +421,29 @@ impl Lane {
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
-                Some(front) if front.batch.is_empty() => return Step::Lost(front.batch.id().seq),
-                Some(front) if with_hooks => return Step::Prepare(front.batch),
-                Some(front) => state.work = Some(Work::new(front.batch, state.fresh_undo(), None, front.recorded)),
+                Some(front) if front.batch.is_empty() => return Step::Lost(front.batch.id().clone()),
+                // A piece has been through the hooks with the whole.
+                Some(front) if with_hooks && front.made.is_none() && front.batch.id().piece.is_whole() => {
+                    return Step::Prepare(front.batch);
+                }
+                Some(front) => state.work = Some(Work::new(&front, state.fresh_undo())),
             }
         }
         let Some(work) = &mut state.work else { return Step::Rest };
-        if work.given_up {
+        if work.is_given_up() {
             return Step::GivenUp;
         }
-        if work.open && work.recording.is_none() {
+        if work.is_open() && work.recording.is_none() {
             return Step::Orphaned;
         }
-        if !work.open {
+        if !work.is_open() {
             if let Some(at) = work.not_before.filter(|at| now < *at) {
                 return Step::Wait(at);
             }
-            work.attempt = Attempt(work.attempt.0 + 1);
-            work.open = true;
-            // The first one went on record with the cut.
-            if work.attempt.0 > 1 {
-                work.recording =
-                    self.record(|| Entry::Intent { batch: work.batch.id().clone(), attempt: work.attempt });
+            let Some((store, attempt)) = work.next(&self.stores) else { return Step::Finished };
+            if !work.begin(&store, attempt) {
+                let batch = work.batch.id().clone();
+                work.recording = self.record(|| Entry::Intent { batch, store, attempt });
             }
         }
         if let (Some(position), Some(journal)) = (work.recording, &self.journal)
@@ -572,33 +452,48 @@ impl Lane {
             return Step::Record(position);
         }
         work.recording = None;
-        let undo = Undo::new(work.attempt, work.undo.clone());
-        Step::Store(
-            work.batch.clone(),
-            match &self.journal {
-                Some(journal) => undo.on_record(work.batch.id(), journal),
-                None => undo,
-            },
-        )
+        let (Some(undo), Some(store)) = (work.undo(), work.store()) else { return Step::Rest };
+        let undo = match &self.journal {
+            Some(journal) => undo.on_record(work.batch.id(), journal),
+            None => undo,
+        };
+        Step::Store(store.clone(), work.batch.clone(), undo)
     }
 
     /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
     pub(crate) fn prepared(&self, batch: Batch, given_up: Option<Cause>) {
         let mut state = self.lock();
-        let Some(front) = state.batches.front().filter(|front| front.batch.id() == batch.id()) else { return };
         if state.work.is_some() {
             return;
         }
-        let mut recording = front.recorded;
+        let Some(front) = state.batches.front_mut().filter(|front| front.batch.id() == batch.id()) else { return };
         if let Some(cause) = &given_up {
-            recording = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
+            front.recorded = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
         } else if self.journal.is_some()
             && !batch.is_same(&front.batch)
             && let Some(chunk) = batch.to_chunk()
         {
-            recording = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
+            front.recorded = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
         }
-        state.work = Some(Work::new(batch, state.fresh_undo(), given_up, recording));
+        front.made = Some(batch);
+        let front = front.clone();
+        let mut work = Work::new(&front, state.fresh_undo());
+        given_up.iter().for_each(|cause| work.give_up(cause));
+        state.work = Some(work);
+    }
+
+    /// The store of the open attempt has the batch. Whether another step follows; where none does, the batch is to be settled.
+    pub(crate) fn stored(&self) -> bool {
+        let mut state = self.lock();
+        let Some(work) = &mut state.work else { return false };
+        if !work.has_more(&self.stores) {
+            return false;
+        }
+        if let Some(store) = work.done() {
+            let batch = work.batch.id().clone();
+            self.record(|| Entry::Done { batch, store });
+        }
+        true
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -612,10 +507,9 @@ impl Lane {
     ) -> Option<Next> {
         let mut state = self.lock();
         state.counters.attempts_failed += 1;
-        let work = state.work.as_mut().filter(|work| work.open)?;
-        work.open = false;
-        work.recording = None;
-        work.last_cause = Some(cause.clone());
+        let work = state.work.as_mut()?;
+        let store = work.failed(&cause)?;
+        let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
         let after = match failure {
@@ -623,16 +517,15 @@ impl Lane {
             Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
             Failed::Permanent => None,
         };
-        let batch = || work.batch.id().clone();
         Some(match after {
             Some(after) => {
-                self.record(|| Entry::Failed { batch: batch(), attempt: work.attempt });
                 work.not_before = Some(now + after);
-                Next::Again { attempt: work.attempt, after }
+                self.record(|| Entry::Failed { batch, store: store.clone(), attempt });
+                Next::Again { store, attempt, after }
             }
             None => {
-                work.recording = self.record(|| Entry::GivenUp { batch: batch(), cause: cause.clone() });
-                work.given_up = true;
+                work.give_up(&cause);
+                work.recording = self.record(|| Entry::GivenUp { batch, cause });
                 Next::GiveUp(work.clone())
             }
         })
@@ -641,18 +534,101 @@ impl Lane {
     /// The work on the front batch, and the batch as it was cut, if it was given up.
     pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
         let state = self.lock();
-        let work = state.work.as_ref().filter(|work| work.given_up)?;
+        let work = state.work.as_ref().filter(|work| work.is_given_up())?;
         Some((work.clone(), state.batches.front()?.batch.clone()))
+    }
+
+    /// The nth compensation of the batch that was given up is done, or goes on the list of those that could not be.
+    pub(crate) fn compensated(&self, nth: u32, failed: Option<(Cause, UnixMillis)>) {
+        let mut state = self.lock();
+        let Some(work) = state.work.as_mut().filter(|work| work.is_given_up()) else { return };
+        let batch = work.batch.id().clone();
+        work.compensated(nth);
+        let owed = failed.clone().and_then(|(cause, at)| work.progress().uncompensated(&batch, nth, cause, at));
+        state.uncompensated.extend(owed.map(|owed| (owed, Instant::now())));
+        self.record(|| Entry::Compensated { batch, nth, failed });
+    }
+
+    /// A batch that was given up and compensated goes through its saga once more, after a while.
+    pub(crate) fn again(&self, policy: &RetryPolicy, now: Instant, rng: &mut fastrand::Rng) {
+        let mut state = self.lock();
+        let Some(work) = state.work.as_mut().filter(|work| work.is_given_up()) else { return };
+        let batch = work.batch.id().clone();
+        let rounds = work.again();
+        work.not_before = Some(now + policy.wait(rounds, None, rng));
+        work.recording = self.record(|| Entry::Again { batch });
+    }
+
+    /// A batch that was given up and compensated is two from here on, to find which of its events the store refuses. False where
+    /// that is not to be done: `most` events of the whole were given up alone already.
+    pub(crate) fn split(&self, most: u32) -> bool {
+        let mut state = self.lock();
+        let Some(work) = state.work.as_ref().filter(|work| work.is_given_up()) else { return false };
+        let seq = work.batch.id().seq.0;
+        let found = if state.poison.0 == seq { state.poison.1 } else { 0 };
+        let Some(front) = state.batches.front() else { return false };
+        let first = front.batch.len() / 2;
+        let (Some(halves), Some(made)) = (front.batch.split_at(first), work.batch.split_at(first)) else {
+            return false;
+        };
+        if found >= most {
+            return false;
+        }
+        let is_made = !work.batch.is_same(&front.batch);
+        let batch = front.batch.id().clone();
+        let intended = self.stores.names().next().cloned();
+        let recorded = self.journal.as_ref().map(|journal| {
+            let mut entries = vec![Entry::Split { batch, first: index(first) }];
+            let pieces = made.iter().filter(|_| is_made);
+            entries.extend(pieces.filter_map(|piece| {
+                Some(Entry::Made { batch: piece.id().clone(), chunk: Arc::new(piece.to_chunk()?) })
+            }));
+            let batch = halves[0].id().clone();
+            let intent = intended.clone().map(|store| Entry::Intent { batch, store, attempt: Attempt(1) });
+            entries.extend(intent);
+            journal.append(&mut entries)
+        });
+        state.batches.pop_front();
+        state.work = None;
+        let intents = [intended, None];
+        for ((batch, made), intended) in halves.into_iter().zip(made).zip(intents).rev() {
+            let made = is_made.then_some(made);
+            state.batches.push_front(Waiting { batch, made, intended, recorded });
+        }
+        fault_point("after-split");
+        true
+    }
+
+    /// The compensation on the list that is to be tried first, and when.
+    pub(crate) fn next_uncompensated(&self) -> Option<(Uncompensated, Instant)> {
+        self.lock().uncompensated.iter().min_by_key(|(_, at)| *at).cloned()
+    }
+
+    /// Those on the list.
+    pub(crate) fn uncompensated(&self) -> Vec<Uncompensated> {
+        self.lock().uncompensated.iter().map(|(owed, _)| owed.clone()).collect()
+    }
+
+    /// One on the list was tried once more: it is done, or failed again and is tried again then.
+    pub(crate) fn pursued(&self, owed: &Uncompensated, failed: Option<(Cause, UnixMillis, Instant)>) {
+        let mut state = self.lock();
+        let is_it = |other: &Uncompensated| (&other.batch, other.nth) == (&owed.batch, owed.nth);
+        let Some(at) = state.uncompensated.iter().position(|(other, _)| is_it(other)) else { return };
+        match failed {
+            Some((cause, next_at, then)) => {
+                let (owed, at) = &mut state.uncompensated[at];
+                (owed.cause, owed.next_at, owed.tries, *at) = (cause, Some(next_at), owed.tries + 1, then);
+            }
+            None => {
+                state.uncompensated.remove(at);
+                self.record(|| Entry::Undone { batch: owed.batch.clone(), nth: owed.nth });
+            }
+        }
     }
 
     /// The name of the batch at the front.
     pub(crate) fn front_id(&self) -> Option<BatchId> {
         self.lock().batches.front().map(|front| front.batch.id().clone())
-    }
-
-    /// Its place in the tenant's order.
-    pub(crate) fn front_seq(&self) -> Option<Seq> {
-        self.lock().batches.front().map(|front| front.batch.id().seq)
     }
 
     /// Whether the batch at the front waits for a store that is not there.
@@ -665,18 +641,18 @@ impl Lane {
         let mut state = self.lock();
         let Some(work) = state.work.as_mut().filter(|work| work.parked) else { return false };
         work.woken = true;
-        !work.open && work.not_before.take().is_some()
+        !work.is_open() && work.not_before.take().is_some()
     }
 
     /// Whether an attempt is under way, or was when its writer died.
     pub(crate) fn is_attempt_open(&self) -> bool {
-        self.lock().work.as_ref().is_some_and(|work| work.open)
+        self.lock().work.as_ref().is_some_and(Work::is_open)
     }
 
     /// The batch has its outcome and leaves the lane. `None` where it has left before.
-    pub(crate) fn settle(&self, seq: Seq, outcome: Outcome) -> Option<Left> {
+    pub(crate) fn settle(&self, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
-        let batch = state.batches.pop_front_if(|front| front.batch.id().seq == seq)?.batch;
+        let batch = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?.batch;
         let work = state.work.take();
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
@@ -693,7 +669,12 @@ impl Lane {
             Outcome::DeadLettered => counters.dead_lettered += events,
             Outcome::Discarded => counters.discarded += events,
         }
-        let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt.0, work.parked));
+        let id = batch.id();
+        if outcome == Outcome::DeadLettered && id.piece != Piece::WHOLE && events == 1 {
+            let found = if state.poison.0 == id.seq.0 { state.poison.1 } else { 0 };
+            state.poison = (id.seq.0, found + 1);
+        }
+        let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt().0, work.parked));
         let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
         let code = work.as_ref().and_then(|work| work.last_cause.as_ref()).map(|cause| cause.code);
         let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
@@ -712,17 +693,10 @@ impl Lane {
             unread: state.unread,
             batches: state.batches.len(),
             bytes: state.bytes,
-            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
+            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
+            uncompensated: state.uncompensated.len() as u64,
         }
     }
-}
-
-/// How an attempt failed, as far as the next one is concerned.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Failed {
-    Transient { retry_after: Option<Duration> },
-    Unavailable,
-    Permanent,
 }
 
 /// A chunk holds fewer than 4 Gi events.
@@ -745,9 +719,9 @@ impl State {
     }
 
     /// An empty list of undo steps.
-    fn fresh_undo(&mut self) -> Arc<Mutex<Vec<UndoStep>>> {
+    fn fresh_undo(&mut self) -> Arc<UndoList> {
         match Arc::get_mut(&mut self.undo) {
-            Some(steps) => steps.get_mut().unwrap_or_else(PoisonError::into_inner).clear(),
+            Some(list) => list.clear(),
             None => self.undo = Arc::default(),
         }
         self.undo.clone()
@@ -834,11 +808,13 @@ impl State {
         }
         self.cuts += 1;
         self.turn += 1;
-        let id = BatchId { opening: lane.opening, tenant: lane.tenant.clone(), seq: Seq(self.cuts) };
+        let id = BatchId::new(lane.opening, lane.tenant.clone(), Seq(self.cuts));
+        let intended = lane.stores.names().next().cloned();
         // What the batch holds, and that it is about to be stored, before the first attempt: in one write.
         let recorded = lane.journal.as_ref().map(|journal| {
             let cut = Entry::Cut { batch: id.clone(), from, until };
-            journal.append(&mut vec![cut, Entry::Intent { batch: id.clone(), attempt: Attempt(1) }])
+            let intent = intended.clone().map(|store| Entry::Intent { batch: id.clone(), store, attempt: Attempt(1) });
+            journal.append(&mut [cut].into_iter().chain(intent).collect())
         });
         let batch = Batch::new(id, parts);
         self.uncut -= batch.len() as u64;
@@ -847,7 +823,7 @@ impl State {
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(Waiting { batch, recorded });
+        self.batches.push_back(Waiting { batch, made: None, intended, recorded });
         fault_point("after-cut");
     }
 }

@@ -12,8 +12,11 @@ mod hooks;
 mod journal;
 pub(crate) mod lane;
 mod memory;
+mod progress;
+mod saga;
 mod seam;
 mod storage;
+pub(crate) mod work;
 
 pub use dead_letters::{DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, DynDeadLetters};
 pub use fault_point::FAULT_VARIABLE;
@@ -25,6 +28,9 @@ pub use journal::{
     Recovered, RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant,
 };
 pub use memory::{MemoryDeadLetters, MemoryStore, NullStore};
+pub use progress::{Begun, Compensation, Progress, StepState, Uncompensated};
+pub use saga::Saga;
+pub(crate) use saga::Stores;
 pub use seam::Seam;
 pub(crate) use seam::spawn;
 pub use storage::{BoxStorage, DynStorage, Storage, StorageError, StorageExt, Undo, UndoStep};

@@ -1,14 +1,14 @@
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::journal::{DynJournal, Entry};
-use crate::model::{Attempt, Batch, BatchId, TenantId};
+use super::journal::{DynJournal, Entry, Position};
+use crate::model::{Attempt, Batch, BatchId, StoreName, TenantId};
 
 /// Where batches end up.
 ///
@@ -73,6 +73,13 @@ pub trait Storage: Send + Sync + 'static {
         let _ = tenant;
         async { None }
     }
+
+    /// Whether a batch that was refused for good may come again in [pieces](crate::Piece), each under an id of its own, until the
+    /// events that the store refuses are found. A store that takes whole batches only says no: a batch that it refuses is then
+    /// given up whole.
+    fn takes_pieces(&self) -> bool {
+        true
+    }
 }
 
 /// How a store fails.
@@ -135,12 +142,55 @@ pub struct UndoStep {
 /// One attempt's number, and the list of what must be undone if the batch is given up.
 ///
 /// The list belongs to the batch, not to the attempt: it survives retries and restarts, and each step on it is run once
-/// the batch is given up, newest first.
+/// the batch is given up, newest first. A step that is on the list already is not put there twice.
 #[derive(Clone)]
 pub struct Undo {
+    store: StoreName,
     attempt: Attempt,
-    steps: Arc<Mutex<Vec<UndoStep>>>,
+    list: Arc<UndoList>,
     record: Option<(BatchId, Arc<dyn DynJournal>)>,
+}
+
+/// What the stores of a batch registered, and whose turn it is to do so.
+#[derive(Debug, Default)]
+pub(crate) struct UndoList(Mutex<Registered>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    /// The attempt that is under way.
+    open: Option<(StoreName, Attempt)>,
+    /// Oldest first.
+    steps: Vec<(StoreName, UndoStep)>,
+}
+
+impl UndoList {
+    pub(crate) fn of(steps: Vec<(StoreName, UndoStep)>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Registered { open: None, steps })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on this attempt may register steps, and no other.
+    pub(crate) fn open(&self, store: &StoreName, attempt: Attempt) {
+        self.lock().open = Some((store.clone(), attempt));
+    }
+
+    /// From here on nobody may.
+    pub(crate) fn close(&self) {
+        self.lock().open = None;
+    }
+
+    /// Everything registered so far, oldest first.
+    pub(crate) fn steps(&self) -> Vec<(StoreName, UndoStep)> {
+        self.lock().steps.clone()
+    }
+
+    /// Empties it, to be used again.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Registered::default();
+    }
 }
 
 impl fmt::Debug for Undo {
@@ -150,8 +200,9 @@ impl fmt::Debug for Undo {
 }
 
 impl Undo {
-    pub(crate) fn new(attempt: Attempt, steps: Arc<Mutex<Vec<UndoStep>>>) -> Self {
-        Self { attempt, steps, record: None }
+    /// Of the attempt that the list is open to.
+    pub(crate) fn new(store: StoreName, attempt: Attempt, list: Arc<UndoList>) -> Self {
+        Self { store, attempt, list, record: None }
     }
 
     /// The same list, kept by a journal too.
@@ -162,10 +213,12 @@ impl Undo {
     /// An empty list for a call by hand: in tests of a store.
     #[must_use]
     pub fn for_attempt(attempt: Attempt) -> Self {
-        Self::new(attempt, Arc::default())
+        let list = Arc::new(UndoList::default());
+        list.open(&StoreName::ONLY, attempt);
+        Self::new(StoreName::ONLY, attempt, list)
     }
 
-    /// The number of this attempt.
+    /// The number of this attempt, from 1, counted for each store.
     #[must_use]
     pub fn attempt(&self) -> Attempt {
         self.attempt
@@ -174,20 +227,54 @@ impl Undo {
     /// Registers a step. Once this returns, the step will be run if the batch is given up: register first, act then. Where the
     /// journal is durable it is on disk by then.
     ///
+    /// Where the attempt is over, because its time was up or its writer was restarted, this never returns: what the step was for
+    /// must not be done any more.
+    ///
     /// # Cancel safety
     /// A step whose `push` was dropped may or may not be on the list.
     pub async fn push(&self, step: UndoStep) {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step.clone());
-        if let Some((batch, journal)) = &self.record {
-            let position = journal.append(&mut vec![Entry::Undo { batch: batch.clone(), step }]);
-            journal.committed(position).await;
+        match self.register(step) {
+            Some(Some((journal, position))) => journal.committed(position).await,
+            Some(None) => return,
+            None => {}
+        }
+        if !self.is_open() {
+            std::future::pending::<()>().await;
         }
     }
 
-    /// The steps registered so far, oldest first.
+    /// Puts the step on the list and on record; where the record is. `None` where the attempt is over.
+    fn register(&self, step: UndoStep) -> Option<Option<(&Arc<dyn DynJournal>, Position)>> {
+        // On record under the list's lock: before the batch is given up, or not at all.
+        let mut list = self.list.lock();
+        if !list.is_open_to(self) {
+            return None;
+        }
+        if !list.steps.iter().any(|(store, known)| *store == self.store && *known == step) {
+            list.steps.push((self.store.clone(), step.clone()));
+        }
+        // Also where it is known: what was put on record before may not be on the disk yet.
+        Some(self.record.as_ref().map(|(batch, journal)| {
+            let entry = Entry::Undo { batch: batch.clone(), store: self.store.clone(), step };
+            (journal, journal.append(&mut vec![entry]))
+        }))
+    }
+
+    fn is_open(&self) -> bool {
+        self.list.lock().is_open_to(self)
+    }
+
+    /// The steps this store registered so far, oldest first.
     #[must_use]
     pub fn steps(&self) -> Vec<UndoStep> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let list = self.list.lock();
+        list.steps.iter().filter(|(store, _)| *store == self.store).map(|(_, step)| step.clone()).collect()
+    }
+}
+
+impl Registered {
+    fn is_open_to(&self, undo: &Undo) -> bool {
+        self.open.as_ref().is_some_and(|(store, attempt)| *store == undo.store && *attempt == undo.attempt)
     }
 }
 
@@ -201,6 +288,8 @@ pub trait DynStorage: Send + Sync + 'static {
     fn undo<'a>(&'a self, step: &'a UndoStep) -> BoxFuture<'a, Result<(), StorageError>>;
     /// See [`Storage::count`].
     fn count<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Option<u64>>;
+    /// See [`Storage::takes_pieces`].
+    fn takes_pieces(&self) -> bool;
 }
 
 impl<S: Storage> DynStorage for S {
@@ -218,6 +307,10 @@ impl<S: Storage> DynStorage for S {
 
     fn count<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Option<u64>> {
         Storage::count(self, tenant).boxed()
+    }
+
+    fn takes_pieces(&self) -> bool {
+        Storage::takes_pieces(self)
     }
 }
 
@@ -249,5 +342,9 @@ impl<S: Storage> Storage for Arc<S> {
 
     fn count(&self, tenant: &TenantId) -> impl Future<Output = Option<u64>> + Send {
         S::count(self, tenant)
+    }
+
+    fn takes_pieces(&self) -> bool {
+        S::takes_pieces(self)
     }
 }

@@ -19,8 +19,8 @@ use crate::model::{Error, TenantId};
 use crate::observe::Observer;
 use crate::policy::Policy;
 use crate::port::{
-    BoxStorage, DeadLetters, DynDeadLetters, DynJournal, Hooks, Journal, MemoryDeadLetters, MemoryJournal, MemoryStore,
-    RecoveredTenant, Seam, Storage, StorageExt, spawn,
+    DeadLetters, DynDeadLetters, DynJournal, Hooks, Journal, MemoryDeadLetters, MemoryJournal, MemoryStore,
+    RecoveredTenant, Saga, Seam, Storage, spawn,
 };
 
 /// Where the actors run.
@@ -39,7 +39,7 @@ pub enum Placement {
 #[must_use]
 pub struct SystemBuilder {
     policy: Policy,
-    storage: Option<BoxStorage>,
+    saga: Option<Saga>,
     journal: Option<Arc<dyn DynJournal>>,
     dead_letters: Option<Arc<dyn DynDeadLetters>>,
     hooks: Hooks,
@@ -58,7 +58,7 @@ impl Default for SystemBuilder {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
-            storage: None,
+            saga: None,
             journal: None,
             dead_letters: None,
             hooks: Hooks::new(),
@@ -83,8 +83,13 @@ impl SystemBuilder {
     }
 
     /// The store of tenants that bring none of their own. Default: a [`MemoryStore`], which keeps everything.
-    pub fn store(mut self, storage: impl Storage) -> Self {
-        self.storage = Some(storage.boxed());
+    pub fn store(self, storage: impl Storage) -> Self {
+        self.saga(Saga::new().then(storage))
+    }
+
+    /// The stores, in order, of tenants that bring none of their own: a batch ends up in all of them or in none.
+    pub fn saga(mut self, saga: Saga) -> Self {
+        self.saga = Some(saga);
         self
     }
 
@@ -167,7 +172,7 @@ impl SystemBuilder {
     /// Starts the system. Blocks for the moment in which its thread comes up.
     ///
     /// # Errors
-    /// [`Error::InvalidPolicy`], [`Error::PanicAborts`], [`Error::Journal`], or [`Error::Start`] if there is no thread to be had.
+    /// [`Error::InvalidPolicy`], [`Error::InvalidSaga`], [`Error::PanicAborts`], [`Error::Journal`], or [`Error::Start`] if there is no thread to be had.
     ///
     /// # Panics
     /// With [`Placement::Inline`] outside of a `LocalSet` and an actix `System`.
@@ -176,12 +181,12 @@ impl SystemBuilder {
             return Err(Error::PanicAborts);
         }
         self.policy.check().map_err(Error::InvalidPolicy)?;
-        self.specs.values().try_for_each(TenantSpec::check)?;
+        let specs = self.specs.into_iter().map(|(id, spec)| Ok((id, spec.checked()?)));
         let defaults = Defaults {
             policy: Arc::new(self.policy),
-            storage: self.storage.unwrap_or_else(|| MemoryStore::new().boxed()),
+            stores: Arc::new(self.saga.unwrap_or_else(|| Saga::new().then(MemoryStore::new())).check()?),
             hooks: Arc::new(self.hooks),
-            specs: self.specs,
+            specs: specs.collect::<Result<_, Error>>()?,
         };
         let shared = Arc::new(Shared::new(
             defaults,

@@ -320,20 +320,20 @@ impl Run {
 
     /// Every event of the tenant that is stored or given up, by batch.
     fn in_order(&self, name: &str) -> Vec<String> {
-        let mut batches: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        let mut batches: BTreeMap<_, Vec<String>> = BTreeMap::new();
         let stored = self.world.kept.batches(&tenant(name));
-        assert!(stored.is_sorted_by_key(|batch| batch.id().seq), "batches of {name} are stored out of order");
+        assert!(stored.is_sorted_by_key(|batch| batch.id().place()), "batches of {name} are stored out of order");
         let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
         for batch in &stored {
             let events = batch.events().map(|event| text(event.body)).collect();
-            assert!(batches.insert(batch.id().seq.0, events).is_none(), "{} is stored twice", batch.id());
+            assert!(batches.insert(batch.id().place(), events).is_none(), "{} is stored twice", batch.id());
         }
         let whole: BTreeSet<_> = batches.keys().copied().collect();
         for letter in self.world.letters.all() {
             if letter.tenant == Some(tenant(name)) && letter.kind == DeadLetterKind::Event {
                 let (id, index) = letter.batch.clone().unwrap();
-                assert!(!whole.contains(&id.seq.0), "{id} is stored and given up");
-                let batch = batches.entry(id.seq.0).or_default();
+                assert!(!whole.contains(&id.place()), "{id} is stored and given up");
+                let batch = batches.entry(id.place()).or_default();
                 assert_eq!(batch.len(), index as usize);
                 batch.push(text(&letter.body));
             }

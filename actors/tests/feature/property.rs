@@ -147,19 +147,19 @@ fn check(rig: &Rig, sent: &Sent, max_events: usize) {
     let garbage: Vec<_> = of_kind(DeadLetterKind::Frame).map(|letter| text(&letter.body)).collect();
     assert_eq!(garbage, sent.garbage);
     for name in TENANTS {
-        let mut batches: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        let mut batches: BTreeMap<_, Vec<String>> = BTreeMap::new();
         let mut ids = BTreeSet::new();
         for batch in rig.store.batches(&tenant(name)) {
             assert!(ids.insert(batch.id().clone()), "{} is stored twice", batch.id());
             assert_eq!(batch.id().tenant.as_str(), name);
-            batches.insert(batch.id().seq.0, batch.events().map(|event| text(event.body)).collect());
+            batches.insert(batch.id().place(), batch.events().map(|event| text(event.body)).collect());
         }
-        let stored_in_order = rig.store.batches(&tenant(name)).is_sorted_by_key(|batch| batch.id().seq);
+        let stored_in_order = rig.store.batches(&tenant(name)).is_sorted_by_key(|batch| batch.id().place());
         assert!(stored_in_order, "batches of {name} are stored out of order");
         for letter in of_kind(DeadLetterKind::Event).filter(|letter| letter.tenant == Some(tenant(name))) {
             let (id, index) = letter.batch.clone().unwrap();
             assert!(!ids.contains(&id), "{id} is stored and given up");
-            let batch = batches.entry(id.seq.0).or_default();
+            let batch = batches.entry(id.place()).or_default();
             assert_eq!(batch.len(), index as usize);
             batch.push(text(&letter.body));
         }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use headworks_actors::{
     Batch, Fault, Faulty, Framing, IngressHandle, IngressSpec, Json, MemoryDeadLetters, MemoryStore, Placement, Policy,
-    Seam, SourceCounters, SupervisorEvent, System, SystemBuilder, TenantHandle, TenantId, TenantSnapshot, UnixMillis,
-    What, WindowPolicy,
+    RetryPolicy, Seam, SourceCounters, SupervisorEvent, System, SystemBuilder, TenantHandle, TenantId, TenantSnapshot,
+    UnixMillis, What, WindowPolicy,
 };
 
 pub(crate) use journal::ModelJournal;
@@ -86,8 +86,11 @@ pub(crate) fn lines(events: impl IntoIterator<Item = String>) -> Vec<u8> {
 }
 
 /// Windows of `max_events` that nothing but their size closes within a day.
+///
+/// What a store refuses is given up whole.
 pub(crate) fn windows_of(max_events: usize) -> Policy {
-    Policy { window: WindowPolicy { max_events, max_bytes: 1 << 30, max_age: secs(24 * 3600) }, ..Policy::default() }
+    let window = WindowPolicy { max_events, max_bytes: 1 << 30, max_age: secs(24 * 3600) };
+    Policy { window, retry: RetryPolicy { max_poison: 0, ..RetryPolicy::default() }, ..Policy::default() }
 }
 
 impl Rig {

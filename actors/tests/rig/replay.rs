@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headworks_actors::{
-    Attempt, BatchId, BatchTotals, Cause, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, Recovered, RecoveredChunk,
-    RecoveredCut, RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, UndoStep, UnixMillis,
+    Attempt, BatchId, BatchTotals, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, Progress, Recovered, RecoveredChunk,
+    RecoveredCut, RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
 };
 
 type Place = (u64, u64);
@@ -20,6 +20,7 @@ pub(crate) struct Replay {
 pub(crate) struct Tenant {
     pub(crate) chunks: Vec<(Arc<Chunk>, Place)>,
     pub(crate) cuts: Vec<Cut>,
+    pub(crate) uncompensated: Vec<Uncompensated>,
     pub(crate) door: DoorTotals,
     pub(crate) totals: BatchTotals,
 }
@@ -29,10 +30,7 @@ pub(crate) struct Cut {
     pub(crate) from: ChunkPlace,
     pub(crate) until: ChunkPlace,
     pub(crate) made: Option<(Arc<Chunk>, Place)>,
-    pub(crate) attempt: Attempt,
-    pub(crate) is_open: bool,
-    pub(crate) undo: Vec<UndoStep>,
-    pub(crate) given_up: Option<Cause>,
+    pub(crate) progress: Progress,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -100,40 +98,77 @@ impl Replay {
             Entry::Cut { batch, from, until } => self.cut(batch, *from, *until),
             Entry::Made { batch, chunk } => {
                 let events = self.events(batch);
-                let front = self.front(batch);
-                assert_eq!((front.attempt, chunk.len() as u64), (Attempt(1), events));
-                front.made = Some((chunk.clone(), place));
+                let tenant = self.tenants.get_mut(&batch.tenant).expect("the tenant is on record");
+                let cut = tenant.cuts.iter_mut().find(|cut| cut.batch == *batch).expect("it was cut");
+                assert_eq!(chunk.len() as u64, events, "hooks change bodies, not how many there are");
+                let is_untried = cut.progress.steps.iter().all(|step| step.attempt == Attempt(1));
+                assert!(is_untried && cut.progress.given_up.is_none(), "hooks run before the first attempt");
+                cut.made = Some((chunk.clone(), place));
             }
             // The first attempt goes on record with the cut.
-            Entry::Intent { batch, attempt: attempt @ Attempt(1) } => {
+            Entry::Intent { batch, store, attempt } => {
                 let tenant = self.tenants.get_mut(&batch.tenant).expect("the tenant is on record");
-                let last = tenant.cuts.last_mut().expect("the batch was just cut");
-                assert_eq!((&last.batch, last.attempt), (batch, Attempt(0)));
-                (last.attempt, last.is_open) = (*attempt, true);
+                let is_last = tenant.cuts.last().is_some_and(|last| last.batch == *batch);
+                let cut = if *attempt == Attempt(1) && is_last && tenant.cuts.last().unwrap().progress.steps.is_empty()
+                {
+                    tenant.cuts.last_mut().unwrap()
+                } else {
+                    self.front(batch)
+                };
+                assert!(cut.progress.given_up.is_none(), "what is given up is not tried again");
+                assert_eq!(attempt.0, cut.progress.attempt(store).0 + 1, "attempts are numbered without a gap");
+                assert!(!cut.progress.is_done(store), "what a store has is not stored there again");
+                cut.progress.intent(store, *attempt);
             }
-            Entry::Intent { batch, attempt } => {
-                let front = self.front(batch);
-                assert!(front.given_up.is_none(), "what is given up is not tried again");
-                assert_eq!(attempt.0, front.attempt.0 + 1, "attempts are numbered without a gap");
-                (front.attempt, front.is_open) = (*attempt, true);
+            Entry::Undo { batch, store, step } => {
+                let progress = &mut self.front(batch).progress;
+                assert_eq!(progress.open().map(|step| &step.store), Some(store), "only an open attempt registers");
+                progress.register(store, step);
             }
-            Entry::Undo { batch, step } => self.front(batch).undo.push(step.clone()),
-            Entry::Failed { batch, attempt } => {
-                let front = self.front(batch);
-                assert_eq!((front.attempt, front.is_open), (*attempt, true));
-                front.is_open = false;
+            Entry::Failed { batch, store, attempt } => {
+                let progress = &mut self.front(batch).progress;
+                assert_eq!(progress.open().map(|step| (&step.store, step.attempt)), Some((store, *attempt)));
+                progress.failed(store, *attempt);
+            }
+            Entry::Done { batch, store } => {
+                let progress = &mut self.front(batch).progress;
+                assert_eq!(progress.open().map(|step| &step.store), Some(store));
+                progress.done(store);
             }
             Entry::GivenUp { batch, cause } => {
-                let front = self.front(batch);
-                assert!(front.given_up.is_none());
-                (front.given_up, front.is_open) = (Some(cause.clone()), false);
+                let progress = &mut self.front(batch).progress;
+                assert!(progress.given_up.is_none());
+                progress.give_up(cause);
+            }
+            Entry::Compensated { batch, nth, failed } => {
+                let progress = &mut self.front(batch).progress;
+                assert!(progress.given_up.is_some(), "only what is given up is compensated");
+                assert_eq!(progress.compensated, *nth, "compensations run in their order, each once");
+                assert!((*nth as usize) < progress.compensations().len());
+                let owed = failed.clone().and_then(|(why, at)| progress.uncompensated(batch, *nth, why, at));
+                progress.compensated(*nth);
+                self.tenants.get_mut(&batch.tenant).unwrap().uncompensated.extend(owed);
+            }
+            Entry::Undone { batch, nth } => {
+                let owed = &mut self.tenants.get_mut(&batch.tenant).expect("the tenant is on record").uncompensated;
+                let at = owed.iter().position(|owed| (&owed.batch, owed.nth) == (batch, *nth));
+                owed.remove(at.expect("it is on the list"));
+            }
+            Entry::Again { batch } => {
+                self.is_taken_back(batch);
+                self.front(batch).progress.again();
+            }
+            Entry::Split { batch, first } => {
+                self.is_taken_back(batch);
+                self.split(batch, *first);
             }
             Entry::Settled { batch, outcome, events } => {
                 let cut = self.events(batch);
                 let front = self.front(batch);
                 front.outcome = Some(*outcome);
-                assert!(*outcome != Outcome::DeadLettered || *events < cut || front.given_up.is_some());
-                assert!(*outcome != Outcome::Stored || front.attempt.0 > 0, "nothing is stored without an intent");
+                assert!(*outcome != Outcome::DeadLettered || *events < cut || front.progress.given_up.is_some());
+                let is_tried = !front.progress.steps.is_empty() && front.progress.given_up.is_none();
+                assert!(*outcome != Outcome::Stored || is_tried, "nothing is stored without an intent");
                 assert!(*events <= cut, "fewer only where a chunk was lost");
                 let tenant = self.tenants.get_mut(&batch.tenant).unwrap();
                 match outcome {
@@ -157,18 +192,42 @@ impl Replay {
         assert!(from == uncut || is_behind_a_lost_chunk, "a cut begins where the last one ended: {from:?}, {uncut:?}");
         assert!(until.index > 0 && until > from);
         assert!(until.index as usize <= tenant.chunks[usize::try_from(until.seq).unwrap() - 1].0.len());
-        assert_eq!(batch.seq, Seq(tenant.cuts.len() as u64 + 1), "batches are numbered without a gap");
+        assert_eq!(batch.seq, Seq(tenant.next_batch()), "batches are numbered without a gap");
         tenant.cuts.push(Cut {
             batch: batch.clone(),
             from,
             until,
             made: None,
-            attempt: Attempt(0),
-            is_open: false,
-            undo: vec![],
-            given_up: None,
+            progress: Progress::default(),
             outcome: None,
         });
+    }
+
+    /// What begins anew, whole or in pieces, must have been undone everywhere before.
+    fn is_taken_back(&mut self, batch: &BatchId) {
+        let progress = &self.front(batch).progress;
+        assert!(progress.given_up.is_some());
+        assert_eq!(progress.compensated as usize, progress.compensations().len(), "{batch} is not undone");
+        let owed = &self.tenants[&batch.tenant].uncompensated;
+        assert!(owed.iter().all(|owed| owed.batch != *batch), "{batch} is not undone");
+    }
+
+    fn split(&mut self, batch: &BatchId, first: u32) {
+        let events = self.events(batch);
+        assert!(first > 0 && u64::from(first) < events, "no half is empty");
+        let tenant = self.tenants.get_mut(&batch.tenant).unwrap();
+        let at = tenant.cuts.iter().position(|cut| cut.batch == *batch).unwrap();
+        let cut = tenant.cuts.remove(at);
+        let mut middle = cut.from;
+        for _ in 0..first {
+            middle = tenant.behind(middle);
+            middle.index += 1;
+        }
+        let half =
+            |batch, from, until| Cut { batch, from, until, made: None, progress: Progress::default(), outcome: None };
+        let [a, b] = batch.halves().unwrap();
+        tenant.cuts.insert(at, half(b, middle, cut.until));
+        tenant.cuts.insert(at, half(a, cut.from, middle));
     }
 
     /// How many events were cut into the batch.
@@ -203,6 +262,10 @@ impl Tenant {
         }
     }
 
+    fn next_batch(&self) -> u64 {
+        self.cuts.last().map_or(1, |cut| cut.batch.seq.0 + 1)
+    }
+
     fn uncut(&self) -> ChunkPlace {
         self.cuts.last().map_or(ChunkPlace { seq: 1, index: 0 }, |cut| self.behind(cut.until))
     }
@@ -216,20 +279,18 @@ impl Tenant {
             from: cut.from,
             until: cut.until,
             made: cut.made.as_ref().map(|made| recovered(0, made)),
-            attempt: cut.attempt,
-            is_open: cut.is_open,
-            undo: cut.undo.clone(),
-            given_up: cut.given_up.clone(),
+            progress: cut.progress.clone(),
         });
         RecoveredTenant {
             tenant: id.clone(),
             door: self.door,
             totals: self.totals,
             next_chunk: self.chunks.len() as u64 + 1,
-            next_batch: Seq(self.cuts.len() as u64 + 1),
+            next_batch: Seq(self.next_batch()),
             settled,
             chunks: chunks.map(|(seq, chunk)| recovered(seq, chunk)).collect(),
             cuts: cuts.collect(),
+            uncompensated: self.uncompensated.clone(),
         }
     }
 }

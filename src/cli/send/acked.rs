@@ -27,6 +27,9 @@ const RECONNECT: RetryPolicy = RetryPolicy {
     base: Duration::from_millis(100),
     cap: Duration::from_secs(5),
     attempt_timeout: SILENCE,
+    // Of no use for connections.
+    compensation_deadline: SILENCE,
+    max_poison: 0,
 };
 
 /// Why sending ended before its end.

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headworks_actors::{
-    Attempt, BatchId, ChunkPlace, Code, Entry, Opening, Outcome, Recovered, Seq, StreamId, UnixMillis,
+    Attempt, BatchId, ChunkPlace, Code, Entry, Opening, Outcome, Recovered, Seq, StoreName, StreamId, UnixMillis,
 };
 
 use super::super::checkpoint::NAMES;
-use super::super::format::segment_name;
+use super::super::format::{VERSION, segment_name};
 use super::super::log::{Group, Log, Opened};
 use super::super::memory_disk::MemoryDisk;
 use super::super::scan::read_entry;
 use super::{chunk, open, tenant, try_open};
 
 fn batch(seq: u64) -> BatchId {
-    BatchId { opening: Opening(3), tenant: tenant("acme"), seq: Seq(seq) }
+    BatchId::new(Opening(3), tenant("acme"), Seq(seq))
 }
 
 fn place(seq: u64, index: u32) -> ChunkPlace {
@@ -44,7 +44,7 @@ fn lived(is_closed: bool) -> MemoryDisk {
         [accept("acme", 3), Entry::Mark { stream: StreamId::new("s").unwrap(), position: 4, at: UnixMillis(1) }],
     );
     put(&mut log, [Entry::Cut { batch: batch(2), from: place(2, 0), until: place(3, 1) }]);
-    put(&mut log, [Entry::Intent { batch: batch(2), attempt: Attempt(1) }]);
+    put(&mut log, [Entry::Intent { batch: batch(2), store: StoreName::ONLY, attempt: Attempt(1) }]);
     // So long that the next block begins a segment.
     put(&mut log, [Entry::Chunk { seq: 2, chunk: chunk("zen", 20, 2, 2100) }]);
     put(&mut log, [accept("acme", 4), accept("acme", 5)]);
@@ -297,8 +297,9 @@ fn a_batch_that_was_tried_and_lost_events_is_given_up_with_what_is_left() {
     check(&told, &log);
     let acme = &told.tenants[0];
     let cut = &acme.cuts[0];
-    assert_eq!((cut.batch.seq, cut.attempt, cut.is_open), (Seq(2), Attempt(1), true));
-    assert_eq!(cut.given_up.as_ref().unwrap().code, Code::JournalDamaged);
+    let open = cut.progress.open().unwrap();
+    assert_eq!((cut.batch.seq, open.attempt), (Seq(2), Attempt(1)));
+    assert_eq!(cut.progress.given_up.as_ref().unwrap().code, Code::JournalDamaged);
     // Its first chunk is left; the third one, which began the next batch too, is lost.
     let left: u32 = acme.chunks.iter().filter(|chunk| chunk.seq <= cut.until.seq).map(|chunk| chunk.events).sum();
     assert_eq!(left, 2);
@@ -313,7 +314,7 @@ fn a_batch_that_was_not_tried_and_lost_events_is_cut_anew() {
     check(&told, &log);
     let acme = &told.tenants[0];
     assert_eq!(acme.cuts.iter().map(|cut| cut.batch.seq).collect::<Vec<_>>(), [Seq(2)]);
-    assert_eq!(acme.cuts[0].given_up, None);
+    assert_eq!(acme.cuts[0].progress.given_up, None);
     assert_eq!(acme.totals.accepted, 2 + 6, "chunks 4 and 5, in one block, are not counted any more");
 }
 
@@ -336,7 +337,7 @@ fn a_newer_format_is_refused_and_nothing_is_changed() {
     for file in ["checkpoint", "checkpoint.copy", &segment_name(1)] {
         let disk = lived(true);
         let mut bytes = disk.contents(file).unwrap();
-        bytes[8] = 2;
+        bytes[8] = VERSION as u8 + 1;
         bytes[12..17].copy_from_slice(b"9.8.7");
         let crc = crc32c::crc32c(&bytes[..28]);
         bytes[28..32].copy_from_slice(&crc.to_le_bytes());

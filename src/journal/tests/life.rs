@@ -36,7 +36,12 @@ pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Deed::Try),
         1 => Just(Deed::Undo),
         1 => Just(Deed::Fail),
+        1 => Just(Deed::Done),
         1 => Just(Deed::GiveUp),
+        1 => any::<bool>().prop_map(|fails| Deed::Compensate { fails }),
+        1 => Just(Deed::Undone),
+        1 => Just(Deed::Again),
+        1 => any::<u8>().prop_map(|events| Deed::Split { events }),
         4 => (0..3_u8).prop_map(|outcome| Deed::Settle { outcome }),
         1 => Just(Deed::Door),
     ];

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headworks_actors::{
-    Attempt, BatchId, BatchTotals, Cause, Chunk, ChunkPlace, Code, DoorTotals, Entry, Opening, Outcome, Recovered,
-    RecoveredTenant, Seq, StreamId, UndoStep, UnixMillis,
+    Attempt, BatchId, BatchTotals, Begun, Cause, Chunk, ChunkPlace, Code, DoorTotals, Entry, Opening, Outcome,
+    Progress, Recovered, RecoveredTenant, Seq, StoreName, StreamId, Uncompensated, UndoStep, UnixMillis,
 };
 
 use super::super::log::Log;
@@ -27,6 +27,7 @@ pub(super) struct Tenant {
     pub(super) cut_until: u64,
     pub(super) next_batch: u64,
     pub(super) cuts: Vec<Cut>,
+    uncompensated: Vec<Uncompensated>,
     pub(super) door: DoorTotals,
 }
 
@@ -36,10 +37,7 @@ pub(super) struct Cut {
     from: u64,
     until: u64,
     made: Option<Arc<Chunk>>,
-    pub(super) attempt: u32,
-    pub(super) is_open: bool,
-    undo: Vec<UndoStep>,
-    given_up: Option<Cause>,
+    pub(super) progress: Progress,
 }
 
 impl Tenant {
@@ -62,6 +60,10 @@ impl Tenant {
     }
 }
 
+fn stores() -> impl Iterator<Item = StoreName> {
+    ["archive", "db", "search"].into_iter().map(|name| StoreName::new(name).unwrap())
+}
+
 /// One step in the life of a journal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Deed {
@@ -72,7 +74,12 @@ pub(super) enum Deed {
     Try,
     Undo,
     Fail,
+    Done,
     GiveUp,
+    Compensate { fails: bool },
+    Undone,
+    Again,
+    Split { events: u8 },
     Settle { outcome: u8 },
     Door,
 }
@@ -100,7 +107,7 @@ impl Model {
                 let from = it.cut_until;
                 let until = (from + u64::from(events) + 1).min(it.accepted);
                 it.next_batch += 1;
-                let batch = BatchId { opening: Opening(9), tenant: id, seq: Seq(it.next_batch) };
+                let batch = BatchId::new(Opening(9), id, Seq(it.next_batch));
                 let entry = Entry::Cut {
                     batch: batch.clone(),
                     // Either name of the place will do.
@@ -108,33 +115,77 @@ impl Model {
                     until: it.place(until, true),
                 };
                 it.cut_until = until;
-                let cut =
-                    Cut { batch, from, until, made: None, attempt: 0, is_open: false, undo: vec![], given_up: None };
-                it.cuts.push(cut);
+                it.cuts.push(Cut { batch, from, until, made: None, progress: Progress::default() });
                 vec![entry]
             }
-            (Deed::Make, Some(cut)) if cut.attempt == 0 => {
+            (Deed::Make, Some(cut)) if !cut.progress.was_tried() => {
                 let chunk = chunk(name, 1_000_000 + cut.from, cut.until - cut.from, 3);
                 cut.made = Some(chunk.clone());
                 vec![Entry::Made { batch: cut.batch.clone(), chunk }]
             }
-            (Deed::Try, Some(cut)) if !cut.is_open && cut.given_up.is_none() => {
-                (cut.attempt, cut.is_open) = (cut.attempt + 1, true);
-                vec![Entry::Intent { batch: cut.batch.clone(), attempt: Attempt(cut.attempt) }]
+            (Deed::Try, Some(cut)) if cut.progress.open().is_none() && cut.progress.given_up.is_none() => {
+                let Some(store) = stores().find(|store| !cut.progress.is_done(store)) else { return vec![] };
+                let attempt = Attempt(cut.progress.attempt(&store).0 + 1);
+                cut.progress.intent(&store, attempt);
+                vec![Entry::Intent { batch: cut.batch.clone(), store, attempt }]
             }
-            (Deed::Undo, Some(cut)) if cut.is_open => {
-                let step = UndoStep { name: format!("step {}", cut.undo.len()), data: vec![7] };
-                cut.undo.push(step.clone());
-                vec![Entry::Undo { batch: cut.batch.clone(), step }]
+            (Deed::Undo, Some(cut)) if cut.progress.open().is_some() => {
+                let store = cut.progress.open().unwrap().store.clone();
+                let step = UndoStep { name: format!("step {}", cut.progress.undo.len()), data: vec![7] };
+                cut.progress.register(&store, &step);
+                vec![Entry::Undo { batch: cut.batch.clone(), store, step }]
             }
-            (Deed::Fail, Some(cut)) if cut.is_open => {
-                cut.is_open = false;
-                vec![Entry::Failed { batch: cut.batch.clone(), attempt: Attempt(cut.attempt) }]
+            (Deed::Fail, Some(cut)) if cut.progress.open().is_some() => {
+                let Begun { store, attempt, .. } = cut.progress.open().unwrap().clone();
+                cut.progress.failed(&store, attempt);
+                vec![Entry::Failed { batch: cut.batch.clone(), store, attempt }]
             }
-            (Deed::GiveUp, Some(cut)) if cut.given_up.is_none() => {
+            (Deed::Done, Some(cut)) if cut.progress.open().is_some() => {
+                let store = cut.progress.open().unwrap().store.clone();
+                cut.progress.done(&store);
+                vec![Entry::Done { batch: cut.batch.clone(), store }]
+            }
+            (Deed::GiveUp, Some(cut)) if cut.progress.given_up.is_none() => {
                 let cause = Cause::new(Code::StorePermanent, "enough");
-                cut.given_up = Some(cause.clone());
+                cut.progress.give_up(&cause);
                 vec![Entry::GivenUp { batch: cut.batch.clone(), cause }]
+            }
+            (Deed::Compensate { fails }, Some(cut))
+                if cut.progress.given_up.is_some()
+                    && (cut.progress.compensated as usize) < cut.progress.compensations().len() =>
+            {
+                let nth = cut.progress.compensated;
+                let failed = fails.then(|| (Cause::new(Code::CompensationFailed, "stuck"), UnixMillis(8)));
+                let owed = failed.clone().map(|(why, at)| cut.progress.uncompensated(&cut.batch, nth, why, at));
+                it.uncompensated.extend(owed.flatten());
+                cut.progress.compensated(nth);
+                vec![Entry::Compensated { batch: cut.batch.clone(), nth, failed }]
+            }
+            (Deed::Undone, _) if !it.uncompensated.is_empty() => {
+                let Uncompensated { batch, nth, .. } = it.uncompensated.remove(0);
+                vec![Entry::Undone { batch, nth }]
+            }
+            // Only what is undone everywhere begins anew.
+            (Deed::Again, Some(cut))
+                if cut.progress.given_up.is_some() && it.uncompensated.iter().all(|owed| owed.batch != cut.batch) =>
+            {
+                cut.progress.again();
+                vec![Entry::Again { batch: cut.batch.clone() }]
+            }
+            (Deed::Split { events }, Some(cut)) if cut.progress.given_up.is_some() && cut.until - cut.from > 1 => {
+                let first = 1 + u64::from(events) % (cut.until - cut.from - 1);
+                let Cut { batch, from, until, made, .. } = it.cuts.remove(0);
+                let [a, b] = batch.halves().unwrap();
+                let piece = |batch: BatchId, from, until| {
+                    let made = made.as_ref().map(|_| chunk(name, 2_000_000 + from, until - from, 3));
+                    Cut { batch, from, until, made, progress: Progress::default() }
+                };
+                it.cuts.insert(0, piece(b, from + first, until));
+                it.cuts.insert(0, piece(a, from, from + first));
+                let made = it.cuts[..2]
+                    .iter()
+                    .filter_map(|piece| Some(Entry::Made { batch: piece.batch.clone(), chunk: piece.made.clone()? }));
+                [Entry::Split { batch, first: first as u32 }].into_iter().chain(made).collect()
             }
             (Deed::Settle { outcome }, Some(_)) => {
                 let Cut { batch, from, until, .. } = it.cuts.remove(0);
@@ -203,13 +254,12 @@ impl Tenant {
         for chunk in &told.chunks {
             same("bytes", &*read(chunk)?, &*self.chunks[chunk.seq as usize - 1])?;
         }
+        same("uncompensated", &told.uncompensated, &self.uncompensated)?;
         same("cuts", told.cuts.len(), self.cuts.len())?;
         for (told, cut) in told.cuts.iter().zip(&self.cuts) {
             same("batch", &told.batch, &cut.batch)?;
             same("bounds", (self.number(told.from), self.number(told.until)), (cut.from, cut.until))?;
-            same("attempt", (told.attempt.0, told.is_open), (cut.attempt, cut.is_open))?;
-            same("undo", &told.undo, &cut.undo)?;
-            same("given up", &told.given_up, &cut.given_up)?;
+            same("progress", &told.progress, &cut.progress)?;
             let made = told.made.as_ref().map(read).transpose()?;
             same("made", made.as_deref(), cut.made.as_deref())?;
         }

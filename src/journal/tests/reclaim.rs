@@ -18,7 +18,7 @@ fn reclaim(log: &mut Log) {
 
 /// A chunk of some 2 KiB is accepted and settled.
 fn pass(log: &mut Log, seq: u64) {
-    let batch = BatchId { opening: Opening(1), tenant: tenant("busy"), seq: Seq(seq) };
+    let batch = BatchId::new(Opening(1), tenant("busy"), Seq(seq));
     let (from, until) = (ChunkPlace { seq, index: 0 }, ChunkPlace { seq, index: 10 });
     put(log, [Entry::Chunk { seq, chunk: chunk("busy", seq * 10, 10, 200) }]);
     put(log, [Entry::Cut { batch: batch.clone(), from, until }]);

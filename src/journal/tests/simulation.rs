@@ -257,6 +257,7 @@ async fn serve(world: Arc<World>, options: JournalOptions) {
             base: Duration::from_millis(5),
             cap: Duration::from_millis(50),
             attempt_timeout: Duration::from_millis(100),
+            ..RetryPolicy::default()
         },
         overflow: OverflowPolicy { max_in_flight: 16 << 10, ..OverflowPolicy::default() },
         ..Policy::default()

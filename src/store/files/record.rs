@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 use headworks_actors::{Attempt, BatchId, TenantId};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{hash, parse_batch_id};
+use crate::store::hash;
 
 /// The version of the format, in the first line of every index.
 pub(super) const VERSION: u32 = 1;
@@ -130,7 +130,7 @@ pub(super) fn read(mut index: impl BufRead, mut visit: impl FnMut(Record)) -> io
 
 fn batch_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BatchId, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_batch_id(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no batch id")))
+    text.parse().ok().ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no batch id")))
 }
 
 /// A number beyond what JSON readers agree on.
@@ -155,7 +155,7 @@ mod tests {
 
     fn records() -> Vec<Record> {
         let tenant = TenantId::new("acme").unwrap();
-        let batch = BatchId { opening: Opening(u64::MAX), tenant: tenant.clone(), seq: Seq(42) };
+        let batch = BatchId::new(Opening(u64::MAX), tenant.clone(), Seq(42));
         let (attempt, hash) = (Attempt(2), u64::MAX - 1);
         let (first_arrived, last_arrived, stored_at) = (-1, 5, i64::MAX);
         let removed = Some(Removed { from: 0, to: 10, events: 3 });

@@ -2,8 +2,6 @@ use headworks_actors::{Cause, Code, DeadLetter, DeadLetterKind, DeadLetterQuery,
 use rusqlite::types::{FromSqlError, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::store::parse_batch_id;
-
 /// The bytes as TEXT, so that SQL and people can read them, or as a BLOB where SQLite's text functions could not: where
 /// they are not UTF-8, or hold a NUL.
 pub(super) fn body_value(body: &[u8]) -> ToSqlOutput<'_> {
@@ -77,7 +75,7 @@ pub(super) fn get(conn: &Connection, id: &str) -> rusqlite::Result<Option<DeadLe
 fn from_row(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let body = body_of(row, 12)?;
     let batch = match row.get::<_, Option<String>>(9)? {
-        Some(id) => Some((parsed(9, &id, "batch id", parse_batch_id)?, row.get(10)?)),
+        Some(id) => Some((parsed(9, &id, "batch id", |id| id.parse().ok())?, row.get(10)?)),
         None => None,
     };
     Ok(DeadLetter {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use headworks::journal::{DurableJournal, JournalOptions, inspect};
 use headworks::{
     Attempt, BatchId, Chunk, ChunkBuilder, ChunkPlace, DoorTotals, Entry, Journal, Opening, Origin, Outcome, Recovered,
-    Seq, StreamId, TenantId, UndoStep, UnixMillis, conformance,
+    Seq, StoreName, StreamId, TenantId, UndoStep, UnixMillis, conformance,
 };
 
 fn open(dir: &Path) -> DurableJournal {
@@ -35,7 +35,7 @@ fn chunk(name: &str, seq: u64, events: u64) -> Arc<Chunk> {
 }
 
 fn batch(name: &str, seq: u64) -> BatchId {
-    BatchId { opening: Opening(0xfeed), tenant: TenantId::new(name).unwrap(), seq: Seq(seq) }
+    BatchId::new(Opening(0xfeed), TenantId::new(name).unwrap(), Seq(seq))
 }
 
 fn place(seq: u64, index: u32) -> ChunkPlace {
@@ -59,10 +59,14 @@ async fn version_1(journal: &DurableJournal) {
             Entry::Settled { batch: batch("acme", 1), outcome: Outcome::Stored, events: 2 },
             Entry::Cut { batch: batch("acme", 2), from: place(1, 2), until: place(2, 3) },
             Entry::Made { batch: batch("acme", 2), chunk: chunk("acme", 50, 4) },
-            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(1) },
-            Entry::Failed { batch: batch("acme", 2), attempt: Attempt(1) },
-            Entry::Intent { batch: batch("acme", 2), attempt: Attempt(2) },
-            Entry::Undo { batch: batch("acme", 2), step: UndoStep { name: "unlink".to_owned(), data: vec![1, 0, 2] } },
+            Entry::Intent { batch: batch("acme", 2), store: StoreName::ONLY, attempt: Attempt(1) },
+            Entry::Failed { batch: batch("acme", 2), store: StoreName::ONLY, attempt: Attempt(1) },
+            Entry::Intent { batch: batch("acme", 2), store: StoreName::ONLY, attempt: Attempt(2) },
+            Entry::Undo {
+                batch: batch("acme", 2),
+                store: StoreName::ONLY,
+                step: UndoStep { name: "unlink".to_owned(), data: vec![1, 0, 2] },
+            },
         ],
     )
     .await;
@@ -115,8 +119,8 @@ async fn is_version_1(journal: &DurableJournal) {
     }
     let [cut] = acme.cuts.as_slice() else { panic!("one cut, not {:?}", acme.cuts) };
     assert_eq!((&cut.batch, cut.from, cut.until), (&batch("acme", 2), place(1, 2), place(2, 3)));
-    assert_eq!((cut.attempt, cut.is_open), (Attempt(2), true));
-    assert_eq!(cut.undo, [UndoStep { name: "unlink".to_owned(), data: vec![1, 0, 2] }]);
+    assert_eq!(cut.progress.open().map(|step| (&step.store, step.attempt)), Some((&StoreName::ONLY, Attempt(2))));
+    assert_eq!(cut.progress.undo, [(StoreName::ONLY, UndoStep { name: "unlink".to_owned(), data: vec![1, 0, 2] })]);
     let made = cut.made.unwrap();
     assert_eq!(journal.read(&acme.tenant, &made).await.unwrap(), *chunk("acme", 50, 4));
 }

@@ -1,0 +1,190 @@
+use serde::Serialize;
+use smallvec::SmallVec;
+
+use super::UndoStep;
+use crate::model::{Attempt, BatchId, Cause, StoreName, UnixMillis};
+
+/// How far a batch has come on its way through its saga: what its entries in the journal come to. Pure: the lanes and the
+/// journals keep one each and say the same to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The steps that were begun, in that order.
+    pub steps: SmallVec<[Begun; 1]>,
+    /// What the stores registered to be undone, oldest first.
+    pub undo: Vec<(StoreName, UndoStep)>,
+    /// Why the batch was given up, if it was.
+    pub given_up: Option<Cause>,
+    /// How many of its [compensations](Self::compensations) are dealt with.
+    pub compensated: u32,
+}
+
+/// A step of a saga that was begun for a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Which store.
+    pub store: StoreName,
+    /// The last attempt.
+    pub attempt: Attempt,
+    /// What became of it.
+    pub state: StepState,
+}
+
+/// What became of the last attempt of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// Nothing that is known: it may have taken effect.
+    Open,
+    /// It failed. Where that was a timeout or a lost connection, it may have taken effect all the same.
+    Failed,
+    /// The store has the batch.
+    Done,
+    /// The step was rolled back, and not begun again.
+    RolledBack,
+}
+
+/// What takes back a part of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compensation {
+    /// Something that the store had registered.
+    Undo(UndoStep),
+    /// The batch itself, of attempts up to this one.
+    Rollback(Attempt),
+}
+
+impl std::fmt::Display for Compensation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Undo(step) => write!(f, "undo step {:?}", step.name),
+            Self::Rollback(_) => f.write_str("rollback"),
+        }
+    }
+}
+
+/// A compensation that could not be done, on the list of those that are tried again and again. Until it is done, the store may
+/// hold the batch although it was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uncompensated {
+    /// Whose effect it is.
+    pub batch: BatchId,
+    /// Its place among the batch's compensations, from 0.
+    pub nth: u32,
+    /// Which store.
+    pub store: StoreName,
+    /// What it is to do.
+    pub compensation: Compensation,
+    /// Why the last try failed.
+    pub cause: Cause,
+    /// When it was put on the list.
+    pub since: UnixMillis,
+    /// How often it was tried from the list, in this process.
+    pub tries: u32,
+    /// When it is tried again, where that is known.
+    pub next_at: Option<UnixMillis>,
+}
+
+impl Progress {
+    fn step(&mut self, store: &StoreName) -> Option<&mut Begun> {
+        self.steps.iter_mut().find(|step| step.store == *store)
+    }
+
+    /// An attempt begins.
+    pub fn intent(&mut self, store: &StoreName, attempt: Attempt) {
+        match self.steps.iter().position(|step| step.store == *store) {
+            Some(at) if self.steps[at].state == StepState::RolledBack => drop(self.steps.remove(at)),
+            Some(at) => {
+                let step = &mut self.steps[at];
+                if attempt >= step.attempt {
+                    (step.attempt, step.state) = (attempt, StepState::Open);
+                }
+                return;
+            }
+            None => {}
+        }
+        self.steps.push(Begun { store: store.clone(), attempt, state: StepState::Open });
+    }
+
+    /// The attempt failed.
+    pub fn failed(&mut self, store: &StoreName, attempt: Attempt) {
+        if let Some(step) = self.step(store)
+            && step.attempt <= attempt
+        {
+            (step.attempt, step.state) = (attempt, StepState::Failed);
+        }
+    }
+
+    /// The store has the batch.
+    pub fn done(&mut self, store: &StoreName) {
+        if let Some(step) = self.step(store) {
+            step.state = StepState::Done;
+        }
+    }
+
+    /// The store registered a step to be undone. One that is registered already counts once.
+    pub fn register(&mut self, store: &StoreName, step: &UndoStep) {
+        if !self.undo.iter().any(|(by, known)| by == store && known == step) {
+            self.undo.push((store.clone(), step.clone()));
+        }
+    }
+
+    /// The batch is given up.
+    pub fn give_up(&mut self, cause: &Cause) {
+        self.given_up = Some(cause.clone());
+    }
+
+    /// The nth compensation is dealt with: it is done, or on the list of those that could not be done.
+    pub fn compensated(&mut self, nth: u32) {
+        self.compensated = self.compensated.max(nth.saturating_add(1));
+    }
+
+    /// The saga begins anew, with everything taken back; attempts are counted on.
+    pub fn again(&mut self) {
+        self.steps.iter_mut().for_each(|step| step.state = StepState::RolledBack);
+        *self = Self { steps: std::mem::take(&mut self.steps), ..Self::default() };
+    }
+
+    /// The last attempt of a step; 0 before the first.
+    #[must_use]
+    pub fn attempt(&self, store: &StoreName) -> Attempt {
+        self.steps.iter().find(|step| step.store == *store).map_or(Attempt(0), |step| step.attempt)
+    }
+
+    /// Whether the store is known to have the batch.
+    #[must_use]
+    pub fn is_done(&self, store: &StoreName) -> bool {
+        self.steps.iter().any(|step| step.store == *store && step.state == StepState::Done)
+    }
+
+    /// The attempt of which nobody knows what became.
+    #[must_use]
+    pub fn open(&self) -> Option<&Begun> {
+        self.steps.iter().find(|step| step.state == StepState::Open)
+    }
+
+    /// Whether anything of the batch may be in a store.
+    #[must_use]
+    pub fn was_tried(&self) -> bool {
+        !self.steps.is_empty() || !self.undo.is_empty() || self.given_up.is_some()
+    }
+
+    /// Everything that takes the batch back, newest first: for each step what it registered, then its rollback.
+    #[must_use]
+    pub fn compensations(&self) -> Vec<(StoreName, Compensation)> {
+        let begun = self.steps.iter().rev().filter(|step| step.state != StepState::RolledBack);
+        begun
+            .flat_map(|step| {
+                let registered = self.undo.iter().rev().filter(|(by, _)| *by == step.store);
+                let undo = registered.map(|(by, undo)| (by.clone(), Compensation::Undo(undo.clone())));
+                undo.chain([(step.store.clone(), Compensation::Rollback(step.attempt))])
+            })
+            .collect()
+    }
+
+    /// The nth compensation as it stands on the list of those that could not be done.
+    #[must_use]
+    pub fn uncompensated(&self, batch: &BatchId, nth: u32, cause: Cause, since: UnixMillis) -> Option<Uncompensated> {
+        let (store, compensation) = self.compensations().into_iter().nth(nth as usize)?;
+        let batch = batch.clone();
+        Some(Uncompensated { batch, nth, store, compensation, cause, since, tries: 0, next_at: None })
+    }
+}

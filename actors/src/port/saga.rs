@@ -1,0 +1,129 @@
+use std::fmt;
+use std::sync::Arc;
+
+use super::{BoxStorage, Storage, StorageExt};
+use crate::model::{Error, StoreName};
+
+/// The stores of a tenant, in order. A batch ends up in all of them, or in none.
+///
+/// Each store is a step. A step begins once the one before it is done. When a store refuses the batch for good, or its retries
+/// are spent, the steps that were begun are rolled back, newest first, before the batch goes anywhere else.
+///
+/// ```
+/// use headworks_actors::{MemoryStore, Saga, System};
+///
+/// let (archive, db) = (MemoryStore::new(), MemoryStore::new());
+/// let saga = Saga::new().then(archive).named("archive").then(db).named("db");
+/// let system = System::builder().saga(saga).start()?;
+/// # Ok::<(), headworks_actors::Error>(())
+/// ```
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Saga {
+    steps: Vec<SagaStep>,
+}
+
+/// A store in a saga.
+#[derive(Clone)]
+pub(crate) struct SagaStep {
+    /// What it was named. A name that cannot be one is told by `check`.
+    name: Option<Result<StoreName, String>>,
+    storage: BoxStorage,
+}
+
+impl Saga {
+    /// No store yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more store, after the others.
+    pub fn then(self, storage: impl Storage) -> Self {
+        self.then_boxed(storage.boxed())
+    }
+
+    /// One more store, after the others.
+    pub fn then_boxed(mut self, storage: BoxStorage) -> Self {
+        self.steps.push(SagaStep { name: None, storage });
+        self
+    }
+
+    /// What the last store is called on record, in logs and in reports: unset, `store-1`, `store-2` and so on, and `store` where
+    /// it is the only one. Where the journal is durable a name must keep its meaning: a batch whose step was begun under a name that
+    /// no store has any more cannot be rolled back there.
+    pub fn named(mut self, name: &str) -> Self {
+        if let Some(last) = self.steps.last_mut() {
+            last.name = Some(StoreName::new(name).map_err(|why| why.to_string()));
+        }
+        self
+    }
+
+    /// How many stores there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The stores with the names that they go by.
+    ///
+    /// # Errors
+    /// No store, two with one name, or a name that is none.
+    pub(crate) fn check(self) -> Result<Stores, Error> {
+        let invalid = |why: String| Err(Error::InvalidSaga(format!("the saga cannot work: {why}")));
+        if self.steps.is_empty() {
+            return invalid("it has no store; add one with `then`".to_owned());
+        }
+        let is_only = self.steps.len() == 1;
+        let mut steps: Vec<(StoreName, BoxStorage)> = vec![];
+        for (nth, SagaStep { name, storage }) in self.steps.into_iter().enumerate() {
+            let name = match name {
+                Some(Ok(name)) => name,
+                Some(Err(why)) => return invalid(why),
+                None if is_only => StoreName::ONLY,
+                None => StoreName::of_place(nth),
+            };
+            if steps.iter().any(|(other, _)| *other == name) {
+                return invalid(format!("two stores are named {name}; a name must mean one"));
+            }
+            steps.push((name, storage));
+        }
+        Ok(Stores(steps))
+    }
+}
+
+impl fmt::Debug for Saga {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.steps.iter().map(|step| &step.name)).finish()
+    }
+}
+
+/// The stores of a saga that can work: there is one at least, and each has a name of its own.
+pub(crate) struct Stores(Vec<(StoreName, BoxStorage)>);
+
+impl Stores {
+    /// The names, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &StoreName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// The store of this name.
+    pub(crate) fn get(&self, name: &StoreName) -> Option<&BoxStorage> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, storage)| storage)
+    }
+
+    /// Whether both have a store in common.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        self.0.iter().any(|(_, storage)| other.0.iter().any(|(_, other)| Arc::ptr_eq(storage, other)))
+    }
+
+    /// Whether every store can hold a piece of a batch.
+    pub(crate) fn take_pieces(&self) -> bool {
+        self.0.iter().all(|(_, storage)| storage.takes_pieces())
+    }
+}

@@ -1,0 +1,262 @@
+//! A batch at the front of its lane, on its way through the saga. Plain state: the [lane](super::lane) moves it on and puts each
+//! step on record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::storage::UndoList;
+use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, Part, StoreName};
+use crate::policy::Retry;
+use crate::port::{Compensation, Position, Progress, RecoveredCut, Stores, Undo};
+
+/// A batch without an outcome.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) batch: Batch,
+    /// What the hooks had made of it, where that is known already.
+    pub(super) made: Option<Batch>,
+    /// The store of which a first attempt went on record with the cut.
+    pub(super) intended: Option<StoreName>,
+    /// Where its cut is on record, if it is and that was not known to be committed.
+    pub(super) recorded: Option<Position>,
+}
+
+/// The batch at the front of a lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    /// As the hooks made it; they run once, so that every attempt sees the same bytes.
+    pub(crate) batch: Batch,
+    /// Of the step that is under way.
+    pub(crate) retry: Retry,
+    /// Without what the stores registered.
+    progress: Progress,
+    /// The store of which a first attempt is on record.
+    intended: Option<StoreName>,
+    /// The step whose attempt has no outcome yet.
+    open: Option<StoreName>,
+    /// Where that attempt is on record, until that is committed: it is not begun before.
+    pub(super) recording: Option<Position>,
+    /// Not to be tried again before.
+    pub(super) not_before: Option<Instant>,
+    /// Whether it waits for a store that is not there.
+    pub(crate) parked: bool,
+    /// Whether it was told that the store is back.
+    pub(super) woken: bool,
+    /// Why the last attempt failed.
+    pub(crate) last_cause: Option<Cause>,
+    /// How often its saga began anew after it had been given up.
+    rounds: u32,
+    undo: Arc<UndoList>,
+}
+
+impl Work {
+    /// Nothing is begun. `undo` is an empty list.
+    pub(super) fn new(waiting: &Waiting, undo: Arc<UndoList>) -> Self {
+        let Waiting { batch, made, intended, recorded } = waiting;
+        Self {
+            batch: made.as_ref().unwrap_or(batch).clone(),
+            retry: Retry::default(),
+            progress: Progress::default(),
+            intended: intended.clone(),
+            open: None,
+            recording: *recorded,
+            not_before: None,
+            parked: false,
+            woken: false,
+            last_cause: None,
+            rounds: 0,
+            undo,
+        }
+    }
+
+    /// What an earlier process had begun. An attempt of which the outcome is not on record may have taken effect or not: the next
+    /// one stores the same batch again, under the same id.
+    pub(super) fn found(cut: &RecoveredCut, waiting: &Waiting, is_whole: bool) -> Self {
+        let Progress { undo, given_up, .. } = &cut.progress;
+        let is_whole = is_whole && waiting.made.is_some() == cut.made.is_some();
+        // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
+        let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
+        let given_up = given_up.clone().or_else(|| (!is_whole).then(damaged));
+        let waiting = if is_whole { waiting.clone() } else { Waiting { made: None, ..waiting.clone() } };
+        let progress = Progress { undo: vec![], given_up: given_up.clone(), ..cut.progress.clone() };
+        Self { progress, last_cause: given_up, ..Self::new(&waiting, UndoList::of(undo.clone())) }
+    }
+
+    /// Whether it was given up and belongs to the aggregator now.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.progress.given_up.is_some()
+    }
+
+    /// Whether an attempt is under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The store that is at it, or was last.
+    pub(crate) fn store(&self) -> Option<&StoreName> {
+        self.progress.steps.last().map(|step| &step.store)
+    }
+
+    /// The last attempt of that one; 0 before the first.
+    pub(crate) fn attempt(&self) -> Attempt {
+        self.progress.steps.last().map_or(Attempt(0), |step| step.attempt)
+    }
+
+    /// The step that comes next, with the number of its attempt; `None` where all are done.
+    pub(super) fn next(&self, stores: &Stores) -> Option<(StoreName, Attempt)> {
+        let store = stores.names().find(|store| !self.progress.is_done(store))?;
+        Some((store.clone(), Attempt(self.progress.attempt(store).0 + 1)))
+    }
+
+    /// Whether another step follows the one that is under way.
+    pub(super) fn has_more(&self, stores: &Stores) -> bool {
+        let is_left = |store: &StoreName| self.open.as_ref() != Some(store) && !self.progress.is_done(store);
+        stores.names().any(is_left)
+    }
+
+    /// An attempt begins. Whether it is on record already.
+    pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt) -> bool {
+        self.progress.intent(store, attempt);
+        self.undo.open(store, attempt);
+        self.open = Some(store.clone());
+        self.intended.take().is_some_and(|intended| intended == *store && attempt == Attempt(1))
+    }
+
+    /// The attempt that is under way, as its store sees it.
+    pub(super) fn undo(&self) -> Option<Undo> {
+        Some(Undo::new(self.open.clone()?, self.attempt(), self.undo.clone()))
+    }
+
+    /// The attempt is over; whose it was.
+    fn end(&mut self) -> Option<StoreName> {
+        // First of all: what its store registers from here on would not be undone.
+        self.undo.close();
+        self.recording = None;
+        self.open.take()
+    }
+
+    /// The store has the batch.
+    pub(super) fn done(&mut self) -> Option<StoreName> {
+        let store = self.end()?;
+        self.progress.done(&store);
+        (self.retry, self.parked, self.not_before) = (Retry::default(), false, None);
+        Some(store)
+    }
+
+    /// The attempt failed.
+    pub(super) fn failed(&mut self, cause: &Cause) -> Option<StoreName> {
+        let attempt = self.attempt();
+        let store = self.end()?;
+        self.progress.failed(&store, attempt);
+        self.last_cause = Some(cause.clone());
+        Some(store)
+    }
+
+    /// It is given up.
+    pub(super) fn give_up(&mut self, cause: &Cause) {
+        self.progress.give_up(cause);
+        self.last_cause = Some(cause.clone());
+    }
+
+    /// It is compensated, and begins anew.
+    pub(super) fn again(&mut self) -> u32 {
+        self.progress.again();
+        self.undo.clear();
+        self.retry = Retry::default();
+        self.rounds += 1;
+        self.rounds
+    }
+
+    /// Where it is on record that it was given up.
+    pub(crate) fn recorded_at(&self) -> Option<Position> {
+        self.recording
+    }
+
+    /// How far it has come, as it is on record.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { undo: self.undo.steps(), ..self.progress.clone() }
+    }
+
+    /// What is left of its compensations, newest first, each with its number.
+    pub(crate) fn compensations(&self) -> Vec<(u32, StoreName, Compensation)> {
+        let all = self.progress().compensations();
+        let numbered = (0..).zip(all).skip(self.progress.compensated as usize);
+        numbered.map(|(nth, (store, compensation))| (nth, store, compensation)).collect()
+    }
+
+    /// A compensation is dealt with.
+    pub(super) fn compensated(&mut self, nth: u32) {
+        self.progress.compensated(nth);
+    }
+}
+
+/// What the writer is to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing waits.
+    Rest,
+    /// Nothing is left of the batch: settle it.
+    Lost(BatchId),
+    /// A fresh batch: pass it through the hooks, then say [`Lane::prepared`](super::lane::Lane::prepared).
+    Prepare(Batch),
+    /// Try again then.
+    Wait(Instant),
+    /// The attempt is on record, but not committed: wait for that, then ask again.
+    Record(Position),
+    /// The attempt is on record: store it there.
+    Store(StoreName, Batch, Undo),
+    /// Every store has it.
+    Finished,
+    /// The last writer died in the middle of an attempt.
+    Orphaned,
+    /// The aggregator has it.
+    GivenUp,
+}
+
+/// How an attempt failed, as far as the next one is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failed {
+    Transient { retry_after: Option<Duration> },
+    Unavailable,
+    Permanent,
+}
+
+/// What a failed attempt leads to.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Another one.
+    Again {
+        /// Where it failed.
+        store: StoreName,
+        /// The one that failed.
+        attempt: Attempt,
+        /// When.
+        after: Duration,
+    },
+    /// None is left.
+    GiveUp(Work),
+}
+
+/// A batch that has left its lane.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) batch: Batch,
+    pub(crate) attempts: u32,
+    pub(crate) was_parked: bool,
+    /// Whether it is the first to find its store back.
+    pub(crate) found_store_back: bool,
+    /// The memory its events held.
+    pub(crate) footprint: usize,
+    /// The parts of it that came in numbered streams.
+    pub(crate) numbered: Vec<Part>,
+    /// Why it was given up, if it was.
+    pub(crate) code: Option<Code>,
+}
+
+/// A batch of one chunk, as the hooks made it.
+pub(super) fn of_made(cut: &RecoveredCut, made: Chunk) -> Batch {
+    let range = 0..made.len();
+    Batch::new(cut.batch.clone(), vec![Part { chunk: Arc::new(made), range }])
+}
