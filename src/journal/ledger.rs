@@ -11,6 +11,8 @@ use headworks_actors::{
 };
 use rangemap::RangeInclusiveSet;
 
+use super::step::{Step, does};
+
 /// Where an entry lies. Segments count from 1: in segment 0 lies what was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
@@ -262,6 +264,7 @@ impl Ledger {
                     given_up: None,
                 });
             }
+            Entry::Intent { .. } if !does(Step::Intent) => {}
             Entry::Intent { batch, attempt } => match self.account(&batch.tenant).cut(batch) {
                 Some(cut) if *attempt >= cut.attempt => (cut.attempt, cut.is_open) = (*attempt, true),
                 Some(_) => {}
