@@ -11,6 +11,8 @@ use headworks_actors::{
 };
 use rangemap::RangeInclusiveSet;
 
+use super::step::{Step, does};
+
 /// Where an entry lies. Segments count from 1: in segment 0 lies what was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
@@ -265,6 +267,7 @@ impl Ledger {
                     progress: Progress::default(),
                 });
             }
+            Entry::Intent { .. } if !does(Step::Intent) => {}
             Entry::Intent { batch, store, attempt } => match self.account(&batch.tenant).cut(batch) {
                 Some(cut) => cut.progress.intent(store, *attempt),
                 None => self.uncut(batch),

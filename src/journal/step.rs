@@ -17,6 +17,8 @@ pub(super) enum Step {
     CutTornTail,
     /// Leaves a file alone after a sync of it failed.
     Seal,
+    /// Knows of an attempt to store a batch before the attempt begins.
+    Intent,
 }
 
 /// Whether the step is taken: always.

@@ -229,7 +229,9 @@ impl Lane {
             let chunk = at(seq)?;
             let begin = if seq == from.seq { from.index as usize } else { 0 };
             let end = if seq == until.seq { until.index as usize } else { chunk.len() };
-            Some(Part { chunk: chunk.clone(), range: begin.min(chunk.len())..end.min(chunk.len()) })
+            let range = begin.min(chunk.len())..end.min(chunk.len());
+            // Between two chunks a place has two names: a part that only ends the chunk before would give its memory back again.
+            (!range.is_empty()).then(|| Part { chunk: chunk.clone(), range })
         };
         state.bytes = chunks.iter().map(|chunk| chunk.footprint()).sum();
         let mut place = ChunkPlace { seq: begin, ..settled };

@@ -58,3 +58,8 @@ fn a_journal_that_keeps_a_torn_end_is_noticed() {
 fn a_journal_that_goes_on_in_a_file_whose_sync_failed_is_noticed() {
     assert!(first_broken(Some(Step::Seal), 2000).is_some());
 }
+
+#[test]
+fn a_journal_that_skips_the_intent_is_noticed() {
+    assert!(first_broken(Some(Step::Intent), 2000).is_some());
+}

@@ -4,6 +4,8 @@
 //!
 //! A seed is a life: `HEADWORKS_SIMULATION_SEED=17 cargo test --lib simulation` lives one again, step by step the same.
 
+mod rot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -16,8 +18,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{
-    AckLevel, Answer, Fault, Faulty, Framing, IngressSpec, Intake, Json, MemoryDeadLetters, MemoryStore,
-    OverflowPolicy, Placement, Policy, RetryPolicy, Seam, Source, StreamId, System, TenantId, UnixMillis, WindowPolicy,
+    AckLevel, Answer, Code, Fault, Faulty, Framing, IngressSpec, Intake, Json, MemoryDeadLetters, MemoryStore,
+    OverflowPolicy, Placement, Policy, RetryPolicy, Seam, Source, StreamId, System, TenantId, TenantSnapshot,
+    UnixMillis, WindowPolicy,
 };
 use turmoil::fs::shim::std::fs;
 
@@ -36,6 +39,8 @@ struct World {
     /// No more faults.
     is_calm: AtomicBool,
     faults: f64,
+    /// Whether the disk damages what lies on it; see [`rot`].
+    rots: bool,
     rng: Mutex<fastrand::Rng>,
     lives: AtomicU64,
     /// Positions that the sender was told about.
@@ -200,13 +205,15 @@ impl Source for Sender {
                         match answer {
                             Answer::Ack(range) => {
                                 for position in range {
-                                    if level == AckLevel::Stored && !is_stored(&told.store, position) {
+                                    let is_missing = level == AckLevel::Stored && !is_stored(&told.store, position);
+                                    if is_missing && !told.rots {
                                         *told.broken.lock().unwrap() =
                                             Some(format!("{position} is acknowledged as stored, and is not"));
                                     }
                                     told.acked.lock().unwrap().insert(position);
                                 }
                             }
+                            Answer::Nack(_, Code::JournalDamaged) if told.rots => {}
                             Answer::Nack(range, code) => {
                                 *told.broken.lock().unwrap() = Some(format!("{range:?} are refused: {code}"));
                             }
@@ -215,7 +222,7 @@ impl Source for Sender {
                 }
             });
             while next <= EVENTS {
-                let until = (next + world.draw(8)).min(EVENTS);
+                let until = (next + world.draw(rot::READ)).min(EVENTS);
                 let lines: String = (next..=until).map(|position| line(position) + "\n").collect();
                 ingress.feed(lines).await.map_err(|why| why.to_string())?;
                 next = until + 1;
@@ -237,6 +244,9 @@ fn is_stored(store: &MemoryStore, position: u64) -> bool {
 /// One process, from its start until the power goes.
 async fn serve(world: Arc<World>, options: JournalOptions) {
     let life = world.lives.fetch_add(1, Ordering::Relaxed);
+    if world.rots {
+        rot::damage(&world);
+    }
     let start = tokio::time::Instant::now();
     let wall = move || UnixMillis(1_700_000_000_000).plus(start.elapsed());
     let (journal, driver) = loop {
@@ -263,10 +273,12 @@ async fn serve(world: Arc<World>, options: JournalOptions) {
         ..Policy::default()
     };
     let script = world.clone();
-    let store = Faulty::new(world.store.clone(), move |_, _| match script.chance(0.2) {
-        true => [Fault::Transient, Fault::LostReply, Fault::Stall, Fault::Unavailable][script.draw(4) as usize],
-        false => Fault::None,
-    });
+    let store =
+        Faulty::new(world.store.clone(), move |_, _| match script.chance(if script.rots { 0.5 } else { 0.2 }) {
+            true if script.rots => Fault::LostReply,
+            true => [Fault::Transient, Fault::LostReply, Fault::Stall, Fault::Unavailable][script.draw(4) as usize],
+            false => Fault::None,
+        });
     let builder = System::builder()
         .policy(policy)
         .store(store)
@@ -276,6 +288,18 @@ async fn serve(world: Arc<World>, options: JournalOptions) {
         .report_every(None)
         .placement(Placement::Inline);
     let Ok(system) = builder.start() else { return std::future::pending().await };
+    let (watched, watching) = (system.clone(), world.clone());
+    tokio::task::spawn_local(async move {
+        loop {
+            let is_wrong = |tenant: &TenantSnapshot| {
+                !tenant.events_add_up() || (tenant.in_flight == 0) != (tenant.in_flight_bytes == 0)
+            };
+            if let Some(tenant) = watched.tenants().into_iter().find(is_wrong) {
+                *watching.broken.lock().unwrap() = Some(format!("the sums do not hold: {tenant:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
     if let Ok(source) = system.add_source(Sender(world.clone())).await {
         drop(source.ended().await);
     }
@@ -292,6 +316,10 @@ struct Life {
 
 /// Lives a life. An error says which promise was broken.
 fn live(seed: u64) -> Result<Life, String> {
+    live_on(seed, false)
+}
+
+fn live_on(seed: u64, rots: bool) -> Result<Life, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let world = Arc::new(World {
         seed,
@@ -299,6 +327,7 @@ fn live(seed: u64) -> Result<Life, String> {
         letters: MemoryDeadLetters::default(),
         is_calm: AtomicBool::new(false),
         faults: [0.0, 0.01, 0.05][rng.usize(0..3)],
+        rots,
         rng: Mutex::new(rng.fork()),
         lives: AtomicU64::new(0),
         acked: Mutex::default(),
@@ -342,8 +371,13 @@ fn live(seed: u64) -> Result<Life, String> {
             world.is_calm.store(true, Ordering::Relaxed);
         }
         let is_done = crashes == most && world.acked.lock().unwrap().len() as u64 == EVENTS;
-        if is_done && all_stored(&world) {
-            check(&world)?;
+        let is_over = if rots { step > 400 + rot::CALM } else { is_done && all_stored(&world) };
+        if is_over {
+            if rots {
+                rot::check(&world)?
+            } else {
+                check(&world)?
+            }
             let (acked, trace) = (world.acked.lock().unwrap().len() as u64, world.trace.lock().unwrap().clone());
             return Ok(Life { crashes, acked, trace });
         }
@@ -410,6 +444,10 @@ fn a_seed_is_the_same_life_again() {
 
 /// The first seed that notices that the step is left out.
 fn noticed(step: Step, seeds: u64) -> Option<(u64, String)> {
+    noticed_in(live, step, seeds)
+}
+
+fn noticed_in(live: fn(u64) -> Result<Life, String>, step: Step, seeds: u64) -> Option<(u64, String)> {
     leave_out(Some(step));
     let noticed = (0..seeds).find_map(|seed| {
         let lived = std::panic::catch_unwind(|| live(seed));
