@@ -150,7 +150,10 @@ mod tests {
             first_at: UnixMillis(1_732_233_600_007),
             last_at: UnixMillis(1_732_233_601_007),
             original_bytes: body.len() as u64,
+            time: None,
             body: body.into(),
+            edit: None,
+            replayed_at: None,
         }
     }
 

@@ -144,6 +144,8 @@ impl Daemon {
         let options = SqliteOptions {
             group_max_bytes: config.store.group_max_bytes,
             busy_timeout: config.store.busy_timeout,
+            letters_max_bytes: config.dead_letters.max_bytes_per_tenant as u64,
+            letters_when_full: config.dead_letters.when_full,
             ..SqliteOptions::default()
         };
         let database = SqliteStore::open(config.store_file(), options)?;

@@ -7,6 +7,7 @@ mod joined;
 pub mod sqlite;
 
 use headworks_actors::{BatchId, Opening, Seq, TenantId};
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "sqlite")]
 mod reader;
@@ -16,6 +17,17 @@ pub use files::{FilesOptions, FilesReader, FilesStore};
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+
+/// What happens to a dead letter for which its tenant has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LettersWhenFull {
+    /// The oldest letters of the tenant are purged, counted and logged; the newest is kept, however large.
+    PurgeOldest,
+    /// It waits until there is room: what it says stays in flight, and in the end the tenant's senders wait too. Nothing is lost.
+    Wait,
+}
 
 /// A batch id from the text that it is kept as.
 fn parse_batch_id(text: &str) -> Option<BatchId> {
