@@ -46,23 +46,12 @@ impl<D: DeadLetters> Source for Run<D> {
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         async move {
-            let (pace, began) = (Pace::new(self.rate), Instant::now());
-            let mut gone = 0;
-            for run in &self.runs {
-                let mut before = 0;
-                while let Some((first, _)) = self.pending(run, 0).await?.first() {
-                    if *first <= before {
-                        return Err(format!("replay {run} does not get past its letter {first}"));
-                    }
-                    before = *first;
-                    let clock = Clock { pace, began, gone: &mut gone };
-                    if let End::Closing = self.stretch(&intake, run, *first, clock).await? {
-                        self.tell(|report| report.interrupted = true);
-                        return Ok(());
-                    }
-                }
-            }
-            Ok(())
+            let ended = self.replay(&intake).await;
+            self.tell(|report| {
+                let refused: u64 = report.refused.values().sum();
+                tracing::info!(target: "headworks", replayed = report.replayed, refused, interrupted = report.interrupted, "dead letters were replayed");
+            });
+            ended
         }
         .boxed_local()
     }
@@ -76,6 +65,26 @@ struct Clock<'r> {
 }
 
 impl<D: DeadLetters> Run<D> {
+    async fn replay(&self, intake: &Intake) -> Result<(), String> {
+        let (pace, began) = (Pace::new(self.rate), Instant::now());
+        let mut gone = 0;
+        for run in &self.runs {
+            let mut before = 0;
+            while let Some((first, _)) = self.pending(run, 0).await?.first() {
+                if *first <= before {
+                    return Err(format!("replay {run} does not get past its letter {first}"));
+                }
+                before = *first;
+                let clock = Clock { pace, began, gone: &mut gone };
+                if let End::Closing = self.stretch(intake, run, *first, clock).await? {
+                    self.tell(|report| report.interrupted = true);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn tell(&self, tell: impl FnOnce(&mut ReplayReport)) {
         tell(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -164,6 +164,13 @@ pub(super) fn page(conn: &Connection, query: &DeadLetterQuery, after: u64) -> ru
     Ok(page)
 }
 
+/// How many match.
+pub(super) fn count(conn: &Connection, query: &DeadLetterQuery) -> rusqlite::Result<u64> {
+    let Filter { condition, values } = Filter::of(query);
+    let sql = format!("SELECT count(*) FROM dead_letters WHERE {condition}");
+    conn.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0)).map(i64::cast_unsigned)
+}
+
 /// One letter.
 pub(super) fn get(conn: &Connection, id: &str) -> rusqlite::Result<Option<DeadLetter>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?1"))?
