@@ -121,6 +121,8 @@ pub(crate) struct ShowArgs {
     raw: bool,
 }
 
+type Cell<'a> = &'a dyn Fn(&Letter) -> String;
+
 /// What `list` prints.
 pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -> Result<String, serde_json::Error> {
     if args.json {
@@ -130,7 +132,7 @@ pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -
     let is_narrow = screen.is_some_and(|width| width < 120);
     let has_state = letters.iter().any(|letter| state(letter) != "-");
     let now = UnixMillis::from(SystemTime::now());
-    let columns: [(&str, bool, &dyn Fn(&Letter) -> String); 10] = [
+    let columns: [(&str, bool, Cell<'_>); 10] = [
         ("id", true, &|letter| letter.id.clone()),
         ("kind", !is_narrow, &|letter| letter.kind.clone()),
         ("tenant", true, &|letter| letter.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),

@@ -288,7 +288,7 @@ fn letter(id: &str, n: usize, body: Vec<u8>) -> DeadLetter {
         last_at: UnixMillis(at + 10),
         batch: Some((batch_id("acme", 7), 12)),
         original_bytes: body.len() as u64,
-        time: (n % 2 == 0).then_some(UnixMillis(at - 1)),
+        time: n.is_multiple_of(2).then_some(UnixMillis(at - 1)),
         body: Bytes::from(body),
         edit: None,
         replayed_at: None,

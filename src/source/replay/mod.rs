@@ -191,6 +191,10 @@ impl<D: DeadLetters> Replayer<D> {
     /// # Cancel safety
     /// As [`replay`](Self::replay).
     pub async fn resume(&self, system: &System) -> Result<ReplayReport, ReplayError> {
+        // Whoever has nothing to do is in nobody's way.
+        if self.letters.replays().await?.is_empty() {
+            return Ok(ReplayReport::default());
+        }
         let alone = self.alone.clone().try_lock_owned().map_err(|_| ReplayError::UnderWay)?;
         let runs = self.letters.replays().await?;
         self.run(system, runs, REPLAY_RATE, ReplayReport::default(), alone).await

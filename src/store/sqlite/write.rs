@@ -20,12 +20,14 @@ pub(super) enum Write {
     Change(Change),
 }
 
+type Make = Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>;
+
 /// Something that is written.
 pub(super) struct Change {
     /// For an error.
     what: &'static str,
     /// May be called again, after the first call was undone.
-    make: Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>,
+    make: Make,
 }
 
 impl std::fmt::Debug for Change {
