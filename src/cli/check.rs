@@ -147,7 +147,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         LettersWhenFull::Wait => "then more of them wait, and their senders too",
         _ => "then the oldest go, counted",
     };
-    let letters = format!("{} of them a tenant; {when_full}", size(letters.max_bytes_per_tenant));
+    let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
     vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}", config.limits.max_tenants)),
@@ -310,10 +310,11 @@ Store
   commit  up to 2MiB of several tenants together; waits 500ms for a locked file
 
 Limits
-  memory   16MiB of events in flight
-  tenants  at most 10000
-  stop     within 30s
-  report   failures are summed up in the log every 1m
+  memory        16MiB of events in flight
+  tenants       at most 10000
+  dead letters  256MiB a tenant; then the oldest go, counted
+  stop          within 30s
+  report        failures are summed up in the log every 1m
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
