@@ -1,152 +1,27 @@
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use headworks_actors::{Code, DeadLetter, DeadLetterQuery, TenantId};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use headworks_actors::{DeadLetterQuery, DeadLetters, EditAnswer, StorageError, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Problem};
-
-/// A dead letter as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
-    /// Its name, unique for ever.
-    pub id: String,
-    /// `frame` or `event`.
-    pub kind: String,
-    /// Whose, where that is known.
-    pub tenant: Option<TenantId>,
-    /// The source it came from, where that is known.
-    pub source: Option<String>,
-    /// The code of why it was given up.
-    pub reason: String,
-    /// More of why.
-    pub detail: String,
-    /// How often storing it was tried.
-    pub attempts: u32,
-    /// When it arrived: RFC 3339.
-    pub first_at: String,
-    /// When it was given up: RFC 3339.
-    pub last_at: String,
-    /// The batch it was in.
-    pub batch: Option<String>,
-    /// Its place there.
-    pub place: Option<u32>,
-    /// The size of the frame as it came, in bytes.
-    pub original_bytes: u64,
-    /// The bytes that are kept.
-    #[serde(flatten)]
-    pub body: LetterBody,
-}
-
-/// The bytes of a letter: one of two fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LetterBody {
-    /// Where they are UTF-8.
-    #[serde(rename = "body")]
-    Text(String),
-    /// Where they are not.
-    #[serde(rename = "body_hex", with = "hex")]
-    Bytes(Vec<u8>),
-}
-
-impl LetterBody {
-    /// The bytes as they came.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-impl From<&[u8]> for LetterBody {
-    fn from(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Bytes(bytes.to_vec()),
-        }
-    }
-}
-
-impl From<&DeadLetter> for Letter {
-    fn from(letter: &DeadLetter) -> Self {
-        Self {
-            id: letter.id.to_string(),
-            kind: letter.kind.as_str().to_owned(),
-            tenant: letter.tenant.clone(),
-            source: letter.source.as_deref().map(str::to_owned),
-            reason: letter.cause.code.as_str().to_owned(),
-            detail: letter.cause.detail.to_string(),
-            attempts: letter.attempts,
-            first_at: letter.first_at.to_string(),
-            last_at: letter.last_at.to_string(),
-            batch: letter.batch.as_ref().map(|(id, _)| id.to_string()),
-            place: letter.batch.as_ref().map(|(_, place)| *place),
-            original_bytes: letter.original_bytes,
-            body: LetterBody::from(&*letter.body),
-        }
-    }
-}
-
-/// Two digits a byte.
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Digits(bytes))
-    }
-
-    struct Digits<'a>(&'a [u8]);
-
-    impl std::fmt::Display for Digits<'_> {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let pairs = text.as_bytes().chunks(2);
-        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let bytes: Option<_> = pairs.map(|pair| if pair.len() == 2 { byte(pair) } else { None }).collect();
-        bytes.ok_or_else(|| D::Error::custom("not pairs of hexadecimal digits"))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    tenant: Option<TenantId>,
-    reason: Option<String>,
-    limit: Option<u32>,
-}
+use super::{Admin, Letter, LetterFilter, LettersAs, Problem, pieces};
+use crate::source::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
+use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    wanted: Result<Query<LetterFilter>, QueryRejection>,
 ) -> Result<Json<Vec<Letter>>, Problem> {
     let Query(wanted) = wanted?;
-    let mut query = DeadLetterQuery::default();
-    query.tenant = wanted.tenant;
-    query.code = wanted.reason.map(|word| reason(&word)).transpose().map_err(Problem::bad_request)?;
-    match wanted.limit {
-        Some(0) => return Err(Problem::bad_request("limit is 0; it must be at least 1")),
-        Some(limit) => query.limit = usize::try_from(limit).unwrap_or(usize::MAX),
-        None => {}
-    }
+    let query = wanted.query().map_err(Problem::bad_request)?;
     let letters = admin.read(move |store| store.dead_letters(&query)).await?;
     Ok(Json(letters.iter().map(Letter::from).collect()))
-}
-
-/// The code of this name.
-///
-/// # Errors
-/// There is none; the valid ones are named.
-pub fn reason(word: &str) -> Result<Code, String> {
-    let valid = || Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>().join(", ");
-    let known = Code::ALL.iter().copied().find(|code| code.as_str() == word);
-    known.ok_or_else(|| format!("{word:?} is no reason; valid: {}", valid()))
 }
 
 pub(super) async fn show(
@@ -157,6 +32,165 @@ pub(super) async fn show(
     let wanted = id.clone();
     match admin.read(move |store| store.dead_letter(&wanted)).await? {
         Some(letter) => Ok(Json(Letter::from(&letter))),
-        None => Err(Problem::not_found(format!("there is no dead letter {id:?}"))),
+        None => Err(missing(&id)),
     }
+}
+
+fn missing(id: &str) -> Problem {
+    Problem::not_found(format!("there is no dead letter {id:?}"))
+}
+
+/// What is to be replayed, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// Which letters.
+    pub which: LetterFilter,
+    /// How many a second; default 1,000.
+    pub rate: Option<NonZeroU32>,
+    /// Whether only to say what would be.
+    pub dry_run: bool,
+}
+
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    request: Result<Json<ReplayRequest>, JsonRejection>,
+) -> Result<Json<ReplayReport>, Problem> {
+    let Json(ReplayRequest { which, rate, dry_run }) = request?;
+    let query = which.query().map_err(Problem::bad_request)?;
+    let replayer = replayer(&admin)?;
+    let done = match dry_run {
+        true => replayer.preview(&query).await,
+        false => replayer.replay(&admin.system, &query, rate.unwrap_or(REPLAY_RATE)).await,
+    };
+    done.map(Json).map_err(|why| match why {
+        ReplayError::UnderWay => Problem::new(StatusCode::CONFLICT, why),
+        why => Problem::internal(why),
+    })
+}
+
+/// What is to be purged.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// Which letters.
+    pub which: LetterFilter,
+    /// Whether only to say how many they are.
+    pub dry_run: bool,
+}
+
+/// What became of a purge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// How many letters went, or would go.
+    pub letters: u64,
+}
+
+pub(super) async fn purge(
+    State(admin): State<Admin>,
+    request: Result<Json<PurgeRequest>, JsonRejection>,
+) -> Result<Json<Purged>, Problem> {
+    let Json(PurgeRequest { which, dry_run }) = request?;
+    let query = which.query().map_err(Problem::bad_request)?;
+    let letters = match dry_run {
+        true => admin.read(move |store| store.count_dead_letters(&query)).await?,
+        false => {
+            let letters = replayer(&admin)?.letters().purge(&query).await.map_err(Problem::internal)?;
+            tracing::info!(target: "headworks", letters, "dead letters were purged");
+            letters
+        }
+    };
+    Ok(Json(Purged { letters }))
+}
+
+pub(super) async fn edit(
+    State(admin): State<Admin>,
+    id: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Letter>, Problem> {
+    let (Path(id), body) = (id?, body.map_err(|why| Problem::bad_request(why.body_text()))?);
+    let letters = replayer(&admin)?.letters();
+    let answer = edited(letters, &id, body).await.map_err(Problem::internal)?;
+    if let Err(why) = answer {
+        return Err(Problem::new(StatusCode::CONFLICT, why));
+    }
+    match letters.get(&id).await.map_err(Problem::internal)? {
+        Some(letter) if answer == Ok(true) => {
+            tracing::info!(target: "headworks", id, "a dead letter was edited");
+            Ok(Json(Letter::from(&letter)))
+        }
+        _ => Err(missing(&id)),
+    }
+}
+
+/// Edits a letter; false where there is none of that id.
+///
+/// # Errors
+/// It cannot be written; or, within, why it must not be edited.
+pub async fn edited(letters: &SqliteStore, id: &str, body: Bytes) -> Result<Result<bool, String>, StorageError> {
+    Ok(match letters.edit(id, body, UnixMillis::now()).await? {
+        EditAnswer::Edited => Ok(true),
+        EditAnswer::Missing => Ok(false),
+        EditAnswer::Replayed => Err(format!("dead letter {id} was replayed: what it says is an event already")),
+        EditAnswer::InReplay => Err(format!("dead letter {id} belongs to a replay that has not ended; wait for it")),
+    })
+}
+
+fn replayer(admin: &Admin) -> Result<&Replayer<SqliteStore>, Problem> {
+    admin
+        .replayer
+        .as_ref()
+        .ok_or_else(|| Problem::internal("this admin API was made without the dead letters to change"))
+}
+
+/// What is to be exported, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportRequest {
+    /// Which letters.
+    pub which: LetterFilter,
+    /// In which form.
+    #[serde(rename = "as")]
+    pub form: LettersAs,
+}
+
+pub(super) async fn export(
+    State(admin): State<Admin>,
+    request: Result<Json<ExportRequest>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(ExportRequest { which, form }) = request?;
+    let query = which.query().map_err(Problem::bad_request)?;
+    let data_dir = admin.data_dir.clone();
+    Ok(pieces::stream(move |out| {
+        let store = StoreReader::open(&data_dir).map_err(io::Error::other)?;
+        export_letters(&store, &query, form, out)
+    }))
+}
+
+/// Writes all letters that match, oldest first, whatever the query's limit is.
+///
+/// # Errors
+/// They cannot be read, or `out` not be written.
+pub fn export_letters(
+    store: &StoreReader,
+    query: &DeadLetterQuery,
+    form: LettersAs,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let unread = |why: StoreReadError| io::Error::other(why);
+    let mut query = query.clone();
+    query.limit = 1_000;
+    let mut after = Some(0);
+    while let Some(at) = after {
+        let page = store.dead_letter_page(&query, at).map_err(unread)?;
+        for letter in &page.letters {
+            match form {
+                LettersAs::Raw => out.write_all(&letter.body)?,
+                LettersAs::Ndjson => serde_json::to_writer(&mut *out, &Letter::from(letter))?,
+            }
+            out.write_all(b"\n")?;
+        }
+        after = page.next;
+    }
+    Ok(())
 }

@@ -3,17 +3,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use axum::response::Response;
 use headworks_actors::{EventRef, JournalError, StreamId, TenantId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use super::{Admin, LetterBody, Problem};
+use super::{Admin, LetterBody, Problem, pieces};
 use crate::audit::Events;
 use crate::journal::{DurableJournal, inspect};
 
@@ -278,40 +274,11 @@ pub(super) struct Wanted {
     form: ExportAs,
 }
 
-/// So much is read ahead of the client.
-const AHEAD: usize = 4;
-const PIECE: usize = 64 << 10;
-
 pub(super) async fn export(
     State(admin): State<Admin>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Wanted { tenant, form }) = wanted?;
     let journal = journal(&admin)?;
-    let (to, pieces) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let mut out = io::BufWriter::with_capacity(PIECE, Pieces(to));
-        let exported = journal.export(tenant.as_ref(), form, &mut out).map_err(io::Error::other);
-        // A client that has gone needs no answer; one that is there learns of the failure by a broken connection.
-        if let Err(why) = exported.and_then(|()| out.flush()) {
-            let _ = out.get_ref().0.blocking_send(Err(why));
-        }
-    });
-    let body = futures::stream::unfold(pieces, async |mut pieces| pieces.recv().await.map(|piece| (piece, pieces)));
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(body)).into_response())
-}
-
-/// Writes into an answer.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(pieces::stream(move |out| journal.export(tenant.as_ref(), form, out).map_err(io::Error::other)))
 }

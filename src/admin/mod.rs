@@ -5,19 +5,25 @@
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
-//! | `GET /v1/dead-letters?tenant=&reason=&limit=` | the newest [`Letter`]s that match, oldest first |
+//! | `GET /v1/dead-letters?tenant=&reason=&since=&until=&replayed=&limit=` | the newest [`Letter`]s that match a [`LetterFilter`], oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
+//! | `PUT /v1/dead-letters/{id}` | edits it: the request is its new body, the answer the [`Letter`] |
+//! | `POST /v1/dead-letters/replay` | replays what a [`ReplayRequest`] says, and answers with a [`ReplayReport`](crate::source::ReplayReport) at its end |
+//! | `POST /v1/dead-letters/purge` | forgets what a [`PurgeRequest`] says: [`Purged`] |
+//! | `POST /v1/dead-letters/export` | what an [`ExportRequest`] says, one letter a line |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //!
-//! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). Nothing here writes. What reads the
+//! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
 mod audit;
 mod dead_letters;
 mod journal;
+mod letter;
+mod pieces;
 mod problem;
 mod socket;
 mod tenants;
@@ -25,15 +31,18 @@ mod tenants;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use headworks_actors::System;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{StoreReadError, StoreReader};
+use crate::source::Replayer;
+use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
-pub use dead_letters::{Letter, LetterBody, reason};
+pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
+pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use problem::Problem;
 pub use socket::Address;
 pub use tenants::{TenantRow, rows};
@@ -44,6 +53,7 @@ pub struct Admin {
     system: System,
     data_dir: Arc<PathBuf>,
     journal: Option<Arc<dyn Inspect>>,
+    replayer: Option<Replayer<SqliteStore>>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -56,13 +66,20 @@ impl Admin {
     /// Of a system whose stores are in a data directory.
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
-        Self { system, data_dir: Arc::new(data_dir), journal: None }
+        Self { system, data_dir: Arc::new(data_dir), journal: None, replayer: None }
     }
 
     /// The system's journal is durable.
     #[must_use]
     pub fn journal(mut self, journal: Arc<dyn Inspect>) -> Self {
         self.journal = Some(journal);
+        self
+    }
+
+    /// The system's dead letters may be edited, purged and replayed.
+    #[must_use]
+    pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
+        self.replayer = Some(replayer);
         self
     }
 
@@ -74,7 +91,12 @@ impl Admin {
             .route("/v1/tenants/{id}", get(tenants::show))
             .route("/v1/dead-letters", get(dead_letters::list))
             // An id has slashes in it.
-            .route("/v1/dead-letters/{*id}", get(dead_letters::show))
+            .route("/v1/dead-letters/{*id}", get(dead_letters::show).put(dead_letters::edit))
+            .route("/v1/dead-letters/replay", post(dead_letters::replay))
+            .route("/v1/dead-letters/purge", post(dead_letters::purge))
+            .route("/v1/dead-letters/export", post(dead_letters::export))
+            // A frame may be as large as the configuration says.
+            .layer(DefaultBodyLimit::disable())
             .route("/v1/audit", get(audit::show))
             .route("/v1/journal", get(journal::summary))
             .route("/v1/journal/verify", get(journal::verify))

@@ -49,7 +49,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         tenants.push(row);
     }
     if let Some(sources) = sources {
-        found.sources(&sources, is_at_rest, holdings.malformed);
+        found.sources(&sources, is_at_rest, holdings.malformed + holdings.malformed_purged);
         all.frames = Some(sources.after);
     }
     all.holds = found.differences.is_empty();
@@ -58,7 +58,11 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         holds: all.holds,
         tenants,
         all,
-        malformed: Malformed { counted: sources.map(|sources| sources.after.malformed), kept: holdings.malformed },
+        malformed: Malformed {
+            counted: sources.map(|sources| sources.after.malformed),
+            kept: holdings.malformed,
+            purged: holdings.malformed_purged,
+        },
         differences: found.differences,
         unchecked: unchecked(scope, sources.is_some()),
     }
@@ -125,10 +129,10 @@ impl Findings {
             // What is missing from the store's own batches and made up for by something else.
             && self.exactly(Check::Rows, held.events, held.rows, tenant, held);
         let letters =
-            self.within(Check::DeadLettered, may(|events| events.dead_lettered), held.dead_letters, tenant, held);
+            self.within(Check::DeadLettered, may(|events| events.dead_lettered), held.given_up(), tenant, held);
         if stored && letters {
             let (_, most) = may(|events| events.stored + events.dead_lettered);
-            self.within(Check::Settled, (0, most), held.rows + held.dead_letters, tenant, held);
+            self.within(Check::Settled, (0, most), held.rows + held.given_up(), tenant, held);
         }
     }
 
@@ -163,6 +167,7 @@ fn add(all: &mut Row, row: &Row) {
     held.events += row.held.events;
     held.rows += row.held.rows;
     held.dead_letters += row.held.dead_letters;
+    held.purged += row.held.purged;
     if let Some(events) = &row.events {
         let sum = all.events.get_or_insert_default();
         sum.accepted += events.accepted;

@@ -16,11 +16,11 @@ fn books(events: Events) -> Books {
 }
 
 fn there(rows: u64, dead_letters: u64) -> Held {
-    Held { events: rows, rows, dead_letters }
+    Held { events: rows, rows, dead_letters, purged: 0 }
 }
 
 fn of(scope: Scope, account: Account, held: Held) -> Audit {
-    let holdings = Holdings { tenants: [(acme(), held)].into(), malformed: 0 };
+    let holdings = Holdings { tenants: [(acme(), held)].into(), malformed: 0, malformed_purged: 0 };
     audit(scope, Some(vec![account]), None, &holdings)
 }
 
@@ -55,7 +55,7 @@ fn what_adds_up_holds() {
 
 #[test]
 fn rows_that_were_deleted_by_hand_are_missed_and_told_from_deleted_batches() {
-    let audit = at_rest(events(100, 0, 0), Held { events: 100, rows: 97, dead_letters: 0 });
+    let audit = at_rest(events(100, 0, 0), Held { events: 100, rows: 97, dead_letters: 0, purged: 0 });
     let says = "the store holds 3 events fewer than the journal says were stored: 3 rows were deleted from its batches";
     assert_only(&audit, Check::Stored, -3, says);
     assert_eq!((only(&audit).expected, only(&audit).found), (100, 97));
@@ -68,14 +68,14 @@ fn rows_that_were_deleted_by_hand_are_missed_and_told_from_deleted_batches() {
 #[test]
 fn dead_letters_that_were_deleted_by_hand_are_missed() {
     let audit = at_rest(events(0, 5, 0), there(0, 3));
-    let says = "the dead letters hold 2 events fewer than the journal says were dead-lettered: rows were deleted, or the \
+    let says = "the dead letters hold 2 events fewer than the journal says were dead-lettered: rows were deleted and not purged, or the \
                 database was replaced by an older one";
     assert_only(&audit, Check::DeadLettered, -2, says);
 }
 
 #[test]
 fn events_that_the_journal_knows_nothing_of_are_told() {
-    let holdings = Holdings { tenants: [(acme(), there(4, 0))].into(), malformed: 0 };
+    let holdings = Holdings { tenants: [(acme(), there(4, 0))].into(), malformed: 0, malformed_purged: 0 };
     let audit = audit(Scope::Journal, Some(vec![]), None, &holdings);
     let says = "the store holds 4 events more than the journal says were stored: they were stored without this \
                 journal, before it was begun or after it was removed or replaced";
@@ -116,17 +116,17 @@ fn while_events_move_the_store_lies_between_what_was_and_what_may_be() {
 
 #[test]
 fn a_gap_in_a_batch_that_other_rows_make_up_for_is_found_all_the_same() {
-    let audit = at_rest(events(10, 0, 4), Held { events: 14, rows: 12, dead_letters: 0 });
+    let audit = at_rest(events(10, 0, 4), Held { events: 14, rows: 12, dead_letters: 0, purged: 0 });
     assert_only(&audit, Check::Rows, -2, "the store holds 2 events fewer than its own batches say: rows were deleted");
 }
 
 #[test]
 fn without_a_journal_the_store_is_checked_against_itself_and_the_rest_is_said_to_be_unchecked() {
-    let mut holdings = Holdings { tenants: [(acme(), there(9, 2))].into(), malformed: 7 };
+    let mut holdings = Holdings { tenants: [(acme(), there(9, 2))].into(), malformed: 7, malformed_purged: 0 };
     let whole = audit(Scope::Store, None, None, &holdings);
     assert!(whole.holds && whole.all.events.is_none() && whole.malformed.counted.is_none());
     assert!(whole.unchecked[0].contains("no record is left of what was accepted"), "{:?}", whole.unchecked);
-    holdings.tenants.insert(acme(), Held { events: 9, rows: 8, dead_letters: 2 });
+    holdings.tenants.insert(acme(), Held { events: 9, rows: 8, dead_letters: 2, purged: 0 });
     assert_eq!(only(&audit(Scope::Store, None, None, &holdings)).check, Check::Rows);
 }
 
@@ -146,7 +146,7 @@ fn every_malformed_frame_is_a_dead_letter_once_none_is_pending() {
         &with(0, 3),
         Check::Malformed,
         -2,
-        "2 frames were counted as malformed that are not among the dead letters",
+        "2 frames were counted as malformed that are neither among the dead letters nor purged",
     );
     assert_only(&with(2, 6), Check::Malformed, 1, "the dead letters hold 1 frame more than were counted as malformed");
 }
@@ -173,7 +173,7 @@ proptest! {
         let mut numbers = [accepted, stored, dead_lettered, shed, discarded, stored, stored, dead_lettered];
         let run = |[accepted, stored, dead_lettered, shed, discarded, events, rows, dead_letters]: [u64; 8]| {
             let events_said = Events { accepted, stored, dead_lettered, shed, discarded, in_flight: 0 };
-            at_rest(events_said, Held { events, rows, dead_letters })
+            at_rest(events_said, Held { events, rows, dead_letters, purged: 0 })
         };
         prop_assert!(run(numbers).holds);
         numbers[which] = if up { numbers[which] + by } else { numbers[which].saturating_sub(by) };

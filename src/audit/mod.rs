@@ -12,7 +12,7 @@
 //! let acme = TenantId::new("acme")?;
 //! let events = Events { accepted: 10, stored: 9, dead_lettered: 1, ..Events::default() };
 //! let account = Account::at_rest(acme.clone(), Books { frames: None, events });
-//! let held = Held { events: 9, rows: 7, dead_letters: 1 };
+//! let held = Held { events: 9, rows: 7, dead_letters: 1, purged: 0 };
 //! let holdings = Holdings { tenants: [(acme, held)].into(), ..Holdings::default() };
 //!
 //! let audit = audit(Scope::Journal, Some(vec![account]), None, &holdings);
@@ -160,8 +160,19 @@ pub struct Held {
     pub events: u64,
     /// Those of them that are really there.
     pub rows: u64,
-    /// Events kept as dead letters.
+    /// Events kept as dead letters, replayed ones included.
     pub dead_letters: u64,
+    /// Events that were kept as dead letters, and purged since.
+    #[serde(default)]
+    pub purged: u64,
+}
+
+impl Held {
+    /// The events that were given up, as far as the store knows: those that are there, and those that were purged.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.dead_letters + self.purged
+    }
 }
 
 /// What the store and the dead letters hold of all tenants, at one moment.
@@ -171,6 +182,8 @@ pub struct Holdings {
     pub tenants: BTreeMap<TenantId, Held>,
     /// Malformed frames kept as dead letters, of whatever tenant.
     pub malformed: u64,
+    /// Malformed frames that were kept as dead letters, and purged since.
+    pub malformed_purged: u64,
 }
 
 /// What an audit goes over.
@@ -226,6 +239,9 @@ pub struct Malformed {
     pub counted: Option<u64>,
     /// How many are kept as dead letters.
     pub kept: u64,
+    /// How many were kept as dead letters, and purged since.
+    #[serde(default)]
+    pub purged: u64,
 }
 
 /// What was compared.

@@ -34,7 +34,7 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
         Check::Rows => format!("the store holds {events} more than its own batches say: rows were added by hand"),
         Check::DeadLettered => {
             let why = match fewer {
-                true => "rows were deleted, or the database was replaced by an older one",
+                true => "rows were deleted and not purged, or the database was replaced by an older one",
                 false => "they were added by hand, or the journal was removed or replaced",
             };
             format!("the dead letters hold {events} {side} than the journal says were dead-lettered: {why}")
@@ -43,7 +43,10 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
             format!("store and dead letters hold {events} more together than can be there: some are in both")
         }
         Check::Malformed if fewer => {
-            format!("{} counted as malformed that are not among the dead letters", was(plural(count, "frame"), count))
+            format!(
+                "{} counted as malformed that are neither among the dead letters nor purged",
+                was(plural(count, "frame"), count)
+            )
         }
         Check::Malformed => {
             format!("the dead letters hold {} more than were counted as malformed", plural(count, "frame"))

@@ -47,6 +47,10 @@ fn render(audit: &Audit) -> String {
         Some(counted) => format!("{counted} malformed frames counted, {} kept as dead letters\n", audit.malformed.kept),
         None => format!("{} malformed frames kept as dead letters\n", audit.malformed.kept),
     };
+    let purged = audit.all.held.purged + audit.malformed.purged;
+    if purged > 0 {
+        text += &format!("{purged} dead letters were purged, and are counted as kept\n");
+    }
     for difference in &audit.differences {
         let who = difference.tenant.as_ref().map_or_else(|| "frames".to_owned(), ToString::to_string);
         let (found, expected) = (difference.found, difference.expected);
@@ -93,9 +97,12 @@ mod tests {
     fn sample(rows: u64) -> Audit {
         let events = Events { accepted: 100, stored: 98, dead_lettered: 2, ..Events::default() };
         let account = |name| Account::at_rest(tenant(name), Books { frames: None, events });
-        let held = |rows| Held { events: 98, rows, dead_letters: 2 };
-        let holdings =
-            Holdings { tenants: [(tenant("acme"), held(98)), (tenant("b"), held(rows))].into(), malformed: 1 };
+        let held = |rows| Held { events: 98, rows, dead_letters: 2, purged: 0 };
+        let holdings = Holdings {
+            tenants: [(tenant("acme"), held(98)), (tenant("b"), held(rows))].into(),
+            malformed: 1,
+            malformed_purged: 0,
+        };
         let frames = Frames { received: 201, accepted: 200, malformed: 1, ..Frames::default() };
         let sources = Sources { before: frames, after: frames, letters_pending: 0 };
         audit(Scope::Run, Some(vec![account("acme"), account("b")]), Some(sources), &holdings)
@@ -120,8 +127,8 @@ It does NOT add up.
 
     #[test]
     fn where_no_journal_is_left_its_columns_are_empty() {
-        let held = Held { events: 3, rows: 3, dead_letters: 0 };
-        let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4 };
+        let held = Held { events: 3, rows: 3, dead_letters: 0, purged: 0 };
+        let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4, malformed_purged: 0 };
         let text = render(&audit(Scope::Store, None, None, &holdings));
         assert!(text.lines().nth(1).is_some_and(|line| line.split_whitespace().nth(1) == Some("-")), "{text}");
         assert!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use headworks::config::{
     Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, SourceKind, StoreKind,
 };
+use headworks::store::LettersWhenFull;
 use headworks::units::bytes::display as size;
 use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, WhenFull};
 
@@ -141,9 +142,16 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         Duration::ZERO => "failures are not summed up in the log".to_owned(),
         every => format!("failures are summed up in the log every {}", time(every)),
     };
+    let letters = &config.dead_letters;
+    let when_full = match letters.when_full {
+        LettersWhenFull::Wait => "then more of them wait, and their senders too",
+        _ => "then the oldest go, counted",
+    };
+    let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
     vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}", config.limits.max_tenants)),
+        ("dead letters", letters),
         ("stop", format!("within {}", time(config.daemon.drain_deadline))),
         ("report", report),
     ]
@@ -324,10 +332,11 @@ Store
   commit  up to 2MiB of several tenants together; waits 500ms for a locked file
 
 Limits
-  memory   16MiB of events in flight
-  tenants  at most 10000
-  stop     within 30s
-  report   failures are summed up in the log every 1m
+  memory        16MiB of events in flight
+  tenants       at most 10000
+  dead letters  256MiB a tenant; then the oldest go, counted
+  stop          within 30s
+  report        failures are summed up in the log every 1m
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first

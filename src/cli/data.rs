@@ -1,13 +1,18 @@
 //! The data directory that a command is about: its files where no daemon writes there, else the daemon.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use headworks::DeadLetterQuery;
-use headworks::admin::{Inspect, JournalFiles, Letter, TenantRow};
+use headworks::admin::{
+    ExportRequest, Inspect, JournalFiles, Letter, LetterFilter, PurgeRequest, Purged, ReplayRequest, TenantRow, edited,
+    export_letters,
+};
 use headworks::audit::{Account, Audit, Books, Scope, audit};
 use headworks::config::{Config, environment};
-use headworks::daemon::{AtRest, Found};
-use headworks::store::{StoreReadError, StoreReader};
+use headworks::daemon::{AtRest, DaemonError, DataDir, Found};
+use headworks::source::ReplayReport;
+use headworks::store::{SqliteOptions, SqliteStore, StoreReadError, StoreReader};
+use headworks::{DeadLetterQuery, DeadLetters, StorageError};
 
 use super::exit::Exit;
 use super::live::{Live, NoAnswer, encoded};
@@ -65,13 +70,112 @@ impl Data {
     }
 }
 
-fn open(data_dir: &Path) -> Result<StoreReader, Failure> {
-    let file = data_dir.join("headworks.db");
-    if !file.exists() {
-        let why =
-            format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
-        return Err((Exit::Failure, why));
+impl Data {
+    /// Replays, which a daemon alone can do.
+    pub(crate) fn replay(&self, request: &ReplayRequest) -> Result<ReplayReport, Failure> {
+        match self.directory()? {
+            (_, Directory::Live(live)) => Ok(live.send("POST", "/v1/dead-letters/replay", request)?),
+            (path, Directory::Files(_)) => {
+                database(&path)?;
+                let path = path.display();
+                let why = format!(
+                    "replayed events go the normal way in, and no daemon runs on {path}: start `headworks run --data {path}`, and try again"
+                );
+                Err((Exit::Unavailable, why))
+            }
+        }
     }
+
+    /// Purges, or says how many that would be.
+    pub(crate) fn purge(&self, request: &PurgeRequest) -> Result<Purged, Failure> {
+        match self.directory()? {
+            (_, Directory::Live(live)) => Ok(live.send("POST", "/v1/dead-letters/purge", request)?),
+            (path, Directory::Files(at_rest)) => {
+                let query = asked(&request.which)?;
+                if request.dry_run {
+                    let letters = open(&path)?.count_dead_letters(&query).map_err(unread)?;
+                    return Ok(Purged { letters });
+                }
+                let purged = change(&path, at_rest, async |letters| letters.purge(&query).await)?;
+                Ok(Purged { letters: purged })
+            }
+        }
+    }
+
+    /// Edits a letter; false where there is none.
+    pub(crate) fn edit(&self, id: &str, body: Vec<u8>) -> Result<bool, Failure> {
+        match self.directory()? {
+            (_, Directory::Live(live)) => {
+                match live.put::<Letter>(&format!("/v1/dead-letters/{}", encoded(id)), body) {
+                    Ok(_) => Ok(true),
+                    Err(NoAnswer::Refused(problem)) if problem.status == 404 => Ok(false),
+                    Err(why) => Err(why.into()),
+                }
+            }
+            (path, Directory::Files(at_rest)) => {
+                let done = change(&path, at_rest, async |letters| edited(letters, id, body.into()).await)?;
+                done.map_err(|why| (Exit::Failure, why))
+            }
+        }
+    }
+
+    /// Writes dead letters, as they are read.
+    pub(crate) fn export_letters(&self, request: &ExportRequest, out: &mut dyn Write) -> Result<Exit, Failure> {
+        match self.directory()? {
+            (_, Directory::Live(live)) => {
+                let copied = live.copy_sent("/v1/dead-letters/export", request, out)?;
+                Ok(Exit::after_writing(copied))
+            }
+            (path, Directory::Files(_at_rest)) => {
+                let (store, query) = (open(&path)?, asked(&request.which)?);
+                let written = export_letters(&store, &query, request.form, out).and_then(|()| out.flush());
+                Ok(Exit::after_writing(written))
+            }
+        }
+    }
+}
+
+/// Changes dead letters at rest, as the one process that writes there.
+fn change<T>(
+    path: &Path,
+    at_rest: AtRest,
+    change: impl AsyncFnOnce(&SqliteStore) -> Result<T, StorageError>,
+) -> Result<T, Failure> {
+    database(path)?;
+    // The lock of a reader would be in the way of a writer's.
+    drop(at_rest);
+    let _alone = DataDir::open(path).map_err(|why| match &why {
+        DaemonError::InUse { .. } => (Exit::Unavailable, why.to_string()),
+        _ => (Exit::Io, why.to_string()),
+    })?;
+    let letters = SqliteStore::open(path.join("headworks.db"), SqliteOptions::default());
+    let letters = letters.map_err(|why| (Exit::Io, why.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
+    let done = runtime.block_on(async {
+        let done = change(&letters).await?;
+        letters.close().await?;
+        Ok(done)
+    });
+    done.map_err(|why: StorageError| (Exit::Io, why.to_string()))
+}
+
+fn asked(filter: &LetterFilter) -> Result<DeadLetterQuery, Failure> {
+    filter.query().map_err(|why| (Exit::Failure, why))
+}
+
+/// The database, if it is there.
+fn database(data_dir: &Path) -> Result<PathBuf, Failure> {
+    let file = data_dir.join("headworks.db");
+    if file.exists() {
+        return Ok(file);
+    }
+    let why = format!("there is no {}: name the directory that `headworks run --data DIR` writes to", file.display());
+    Err((Exit::Failure, why))
+}
+
+fn open(data_dir: &Path) -> Result<StoreReader, Failure> {
+    database(data_dir)?;
     StoreReader::open(data_dir).map_err(|why| (Exit::Io, why.to_string()))
 }
 
@@ -103,16 +207,24 @@ impl Store {
         }
     }
 
-    pub(crate) fn dead_letters(&self, query: &DeadLetterQuery) -> Result<Vec<Letter>, Failure> {
+    pub(crate) fn dead_letters(&self, filter: &LetterFilter) -> Result<Vec<Letter>, Failure> {
         match self {
             Self::Live(live) => {
-                let tenant = query.tenant.as_ref().map(|tenant| format!("&tenant={}", encoded(tenant.as_str())));
-                let reason = query.code.map(|code| format!("&reason={code}"));
-                let more = tenant.unwrap_or_default() + &reason.unwrap_or_default();
-                Ok(live.get(&format!("/v1/dead-letters?limit={}{more}", query.limit))?)
+                let LetterFilter { ids: _, tenant, reason, since, until, replayed, limit } = filter;
+                let fields = [
+                    ("tenant", tenant.as_ref().map(ToString::to_string)),
+                    ("reason", reason.clone()),
+                    ("since", since.map(|at| at.to_string())),
+                    ("until", until.map(|at| at.to_string())),
+                    ("replayed", replayed.map(|replayed| replayed.to_string())),
+                    ("limit", limit.map(|limit| limit.to_string())),
+                ];
+                let set = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))));
+                Ok(live.get(&format!("/v1/dead-letters?{}", set.collect::<Vec<_>>().join("&")))?)
             }
             Self::Files { store, .. } => {
-                Ok(store.dead_letters(query).map_err(unread)?.iter().map(Letter::from).collect())
+                let query = asked(filter)?;
+                Ok(store.dead_letters(&query).map_err(unread)?.iter().map(Letter::from).collect())
             }
         }
     }

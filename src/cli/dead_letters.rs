@@ -1,19 +1,98 @@
+mod change;
+mod editor;
+mod filter;
+
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
-use headworks::admin::{Letter, LetterBody, reason};
-use headworks::{Code, DeadLetterQuery, TenantId};
+use clap::Subcommand;
+use headworks::UnixMillis;
+use headworks::admin::{Letter, LetterBody, LetterFilter};
 
-use super::table::{Rows, inert, json};
+use super::data::Data;
+use super::exit::Exit;
+use super::say;
+use super::table::{Rows, inert, json, screen};
+use filter::Filter;
+
+/// What `headworks dead-letters` does.
+#[derive(Subcommand)]
+pub(crate) enum DeadLetters {
+    /// List the newest, oldest first
+    List {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: ListArgs,
+    },
+    /// Show one whole
+    Show {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: ShowArgs,
+    },
+    /// Bring some back as new events, by the normal way in; needs the daemon
+    Replay {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: change::ReplayArgs,
+    },
+    /// Give one another body, to replay it; the bytes as they came are kept
+    Edit {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: change::EditArgs,
+    },
+    /// Forget some for good; they stay counted
+    Purge {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: change::PurgeArgs,
+    },
+    /// Write all, or some, to stdout
+    Export {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: change::ExportArgs,
+    },
+}
+
+pub(crate) fn run(command: &DeadLetters) -> Result<Exit, (Exit, String)> {
+    let internal = |why: serde_json::Error| (Exit::Internal, why.to_string());
+    match command {
+        DeadLetters::List { data, args } => {
+            let letters = data.open()?.dead_letters(&args.filter())?;
+            let text = list(args, &letters, screen()).map_err(internal)?;
+            Ok(say(text.as_bytes()))
+        }
+        DeadLetters::Show { data, args } => {
+            let Some(letter) = data.open()?.dead_letter(&args.id)? else { return Err(missing(&args.id)) };
+            Ok(say(&show(args, &letter).map_err(internal)?))
+        }
+        DeadLetters::Replay { data, args } => change::replay(data, args),
+        DeadLetters::Edit { data, args } => change::edit(data, args),
+        DeadLetters::Purge { data, args } => change::purge(data, args),
+        DeadLetters::Export { data, args } => change::export(data, args),
+    }
+}
+
+fn missing(id: &str) -> (Exit, String) {
+    (Exit::Failure, format!("there is no dead letter {id:?}; `headworks dead-letters list` has the ids"))
+}
 
 /// What `headworks dead-letters list` takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ListArgs {
-    /// Only those of this tenant.
-    #[arg(long, value_name = "T")]
-    tenant: Option<TenantId>,
-    /// Only those given up for this reason: a code such as bad_json or store_permanent.
-    #[arg(long, value_name = "CODE", value_parser = reason)]
-    reason: Option<Code>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only those that a replay brought back, or only those that none did.
+    #[arg(long, value_name = "true|false")]
+    replayed: Option<bool>,
     /// At most so many, the newest ones.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -24,12 +103,8 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     /// What to ask the store for.
-    pub(crate) fn query(&self) -> DeadLetterQuery {
-        let mut query = DeadLetterQuery::default();
-        query.tenant.clone_from(&self.tenant);
-        query.code = self.reason;
-        query.limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        query
+    fn filter(&self) -> LetterFilter {
+        LetterFilter { replayed: self.replayed, limit: Some(self.limit), ..self.filter.of(&[]) }
     }
 }
 
@@ -46,25 +121,48 @@ pub(crate) struct ShowArgs {
     raw: bool,
 }
 
+type Cell<'a> = &'a dyn Fn(&Letter) -> String;
+
 /// What `list` prints.
 pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -> Result<String, serde_json::Error> {
     if args.json {
         return json(&letters);
     }
-    let mut rows = Rows::new(&["id", "kind", "tenant", "reason", "#attempts", "when", "#bytes", "body"]);
+    // An id is whole on any screen: the other commands take it.
+    let is_narrow = screen.is_some_and(|width| width < 120);
+    let has_state = letters.iter().any(|letter| state(letter) != "-");
+    let now = UnixMillis::from(SystemTime::now());
+    let columns: [(&str, bool, Cell<'_>); 10] = [
+        ("id", true, &|letter| letter.id.clone()),
+        ("kind", !is_narrow, &|letter| letter.kind.clone()),
+        ("tenant", true, &|letter| letter.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
+        ("reason", true, &|letter| letter.reason.clone()),
+        ("state", has_state, &|letter| state(letter).to_owned()),
+        ("#attempts", !is_narrow, &|letter| letter.attempts.to_string()),
+        ("when", !is_narrow, &|letter| letter.last_at.clone()),
+        ("#age", is_narrow, &|letter| age(now, &letter.last_at)),
+        ("#bytes", !is_narrow, &|letter| letter.original_bytes.to_string()),
+        ("body", true, &|letter| beginning(letter.body.bytes())),
+    ];
+    let columns: Vec<_> = columns.into_iter().filter(|(_, is_shown, _)| *is_shown).collect();
+    let mut rows = Rows::new(&columns.iter().map(|(name, _, _)| *name).collect::<Vec<_>>());
     for letter in letters {
-        rows.push(vec![
-            letter.id.clone(),
-            letter.kind.clone(),
-            letter.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-            letter.reason.clone(),
-            letter.attempts.to_string(),
-            letter.last_at.clone(),
-            letter.original_bytes.to_string(),
-            beginning(letter.body.bytes()),
-        ]);
+        rows.push(columns.iter().map(|(_, _, value)| value(letter)).collect());
     }
     Ok(rows.render(screen))
+}
+
+/// What was done with it.
+fn state(letter: &Letter) -> &'static str {
+    match (&letter.replayed_at, &letter.edited_at) {
+        (Some(_), _) => "replayed",
+        (None, Some(_)) => "edited",
+        (None, None) => "-",
+    }
+}
+
+fn age(now: UnixMillis, then: &str) -> String {
+    humantime::parse_rfc3339(then).map_or_else(|_| "-".to_owned(), |then| filter::age(now, then.into()))
 }
 
 /// Enough of a body for any screen.
@@ -88,9 +186,12 @@ pub(crate) fn show(args: &ShowArgs, letter: &Letter) -> Result<Vec<u8>, serde_js
     };
     let kept = letter.body.bytes().len() as u64;
     let size = match letter.original_bytes {
+        original if letter.edited_at.is_some() => format!("{original} bytes as it came, {kept} edited"),
         original if original > kept => format!("{original} bytes, of which the first {kept} are kept"),
         original => format!("{original} bytes"),
     };
+    let history = [("edited", &letter.edited_at), ("replayed", &letter.replayed_at)];
+    let history = history.into_iter().filter_map(|(name, at)| Some((name, at.clone()?)));
     let lines = [
         ("id", letter.id.clone()),
         ("kind", letter.kind.clone()),
@@ -104,20 +205,28 @@ pub(crate) fn show(args: &ShowArgs, letter: &Letter) -> Result<Vec<u8>, serde_js
         ("size", size),
     ];
     let mut text = String::new();
-    for (name, value) in lines {
+    for (name, value) in lines.into_iter().chain(history) {
         let _ = writeln!(text, "{name:<10}{}", inert(&value));
     }
     text += "body\n";
-    match &letter.body {
-        // Set in, so that no line of a body can pass for a line of ours.
+    whole(&letter.body, &mut text);
+    if let Some(original) = &letter.original {
+        text += "as it came\n";
+        whole(original, &mut text);
+    }
+    Ok(text.into_bytes())
+}
+
+/// Set in, so that no line of a body can pass for a line of ours.
+fn whole(body: &LetterBody, text: &mut String) {
+    match body {
         LetterBody::Text(body) => {
             for line in body.lines() {
                 let _ = writeln!(text, "  {}", inert(line));
             }
         }
-        LetterBody::Bytes(bytes) => hex_dump(bytes, &mut text),
+        LetterBody::Bytes(bytes) => hex_dump(bytes, text),
     }
-    Ok(text.into_bytes())
 }
 
 /// Sixteen bytes a line: where, in hex, and as ASCII.
@@ -132,7 +241,7 @@ fn hex_dump(bytes: &[u8], text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use headworks::{BatchId, Cause, DeadLetter, DeadLetterKind, Opening, Seq, UnixMillis};
+    use headworks::{BatchId, Cause, Code, DeadLetter, DeadLetterKind, DeadLetterQuery, Edit, Opening, Seq, TenantId};
 
     use super::*;
 
@@ -150,7 +259,10 @@ mod tests {
             first_at: UnixMillis(1_732_233_600_007),
             last_at: UnixMillis(1_732_233_601_007),
             original_bytes: body.len() as u64,
+            time: None,
             body: body.into(),
+            edit: None,
+            replayed_at: None,
         }
     }
 
@@ -170,9 +282,10 @@ mod tests {
 
     #[test]
     fn the_flags_become_the_query() {
-        let query = parsed::<ListArgs>(&["--tenant", "acme", "--reason", "bad_json", "--limit", "3"]).unwrap().query();
+        let query = parsed::<ListArgs>(&["--tenant", "acme", "--reason", "bad_json", "--limit", "3"]);
+        let query = query.unwrap().filter().query().unwrap();
         assert_eq!((query.tenant.unwrap().as_str(), query.code, query.limit), ("acme", Some(Code::BadJson), 3));
-        let query = parsed::<ListArgs>(&[]).unwrap().query();
+        let query = parsed::<ListArgs>(&[]).unwrap().filter().query().unwrap();
         assert_eq!((query.tenant, query.code, query.limit), (None, None, DeadLetterQuery::default().limit));
     }
 
@@ -247,6 +360,31 @@ body
         let document: serde_json::Value =
             serde_json::from_slice(&shown(&["7-1", "--json"], &letter([0xff, 0]))).unwrap();
         assert_eq!((&document["body_hex"], document.get("body")), (&"ff00".into(), None));
+    }
+
+    #[test]
+    fn what_was_edited_and_replayed_says_so_and_shows_both_bodies() {
+        let edit = Some(Edit { at: UnixMillis(1_732_233_602_007), original: (&b"as\xff"[..]).into() });
+        let letter = DeadLetter { edit, replayed_at: Some(UnixMillis(1_732_233_603_007)), ..letter("mended") };
+        let text = String::from_utf8(shown(&["7-1"], &letter)).unwrap();
+        let expected = "size      6 bytes as it came, 6 edited
+edited    2024-11-22T00:00:02.007Z
+replayed  2024-11-22T00:00:03.007Z
+body
+  mended
+as it came
+  00000000  61 73 ff                                         |as.|
+";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(listed(&[], &[letter]).contains("store_permanent  replayed"));
+    }
+
+    #[test]
+    fn a_list_fits_a_screen_of_80_columns_with_every_id_whole() {
+        let long = DeadLetter { id: "5f0c9b1e2d3a4f60/acme/1#0".into(), ..letter("x".repeat(500)) };
+        let text = list(&parsed(&[]).unwrap(), &[Letter::from(&long)], Some(80)).unwrap();
+        assert!(text.lines().all(|line| console::measure_text_width(line) <= 80), "{text}");
+        assert!(text.contains("5f0c9b1e2d3a4f60/acme/1#0  acme    store_permanent"), "{text}");
     }
 
     #[test]

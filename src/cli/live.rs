@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headworks::admin::{Address, Hello, Problem};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -20,6 +21,23 @@ use super::exit::Exit;
 /// How long the daemon may take to say who it is. What it is asked after that may take as long as reading its database
 /// does.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const JSON: &str = "application/json";
+
+/// What a daemon is asked.
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    /// Of the body.
+    kind: &'a str,
+    body: Vec<u8>,
+}
+
+impl<'a> Asked<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: "GET", path, kind: JSON, body: vec![] }
+    }
+}
 
 /// A daemon that answers.
 pub(crate) struct Live {
@@ -72,10 +90,43 @@ impl Live {
         self.runtime.block_on(self.answer(path))
     }
 
+    /// What the daemon answers to a request with a JSON body.
+    pub(crate) fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, NoAnswer> {
+        let body = serde_json::to_vec(body).map_err(|why| self.silent(why))?;
+        self.runtime
+            .block_on(async { self.read(path, self.ask(Asked { method, path, kind: JSON, body }).await?).await })
+    }
+
+    /// What the daemon answers to these bytes.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, NoAnswer> {
+        let asked = Asked { method: "PUT", path, kind: "application/octet-stream", body };
+        self.runtime.block_on(async { self.read(path, self.ask(asked).await?).await })
+    }
+
+    /// Writes what the daemon answers to a request with a JSON body, as it comes.
+    pub(crate) fn copy_sent(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        out: &mut dyn Write,
+    ) -> Result<std::io::Result<()>, NoAnswer> {
+        let body = serde_json::to_vec(body).map_err(|why| self.silent(why))?;
+        self.copy_asked(Asked { method: "POST", path, kind: JSON, body }, out)
+    }
+
     /// Writes what the daemon answers, as it comes.
     pub(crate) fn copy(&self, path: &str, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
+        self.copy_asked(Asked::get(path), out)
+    }
+
+    fn copy_asked(&self, asked: Asked<'_>, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
         self.runtime.block_on(async {
-            let mut body = self.ask(path).await?.into_body();
+            let mut body = self.ask(asked).await?.into_body();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|why| self.silent(format!("it broke off: {why}")))?;
                 if let Some(bytes) = frame.data_ref()
@@ -89,7 +140,10 @@ impl Live {
     }
 
     async fn answer<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
-        let response = self.ask(path).await?;
+        self.read(path, self.ask(Asked::get(path)).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, response: Response<Incoming>) -> Result<T, NoAnswer> {
         let body = response.into_body().collect().await.map_err(|why| self.silent(format!("it broke off: {why}")))?;
         let read = serde_json::from_slice(&body.to_bytes());
         read.map_err(|why| {
@@ -98,13 +152,15 @@ impl Live {
     }
 
     /// The answer, if it is no error.
-    async fn ask(&self, path: &str) -> Result<Response<Incoming>, NoAnswer> {
+    async fn ask(&self, asked: Asked<'_>) -> Result<Response<Incoming>, NoAnswer> {
         let stream = UnixStream::connect(self.address.bound()).await.map_err(|why| self.silent(why))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|why| self.silent(why))?;
         // It ends with the sender; what fails there fails in the answer too.
         tokio::spawn(connection);
-        let request = Request::get(path).header(header::HOST, "headworks").body(Empty::<Bytes>::new());
+        let Asked { method, path, kind, body } = asked;
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "headworks");
+        let request = request.header(header::CONTENT_TYPE, kind).body(Full::new(Bytes::from(body)));
         let request = request.map_err(|why| self.silent(why))?;
         let response = sender.send_request(request).await.map_err(|why| self.silent(why))?;
         if response.status() == StatusCode::OK {

@@ -47,9 +47,9 @@ enum Command {
         #[command(flatten)]
         args: tenants::TenantsArgs,
     },
-    /// Look at what was given up
+    /// Look at what was given up, mend it, bring it back, forget it
     #[command(subcommand)]
-    DeadLetters(DeadLetters),
+    DeadLetters(dead_letters::DeadLetters),
     /// Check the accounting: what the journal says against what the store and the dead letters hold
     Audit {
         #[command(flatten)]
@@ -66,24 +66,6 @@ enum Command {
     Send(send::SendArgs),
 }
 
-#[derive(Subcommand)]
-enum DeadLetters {
-    /// List the newest, oldest first
-    List {
-        #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        args: dead_letters::ListArgs,
-    },
-    /// Show one whole
-    Show {
-        #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        args: dead_letters::ShowArgs,
-    },
-}
-
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> Exit {
     let done = match Cli::parse().command {
@@ -92,8 +74,7 @@ pub(crate) fn main() -> Exit {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
         Command::Tenants { data, args } => tenants(&data, &args),
-        Command::DeadLetters(DeadLetters::List { data, args }) => list(&data, &args),
-        Command::DeadLetters(DeadLetters::Show { data, args }) => show(&data, &args),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
         Command::Journal(journal) => journal::run(&journal),
         Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
@@ -109,23 +90,6 @@ pub(crate) fn main() -> Exit {
 fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
     let text = tenants::render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
-}
-
-fn list(data: &Data, args: &dead_letters::ListArgs) -> Result<Exit, (Exit, String)> {
-    let letters = data.open()?.dead_letters(&args.query())?;
-    let text = dead_letters::list(args, &letters, table::screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
-    Ok(say(text.as_bytes()))
-}
-
-fn show(data: &Data, args: &dead_letters::ShowArgs) -> Result<Exit, (Exit, String)> {
-    let Some(letter) = data.open()?.dead_letter(&args.id)? else {
-        return Err((
-            Exit::Failure,
-            format!("there is no dead letter {:?}; `headworks dead-letters list` has the ids", args.id),
-        ));
-    };
-    let bytes = dead_letters::show(args, &letter).map_err(|why| (Exit::Internal, why.to_string()))?;
-    Ok(say(&bytes))
 }
 
 /// Writes to stdout, and says so where that fails.

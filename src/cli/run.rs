@@ -113,6 +113,18 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
     for (source, address) in listening {
         tracing::info!(target: "headworks", source, %address, store = %daemon.store_path().display(), "listening");
     }
+    let resume = daemon.resume_replay();
+    tokio::spawn(async move {
+        match resume.await {
+            Ok(None) => {}
+            Ok(Some(report)) => {
+                tracing::info!(target: "headworks", replayed = report.replayed, interrupted = report.interrupted, "went on with a replay of dead letters that had been cut short");
+            }
+            Err(why) => {
+                tracing::error!(target: "headworks", %why, "a replay of dead letters that had been cut short does not go on")
+            }
+        }
+    });
     let name = signals.next().await;
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
     let system = daemon.system().clone();

@@ -35,7 +35,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, limits, decoder, sources, journal, store, tenants } = config;
+    let Config { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants } = config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
@@ -57,6 +57,8 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     within(["journal", "max_bytes"], journal.max_bytes, journal.segment_bytes * 8, 1 << 44, |n| size(*n))?;
     within(["journal", "commit_every"], journal.commit_every, Duration::ZERO, Duration::from_secs(1), time)?;
     within(["store", "group_max_bytes"], store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
+    let letters = dead_letters.max_bytes_per_tenant;
+    within(["dead_letters", "max_bytes_per_tenant"], letters, 64 << 10, 1 << 44, |n| size(*n))?;
     within(["store", "busy_timeout"], store.busy_timeout, milli, Duration::from_secs(60), time)?;
 
     if sources.is_empty() {

@@ -36,8 +36,8 @@ pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
-    DaemonConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig, LogFormat, SourceConfig,
-    SourceKind, StoreConfig, StoreKind, TenantsConfig,
+    DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
+    LogFormat, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
 };
 
 use crate::{Policy, TenantId};
@@ -62,6 +62,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// Where batches end up.
     pub store: StoreConfig,
+    /// What was given up on.
+    pub dead_letters: DeadLettersConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
             journal: JournalConfig::default(),
             store: StoreConfig::default(),
+            dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::LettersWhenFull;
 use crate::{AckLevel, Policy, TenantId, units};
 
 /// `[daemon]`: the process itself.
@@ -228,6 +229,23 @@ pub enum StoreKind {
     Sqlite,
     /// Plain files, a directory a tenant, in `events` in the data directory.
     Files,
+}
+
+/// `[dead_letters]`: what was given up on, kept in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLettersConfig {
+    /// What the dead letters of one tenant may take, in bytes; frames without a tenant share as much. Default 256 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_bytes_per_tenant: usize,
+    /// What happens to one for which there is no room. Default `purge_oldest`.
+    pub when_full: LettersWhenFull,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        Self { max_bytes_per_tenant: 256 << 20, when_full: LettersWhenFull::PurgeOldest }
+    }
 }
 
 /// `[tenants]`: the rules tenants live by.

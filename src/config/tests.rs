@@ -380,6 +380,7 @@ prop_compose! {
         config.limits.max_in_flight = sizes.0;
         config.decoder.time_field = time_field;
         config.store.group_max_bytes = sizes.2;
+        config.dead_letters.max_bytes_per_tenant = sizes.0;
         config.store.busy_timeout = std::time::Duration::from_millis(times.1);
         config.journal.commit_every = std::time::Duration::from_millis(times.1 % 1_000);
         config.journal.segment_bytes = sizes.2;

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, SourceConfig, StoreConfig,
-    TenantsConfig,
+    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, SourceConfig,
+    StoreConfig, TenantsConfig,
 };
 use crate::{Policy, TenantId};
 
@@ -28,6 +28,8 @@ pub(super) struct Typed {
     #[serde(default)]
     store: StoreConfig,
     #[serde(default)]
+    dead_letters: DeadLettersConfig,
+    #[serde(default)]
     tenants: TypedTenants,
 }
 
@@ -41,9 +43,10 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, limits, decoder, sources, journal, store, tenants } = typed;
+        let Typed { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants } = typed;
         let TypedTenants { mute, defaults, by_id } = tenants;
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, log, limits, decoder, sources, journal, store, tenants: TenantsConfig { mute, defaults, by_id } }
+        let tenants = TenantsConfig { mute, defaults, by_id };
+        Self { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants }
     }
 }

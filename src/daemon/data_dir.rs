@@ -13,13 +13,17 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 /// A data directory that this process alone writes to, until this is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there, readable by its owner alone, and takes its lock.
-    pub(super) fn open(path: &Path) -> Result<Self, DaemonError> {
+    /// Makes the directory if it is not there, readable by its owner alone, and takes its lock; waits some seconds for commands
+    /// that read there.
+    ///
+    /// # Errors
+    /// It cannot be made, or another process writes there.
+    pub fn open(path: &Path) -> Result<Self, DaemonError> {
         let cannot = |why| DaemonError::DataDir { path: path.to_owned(), why };
         let mut builder = DirBuilder::new();
         builder.recursive(true);

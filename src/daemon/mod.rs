@@ -33,13 +33,12 @@ use headworks_actors::{
 use crate::admin::Admin;
 use crate::config::{Config, JournalKind, SourceConfig, StoreKind};
 use crate::journal::{DurableJournal, JournalOptions};
-use crate::source::{ReaderSource, TcpOptions, TcpSource};
+use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, sqlite};
 
 #[cfg(unix)]
 use control::Control;
-use data_dir::DataDir;
-pub use data_dir::{AtRest, Found};
+pub use data_dir::{AtRest, DataDir, Found};
 
 /// A running daemon. From its start to its end it answers on the control socket in its data directory, on
 /// Unix; see [`admin`](crate::admin).
@@ -54,6 +53,7 @@ pub struct Daemon {
     /// The dead letters, and the batches where no files are there for them.
     database: SqliteStore,
     files: Option<FilesStore>,
+    replayer: Replayer<SqliteStore>,
     /// Held for as long as the daemon writes there.
     _data_dir: DataDir,
 }
@@ -110,6 +110,15 @@ pub enum DaemonError {
     },
 }
 
+/// What a frame says.
+fn decoder(config: &Config) -> Json {
+    let decoder = Json::new().tenant_field(config.decoder.tenant_field.as_str());
+    match &config.decoder.time_field {
+        Some(field) => decoder.time_field(field.as_str()),
+        None => decoder,
+    }
+}
+
 /// Opens the durable journal and reads what is in it.
 fn open_journal(config: &Config, progress: impl FnMut(u64, u64)) -> Result<DurableJournal, JournalError> {
     let options = JournalOptions {
@@ -144,6 +153,8 @@ impl Daemon {
         let options = SqliteOptions {
             group_max_bytes: config.store.group_max_bytes,
             busy_timeout: config.store.busy_timeout,
+            letters_max_bytes: config.dead_letters.max_bytes_per_tenant as u64,
+            letters_when_full: config.dead_letters.when_full,
             ..SqliteOptions::default()
         };
         let database = SqliteStore::open(config.store_file(), options)?;
@@ -182,9 +193,10 @@ impl Daemon {
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
+        let replayer = Replayer::new(database.clone(), decoder(&config));
         #[cfg(unix)]
         let control = {
-            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone());
+            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone()).replayer(replayer.clone());
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
@@ -199,6 +211,7 @@ impl Daemon {
             before,
             database,
             files,
+            replayer,
             _data_dir: data_dir,
         })
     }
@@ -260,12 +273,19 @@ impl Daemon {
             crate::config::Framing::Lines => Framing::Lines { max_bytes },
             crate::config::Framing::LengthPrefixed => Framing::LengthPrefixed { max_bytes },
         };
-        let decoder = Json::new().tenant_field(self.config.decoder.tenant_field.as_str());
-        let decoder = match &self.config.decoder.time_field {
-            Some(field) => decoder.time_field(field.as_str()),
-            None => decoder,
-        };
-        IngressSpec::new(name, framing, decoder)
+        IngressSpec::new(name, framing, decoder(&self.config))
+    }
+
+    /// Goes on with a replay of dead letters that an earlier process left; says what came of it, or nothing where there was none.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; what is left goes on with the next replay.
+    pub fn resume_replay(&self) -> impl Future<Output = Result<Option<ReplayReport>, ReplayError>> + use<> {
+        let (replayer, system) = (self.replayer.clone(), self.system.clone());
+        async move {
+            let report = replayer.resume(&system).await?;
+            Ok(Some(report).filter(|report| *report != ReplayReport::default()))
+        }
     }
 
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.

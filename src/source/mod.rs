@@ -2,7 +2,9 @@
 
 pub mod ack;
 mod reader;
+mod replay;
 mod tcp;
 
 pub use reader::ReaderSource;
+pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 pub use tcp::{TcpOptions, TcpSource};

@@ -6,6 +6,8 @@ mod joined;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+use serde::{Deserialize, Serialize};
+
 #[cfg(feature = "sqlite")]
 mod reader;
 
@@ -14,3 +16,14 @@ pub use files::{FilesOptions, FilesReader, FilesStore};
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+
+/// What happens to a dead letter for which its tenant has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LettersWhenFull {
+    /// The oldest letters of the tenant are purged, counted and logged; the newest is kept, however large.
+    PurgeOldest,
+    /// It waits until there is room: what it says stays in flight, and in the end the tenant's senders wait too. Nothing is lost.
+    Wait,
+}

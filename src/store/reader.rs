@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use headworks_actors::{DeadLetter, DeadLetterQuery, Opening};
+use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening};
 
 use super::{FilesReader, SqliteReader, files, sqlite};
 use crate::audit::Holdings;
@@ -84,6 +84,22 @@ impl StoreReader {
     /// The database cannot be read.
     pub fn dead_letters(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StoreReadError> {
         Ok(self.database.dead_letters(query)?)
+    }
+
+    /// A page of all dead letters that match; see [`DeadLetters::page`](headworks_actors::DeadLetters::page).
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letter_page(&self, query: &DeadLetterQuery, after: u64) -> Result<DeadLetterPage, StoreReadError> {
+        Ok(self.database.dead_letter_page(query, after)?)
+    }
+
+    /// How many dead letters match, whatever the query's limit is.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn count_dead_letters(&self, query: &DeadLetterQuery) -> Result<u64, StoreReadError> {
+        Ok(self.database.count_dead_letters(query)?)
     }
 
     /// One dead letter.

@@ -5,13 +5,17 @@ use std::process::Stdio;
 
 use crate::rig::Place;
 
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 17] = [
     &["run"],
     &["check"],
     &["tenants"],
     &["dead-letters"],
     &["dead-letters", "list"],
     &["dead-letters", "show"],
+    &["dead-letters", "replay"],
+    &["dead-letters", "edit"],
+    &["dead-letters", "purge"],
+    &["dead-letters", "export"],
     &["audit"],
     &["journal"],
     &["journal", "inspect"],
@@ -46,7 +50,16 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
 #[test]
 fn the_tools_say_which_directory_they_miss() {
     let place = Place::new();
-    for words in [&["tenants"][..], &["dead-letters", "list"], &["dead-letters", "show", "1"], &["audit"]] {
+    for words in [
+        &["tenants"][..],
+        &["dead-letters", "list"],
+        &["dead-letters", "show", "1"],
+        &["dead-letters", "replay", "--all"],
+        &["dead-letters", "edit", "1", "--stdin"],
+        &["dead-letters", "purge", "--all", "--yes"],
+        &["dead-letters", "export"],
+        &["audit"],
+    ] {
         let ended = place.run(&[words, &["--data", "nowhere"]].concat()).with(1);
         assert!(ended.err.contains("there is no nowhere/headworks.db"), "{}", ended.err);
     }

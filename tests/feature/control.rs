@@ -220,7 +220,7 @@ fn an_error_is_told_as_a_problem() {
     daemon.listens();
     for (method, target, status, says) in [
         ("GET", "/v1/nothing", 404, "there is no /v1/nothing; this is headworks "),
-        ("POST", "/v1/tenants", 405, "/v1/tenants answers to GET, not to POST"),
+        ("POST", "/v1/tenants", 405, "/v1/tenants does not answer to POST"),
         ("GET", "/v1/tenants/nobody", 404, "there is no tenant nobody"),
         ("GET", "/v1/tenants/%2e.%2fetc", 400, "is no tenant id"),
         ("GET", "/v1/dead-letters?limit=0", 400, "limit is 0; it must be at least 1"),

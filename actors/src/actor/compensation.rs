@@ -260,7 +260,10 @@ async fn bury(shared: &Shared, slot: &Slot, work: &Work, batch: &Batch, cause: &
             last_at: now,
             batch: Some((batch.id().clone(), u32::try_from(index).unwrap_or(u32::MAX))),
             original_bytes: event.body.len() as u64,
+            time: event.time,
             body: Bytes::copy_from_slice(event.body),
+            edit: None,
+            replayed_at: None,
         })
         .collect();
     keep(shared, &letters).await;

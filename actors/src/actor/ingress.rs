@@ -241,6 +241,14 @@ struct Door<'a> {
     arrived: UnixMillis,
 }
 
+/// What is known of a frame or an event that is given up.
+struct About {
+    kind: DeadLetterKind,
+    tenant: Option<TenantId>,
+    time: Option<UnixMillis>,
+    cause: Cause,
+}
+
 impl Step {
     /// Puts the frame on the stage, or among the bad ones.
     #[inline]
@@ -290,7 +298,8 @@ impl Step {
         self.malformed += 1;
         self.refused.extend(position.map(|position| (position, cause.code)));
         self.failure(door, None, cause.clone());
-        self.letter(door, DeadLetterKind::Frame, None, cause, kept, original_bytes);
+        let about = About { kind: DeadLetterKind::Frame, tenant: None, time: None, cause };
+        self.letter(door, about, kept, original_bytes);
     }
 
     #[cold]
@@ -306,7 +315,8 @@ impl Step {
                 self.refused.extend(position.map(|position| (position, cause.code)));
                 let tenant = Some(slot.id.clone());
                 self.failure(door, tenant.clone(), cause.clone());
-                self.letter(door, DeadLetterKind::Event, tenant, cause, &event.body, event.body.len() as u64);
+                let about = About { kind: DeadLetterKind::Event, tenant, time: event.time, cause };
+                self.letter(door, about, &event.body, event.body.len() as u64);
                 self.hook_failed.push(slot);
             }
         }
@@ -323,15 +333,8 @@ impl Step {
         }
     }
 
-    fn letter(
-        &mut self,
-        door: &Door<'_>,
-        kind: DeadLetterKind,
-        tenant: Option<TenantId>,
-        cause: Cause,
-        body: &[u8],
-        original_bytes: u64,
-    ) {
+    fn letter(&mut self, door: &Door<'_>, about: About, body: &[u8], original_bytes: u64) {
+        let About { kind, tenant, time, cause } = about;
         let number = door.shared.letters_written.fetch_add(1, Ordering::Relaxed) + 1;
         let letter = DeadLetter {
             id: format!("{}/{}/{number}", door.shared.opening, kind.as_str()).into(),
@@ -344,7 +347,10 @@ impl Step {
             last_at: door.arrived,
             batch: None,
             original_bytes,
+            time,
             body: Bytes::copy_from_slice(body),
+            edit: None,
+            replayed_at: None,
         };
         self.letter_bytes += cost(&letter);
         self.letters.push(letter);

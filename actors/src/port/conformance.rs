@@ -8,20 +8,18 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! conformance::storage(async || MemoryStore::new(), async |store, tenant| store.bodies(tenant)).await;
-//! conformance::dead_letters(async || MemoryDeadLetters::default()).await;
+//! conformance::managed_dead_letters(async || MemoryDeadLetters::default()).await;
 //! # }
 //! ```
 
 pub use super::conformance_journal::journal;
+pub use super::conformance_letters::{dead_letters, managed_dead_letters};
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 
-use super::{DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, Storage, StorageError, Undo};
-use crate::model::{Attempt, Batch, BatchId, Cause, ChunkBuilder, Code, Opening, Seq, TenantId, UnixMillis};
+use super::{Storage, StorageError, Undo};
+use crate::model::{Attempt, Batch, BatchId, ChunkBuilder, Opening, Seq, TenantId, UnixMillis};
 
 /// Checks a [`Storage`]: what is stored, that it is stored once, and that a rollback undoes and fences it.
 ///
@@ -40,19 +38,7 @@ pub async fn storage<S: Storage>(make: impl AsyncFn() -> S, bodies: impl AsyncFn
     stores_many_tenants_at_once(&make().await, &bodies).await;
 }
 
-/// Checks a [`DeadLetters`]: letters come back byte for byte, once, filtered and in order.
-///
-/// `make` makes a fresh, empty place for them.
-///
-/// # Panics
-/// Where the contract is broken; the message says how.
-pub async fn dead_letters<D: DeadLetters>(make: impl AsyncFn() -> D) {
-    keeps_letters_whole(&make().await).await;
-    keeps_a_letter_once(&make().await).await;
-    lists_the_newest_oldest_first(&make().await).await;
-}
-
-type Bodies = Vec<Vec<u8>>;
+pub(super) type Bodies = Vec<Vec<u8>>;
 
 async fn stores_whole_in_order_and_byte_for_byte<S: Storage>(store: &S, read: &impl AsyncFn(&S, &TenantId) -> Bodies) {
     let acme = tenant("acme");
@@ -205,65 +191,8 @@ async fn stores_many_tenants_at_once<S: Storage>(store: &S, read: &impl AsyncFn(
     }
 }
 
-async fn keeps_letters_whole<D: DeadLetters>(letters: &D) {
-    let mut put: Vec<_> =
-        odd_bodies().into_iter().enumerate().map(|(n, body)| letter(&format!("l{n}"), n, body)).collect();
-    put.push(DeadLetter {
-        kind: DeadLetterKind::Frame,
-        tenant: None,
-        source: None,
-        batch: None,
-        attempts: 0,
-        original_bytes: 1 << 40,
-        ..letter("bare", 99, b"no tenant".to_vec())
-    });
-    keep(letters, &put).await;
-    let found = list(letters, &DeadLetterQuery { limit: 1000, ..DeadLetterQuery::default() }).await;
-    assert_eq!(found.len(), put.len(), "every letter that was put must be listed");
-    for (found, put) in found.iter().zip(&put) {
-        assert!(found == put, "letter {} must come back as it was put, in its place; found {}", put.id, found.id);
-    }
-}
-
-async fn keeps_a_letter_once<D: DeadLetters>(letters: &D) {
-    let [one, two, three] = ["one", "two", "three"].map(|id| letter(id, 1, id.as_bytes().to_vec()));
-    keep(letters, &[one.clone(), two.clone()]).await;
-    keep(letters, &[one.clone(), two.clone()]).await;
-    keep(letters, &[two.clone(), three.clone(), three.clone()]).await;
-    keep(letters, &[]).await;
-    let found = list(letters, &DeadLetterQuery::default()).await;
-    assert_eq!(ids(&found), ["one", "two", "three"], "a letter that is put again under its id must be there once");
-    assert_eq!(found, [one, two, three], "a letter that is put again must not change");
-}
-
-async fn lists_the_newest_oldest_first<D: DeadLetters>(letters: &D) {
-    for n in 0..6 {
-        let mut letter = letter(&format!("l{n}"), n, b"x".to_vec());
-        letter.tenant = [Some(tenant("acme")), Some(tenant("zen")), None][n % 3].clone();
-        letter.cause = Cause::new([Code::BadJson, Code::StorePermanent][n % 2], "why");
-        keep(letters, &[letter]).await;
-    }
-    let (acme, json) = (Some(tenant("acme")), Some(Code::BadJson));
-    let all = usize::MAX;
-    for (tenant, code, limit, expected) in [
-        (None, None, all, &["l0", "l1", "l2", "l3", "l4", "l5"] as &[_]),
-        (None, None, 2, &["l4", "l5"]),
-        (None, None, 0, &[]),
-        (acme.clone(), None, all, &["l0", "l3"]),
-        (acme.clone(), None, 1, &["l3"]),
-        (None, json, all, &["l0", "l2", "l4"]),
-        (None, json, 2, &["l2", "l4"]),
-        (acme, json, all, &["l0"]),
-        (Some(self::tenant("nobody")), None, all, &[]),
-    ] {
-        let query = DeadLetterQuery { tenant, code, limit };
-        let found = list(letters, &query).await;
-        assert_eq!(ids(&found), expected, "the newest letters that match {query:?} must be listed, oldest first");
-    }
-}
-
 /// Bodies that a careless store would change.
-fn odd_bodies() -> Bodies {
+pub(super) fn odd_bodies() -> Bodies {
     let all_bytes: Vec<u8> = (0..=255).collect();
     let long: Vec<u8> = b"0123456789abcdef".iter().copied().cycle().take(1 << 20).collect();
     let short: [&[u8]; 10] = [
@@ -290,11 +219,11 @@ fn beginning(body: &[u8]) -> String {
 }
 
 #[expect(clippy::expect_used, reason = "the suite names its tenants itself")]
-fn tenant(name: &str) -> TenantId {
+pub(super) fn tenant(name: &str) -> TenantId {
     TenantId::new(name).expect("a valid tenant id")
 }
 
-fn batch_id(name: &str, seq: u64) -> BatchId {
+pub(super) fn batch_id(name: &str, seq: u64) -> BatchId {
     BatchId::new(Opening(0x5f0c_9b1e_2d3a_4f60), tenant(name), Seq(seq))
 }
 
@@ -326,38 +255,4 @@ async fn check_count<S: Storage>(store: &S, tenant: &TenantId, expected: usize) 
     if let Some(counted) = store.count(tenant).await {
         assert_eq!(counted, expected as u64, "a store that counts must count what it holds of tenant {tenant}");
     }
-}
-
-fn letter(id: &str, n: usize, body: Vec<u8>) -> DeadLetter {
-    let at = i64::try_from(n).unwrap_or(i64::MAX);
-    DeadLetter {
-        id: id.into(),
-        kind: DeadLetterKind::Event,
-        tenant: Some(tenant("acme")),
-        source: Some(Arc::from("tcp:127.0.0.1:7000")),
-        cause: Cause::new(Code::StorePermanent, format!("why {n}: \"quoted\"\n\u{e9}")),
-        attempts: 3,
-        first_at: UnixMillis(at),
-        last_at: UnixMillis(at + 10),
-        batch: Some((batch_id("acme", 7), 12)),
-        original_bytes: body.len() as u64,
-        body: Bytes::from(body),
-    }
-}
-
-async fn keep<D: DeadLetters>(letters: &D, put: &[DeadLetter]) {
-    if let Err(error) = letters.put(put).await {
-        panic!("{} letters must be kept, but: {error}", put.len());
-    }
-}
-
-async fn list<D: DeadLetters>(letters: &D, query: &DeadLetterQuery) -> Vec<DeadLetter> {
-    match letters.list(query).await {
-        Ok(found) => found,
-        Err(error) => panic!("letters must be listed for {query:?}, but: {error}"),
-    }
-}
-
-fn ids(letters: &[DeadLetter]) -> Vec<&str> {
-    letters.iter().map(|letter| &*letter.id).collect()
 }

@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DeadLetter, DeadLetterQuery, DeadLetters, Storage, StorageError, Undo};
+use super::{Storage, StorageError, Undo};
 use crate::model::{Attempt, Batch, BatchId, TenantId};
 
 /// A store that counts and forgets: for benchmarks and trials. Idempotent in name only: it keeps no ids.
@@ -116,88 +116,5 @@ impl Storage for MemoryStore {
     async fn count(&self, tenant: &TenantId) -> Option<u64> {
         let stored = self.lock();
         Some(stored.tenants.get(tenant).map_or(0, |batches| batches.iter().map(|batch| batch.len() as u64).sum()))
-    }
-}
-
-/// Dead letters in memory: the newest up to a bound of bytes; older ones are forgotten and counted.
-///
-/// Clones share their content.
-#[derive(Debug, Clone)]
-pub struct MemoryDeadLetters {
-    inner: Arc<Mutex<Letters>>,
-}
-
-#[derive(Debug)]
-struct Letters {
-    letters: VecDeque<DeadLetter>,
-    ids: HashSet<Arc<str>>,
-    bytes: usize,
-    max_bytes: usize,
-    forgotten: u64,
-}
-
-/// What one letter costs beside its bytes.
-const LETTER_HEAD: usize = 512;
-
-impl Default for MemoryDeadLetters {
-    /// Keeps 16 MiB.
-    fn default() -> Self {
-        Self::with_max_bytes(16 << 20)
-    }
-}
-
-impl MemoryDeadLetters {
-    /// Keeps the newest `max_bytes` of letters.
-    #[must_use]
-    pub fn with_max_bytes(max_bytes: usize) -> Self {
-        let letters = Letters { letters: VecDeque::new(), ids: HashSet::new(), bytes: 0, max_bytes, forgotten: 0 };
-        Self { inner: Arc::new(Mutex::new(letters)) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Letters> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All that is kept, oldest first.
-    #[must_use]
-    pub fn all(&self) -> Vec<DeadLetter> {
-        self.lock().letters.iter().cloned().collect()
-    }
-
-    /// How many letters had to go to make room.
-    #[must_use]
-    pub fn forgotten(&self) -> u64 {
-        self.lock().forgotten
-    }
-}
-
-impl DeadLetters for MemoryDeadLetters {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), StorageError> {
-        let mut kept = self.lock();
-        for letter in letters {
-            if kept.ids.insert(letter.id.clone()) {
-                kept.bytes += letter.body.len() + LETTER_HEAD;
-                kept.letters.push_back(letter.clone());
-            }
-        }
-        while kept.bytes > kept.max_bytes
-            && let Some(oldest) = kept.letters.pop_front()
-        {
-            kept.bytes -= oldest.body.len() + LETTER_HEAD;
-            kept.ids.remove(&oldest.id);
-            kept.forgotten += 1;
-        }
-        Ok(())
-    }
-
-    async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StorageError> {
-        let kept = self.lock();
-        let matches = |letter: &&DeadLetter| {
-            query.tenant.as_ref().is_none_or(|tenant| letter.tenant.as_ref() == Some(tenant))
-                && query.code.is_none_or(|code| letter.cause.code == code)
-        };
-        let mut found: Vec<_> = kept.letters.iter().rev().filter(matches).take(query.limit).cloned().collect();
-        found.reverse();
-        Ok(found)
     }
 }

@@ -4,6 +4,8 @@
 pub mod conformance;
 #[cfg(feature = "testing")]
 mod conformance_journal;
+#[cfg(feature = "testing")]
+mod conformance_letters;
 mod dead_letters;
 pub mod fault_point;
 #[cfg(feature = "testing")]
@@ -12,13 +14,17 @@ mod hooks;
 mod journal;
 pub(crate) mod lane;
 mod memory;
+mod memory_letters;
 mod progress;
 mod saga;
 mod seam;
 mod storage;
 pub(crate) mod work;
 
-pub use dead_letters::{DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, DynDeadLetters};
+pub use dead_letters::{
+    DeadLetter, DeadLetterKind, DeadLetterPage, DeadLetterQuery, DeadLetters, DynDeadLetters, Edit, EditAnswer,
+    ReplayAnswer,
+};
 pub use fault_point::FAULT_VARIABLE;
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, Faulty};
@@ -27,7 +33,8 @@ pub use journal::{
     BatchTotals, ChunkPlace, DoorTotals, DynJournal, Entry, Health, Journal, JournalError, MemoryJournal, Position,
     Recovered, RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant,
 };
-pub use memory::{MemoryDeadLetters, MemoryStore, NullStore};
+pub use memory::{MemoryStore, NullStore};
+pub use memory_letters::MemoryDeadLetters;
 pub use progress::{Begun, Compensation, Progress, StepState, Uncompensated};
 pub use saga::Saga;
 pub(crate) use saga::Stores;

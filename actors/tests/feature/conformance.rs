@@ -35,7 +35,7 @@ async fn the_memory_store_keeps_the_contract() {
 
 #[tokio::test]
 async fn the_memory_dead_letters_keep_the_contract() {
-    conformance::dead_letters(async || MemoryDeadLetters::default()).await;
+    conformance::managed_dead_letters(async || MemoryDeadLetters::default()).await;
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ const LETTERS: &str = "
 
 const MALFORMED: &str = "SELECT count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2";
 
+const PURGED: &str = "
+    SELECT tenant, sum(letters) FROM purged_letters WHERE kind = ?3 AND opening || '/' >= ?1 AND opening || '/' < ?2 GROUP BY tenant";
+
 /// What is there, at one moment: events and frames, each of one opening or of all of them.
 pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Opening>) -> rusqlite::Result<Holdings> {
     let moment = conn.unchecked_transaction()?;
@@ -35,9 +38,20 @@ pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Op
         let tenant = letters::tenant(0, &row.get::<_, String>(0)?)?;
         holdings.tenants.entry(tenant).or_default().dead_letters = row.get::<_, i64>(1)?.cast_unsigned();
     }
+    let mut purged = moment.prepare_cached(PURGED)?;
+    let mut rows = purged.query(params![low, high, DeadLetterKind::Event.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let tenant = letters::tenant(0, &row.get::<_, String>(0)?)?;
+        holdings.tenants.entry(tenant).or_default().purged = row.get::<_, i64>(1)?.cast_unsigned();
+    }
+    drop(rows);
     let (low, high) = range(frames);
     let malformed = params![low, high, DeadLetterKind::Frame.as_str()];
     holdings.malformed = moment.query_row(MALFORMED, malformed, |row| row.get::<_, i64>(0))?.cast_unsigned();
+    let mut rows = purged.query(params![low, high, DeadLetterKind::Frame.as_str()])?;
+    while let Some(row) = rows.next()? {
+        holdings.malformed_purged += row.get::<_, i64>(1)?.cast_unsigned();
+    }
     Ok(holdings)
 }
 

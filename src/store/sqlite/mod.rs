@@ -20,24 +20,30 @@ mod error;
 mod file;
 mod holdings;
 mod letters;
+mod quota;
 mod reader;
+mod replay;
 mod schema;
 mod thread;
 mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::store::LettersWhenFull;
 use crate::store::joined::Joined;
+use bytes::Bytes;
 use headworks_actors::{
-    Attempt, Batch, BatchId, DeadLetter, DeadLetterQuery, DeadLetters, Storage, StorageError, TenantId, Undo,
+    Attempt, Batch, BatchId, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetters, EditAnswer, ReplayAnswer,
+    Storage, StorageError, StreamId, TenantId, Undo, UnixMillis,
 };
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::{OpenError, ReadError};
+use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
 use thread::{Job, Writer};
 use write::Write;
@@ -57,6 +63,11 @@ pub struct SqliteOptions {
     pub cache_bytes: usize,
     /// The size of the write-ahead log, in bytes, at which it is copied into the database. Default 16 MiB.
     pub wal_bytes: u64,
+    /// The dead letters of each tenant may take so many bytes, and so may all of those without one: bodies, reasons, and 256
+    /// bytes a letter. Default 256 MiB.
+    pub letters_max_bytes: u64,
+    /// What happens to a dead letter for which there is no room. Default: the oldest of its tenant go.
+    pub letters_when_full: LettersWhenFull,
     /// The page size of a database that is created now, in bytes: a power of two from 512 to 65,536. Default 16 KiB.
     pub page_bytes: u32,
 }
@@ -69,6 +80,8 @@ impl Default for SqliteOptions {
             busy_timeout: Duration::from_millis(500),
             cache_bytes: 8 << 20,
             wal_bytes: 16 << 20,
+            letters_max_bytes: 256 << 20,
+            letters_when_full: LettersWhenFull::PurgeOldest,
             page_bytes: 16 << 10,
         }
     }
@@ -121,7 +134,8 @@ impl SqliteStore {
             .map_err(|source| OpenError::Create { path: path.as_ref().to_owned(), source })?;
         let conn = schema::open_for_writing(&path, &options)?;
         let file = file::Identity::of(&path);
-        let writer = Writer { conn, path: path.clone(), file, group_max_bytes: options.group_max_bytes };
+        let quota = Quota::new(options.letters_max_bytes, options.letters_when_full);
+        let writer = Writer { conn, path: path.clone(), file, group_max_bytes: options.group_max_bytes, quota };
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
         let thread = std::thread::Builder::new()
             .name("headworks-sqlite".into())
@@ -156,6 +170,23 @@ impl SqliteStore {
         let (reply, answer) = oneshot::channel();
         self.shared.jobs.send(Job::Write(write, reply)).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())?
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        make: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        // The last value counts: what came of a call that was undone is overwritten.
+        let made = Arc::new(Mutex::new(None));
+        let keep = made.clone();
+        self.write(Write::change(what, move |conn| {
+            let value = make(conn)?;
+            *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            Ok(())
+        }))
+        .await?;
+        made.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.gone())
     }
 
     async fn read<T: Send + 'static>(
@@ -203,6 +234,45 @@ impl DeadLetters for SqliteStore {
     async fn list(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, StorageError> {
         let query = query.clone();
         self.read("list dead letters", move |conn| letters::list(conn, &query)).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<DeadLetter>, StorageError> {
+        let id = id.to_owned();
+        self.read("look up a dead letter", move |conn| letters::get(conn, &id)).await
+    }
+
+    async fn page(&self, query: &DeadLetterQuery, after: u64) -> Result<DeadLetterPage, StorageError> {
+        let query = query.clone();
+        self.read("read dead letters", move |conn| letters::page(conn, &query, after)).await
+    }
+
+    async fn edit(&self, id: &str, body: Bytes, at: UnixMillis) -> Result<EditAnswer, StorageError> {
+        let id = id.to_owned();
+        self.change("edit a dead letter", move |conn| letters::edit(conn, &id, &body, at)).await
+    }
+
+    async fn purge(&self, query: &DeadLetterQuery) -> Result<u64, StorageError> {
+        let query = query.clone();
+        self.change("purge dead letters", move |conn| letters::purge(conn, &query)).await
+    }
+
+    async fn begin_replay(&self, run: &StreamId, ids: &[Arc<str>]) -> Result<u64, StorageError> {
+        let (run, ids) = (run.clone(), ids.to_vec());
+        self.change("begin a replay of dead letters", move |conn| replay::begin(conn, &run, &ids)).await
+    }
+
+    async fn replays(&self) -> Result<Vec<StreamId>, StorageError> {
+        self.read("look for replays of dead letters", replay::all).await
+    }
+
+    async fn replaying(&self, run: &StreamId, after: u64) -> Result<Vec<(u64, DeadLetter)>, StorageError> {
+        let run = run.clone();
+        self.read("read dead letters to replay", move |conn| replay::pending(conn, &run, after)).await
+    }
+
+    async fn replayed(&self, run: &StreamId, answers: &[ReplayAnswer]) -> Result<(), StorageError> {
+        let (run, answers) = (run.clone(), answers.to_vec());
+        self.change("mark dead letters as replayed", move |conn| replay::answered(conn, &run, &answers)).await
     }
 }
 

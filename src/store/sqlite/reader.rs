@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headworks_actors::{DeadLetter, DeadLetterQuery, Opening, TenantId, UnixMillis};
+use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, TenantId, UnixMillis};
 use rusqlite::{Connection, Params, Row};
 
 use super::{OpenError, ReadError, holdings, letters, schema};
@@ -99,6 +99,22 @@ impl SqliteReader {
     /// The database cannot be read.
     pub fn dead_letters(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, ReadError> {
         letters::list(&self.conn, query).map_err(|error| self.failed(&error))
+    }
+
+    /// A page of all dead letters that match; see [`DeadLetters::page`](headworks_actors::DeadLetters::page).
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letter_page(&self, query: &DeadLetterQuery, after: u64) -> Result<DeadLetterPage, ReadError> {
+        letters::page(&self.conn, query, after).map_err(|error| self.failed(&error))
+    }
+
+    /// How many dead letters match, whatever the query's limit is.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn count_dead_letters(&self, query: &DeadLetterQuery) -> Result<u64, ReadError> {
+        letters::count(&self.conn, query).map_err(|error| self.failed(&error))
     }
 
     /// The dead letter with this id, if there is one.

@@ -6,12 +6,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::{OpenError, SqliteOptions};
 
 /// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// `PRAGMA application_id`: "hdwk". It tells our databases from other people's.
 const APPLICATION_ID: i64 = 0x6864_776b;
 
-/// The tables.
+/// The tables of version 1.
 ///
 /// `event_id` and `place` are written out, though they are only the rowid: a VACUUM may renumber a rowid without a
 /// name, and a rollback finds its events by them. Batch numbers are never used twice, so that a range of events whose
@@ -70,9 +70,47 @@ CREATE VIEW events_with_batch AS
     FROM events e JOIN batches b ON b.batch_id = e.batch_id;
 ";
 
+/// What version 2 adds: dead letters can be edited, replayed and purged. `dead_letter_bytes` is kept by whatever changes the
+/// letters, so that a quota costs one row to look at.
+const VERSION_2: &str = "
+ALTER TABLE dead_letters ADD COLUMN event_time INTEGER;
+ALTER TABLE dead_letters ADD COLUMN edited_at INTEGER;
+ALTER TABLE dead_letters ADD COLUMN original_body BLOB;
+ALTER TABLE dead_letters ADD COLUMN replayed_at INTEGER;
+ALTER TABLE dead_letters ADD COLUMN replay TEXT;
+ALTER TABLE dead_letters ADD COLUMN replay_position INTEGER;
+CREATE UNIQUE INDEX dead_letters_by_replay ON dead_letters (replay, replay_position) WHERE replay IS NOT NULL;
+CREATE TABLE dead_letter_bytes (
+    tenant  TEXT PRIMARY KEY,  -- '' for letters without one
+    letters INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE purged_letters (
+    opening TEXT NOT NULL,     -- what the ids of the letters begin with
+    tenant  TEXT NOT NULL,     -- '' for letters without one
+    kind    TEXT NOT NULL,
+    letters INTEGER NOT NULL,
+    PRIMARY KEY (opening, tenant, kind)
+) WITHOUT ROWID;
+INSERT INTO dead_letter_bytes
+    SELECT coalesce(tenant, ''), count(*), sum(256 + octet_length(detail) + octet_length(body)) FROM dead_letters GROUP BY 1;
+";
+
+/// What a reader needs to read version 1 as if it were version 2: it must not write to it.
+const VERSION_1_READ_AS_2: &str = "
+CREATE TEMP VIEW dead_letters AS
+    SELECT *, NULL AS event_time, NULL AS edited_at, NULL AS original_body, NULL AS replayed_at, NULL AS replay,
+           NULL AS replay_position
+    FROM main.dead_letters;
+CREATE TEMP TABLE purged_letters (opening TEXT, tenant TEXT, kind TEXT, letters INTEGER);
+";
+
 /// What kind of file it is.
 enum Kind {
-    Ours,
+    /// Ours, of this version or an earlier one.
+    Ours {
+        version: i64,
+    },
     Empty,
 }
 
@@ -94,10 +132,17 @@ pub(super) fn open_for_writing(path: &Path, options: &SqliteOptions) -> Result<C
     }
     // Asked again under the lock: another process may have created it meanwhile.
     let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    if let Kind::Empty = kind(path, &transaction)? {
+    let steps: &[&str] = match kind(path, &transaction)? {
+        Kind::Empty => &[TABLES, VERSION_2],
+        Kind::Ours { version: 1 } => &[VERSION_2],
+        Kind::Ours { .. } => &[],
+    };
+    for step in steps {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
+    if !steps.is_empty() {
         transaction
-            .execute_batch(TABLES)
-            .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
+            .pragma_update(None, "application_id", APPLICATION_ID)
             .and_then(|()| transaction.pragma_update(None, "user_version", VERSION))
             .map_err(failed)?;
     }
@@ -115,7 +160,11 @@ pub(super) fn open_for_reading(path: &Path, busy_timeout: Duration) -> Result<Co
     let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(busy_timeout).map_err(failed)?;
     match kind(path, &conn)? {
-        Kind::Ours => Ok(conn),
+        Kind::Ours { version: 1 } => {
+            conn.execute_batch(VERSION_1_READ_AS_2).map_err(failed)?;
+            Ok(conn)
+        }
+        Kind::Ours { .. } => Ok(conn),
         Kind::Empty => Err(OpenError::Foreign { path: path.to_owned() }),
     }
 }
@@ -140,7 +189,7 @@ fn kind(path: &Path, conn: &Connection) -> Result<Kind, OpenError> {
         Ok((number("application_id")?, number("user_version")?, objects))
     };
     match read().map_err(|error| OpenError::sqlite(path, &error))? {
-        (APPLICATION_ID, VERSION, _) => Ok(Kind::Ours),
+        (APPLICATION_ID, version @ 1..=VERSION, _) => Ok(Kind::Ours { version }),
         (APPLICATION_ID, found, _) if found > VERSION => {
             Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION })
         }

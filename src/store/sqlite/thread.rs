@@ -27,6 +27,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) file: super::file::Identity,
     pub(super) group_max_bytes: usize,
+    pub(super) quota: super::quota::Quota,
 }
 
 type Group = Vec<(Write, oneshot::Sender<Outcome>)>;
@@ -111,7 +112,7 @@ impl Writer {
             if savepoints {
                 execute("SAVEPOINT one")?;
             }
-            let outcome = match write.apply(&self.conn) {
+            let outcome = match write.apply(&self.conn, &self.quota) {
                 Ok(()) => Ok(()),
                 Err(Refusal::Rule(error)) => Err(error),
                 Err(Refusal::Sqlite(error)) => {

@@ -4,14 +4,36 @@ use headworks_actors::{Attempt, Batch, BatchId, DeadLetter, EventRef, StorageErr
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::letters;
+use super::quota::Quota;
 use crate::store::hash;
 
 /// One thing to write, within a transaction.
 #[derive(Debug)]
 pub(super) enum Write {
     Store(Store),
-    Rollback { id: BatchId, attempt: Attempt },
+    Rollback {
+        id: BatchId,
+        attempt: Attempt,
+    },
     Letters(Vec<DeadLetter>),
+    /// Something rare, with an answer of its own.
+    Change(Change),
+}
+
+type Make = Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>;
+
+/// Something that is written.
+pub(super) struct Change {
+    /// For an error.
+    what: &'static str,
+    /// May be called again, after the first call was undone.
+    make: Make,
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what)
+    }
 }
 
 /// A batch to store, with what can be computed before the writer's thread has its turn.
@@ -46,12 +68,19 @@ impl Write {
         })
     }
 
+    pub(super) fn change(
+        what: &'static str,
+        make: impl Fn(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Self {
+        Self::Change(Change { what, make: Box::new(make) })
+    }
+
     /// About how much it writes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         const ROW: usize = 32;
         match self {
             Self::Store(store) => store.batch.body_bytes() + store.batch.len() * ROW,
-            Self::Rollback { .. } => ROW,
+            Self::Rollback { .. } | Self::Change(_) => ROW,
             Self::Letters(letters) => letters.iter().map(|letter| letter.body.len() + 8 * ROW).sum(),
         }
     }
@@ -62,15 +91,17 @@ impl Write {
             Self::Store(store) => format!("store batch {}", store.batch.id()),
             Self::Rollback { id, .. } => format!("roll back batch {id}"),
             Self::Letters(letters) => format!("keep {} dead letters", letters.len()),
+            Self::Change(change) => change.what.to_owned(),
         }
     }
 
     /// Does it. What SQLite refused is the caller's to undo.
-    pub(super) fn apply(&self, conn: &Connection) -> Result<(), Refusal> {
+    pub(super) fn apply(&self, conn: &Connection, quota: &Quota) -> Result<(), Refusal> {
         match self {
             Self::Store(store) => store.apply(conn),
             Self::Rollback { id, attempt } => Ok(rollback(conn, id, *attempt)?),
-            Self::Letters(letters) => Ok(letters.iter().try_for_each(|letter| letters::put(conn, letter))?),
+            Self::Letters(letters) => quota.put(conn, letters),
+            Self::Change(change) => Ok((change.make)(conn)?),
         }
     }
 }
