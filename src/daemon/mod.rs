@@ -18,12 +18,13 @@
 #[cfg(unix)]
 mod control;
 mod data_dir;
+mod report;
+mod supervisor_log;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use headworks_actors::{
     DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
@@ -40,6 +41,8 @@ use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, 
 use control::Control;
 use data_dir::DataDir;
 pub use data_dir::{AtRest, Found};
+use report::Reports;
+use supervisor_log::LogFile;
 
 /// A running daemon. From its start to its end it answers on the control socket in its data directory, on
 /// Unix; see [`admin`](crate::admin).
@@ -49,7 +52,13 @@ pub struct Daemon {
     /// Goes before the lock.
     #[cfg(unix)]
     control: Control,
+    /// Dropped, it ends whoever follows the supervisor log.
+    #[cfg(unix)]
+    following: tokio::sync::watch::Sender<()>,
     system: System,
+    /// Goes after the system, to hear its last words, and before the lock.
+    reports: Option<Reports>,
+    log_file: LogFile,
     before: Vec<TenantSnapshot>,
     /// The dead letters, and the batches where no files are there for them.
     database: SqliteStore,
@@ -160,14 +169,14 @@ impl Daemon {
         };
         #[cfg(unix)]
         let inspect = journal.clone().map(|journal| journal as Arc<dyn crate::admin::Inspect>);
-        let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
+        let (reporting, reports) = Reports::of(&config);
         let tenants = &config.tenants;
         let builder = System::builder()
             .policy(tenants.defaults.clone())
             .dead_letters(database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
-            .max_tenants(config.limits.max_tenants)
-            .report_every(report_every);
+            .max_tenants(config.limits.max_tenants);
+        let builder = reporting(builder);
         let builder = match &files {
             Some(files) => builder.store(files.clone()),
             None => builder.store(database.clone()),
@@ -178,13 +187,17 @@ impl Daemon {
         };
         let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        let log_file = LogFile::start(&config.daemon.data_dir, &config.log, &system.log(), system.opening());
+        let reports = reports.map(|reports| reports.start(&system));
         let before = system.tenants();
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
         #[cfg(unix)]
+        let (following, end_of_following) = tokio::sync::watch::channel(());
+        #[cfg(unix)]
         let control = {
-            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone());
+            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone()).until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
@@ -195,7 +208,11 @@ impl Daemon {
             config,
             #[cfg(unix)]
             control,
+            #[cfg(unix)]
+            following,
             system,
+            reports,
+            log_file,
             before,
             database,
             files,
@@ -272,7 +289,12 @@ impl Daemon {
     pub async fn drain(self) -> DrainReport {
         let report = self.system.drain(self.config.daemon.drain_deadline).await;
         #[cfg(unix)]
-        self.control.end().await;
+        {
+            drop(self.following);
+            self.control.end().await;
+        }
+        drop(self.reports);
+        drop(self.log_file);
         let files = match &self.files {
             Some(files) => files.close().await,
             None => Ok(()),

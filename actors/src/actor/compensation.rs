@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use tracing::Instrument;
 
 use super::letters::{describe, keep};
 use super::registry::Shared;
@@ -26,7 +27,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
             shared.journal.committed(position).await;
         }
         if work.attempt.0 > 0 {
-            compensate(&shared, &slot, &work).await;
+            let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, batch = %work.batch.id(), attempt = work.attempt.0);
+            compensate(&shared, &slot, &work).instrument(span).await;
         }
         bury(&shared, &slot, &work, &batch, cause).await;
     }
@@ -58,6 +60,8 @@ async fn compensate(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work) {
     tally(persist(shared, slot, work, &Compensation::Rollback).await);
     let what = if failed == 0 { What::Compensated } else { What::CompensationFailed };
     shared.log(SupervisorEvent {
+        batch: Some(work.batch.id().clone()),
+        batch_events: work.batch.len() as u64,
         attempt: Some(work.attempt.0),
         compensations_run: run,
         compensations_failed: failed,
@@ -137,7 +141,13 @@ async fn bury(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch
     keep(shared, &letters).await;
     let Some(left) = shared.settle(slot, batch.id().seq, Outcome::DeadLettered) else { return };
     let event = slot.event(Role::Aggregator, What::DeadLettered);
-    shared.log(SupervisorEvent { attempt: Some(work.attempt.0), cause: Some(cause.clone()), ..event });
+    shared.log(SupervisorEvent {
+        batch: Some(batch.id().clone()),
+        batch_events: left.batch.len() as u64,
+        attempt: Some(work.attempt.0),
+        cause: Some(cause.clone()),
+        ..event
+    });
     let failure = Failure { batch: Some(batch.id().clone()), ..slot.failure(shared, cause, left.batch.len() as u64) };
     shared.failed(&failure);
     if let Err(cause) = slot.hooks.failed(&left.batch, &failure) {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
 use futures::FutureExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
@@ -78,7 +79,8 @@ impl Writer {
     fn store(&mut self, batch: Batch, undo: Undo, ctx: &mut Context<Self>) {
         fault_point("after-intent");
         let storage = self.slot.storage.clone();
-        let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await });
+        let span = tracing::debug_span!(target: "headworks", "store", tenant = %self.slot.id, batch = %batch.id(), attempt = undo.attempt().0);
+        let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await }.instrument(span));
         // A store that answers at once needs neither a timer nor a place among the actor's futures.
         if let Some(answer) = (&mut attempt).now_or_never() {
             return self.attempted(Some(answer));
@@ -126,8 +128,8 @@ impl Writer {
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(next) = next else { return };
         self.slot.recovered();
-        self.shared
-            .failed(&Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+        let batch = self.slot.lane.front_id();
+        self.shared.failed(&Failure { batch: batch.clone(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
         if was_parked && !matches!(failed, Failed::Unavailable) {
             // It fails in another way now, so it is there.
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
@@ -143,7 +145,8 @@ impl Writer {
                 Next::Again { attempt, after } => (attempt.0, Some(self.shared.seam.now().plus(*after))),
                 Next::GiveUp(work) => (work.attempt.0, None),
             };
-            self.shared.log(SupervisorEvent { cause: Some(cause), attempt: Some(attempt), next_attempt_at, ..event });
+            let attempt = Some(attempt);
+            self.shared.log(SupervisorEvent { batch, cause: Some(cause), attempt, next_attempt_at, ..event });
         }
         if matches!(next, Next::GiveUp(_)) {
             self.gave_up();

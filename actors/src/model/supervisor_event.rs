@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Cause, TenantId, UnixMillis};
+use super::{BatchId, Cause, TenantId, UnixMillis};
 
 /// What an actor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -124,6 +124,10 @@ pub struct SupervisorEvent {
     pub what: What,
     /// Why.
     pub cause: Option<Cause>,
+    /// Which batch it is about, where it is about one.
+    pub batch: Option<BatchId>,
+    /// How many events a batch held that was compensated or kept as dead letters.
+    pub batch_events: u64,
     /// Which restart in a row without progress, or which attempt to store, this is about.
     pub attempt: Option<u32>,
     /// When the next one is due.
@@ -148,6 +152,8 @@ impl SupervisorEvent {
             epoch: 0,
             what,
             cause: None,
+            batch: None,
+            batch_events: 0,
             attempt: None,
             next_attempt_at: None,
             compensations_run: 0,
@@ -163,6 +169,12 @@ impl fmt::Display for SupervisorEvent {
         write!(f, "{} {tenant} {} {}", self.at, self.actor, self.what.as_str())?;
         if self.epoch > 0 {
             write!(f, " epoch={}", self.epoch)?;
+        }
+        if let Some(batch) = &self.batch {
+            write!(f, " batch={batch}")?;
+        }
+        if self.batch_events > 0 {
+            write!(f, " batch_events={}", self.batch_events)?;
         }
         if let Some(attempt) = self.attempt {
             write!(f, " attempt={attempt}")?;

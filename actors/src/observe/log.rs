@@ -157,6 +157,8 @@ fn trace(event: &SupervisorEvent) {
                 what = event.what.as_str(),
                 cause = event.cause.as_ref().map(|cause| cause.code.as_str()),
                 detail = event.cause.as_ref().map(|cause| &*cause.detail),
+                batch = event.batch.as_ref().map(tracing::field::display),
+                batch_events = event.batch_events,
                 attempt = event.attempt,
                 next_attempt_at = event.next_attempt_at.map(tracing::field::display),
                 compensations_run = event.compensations_run,

@@ -15,8 +15,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId};
-use crate::observe::{Counters, Flushed, Outcome};
+use crate::model::{
+    Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId, UnixMillis,
+};
+use crate::observe::{Backlog, BatchDetail, Counters, Flushed, OpenWindow, Outcome};
 use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
 use crate::port::fault_point::fault_point;
 use crate::port::{ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Undo, UndoStep};
@@ -121,6 +123,8 @@ pub(crate) struct Work {
     pub(crate) attempt: Attempt,
     /// Whether that attempt has no outcome yet.
     open: bool,
+    /// When it was begun.
+    opened: Option<Instant>,
     /// Where that attempt is on record, until that is committed: it is not begun before.
     recording: Option<Position>,
     /// Not to be tried again before.
@@ -149,6 +153,7 @@ impl Work {
             retry: Retry::default(),
             attempt: Attempt(0),
             open: false,
+            opened: None,
             recording,
             not_before: None,
             parked: false,
@@ -560,6 +565,7 @@ impl Lane {
             }
             work.attempt = Attempt(work.attempt.0 + 1);
             work.open = true;
+            work.opened = Some(now);
             // The first one went on record with the cut.
             if work.attempt.0 > 1 {
                 work.recording =
@@ -703,18 +709,51 @@ impl Lane {
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
-        let state = self.lock();
-        LaneSnapshot {
-            counters: state.counters,
-            window: state.uncut,
-            cut: state.cut,
-            given_up_at_door: state.given_up_at_door,
-            unread: state.unread,
-            batches: state.batches.len(),
-            bytes: state.bytes,
-            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
-        }
+        self.lock().snapshot()
     }
+
+    /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
+    pub(crate) fn detail(&self, policy: &Policy, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
+        let state = self.lock();
+        let window = OpenWindow {
+            events: state.uncut,
+            max_events: policy.window.max_events as u64,
+            bytes: state.uncut_bytes as u64,
+            max_bytes: policy.window.max_bytes as u64,
+            due_at: state.due.filter(|_| state.uncut > 0).map(&wall),
+            oldest_at: state.chunks.front().filter(|_| state.uncut > 0).map(|(chunk, _)| chunk.arrived()),
+        };
+        let backlog = Backlog {
+            batches: state.batches.len() as u64,
+            events: state.cut,
+            bytes: state.batches.iter().map(|waiting| waiting.batch.body_bytes() as u64).sum(),
+            oldest_at: state.batches.front().map(|front| front.batch.first_arrived()),
+            unread: state.unread,
+        };
+        let batch = state.work.as_ref().map(|work| BatchDetail {
+            id: work.batch.id().clone(),
+            events: work.batch.len() as u64,
+            bytes: work.batch.body_bytes() as u64,
+            attempt: work.attempt,
+            attempts_spent: work.retry.spent(),
+            attempts_allowed: policy.retry.attempts,
+            open_since: work.opened.filter(|_| work.open).map(&wall),
+            next_attempt_at: work.not_before.filter(|_| !work.open && !work.given_up).map(&wall),
+            is_parked: work.parked,
+            is_given_up: work.given_up,
+            last_cause: work.last_cause.clone(),
+            undo_steps: work.undo_steps().into_iter().rev().map(|step| step.name).collect(),
+        });
+        LaneDetail { snapshot: state.snapshot(), window, backlog, batch }
+    }
+}
+
+/// A lane at one moment, in words.
+pub(crate) struct LaneDetail {
+    pub(crate) snapshot: LaneSnapshot,
+    pub(crate) window: OpenWindow,
+    pub(crate) backlog: Backlog,
+    pub(crate) batch: Option<BatchDetail>,
 }
 
 /// How an attempt failed, as far as the next one is concerned.
@@ -731,6 +770,19 @@ fn index(index: usize) -> u32 {
 }
 
 impl State {
+    fn snapshot(&self) -> LaneSnapshot {
+        LaneSnapshot {
+            counters: self.counters,
+            window: self.uncut,
+            cut: self.cut,
+            given_up_at_door: self.given_up_at_door,
+            unread: self.unread,
+            batches: self.batches.len(),
+            bytes: self.bytes,
+            front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
+        }
+    }
+
     fn count(&mut self, Frames { received, discarded }: Frames) {
         self.counters.received += received;
         self.counters.accepted += discarded;

@@ -1,0 +1,234 @@
+//! `headworks log`: the supervisor log, live or at rest.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::SystemTime;
+
+use headworks::admin::LogRequest;
+use headworks::supervisor_log::{self, LogEntry};
+use headworks::{TenantId, UnixMillis};
+
+use super::data::{Data, Directory};
+use super::exit::Exit;
+use super::live::encoded;
+use super::sentence::{moment, sentence, wrap};
+use super::table::{inert, json_line, screen};
+
+/// What `headworks log` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LogArgs {
+    /// Only what concerns this tenant
+    #[arg(long, value_name = "T")]
+    tenant: Option<TenantId>,
+    /// Only entries of these kinds, as in the second column but one: failed,restarted
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    what: Vec<String>,
+    /// Only entries from then on: a time like 2026-11-22T09:00:00Z, or how long ago, like 10m
+    #[arg(long, value_name = "TIME|AGO", value_parser = since)]
+    since: Option<UnixMillis>,
+    /// How many at the most, the newest
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    last: usize,
+    /// Go on with what comes, until the daemon ends
+    #[arg(long)]
+    follow: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+type Failure = (Exit, String);
+
+fn since(text: &str) -> Result<UnixMillis, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(UnixMillis::now().minus(ago));
+    }
+    let time: SystemTime = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "write a time like 2026-11-22T09:00:00Z, or how long ago, like 10m or 2h".to_owned())?;
+    Ok(time.into())
+}
+
+impl LogArgs {
+    fn request(&self) -> LogRequest {
+        LogRequest {
+            tenant: self.tenant.clone(),
+            what: Some(self.what.join(",")).filter(|what| !what.is_empty()),
+            since: self.since.map(|since| since.0),
+            last: Some(self.last),
+            follow: self.follow,
+        }
+    }
+
+    fn url(&self) -> String {
+        let LogRequest { tenant, what, since, .. } = self.request();
+        let parts = [
+            tenant.map(|tenant| format!("&tenant={}", encoded(tenant.as_str()))),
+            what.map(|what| format!("&what={}", encoded(&what))),
+            since.map(|since| format!("&since={since}")),
+        ];
+        let parts: String = parts.into_iter().flatten().collect();
+        format!("/v1/log?last={}&follow={}{parts}", self.last, self.follow)
+    }
+}
+
+/// Ends with 1 where there is nothing to follow.
+pub(crate) fn run(data: &Data, args: &LogArgs) -> Result<Exit, Failure> {
+    let (path, directory) = data.directory()?;
+    let mut printer = Printer::new(args.json);
+    match directory {
+        Directory::Live(live) => {
+            let mut lines = Lines { pending: vec![], printer };
+            let copied = live.copy(&args.url(), &mut lines)?;
+            printer = lines.printer;
+            if args.follow && copied.is_ok() {
+                note("the daemon has ended: nothing follows");
+            }
+            written(copied.and_then(|()| printer.end()))
+        }
+        Directory::Files(_) if args.follow => {
+            let why = "no daemon writes to it, so that nothing will follow; leave --follow out to see what there is";
+            Err((Exit::Failure, format!("cannot follow the supervisor log of {}: {why}", path.display())))
+        }
+        Directory::Files(_at_rest) => {
+            let file = supervisor_log::file(&path);
+            if !file.exists() {
+                let why = "name the directory that `headworks run --data DIR` writes to";
+                return Err((Exit::Failure, format!("there is no supervisor log {}: {why}", file.display())));
+            }
+            let found = supervisor_log::read(&file, &args.request().query(), args.last);
+            let found = found.map_err(|why| (Exit::Io, format!("cannot read {}: {why}", file.display())))?;
+            let printed = found.entries.iter().try_for_each(|entry| printer.print(entry));
+            let end = written(printed.and_then(|()| printer.end()));
+            if found.unread > 0 {
+                let lines = if found.unread == 1 { "1 line".to_owned() } else { format!("{} lines", found.unread) };
+                note(&format!("{lines} of the log could not be read and are left out: a crash may tear the last one"));
+            }
+            end
+        }
+    }
+}
+
+fn written(written: io::Result<()>) -> Result<Exit, Failure> {
+    let why = written.as_ref().err().map(ToString::to_string);
+    match (Exit::after_writing(written), why) {
+        (Exit::Ok, _) => Ok(Exit::Ok),
+        (exit, why) => Err((exit, format!("cannot write to stdout: {}", why.unwrap_or_default()))),
+    }
+}
+
+fn note(text: &str) {
+    // Where stderr is gone, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "headworks: {text}");
+}
+
+/// Takes bytes, prints the entries in them.
+struct Lines {
+    pending: Vec<u8>,
+    printer: Printer,
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pending.extend_from_slice(bytes);
+        let end = memchr::memrchr(b'\n', &self.pending).map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.pending.drain(..end).collect();
+        for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let entry = serde_json::from_slice(line).map_err(io::Error::other)?;
+            self.printer.print(&entry)?;
+        }
+        io::stdout().flush()?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+/// Prints entries as they come.
+struct Printer {
+    is_json: bool,
+    text: Text,
+}
+
+impl Printer {
+    fn new(is_json: bool) -> Self {
+        let is_coloured = io::stdout().is_terminal() && console::colors_enabled();
+        Self { is_json, text: Text { width: screen().unwrap_or(80), is_coloured, day: String::new(), count: 0 } }
+    }
+
+    fn print(&mut self, entry: &LogEntry) -> io::Result<()> {
+        let text = if self.is_json { json_line(entry)? } else { self.text.entry(entry, UnixMillis::now()) };
+        self.text.count += 1;
+        io::stdout().write_all(text.as_bytes())
+    }
+
+    fn end(&self) -> io::Result<()> {
+        if self.text.count == 0 && !self.is_json {
+            note("no entry of the supervisor log matches");
+        }
+        io::stdout().flush()
+    }
+}
+
+/// The log as text for a screen.
+pub(crate) struct Text {
+    pub(crate) width: usize,
+    pub(crate) is_coloured: bool,
+    /// The last that was told.
+    pub(crate) day: String,
+    pub(crate) count: usize,
+}
+
+/// The widths of the columns: time, what.
+const TIME: usize = 12;
+const WHAT: usize = 13;
+
+impl Text {
+    /// One entry: time, what, tenant, and a sentence that goes on below. The day is told once.
+    pub(crate) fn entry(&mut self, entry: &LogEntry, now: UnixMillis) -> String {
+        let mut text = String::new();
+        let at = entry.at.to_string();
+        let (day, time) = at.split_once('T').unwrap_or(("", &at));
+        if day != self.day {
+            text += &format!("{day} (UTC)\n");
+            day.clone_into(&mut self.day);
+        }
+        let time = time.trim_end_matches('Z');
+        let what = inert(&entry.what).into_owned();
+        // A word of a newer version may be longer.
+        let word = if what.len() > WHAT { what.clone() + " " } else { format!("{what:WHAT$} ") };
+        let indent = TIME + 2 + WHAT + 1;
+        let tenant = entry.tenant.as_ref().map_or(String::new(), |tenant| format!("{tenant}: "));
+        let told = inert(&(tenant + &sentence(entry, now))).into_owned();
+        let room = self.width.saturating_sub(indent + 1).max(30);
+        let mut lines = wrap(&told, room).into_iter();
+        let word = match (self.is_coloured, colour(&entry.what)) {
+            (true, Some(style)) => style.apply_to(word).to_string(),
+            _ => word,
+        };
+        text += &format!("{time:TIME$}  {word}{}\n", lines.next().unwrap_or_default());
+        for line in lines {
+            text += &format!("{:indent$}{line}\n", "");
+        }
+        text
+    }
+}
+
+fn colour(what: &str) -> Option<console::Style> {
+    let style = console::Style::new().force_styling(true);
+    match what {
+        "failed" | "quarantined" | "compensation_failed" | "dead_lettered" | "missed" => Some(style.red()),
+        "backing_off" | "parked" => Some(style.yellow()),
+        "restarted" | "resumed" | "unparked" | "compensated" | "recovered" => Some(style.green()),
+        _ => None,
+    }
+}
+
+/// An entry in short, for a list of a few under each other.
+pub(crate) fn brief(entry: &LogEntry, now: UnixMillis, width: usize) -> Vec<String> {
+    let head = format!("  {:TIME$}  {:WHAT$} ", moment(entry.at, now), inert(&entry.what));
+    let indent = console::measure_text_width(&head);
+    let lines = wrap(&inert(&sentence(entry, now)), width.saturating_sub(indent + 1).max(30));
+    let first = |nth: usize| if nth == 0 { head.clone() } else { " ".repeat(indent) };
+    lines.into_iter().enumerate().map(|(nth, line)| first(nth) + &line).collect()
+}

@@ -1,0 +1,212 @@
+//! What an entry of the supervisor log means, for somebody who has not read the docs.
+
+use std::time::Duration;
+
+use headworks::UnixMillis;
+use headworks::supervisor_log::{CLOSED, LogEntry, MISSED, OPENED};
+
+/// The entry as a sentence or two, as told at `now`.
+pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
+    let actor = entry.actor.as_str();
+    let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
+    let with_events = match entry.batch_events {
+        0 => batch.clone(),
+        events => format!("{batch} ({})", count(events, "event")),
+    };
+    let kept = match entry.events_kept {
+        0 => String::new(),
+        events => format!(" {} kept meanwhile.", are(events, "event")),
+    };
+    let again = |verb: &str| entry.next_attempt_at.map_or(String::new(), |at| format!(" {verb} {}.", due(at, now)));
+    let why = why(entry);
+    let in_a_row = entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} without progress"));
+    match entry.what.as_str() {
+        "started" => format!("The {actor} came up."),
+        "stopped" => format!("The {actor} ended, as it was told to."),
+        "idle" => "No event for a while.".to_owned(),
+        "active" => "Events come again.".to_owned(),
+        // A store that failed, or an actor.
+        "failed" if actor == "writer" && entry.batch.is_some() => {
+            let attempt = entry.attempt.map_or(String::new(), |attempt| format!("Attempt {attempt} to store "));
+            let next = match entry.next_attempt_at {
+                Some(at) => format!("Next attempt {}.", due(at, now)),
+                None => "There is no further attempt: the batch is given up.".to_owned(),
+            };
+            format!("{attempt}{batch} failed: {why} {next}")
+        }
+        "failed" => format!("The {actor} failed: {why}"),
+        "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),
+        "restarted" => {
+            let times = if entry.epoch > 1 { format!(", the {} since the start", nth(entry.epoch)) } else { String::new() };
+            format!("A fresh {actor} took over{times}.{}", lost_nothing(entry.events_kept))
+        }
+        "quarantined" => {
+            let times = entry.attempt.map_or(String::new(), |times| format!(" after {times} failures with nothing stored"));
+            format!("The {actor} is left alone{times}; its next start is {}.{kept} The last failure: {why}", soon(entry, now))
+        }
+        "resumed" => format!("Somebody cut the wait of the {actor} short: it starts now."),
+        "parked" => format!(
+            "The store is not there: {why} {batch} waits, which costs no attempt.{kept}{}",
+            again("It is asked again")
+        ),
+        "unparked" => "The store is there again.".to_owned(),
+        "compensated" => {
+            let run = count(entry.compensations_run, "compensation");
+            format!("{} was rolled back: {run} ran, none failed. {why}", capital(&with_events))
+        }
+        "compensation_failed" => {
+            let (run, failed) = (entry.compensations_run, entry.compensations_failed);
+            format!(
+                "{} could NOT be rolled back whole: {} ran, {failed} failed; the store may still hold a part of it. {why}",
+                capital(&with_events),
+                count(run, "compensation")
+            )
+        }
+        "dead_lettered" => {
+            let attempts = entry.attempt.filter(|attempts| *attempts > 0);
+            let attempts = attempts.map_or(String::new(), |n| format!(" after {}", count(u64::from(n), "attempt")));
+            format!("{} was given up{attempts} and is kept as dead letters: {why}", capital(&with_events))
+        }
+        "recovered" => {
+            let open = entry.attempt.map_or(String::new(), |attempt| {
+                format!(" Attempt {attempt} had begun; what became of it is not known, so it is sent again under its id.")
+            });
+            format!("{} that an earlier process had accepted were read back.{open}", capital(&count(entry.events_kept, "event")))
+        }
+        OPENED => {
+            let version = entry.version.as_deref().unwrap_or("of an unknown version");
+            let process = entry.process.map_or(String::new(), |process| format!(", process {process}"));
+            format!("The daemon started: headworks {version}{process}.")
+        }
+        CLOSED => "The daemon ended.".to_owned(),
+        MISSED => format!("{} not here: {why}", are(entry.missed, "entry")),
+        // A newer version's.
+        _ => {
+            let next = again("Next");
+            format!("The {actor}. {why}{next}{kept}").trim_end().to_owned()
+        }
+    }
+    .trim_end()
+    .to_owned()
+}
+
+/// The cause, with its code behind it.
+fn why(entry: &LogEntry) -> String {
+    entry.cause.as_ref().map_or(String::new(), |cause| {
+        let detail = cause.detail.trim_end_matches('.');
+        if cause.code == MISSED { format!("{detail}.") } else { format!("{detail} ({}).", cause.code) }
+    })
+}
+
+fn soon(entry: &LogEntry, now: UnixMillis) -> String {
+    entry.next_attempt_at.map_or("soon".to_owned(), |at| due(at, now))
+}
+
+fn lost_nothing(kept: u64) -> String {
+    if kept == 0 {
+        " Nothing was waiting.".to_owned()
+    } else {
+        format!(" It goes on with the {} kept.", count(kept, "event"))
+    }
+}
+
+/// When something is due, and how long until then: `at 09:10:38.204, in 1.4 s`.
+pub(crate) fn due(at: UnixMillis, now: UnixMillis) -> String {
+    match at.0 - now.0 {
+        left if left > 0 => format!("at {}, in {}", moment(at, now), span(left)),
+        _ => format!("at {}", moment(at, now)),
+    }
+}
+
+/// How long ago something was: `12 s ago`.
+pub(crate) fn ago(at: UnixMillis, now: UnixMillis) -> String {
+    format!("{} ago", span((now.0 - at.0).max(0)))
+}
+
+/// A time of today without its date.
+pub(crate) fn moment(at: UnixMillis, now: UnixMillis) -> String {
+    let (at, now) = (at.to_string(), now.to_string());
+    match (at.split_once('T'), now.split_once('T')) {
+        (Some((day, time)), Some((today, _))) => {
+            let time = time.trim_end_matches('Z');
+            if day == today { time.to_owned() } else { format!("{time} on {day}") }
+        }
+        _ => at,
+    }
+}
+
+/// A length of time to two figures or so.
+fn span(millis: i64) -> String {
+    let millis = Duration::from_millis(millis.unsigned_abs());
+    match millis.as_secs() {
+        0 => format!("{} ms", millis.as_millis()),
+        1..=9 => format!("{:.1} s", millis.as_secs_f64()),
+        secs @ 10..=119 => format!("{secs} s"),
+        secs @ 120..=7_199 => format!("{} min", secs / 60),
+        secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
+        secs => format!("{} days", secs / 86_400),
+    }
+}
+
+/// A batch by its place in the tenant's order.
+pub(crate) fn short(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or(id)
+}
+
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    match (number, thing) {
+        (1, _) => format!("1 {thing}"),
+        (_, "entry") => format!("{number} entries"),
+        (_, "batch") => format!("{number} batches"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
+fn are(number: u64, thing: &str) -> String {
+    format!("{} {}", count(number, thing), if number == 1 { "is" } else { "are" })
+}
+
+fn nth(number: u64) -> String {
+    let end = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{end}")
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// The text in lines of at most `width` columns, broken between words where that goes.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line, mut taken) = (vec![], String::new(), 0);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let mut word = word.to_owned();
+        let mut wide = console::measure_text_width(&word);
+        if taken > 0 && taken + 1 + wide > width {
+            lines.push(std::mem::take(&mut line));
+            taken = 0;
+        }
+        while taken == 0 && wide > width.max(2) {
+            let begin = console::truncate_str(&word, width.max(2), "").into_owned();
+            word = word[begin.len()..].to_owned();
+            wide = console::measure_text_width(&word);
+            lines.push(begin);
+        }
+        if taken > 0 {
+            line.push(' ');
+            taken += 1;
+        }
+        line.push_str(&word);
+        taken += wide;
+    }
+    if !line.is_empty() || lines.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
