@@ -222,7 +222,7 @@ impl Explanation {
             true => StoreReader::open(data_dir).and_then(|store| row(&store, tenant)).map_err(|why| why.to_string())?,
             false => None,
         };
-        let query = LogQuery { tenant: Some(tenant.clone()), ..LogQuery::default() };
+        let query = LogQuery { tenant: Some(tenant.clone()), is_brief: true, ..LogQuery::default() };
         let log = supervisor_log::read(&supervisor_log::file(data_dir), &query, ENTRIES)
             .map_err(|why| format!("the supervisor log cannot be read: {why}"))?;
         if told.is_none() && stored.is_none() && log.entries.is_empty() {
@@ -255,9 +255,7 @@ impl Explanation {
             let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
             self.restart_at = waits.and_then(|entry| entry.next_attempt_at);
         }
-        let says_little = |entry: &LogEntry| matches!(&*entry.what, "started" | "stopped" | "idle" | "active");
         self.log = entries;
-        self.log.retain(|entry| !says_little(entry));
         self.log.drain(..self.log.len().saturating_sub(TOLD));
     }
 }
@@ -301,7 +299,7 @@ pub(super) async fn show(
     let wanted = id.clone();
     // The supervisor log and the system answer even where the store cannot be read: that may be what is to be explained.
     let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
-    let query = LogQuery { tenant: Some(id.clone()), ..LogQuery::default() };
+    let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
     let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
     let live = admin.system.tenant(&id).map(|tenant| Explanation::live(tenant.explain()));
     if live.is_none() && stored.is_none() && log.is_empty() {

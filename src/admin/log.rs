@@ -36,6 +36,9 @@ pub struct LogRequest {
     /// Whether to go on with what comes.
     #[serde(default)]
     pub follow: bool,
+    /// Whether those are left out that say no more than that an actor is alive.
+    #[serde(default)]
+    pub brief: bool,
 }
 
 impl LogRequest {
@@ -47,6 +50,7 @@ impl LogRequest {
             tenant: self.tenant.clone(),
             what: what.map(str::to_owned).collect(),
             since: self.since.map(UnixMillis),
+            is_brief: self.brief,
         }
     }
 }
@@ -104,6 +108,7 @@ pub(super) async fn history(
 fn told(admin: &Admin, query: &LogQuery, item: &LogItem) -> Option<LogEntry> {
     let opening = admin.system.opening();
     match item {
+        LogItem::Event(event) if !supervisor_log::is_kept(event) => None,
         LogItem::Event(event) => Some(LogEntry::of(event, opening)).filter(|entry| query.matches(entry)),
         LogItem::Missed(missed) => Some(LogEntry::missed(opening, *missed, "more came than this reader took")),
     }

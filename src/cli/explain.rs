@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::live::encoded;
 use super::log::brief;
 use super::say;
-use super::sentence::{ago, count, due, moment, wrap};
+use super::sentence::{ago, count, due, moment, plain, wrap};
 use super::table::{inert, json, screen};
 
 /// What `headworks explain` takes.
@@ -67,7 +67,7 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         screen.line("batch", &format!("{}, {}, {}", batch.id, count(batch.events, "event"), bytes(batch.bytes)));
         screen.line("attempt", &attempt(batch, now));
         if let Some(cause) = &batch.last_cause {
-            screen.line("why", &format!("{} ({})", cause.detail, cause.code));
+            screen.line("why", &format!("{} ({})", plain(&cause.detail), cause.code));
         }
         if !batch.undo_steps.is_empty() {
             screen.line("undo", &format!("if it is given up: {}, then the rollback", batch.undo_steps.join(", ")));
@@ -81,7 +81,7 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         screen.line("actors", &actors.collect::<Vec<_>>().join("; "));
     }
     counters(&mut screen, told);
-    failures(&mut screen, &told.failures, now);
+    failures(&mut screen, told);
     let done = &told.compensations;
     if done.batches + done.run + done.failed > 0 {
         let since = done.since.map_or(String::new(), |since| format!(" since {}", moment(since, now)));
@@ -219,17 +219,22 @@ fn counters(screen: &mut Screen, told: &Explanation) {
     }
 }
 
-fn failures(screen: &mut Screen, failures: &[ExplainedFailure], now: UnixMillis) {
-    let mut failures: Vec<_> = failures.iter().collect();
+fn failures(screen: &mut Screen, told: &Explanation) {
+    let now = told.at;
+    let mut failures: Vec<_> = told.failures.iter().collect();
+    let said = told.batch.as_ref().and_then(|batch| batch.last_cause.as_ref()).map(|cause| cause.detail.as_str());
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.last_at));
     let more = failures.len().saturating_sub(CODES);
     for (nth, failure) in failures.into_iter().take(CODES).enumerate() {
         let ExplainedFailure { code, failures, last_minute, last_hour, sample, .. } = failure;
         let (first, last) = (moment(failure.first_at, now), moment(failure.last_at, now));
-        let told = format!(
+        let text = format!(
             "{code}: {failures}, {last_minute} in the last minute, {last_hour} in the last hour; {first} to {last}"
         );
-        screen.line(if nth == 0 { "failures" } else { "" }, &told);
+        screen.line(if nth == 0 { "failures" } else { "" }, &text);
+        if said == Some(sample) {
+            continue;
+        }
         let sample =
             console::truncate_str(&inert(sample), screen.width.saturating_sub(NAME + 4).max(30), "…").into_owned();
         screen.line("", &sample);

@@ -19,7 +19,7 @@ pub(crate) struct LogArgs {
     /// Only what concerns this tenant
     #[arg(long, value_name = "T")]
     tenant: Option<TenantId>,
-    /// Only entries of these kinds, as in the second column but one: failed,restarted
+    /// Only entries of these kinds, with commas between them: failed,restarted,compensated
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     what: Vec<String>,
     /// Only entries from then on: a time like 2026-11-22T09:00:00Z, or how long ago, like 10m
@@ -28,6 +28,9 @@ pub(crate) struct LogArgs {
     /// How many at the most, the newest
     #[arg(long, value_name = "N", default_value_t = 50)]
     last: usize,
+    /// With those that say no more than that an actor is alive: started, stopped, idle, active
+    #[arg(long)]
+    all: bool,
     /// Go on with what comes, until the daemon ends
     #[arg(long)]
     follow: bool,
@@ -55,18 +58,19 @@ impl LogArgs {
             since: self.since.map(|since| since.0),
             last: Some(self.last),
             follow: self.follow,
+            brief: !self.all && self.what.is_empty(),
         }
     }
 
     fn url(&self) -> String {
-        let LogRequest { tenant, what, since, .. } = self.request();
+        let LogRequest { tenant, what, since, brief, .. } = self.request();
         let parts = [
             tenant.map(|tenant| format!("&tenant={}", encoded(tenant.as_str()))),
             what.map(|what| format!("&what={}", encoded(&what))),
             since.map(|since| format!("&since={since}")),
         ];
         let parts: String = parts.into_iter().flatten().collect();
-        format!("/v1/log?last={}&follow={}{parts}", self.last, self.follow)
+        format!("/v1/log?last={}&follow={}&brief={brief}{parts}", self.last, self.follow)
     }
 }
 

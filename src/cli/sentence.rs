@@ -46,8 +46,9 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
         }
         "resumed" => format!("Somebody cut the wait of the {actor} short: it starts now."),
         "parked" => format!(
-            "The store is not there: {why} {batch} waits, which costs no attempt.{kept}{}",
-            again("It is asked again")
+            "The store is not there: {why} {} waits, which costs no attempt.{kept}{}",
+            capital(&batch),
+            again("The store is asked again")
         ),
         "unparked" => "The store is there again.".to_owned(),
         "compensated" => {
@@ -93,9 +94,14 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
 /// The cause, with its code behind it.
 fn why(entry: &LogEntry) -> String {
     entry.cause.as_ref().map_or(String::new(), |cause| {
-        let detail = cause.detail.trim_end_matches('.');
+        let detail = plain(&cause.detail);
         if cause.code == MISSED { format!("{detail}.") } else { format!("{detail} ({}).", cause.code) }
     })
+}
+
+/// What a store said, without the kind of failure in front that the code tells too.
+pub(crate) fn plain(detail: &str) -> &str {
+    detail.strip_prefix("unavailable: ").unwrap_or(detail).trim_end_matches('.')
 }
 
 fn soon(entry: &LogEntry, now: UnixMillis) -> String {

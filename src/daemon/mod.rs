@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
+    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
@@ -149,6 +149,7 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub fn start_with(config: Config, progress: impl FnMut(u64, u64)) -> Result<Self, DaemonError> {
+        let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
         let options = SqliteOptions {
             group_max_bytes: config.store.group_max_bytes,
@@ -187,7 +188,7 @@ impl Daemon {
         };
         let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
-        let log_file = LogFile::start(&config.daemon.data_dir, &config.log, &system.log(), system.opening());
+        let log_file = LogFile::start(&config, began, &system);
         let reports = reports.map(|reports| reports.start(&system));
         let before = system.tenants();
         for tenant in &tenants.mute {

@@ -1,14 +1,14 @@
 //! Writes the supervisor log to disk, on a thread of its own: never on the way of an event.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use headworks_actors::{LogItem, Opening, Subscription, SupervisorLog};
+use headworks_actors::{LogItem, Opening, Subscription, System, UnixMillis};
 use tokio::sync::oneshot;
 
-use crate::config::LogConfig;
+use crate::config::Config;
 use crate::jsonl::RotatedFile;
-use crate::supervisor_log::{CLOSED, LogEntry, OPENED, file};
+use crate::supervisor_log::{CLOSED, LogEntry, OPENED, file, is_kept};
 
 /// So much is written at once, at the most.
 const GROUP_BYTES: usize = 256 << 10;
@@ -22,16 +22,16 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Starts the thread. It begins with the first entry that the system wrote. A thread that cannot be had is told and no reason not
+    /// Starts the thread; the daemon `began` then. It begins with the first entry that the system wrote. A thread that cannot be had is told and no reason not
     /// to run.
-    pub(super) fn start(data_dir: &Path, config: &LogConfig, log: &SupervisorLog, opening: Opening) -> Self {
-        let path = file(data_dir);
-        let (max_bytes, files) = (config.supervisor_max_bytes as u64, config.supervisor_files);
+    pub(super) fn start(config: &Config, began: UnixMillis, system: &System) -> Self {
+        let (path, opening) = (file(&config.daemon.data_dir), system.opening());
+        let (max_bytes, files) = (config.log.supervisor_max_bytes as u64, config.log.supervisor_files);
         let file = RotatedFile::new(path.clone(), max_bytes, files);
         let lines = Lines { file, path, opening, pending: vec![], entries: 0, unwritten: 0 };
-        let (entries, (stop, stopped)) = (log.subscribe_from(0), oneshot::channel());
+        let (entries, (stop, stopped)) = (system.log().subscribe_from(0), oneshot::channel());
         let spawned =
-            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, entries, stopped));
+            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, began, entries, stopped));
         let thread = spawned.inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for the supervisor log: it is not written to disk");
         });
@@ -47,7 +47,7 @@ impl Drop for LogFile {
     }
 }
 
-fn run(mut lines: Lines, mut entries: Subscription, mut stopped: oneshot::Receiver<()>) {
+fn run(mut lines: Lines, began: UnixMillis, mut entries: Subscription, mut stopped: oneshot::Receiver<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -56,7 +56,7 @@ fn run(mut lines: Lines, mut entries: Subscription, mut stopped: oneshot::Receiv
         }
     };
     let (version, process) = (Some(env!("CARGO_PKG_VERSION").to_owned()), Some(std::process::id()));
-    lines.add(&LogEntry { version, process, ..LogEntry::own(OPENED, lines.opening) });
+    lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, lines.opening) });
     runtime.block_on(async {
         loop {
             lines.take_all(&mut entries);
@@ -94,6 +94,7 @@ impl Lines {
 
     fn take(&mut self, item: &LogItem) {
         match item {
+            LogItem::Event(event) if !is_kept(event) => {}
             LogItem::Event(event) => self.add(&LogEntry::of(event, self.opening)),
             LogItem::Missed(missed) => {
                 self.add(&LogEntry::missed(self.opening, *missed, "more came than could be written to disk in time"));

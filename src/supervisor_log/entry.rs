@@ -63,7 +63,7 @@ pub struct LogEntry {
     pub process: Option<u32>,
     /// Which start of the daemon: cursors count from 0 in each.
     pub opening: String,
-    /// Its place there, without gaps. None for the log's own entries.
+    /// Its place there. Where a place is left out, a connection began or ended. None for the log's own entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<u64>,
 }

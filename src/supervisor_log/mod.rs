@@ -13,8 +13,17 @@ pub use reader::{Found, LogQuery, read};
 
 use std::path::{Path, PathBuf};
 
-#[cfg(doc)]
-use headworks_actors::SupervisorEvent;
+use headworks_actors::{Role, SupervisorEvent, What};
+
+/// The kinds of entries that say no more than that an actor is alive.
+pub const LIVELY: [&str; 4] = ["started", "stopped", "idle", "active"];
+
+/// Whether an entry of the system is kept on disk. That a connection began or ended as it should is not: there may be thousands a
+/// second, and they would push out what matters.
+#[must_use]
+pub fn is_kept(event: &SupervisorEvent) -> bool {
+    !(event.actor == Role::Ingress && event.cause.is_none() && matches!(event.what, What::Started | What::Stopped))
+}
 
 /// The directory of the supervisor log in the data directory.
 pub const DIRECTORY: &str = "supervisor-log";

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use headworks_actors::{TenantId, UnixMillis};
 
-use super::LogEntry;
+use super::{LIVELY, LogEntry};
 use crate::jsonl;
 
 /// Which entries of the supervisor log.
@@ -16,6 +16,8 @@ pub struct LogQuery {
     pub what: Vec<String>,
     /// Those from a time on.
     pub since: Option<UnixMillis>,
+    /// Those that say more than that an actor is alive: without [`LIVELY`](super::LIVELY).
+    pub is_brief: bool,
 }
 
 impl LogQuery {
@@ -24,6 +26,7 @@ impl LogQuery {
     pub fn matches(&self, entry: &LogEntry) -> bool {
         self.tenant.as_ref().is_none_or(|tenant| entry.is_of(tenant))
             && (self.what.is_empty() || self.what.contains(&entry.what))
+            && !(self.is_brief && LIVELY.contains(&entry.what.as_str()))
             && self.since.is_none_or(|since| entry.at >= since)
     }
 }
