@@ -1,6 +1,7 @@
 //! `headworks explain`: everything about one tenant on one screen.
 
 use headworks::admin::{ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation};
+use headworks::supervisor_log::LogEntry;
 use headworks::units::bytes::display as size;
 use headworks::{TenantId, UnixMillis};
 
@@ -44,6 +45,8 @@ pub(crate) fn run(data: &Data, args: &ExplainArgs) -> Result<Exit, (Exit, String
 
 /// The width of the names on the left.
 const NAME: usize = 10;
+/// So many lines are told of a troubled tenant, as far as whole entries of the log go.
+const SCREEN: usize = 34;
 /// So many codes of failures are told; the worst first.
 const CODES: usize = 3;
 
@@ -91,16 +94,15 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
     }
     if !told.log.is_empty() {
         screen.text += &format!("log        the newest; more with `headworks log --tenant {}`\n", told.tenant);
-        // As many as fit a screen of a troubled tenant, whole entries, the newest.
-        let entries: Vec<_> = told.log.iter().map(|entry| brief(entry, now, width)).collect();
-        let room = 34usize.saturating_sub(screen.text.lines().count()).max(6);
-        let mut taken = 0;
-        let fits = entries.iter().rev().take_while(|lines| {
-            taken += lines.len();
-            taken <= room
-        });
-        let fits = fits.count().max(1);
-        for line in entries.iter().skip(entries.len().saturating_sub(fits)).flatten() {
+        // As many as fit a screen of a troubled tenant, whole entries, the newest; the first tells its cause in full.
+        let room = SCREEN.saturating_sub(screen.text.lines().count()).max(6);
+        let listed = |entries: &[LogEntry]| {
+            let above = std::iter::once(None).chain(entries.iter().map(Some));
+            let lines = entries.iter().zip(above).flat_map(|(entry, above)| brief(entry, above, now, width));
+            lines.collect::<Vec<_>>()
+        };
+        let fits = (0..told.log.len()).map(|from| listed(&told.log[from..])).find(|lines| lines.len() <= room);
+        for line in fits.unwrap_or_else(|| listed(&told.log[told.log.len() - 1..])) {
             screen.text += &format!("{line}\n");
         }
     }
@@ -222,7 +224,9 @@ fn counters(screen: &mut Screen, told: &Explanation) {
 fn failures(screen: &mut Screen, told: &Explanation) {
     let now = told.at;
     let mut failures: Vec<_> = told.failures.iter().collect();
-    let said = told.batch.as_ref().and_then(|batch| batch.last_cause.as_ref()).map(|cause| cause.detail.as_str());
+    let causes = told.batch.iter().filter_map(|batch| batch.last_cause.as_ref());
+    let causes = causes.chain(told.log.iter().filter_map(|entry| entry.cause.as_ref()));
+    let said: Vec<_> = causes.map(|cause| cause.detail.as_str()).collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.last_at));
     let more = failures.len().saturating_sub(CODES);
     for (nth, failure) in failures.into_iter().take(CODES).enumerate() {
@@ -232,7 +236,7 @@ fn failures(screen: &mut Screen, told: &Explanation) {
             "{code}: {failures}, {last_minute} in the last minute, {last_hour} in the last hour; {first} to {last}"
         );
         screen.line(if nth == 0 { "failures" } else { "" }, &text);
-        if said == Some(sample) {
+        if said.contains(&sample.as_str()) {
             continue;
         }
         let sample =
@@ -256,5 +260,208 @@ fn bytes(bytes: u64) -> String {
         _ if bytes % 1024 == 0 => size(whole).to_string(),
         _ if bytes < 1 << 20 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use headworks::admin::{Compensations, ExplainedActor, ExplainedBacklog, TenantRow};
+    use headworks::supervisor_log::LogCause;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_732_276_800_000);
+
+    fn later(millis: u64) -> Option<UnixMillis> {
+        Some(NOW.plus(Duration::from_millis(millis)))
+    }
+
+    fn earlier(millis: u64) -> UnixMillis {
+        NOW.minus(Duration::from_millis(millis))
+    }
+
+    fn actor(actor: &str, epoch: u64, status: Option<&str>) -> ExplainedActor {
+        ExplainedActor { actor: actor.into(), epoch, status: status.map(str::to_owned) }
+    }
+
+    fn quiet() -> Explanation {
+        let counters =
+            [("received", 12), ("accepted", 10), ("malformed", 2), ("stored", 7), ("in_flight", 3), ("batches", 2)];
+        Explanation {
+            tenant: "acme".into(),
+            at: NOW,
+            is_live: true,
+            status: "active".into(),
+            window: Some(ExplainedWindow {
+                events: 3,
+                max_events: 500,
+                bytes: 77,
+                max_bytes: 1 << 20,
+                due_at: later(640),
+                oldest_at: Some(earlier(360)),
+            }),
+            actors: vec![actor("tenant", 0, None), actor("writer", 1, None)],
+            counters: counters.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+            ..Explanation::default()
+        }
+    }
+
+    fn cause() -> Option<LogCause> {
+        Some(LogCause { code: "store_transient".into(), detail: "the disk sighs".into() })
+    }
+
+    fn batch() -> ExplainedBatch {
+        ExplainedBatch {
+            id: "0000000000000001/acme/3".into(),
+            events: 3,
+            bytes: 4_000,
+            attempt: 2,
+            attempts_spent: 2,
+            attempts_allowed: 5,
+            next_attempt_at: later(1_400),
+            last_cause: cause(),
+            undo_steps: vec!["delete part 2".into(), "delete part 1".into()],
+            ..ExplainedBatch::default()
+        }
+    }
+
+    fn entry(what: &str, millis: u64) -> LogEntry {
+        LogEntry {
+            at: earlier(millis),
+            tenant: Some("acme".into()),
+            actor: "writer".into(),
+            what: what.into(),
+            ..LogEntry::default()
+        }
+    }
+
+    #[test]
+    fn a_quiet_tenant_is_told_in_a_few_lines() {
+        let expected = "\
+tenant     acme: active, its events move
+           read at 2024-11-22T12:00:00.000Z
+window     3 of 500 events, 77 B of 1MiB; closes at 12:00:00.640, in 640 ms at
+           the latest
+backlog    nothing waits to be stored
+actors     tenant running, restarted 0 times; writer running, restarted once
+frames     12 received = 10 accepted + 2 malformed
+events     10 accepted = 7 stored + 3 in flight
+counted    2 batches stored, 0 failed attempts, 0 restarts
+";
+        assert_eq!(render(&quiet(), 80), expected);
+    }
+
+    #[test]
+    fn a_retrying_tenant_is_told_with_its_batch_the_attempt_the_next_one_and_what_would_be_undone() {
+        let told = Explanation {
+            status: "retrying".into(),
+            backlog: ExplainedBacklog {
+                batches: 2,
+                events: 6,
+                bytes: 8_192,
+                oldest_at: Some(earlier(12_000)),
+                ..ExplainedBacklog::default()
+            },
+            batch: Some(batch()),
+            ..quiet()
+        };
+        let text = render(&told, 80);
+        let expected = "\
+backlog    2 batches, 6 events, 8KiB; the oldest event came 12 s ago
+batch      0000000000000001/acme/3, 3 events, 3.9 KiB
+attempt    2 of 5 attempts failed; the next is due at 12:00:01.400, in 1.4 s
+why        the disk sighs (store_transient)
+undo       if it is given up: delete part 2, delete part 1, then the rollback
+";
+        assert!(
+            text.contains("acme: retrying, its store failed and is tried again\n") && text.contains(expected),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_parked_tenant_waits_and_one_that_is_being_stored_or_given_up_says_so() {
+        let told = |batch| render(&Explanation { status: "parked".into(), batch: Some(batch), ..quiet() }, 100);
+        let parked = told(ExplainedBatch { is_parked: true, attempts_spent: 0, ..batch() });
+        assert!(
+            parked.contains("0 of 5 attempts failed; the store is asked again at 12:00:01.400, in 1.4 s"),
+            "{parked}"
+        );
+        let open = told(ExplainedBatch { open_since: Some(earlier(3_000)), next_attempt_at: None, ..batch() });
+        assert!(open.contains("2 of 5 attempts failed; number 2 is under way, begun 3.0 s ago"), "{open}");
+        let given_up = told(ExplainedBatch { is_given_up: true, next_attempt_at: None, ..batch() });
+        assert!(given_up.contains("it is given up: rolled back, then kept as dead letters"), "{given_up}");
+    }
+
+    #[test]
+    fn a_quarantined_tenant_says_until_when_and_why_on_one_screen() {
+        let mut log = vec![];
+        for n in 0..6 {
+            let failed = LogEntry { cause: cause(), attempt: Some(n), ..entry("failed", 9_000 - u64::from(n)) };
+            log.push(LogEntry { next_attempt_at: later(1), what: "backing_off".into(), ..failed.clone() });
+            log.push(failed);
+        }
+        log.push(LogEntry {
+            cause: cause(),
+            attempt: Some(6),
+            next_attempt_at: later(55_000),
+            events_kept: 9,
+            ..entry("quarantined", 5_000)
+        });
+        let failure = ExplainedFailure {
+            code: "actor_panic".into(),
+            failures: 6,
+            last_minute: 6,
+            last_hour: 6,
+            first_at: earlier(9_000),
+            last_at: earlier(5_000),
+            sample: "index out of bounds\n\u{1b}[2J".into(),
+            ..ExplainedFailure::default()
+        };
+        let told = Explanation {
+            status: "quarantined".into(),
+            restart_at: later(55_000),
+            actors: vec![actor("tenant", 5, None), actor("writer", 6, Some("quarantined"))],
+            failures: vec![failure],
+            compensations: Compensations { batches: 1, run: 3, failed: 1, since: Some(earlier(9_000)) },
+            log,
+            ..quiet()
+        };
+        let text = render(&told, 80);
+        for says in [
+            "its events wait; the next start is\n           at 12:00:55.000, in 55 s\n",
+            "actors     tenant running, restarted 5 times; writer quarantined, restarted 6\n           times\n",
+            "failures   actor_panic: 6, 6 in the last minute, 6 in the last hour;\n           11:59:51.000 to 11:59:55.000\n",
+            "           index out of bounds\\n\\u{1b}[2J\n",
+            "rollbacks  1 batch rolled back since 11:59:51.000: 3 compensations\n           ran, 1 FAILED\n",
+        ] {
+            assert!(text.contains(says), "{says}\n{text}");
+        }
+        assert!(text.ends_with("9 events are kept meanwhile. The\n                              last failure: as above (store_transient).\n"), "{text}");
+        assert!(text.lines().count() <= 35, "{} lines\n{text}", text.lines().count());
+        assert!(text.lines().all(|line| console::measure_text_width(line) <= 80), "{text}");
+    }
+
+    #[test]
+    fn at_rest_it_is_told_what_the_files_know() {
+        let told = Explanation {
+            tenant: "acme".into(),
+            at: NOW,
+            status: "unknown".into(),
+            backlog: ExplainedBacklog { batches: 2, events: 6, batches_open: 1, ..ExplainedBacklog::default() },
+            stored: Some(TenantRow { events: 7, ..TenantRow::default() }),
+            ..Explanation::default()
+        };
+        let expected = "\
+tenant     acme: at rest
+           read at 2024-11-22T12:00:00.000Z; no daemon runs, so these are its
+           files
+backlog    6 events on record and not stored yet, in 2 batches cut, 1 of which
+           may be in the store already; the next start goes on with them
+store      7 events, 0 dead letters
+";
+        assert_eq!(render(&told, 80), expected);
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use headworks::UnixMillis;
 use headworks::supervisor_log::{CLOSED, LogEntry, MISSED, OPENED};
 
-/// The entry as a sentence or two, as told at `now`.
-pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
+/// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again.
+pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
     let actor = entry.actor.as_str();
     let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
     let with_events = match entry.batch_events {
@@ -18,7 +18,7 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
         events => format!(" {} kept meanwhile.", are(events, "event")),
     };
     let again = |verb: &str| entry.next_attempt_at.map_or(String::new(), |at| format!(" {verb} {}.", due(at, now)));
-    let why = why(entry);
+    let why = why(entry, above);
     let in_a_row = entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} without progress"));
     match entry.what.as_str() {
         "started" => format!("The {actor} came up."),
@@ -53,12 +53,12 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
         "unparked" => "The store is there again.".to_owned(),
         "compensated" => {
             let run = count(entry.compensations_run, "compensation");
-            format!("{} was rolled back: {run} ran, none failed. {why}", capital(&with_events))
+            format!("{} was rolled back: {run} ran, none failed. Why: {why}", capital(&with_events))
         }
         "compensation_failed" => {
             let (run, failed) = (entry.compensations_run, entry.compensations_failed);
             format!(
-                "{} could NOT be rolled back whole: {} ran, {failed} failed; the store may still hold a part of it. {why}",
+                "{} could NOT be rolled back whole: {} ran, {failed} failed; the store may still hold a part of it. Why: {why}",
                 capital(&with_events),
                 count(run, "compensation")
             )
@@ -84,7 +84,7 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
         // A newer version's.
         _ => {
             let next = again("Next");
-            format!("The {actor}. {why}{next}{kept}").trim_end().to_owned()
+            format!("The {actor}: {why}{next}{kept}").trim_end().to_owned()
         }
     }
     .trim_end()
@@ -92,8 +92,12 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis) -> String {
 }
 
 /// The cause, with its code behind it.
-fn why(entry: &LogEntry) -> String {
+fn why(entry: &LogEntry, above: Option<&LogEntry>) -> String {
+    let is_told = above.is_some_and(|above| above.tenant == entry.tenant && above.cause == entry.cause);
     entry.cause.as_ref().map_or(String::new(), |cause| {
+        if is_told {
+            return format!("as above ({}).", cause.code);
+        }
         let detail = plain(&cause.detail);
         if cause.code == MISSED { format!("{detail}.") } else { format!("{detail} ({}).", cause.code) }
     })
