@@ -28,10 +28,14 @@ impl LogFile {
         let (path, opening) = (file(&config.daemon.data_dir), system.opening());
         let (max_bytes, files) = (config.log.supervisor_max_bytes as u64, config.log.supervisor_files);
         let file = RotatedFile::new(path.clone(), max_bytes, files);
-        let lines = Lines { file, path, opening, pending: vec![], entries: 0, unwritten: 0 };
+        let mut lines = Lines { file, path, opening, pending: vec![], entries: 0, unwritten: 0 };
+        let (version, process) = (Some(env!("CARGO_PKG_VERSION").to_owned()), Some(std::process::id()));
+        lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, opening) });
+        // Here and now: whoever asks for the log finds it, however late the thread comes up.
+        lines.write();
         let (entries, (stop, stopped)) = (system.log().subscribe_from(0), oneshot::channel());
         let spawned =
-            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, began, entries, stopped));
+            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, entries, stopped));
         let thread = spawned.inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for the supervisor log: it is not written to disk");
         });
@@ -47,7 +51,7 @@ impl Drop for LogFile {
     }
 }
 
-fn run(mut lines: Lines, began: UnixMillis, mut entries: Subscription, mut stopped: oneshot::Receiver<()>) {
+fn run(mut lines: Lines, mut entries: Subscription, mut stopped: oneshot::Receiver<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -55,8 +59,6 @@ fn run(mut lines: Lines, began: UnixMillis, mut entries: Subscription, mut stopp
             return;
         }
     };
-    let (version, process) = (Some(env!("CARGO_PKG_VERSION").to_owned()), Some(std::process::id()));
-    lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, lines.opening) });
     runtime.block_on(async {
         loop {
             lines.take_all(&mut entries);

@@ -16,6 +16,8 @@ mod input;
 mod journal;
 mod journal_commands;
 mod outage;
+mod spans;
 mod sqlite_store;
 mod stop;
+mod supervisor_log;
 mod tcp;
