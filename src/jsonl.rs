@@ -150,7 +150,6 @@ fn identity(_: &File) -> io::Result<Option<(u64, u64)>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 

@@ -236,7 +236,7 @@ impl Explanation {
             ..Self::default()
         };
         if let Some(JournalTenant { events, batches, batches_open, .. }) = told {
-            explanation.counters = numbers(&serde_json::to_value(&events).unwrap_or_default());
+            explanation.counters = numbers(&serde_json::to_value(events).unwrap_or_default());
             explanation.backlog =
                 ExplainedBacklog { batches, batches_open, events: events.in_flight, ..ExplainedBacklog::default() };
         }

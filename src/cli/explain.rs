@@ -257,7 +257,7 @@ fn bytes(bytes: u64) -> String {
     // A round size as the configuration writes it, any other to three figures.
     match bytes {
         0..=1023 => format!("{bytes} B"),
-        _ if bytes % 1024 == 0 => size(whole).to_string(),
+        _ if bytes.is_multiple_of(1024) => size(whole).to_string(),
         _ if bytes < 1 << 20 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
     }

@@ -156,7 +156,6 @@ impl Lines {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::supervisor_log::{LogQuery, read};

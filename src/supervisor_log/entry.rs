@@ -182,7 +182,6 @@ pub(crate) mod rfc3339 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use headworks_actors::{Attempt, BatchId, Cause, Code, Role, Seq, What};
 

@@ -85,7 +85,6 @@ pub fn read(path: &Path, query: &LogQuery, last: usize) -> io::Result<Found> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use headworks_actors::Opening;
 
