@@ -7,7 +7,7 @@
 //! | `GET /v1/tenants/{id}` | one of them |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
-//! | `GET /v1/report` | what failed so far, by tenant and code: a [`Report`](headworks_actors::Report) |
+//! | `GET /v1/report` | what failed so far, by tenant and code: a [`Report`] |
 //! | `GET /v1/dead-letters?tenant=&reason=&limit=` | the newest [`Letter`]s that match, oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |

@@ -7,6 +7,7 @@
 mod entry;
 mod reader;
 
+#[cfg(feature = "sqlite")]
 pub(crate) use entry::rfc3339;
 pub use entry::{CLOSED, LogCause, LogEntry, MISSED, OPENED};
 pub use reader::{Found, LogQuery, read};
