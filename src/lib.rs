@@ -75,8 +75,10 @@ pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
 pub mod journal;
+pub mod jsonl;
 pub mod source;
 pub mod store;
+pub mod supervisor_log;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

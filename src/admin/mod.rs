@@ -5,6 +5,9 @@
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
+//! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
+//! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
+//! | `GET /v1/report` | what failed so far, by tenant and code: a [`Report`] |
 //! | `GET /v1/dead-letters?tenant=&reason=&since=&until=&replayed=&limit=` | the newest [`Letter`]s that match a [`LetterFilter`], oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
 //! | `PUT /v1/dead-letters/{id}` | edits it: the request is its new body, the answer the [`Letter`] |
@@ -21,8 +24,10 @@
 
 mod audit;
 mod dead_letters;
+mod explain;
 mod journal;
 mod letter;
+mod log;
 mod pieces;
 mod problem;
 mod socket;
@@ -31,18 +36,23 @@ mod tenants;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use headworks_actors::System;
+use headworks_actors::{Report, System};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
+pub use explain::{
+    Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation,
+};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
+pub use log::LogRequest;
 pub use problem::Problem;
 pub use socket::Address;
 pub use tenants::{TenantRow, rows};
@@ -54,6 +64,8 @@ pub struct Admin {
     data_dir: Arc<PathBuf>,
     journal: Option<Arc<dyn Inspect>>,
     replayer: Option<Replayer<SqliteStore>>,
+    /// Its sender goes when the daemon ends.
+    ending: Option<watch::Receiver<()>>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -66,7 +78,7 @@ impl Admin {
     /// Of a system whose stores are in a data directory.
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
-        Self { system, data_dir: Arc::new(data_dir), journal: None, replayer: None }
+        Self { system, data_dir: Arc::new(data_dir), journal: None, replayer: None, ending: None }
     }
 
     /// The system's journal is durable.
@@ -83,12 +95,30 @@ impl Admin {
         self
     }
 
+    /// Answers that go on, as to one who follows the log, end once the sender is dropped.
+    #[must_use]
+    pub fn until(mut self, ending: watch::Receiver<()>) -> Self {
+        self.ending = Some(ending);
+        self
+    }
+
+    async fn ends(&self) {
+        match self.ending.clone() {
+            // An error is the word that the sender has gone.
+            Some(mut ending) => while ending.changed().await.is_ok() {},
+            None => std::future::pending().await,
+        }
+    }
+
     /// The routes above.
     pub fn router(self) -> Router {
         Router::new()
             .route("/v1", get(hello))
             .route("/v1/tenants", get(tenants::list))
             .route("/v1/tenants/{id}", get(tenants::show))
+            .route("/v1/tenants/{id}/explain", get(explain::show))
+            .route("/v1/log", get(log::show))
+            .route("/v1/report", get(report))
             .route("/v1/dead-letters", get(dead_letters::list))
             // An id has slashes in it.
             .route("/v1/dead-letters/{*id}", get(dead_letters::show).put(dead_letters::edit))
@@ -118,6 +148,10 @@ impl Admin {
         });
         reading.await.map_err(Problem::internal)?
     }
+}
+
+async fn report(State(admin): State<Admin>) -> Json<Report> {
+    Json(admin.system.report())
 }
 
 /// Who answers.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, SourceKind, StoreKind,
+    Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind, StoreKind,
 };
 use headworks::store::LettersWhenFull;
 use headworks::units::bytes::display as size;
@@ -138,9 +138,15 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
 }
 
 fn limits(config: &Config) -> Vec<(&'static str, String)> {
-    let report = match config.daemon.report_every {
-        Duration::ZERO => "failures are not summed up in the log".to_owned(),
-        every => format!("failures are summed up in the log every {}", time(every)),
+    let place = match config.report.to {
+        ReportTo::File => format!("in {}", config.report_file().display()),
+        ReportTo::Store => format!("in the store, as events of tenant {}", config.report.tenant),
+        _ => "in the log".to_owned(),
+    };
+    let report = match config.report.every {
+        Duration::ZERO => "failures are not summed up".to_owned(),
+        _ if config.report.to == ReportTo::None => "failures are not summed up".to_owned(),
+        every => format!("failures are summed up {place} every {}", time(every)),
     };
     let letters = &config.dead_letters;
     let when_full = match letters.when_full {

@@ -5,12 +5,15 @@ mod check;
 mod data;
 mod dead_letters;
 mod exit;
+mod explain;
 mod generate;
 mod journal;
 mod live;
+mod log;
 mod run;
 mod sample;
 mod send;
+mod sentence;
 mod table;
 mod tenants;
 
@@ -47,6 +50,20 @@ enum Command {
         #[command(flatten)]
         args: tenants::TenantsArgs,
     },
+    /// Show what failed, what was restarted or rolled back, why, and when the next attempt is
+    Log {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: log::LogArgs,
+    },
+    /// Show all about one tenant: window, backlog, batch, attempts, failures, rollbacks
+    Explain {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: explain::ExplainArgs,
+    },
     /// Look at what was given up, mend it, bring it back, forget it
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -74,6 +91,8 @@ pub(crate) fn main() -> Exit {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
         Command::Tenants { data, args } => tenants(&data, &args),
+        Command::Log { data, args } => log::run(&data, &args),
+        Command::Explain { data, args } => explain::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
         Command::Journal(journal) => journal::run(&journal),

@@ -71,7 +71,15 @@ pub(crate) fn screen() -> Option<usize> {
 
 /// One JSON document, indented, with a newline at its end.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
-    let text = serde_json::to_string_pretty(value)?;
+    Ok(inert_json(&serde_json::to_string_pretty(value)?))
+}
+
+/// One JSON value in one line, with a newline at its end.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(inert_json(&serde_json::to_string(value)?))
+}
+
+fn inert_json(text: &str) -> String {
     let mut inert = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // Outside strings JSON has no such character but the newlines of the indentation; in them, this is its escape.
@@ -83,7 +91,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> 
             }
         }
     }
-    Ok(inert + "\n")
+    inert + "\n"
 }
 
 /// The text with every character escaped that a terminal would obey: `\n`, `\u{1b}`, `\u{202e}`.

@@ -35,7 +35,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants } = config;
+    let Config { daemon, log, report, limits, decoder, sources, journal, store, dead_letters, tenants } = config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
@@ -44,11 +44,14 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
-    if !daemon.report_every.is_zero() {
-        within(["daemon", "report_every"], daemon.report_every, Duration::from_secs(1), DAY, time)
+    check_log(log)?;
+    if !report.every.is_zero() {
+        within(["report", "every"], report.every, Duration::from_secs(1), DAY, time)
             .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
     }
-    check_log(log)?;
+    if report.path.to_str().is_none_or(|path| path.is_empty() || path.contains('\0')) {
+        return Err(Problem::new(["report", "path"], "must be the path of a file in UTF-8 that is not empty"));
+    }
     within(["limits", "max_in_flight"], limits.max_in_flight, 64 << 10, 1 << 40, |n| size(*n))?;
     within(["limits", "max_tenants"], limits.max_tenants, 1, 10_000_000, usize::to_string)?;
     check_decoder(decoder)?;
@@ -106,6 +109,8 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 }
 
 fn check_log(log: &LogConfig) -> Result<(), Problem> {
+    within(["log", "supervisor_max_bytes"], log.supervisor_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
+    within(["log", "supervisor_files"], log.supervisor_files, 1, 1_000, u32::to_string)?;
     // On its own, a word that is no level is a target for EnvFilter, at the level of everything: `inof` would be valid.
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = |why: String| {

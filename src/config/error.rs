@@ -100,6 +100,9 @@ pub(super) fn reworded(message: &str) -> String {
             .iter()
             .find_map(|(begin, what)| message.starts_with(begin).then_some(what))
     {
+        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| old == wrong) {
+            return format!("{what} {wrong:?} here any more: it is {new} now");
+        }
         let mut sentence = format!("{what} {wrong:?} here; valid: {}", valid.join(", "));
         if let Some(near) = nearest(wrong, valid) {
             sentence += &format!("; did you mean {near:?}?");
@@ -122,6 +125,9 @@ pub(super) fn reworded(message: &str) -> String {
     };
     format!("{what}, expected {expected}")
 }
+
+/// Keys that have another name now.
+const RENAMED: [(&str, &str); 1] = [("report_every", "[report] every")];
 
 /// The valid word that was most likely meant.
 fn nearest<'v>(wrong: &str, valid: &[&'v str]) -> Option<&'v str> {

@@ -37,7 +37,7 @@ pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
+    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
 };
 
 use crate::{Policy, TenantId};
@@ -52,6 +52,8 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// What it says on stderr.
     pub log: LogConfig,
+    /// What it reports of failures, and where to.
+    pub report: ReportConfig,
     /// Bounds of the whole process.
     pub limits: LimitsConfig,
     /// What a frame means.
@@ -73,6 +75,7 @@ impl Default for Config {
         Self {
             daemon: DaemonConfig::default(),
             log: LogConfig::default(),
+            report: ReportConfig::default(),
             limits: LimitsConfig::default(),
             decoder: DecoderConfig::default(),
             sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
@@ -123,6 +126,12 @@ impl Config {
     #[must_use]
     pub fn journal_dir(&self) -> PathBuf {
         self.daemon.data_dir.join("journal")
+    }
+
+    /// The file that the periodic report goes to, where it goes to a file.
+    #[must_use]
+    pub fn report_file(&self) -> PathBuf {
+        self.daemon.data_dir.join(&self.report.path)
     }
 
     /// Where batches end up: the database, or the directory with the files of the tenants.

@@ -18,22 +18,15 @@ pub struct DaemonConfig {
     /// How long a stop may take to store what was accepted. Default 30 s.
     #[serde(with = "units::duration")]
     pub drain_deadline: Duration,
-    /// How often failures are summed up in a log line; zero turns that off. Default 60 s.
-    #[serde(with = "units::duration")]
-    pub report_every: Duration,
 }
 
 impl Default for DaemonConfig {
     fn default() -> Self {
-        Self {
-            data_dir: "headworks-data".into(),
-            drain_deadline: Duration::from_secs(30),
-            report_every: Duration::from_secs(60),
-        }
+        Self { data_dir: "headworks-data".into(), drain_deadline: Duration::from_secs(30) }
     }
 }
 
-/// `[log]`: what the process says on stderr.
+/// `[log]`: what the process says on stderr, and the supervisor log on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
@@ -41,12 +34,56 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// A level, or levels by target in the words of `tracing`'s `EnvFilter`: `info,headworks=debug`. Default `info`.
     pub level: String,
+    /// The size of a file of the supervisor log, in bytes; when it is reached, the next is begun. Default 8 MiB.
+    #[serde(with = "units::bytes")]
+    pub supervisor_max_bytes: usize,
+    /// How many such files are kept; the oldest goes. Default 4.
+    pub supervisor_files: u32,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Human, level: "info".into() }
+        Self { format: LogFormat::Human, level: "info".into(), supervisor_max_bytes: 8 << 20, supervisor_files: 4 }
     }
+}
+
+/// `[report]`: the periodic report of what failed, by tenant and code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReportConfig {
+    /// How often what failed since the last time is reported, if anything did; zero turns that off. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub every: Duration,
+    /// Where to. Default `log`.
+    pub to: ReportTo,
+    /// The file for `file`; a relative path starts at the data directory. It is rotated as the supervisor log is. Default
+    /// `report.jsonl`.
+    pub path: PathBuf,
+    /// The tenant for `store`. Default `headworks-report`.
+    pub tenant: TenantId,
+}
+
+impl Default for ReportConfig {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
+        let tenant = TenantId::new("headworks-report").expect("it follows the grammar");
+        Self { every: Duration::from_secs(60), to: ReportTo::Log, path: "report.jsonl".into(), tenant }
+    }
+}
+
+/// Where the periodic report goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReportTo {
+    /// The log on stderr: a line for each tenant and code.
+    Log,
+    /// A file of JSON lines, one for each tenant and code.
+    File,
+    /// The store: each tenant and code is an event of a tenant of its own, which goes the way of all events.
+    Store,
+    /// Nowhere; `headworks explain` and the admin API have it all the same.
+    None,
 }
 
 /// How a log line is written.

@@ -81,8 +81,8 @@ fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
     assert_eq!((why.line(), why.key()), (Some(3), Some("daemon.dat_dir")));
     assert_eq!(
         why.to_string(),
-        "headworks.toml:3:1: daemon.dat_dir: there is no key \"dat_dir\" here; valid: data_dir, drain_deadline, \
-         report_every; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
+        "headworks.toml:3:1: daemon.dat_dir: there is no key \"dat_dir\" here; valid: data_dir, \
+         drain_deadline; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
     );
     for (text, key, guess) in [
         ("[demon]\n", "demon", Some("daemon")),
@@ -100,6 +100,13 @@ fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
         let guessed = guess.map(|guess| format!("did you mean {guess:?}?"));
         assert!(guessed.map_or(!why.to_string().contains("did you mean"), |g| why.to_string().contains(&g)), "{why}");
     }
+}
+
+#[test]
+fn the_key_that_became_another_is_refused_with_its_new_name() {
+    let why = read("[daemon]\nreport_every = '5s'").unwrap_err();
+    assert_eq!((why.line(), why.key()), (Some(2), Some("daemon.report_every")), "{why}");
+    assert!(why.to_string().contains("it is [report] every now"), "{why}");
 }
 
 #[test]
@@ -131,7 +138,11 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
     for (text, line, key, valid) in [
         ("[daemon]\ndata_dir = ''", 2, "daemon.data_dir", "not empty"),
         ("[daemon]\ndrain_deadline = '0s'", 2, "daemon.drain_deadline", "from 1ms to 1day"),
-        ("[daemon]\nreport_every = '1ms'", 2, "daemon.report_every", "from 1s to 1day, or 0s"),
+        ("[report]\nevery = '1ms'", 2, "report.every", "from 1s to 1day, or 0s"),
+        ("[report]\nto = 'file'\npath = ''", 3, "report.path", "must be the path of a file"),
+        ("[report]\ntenant = '../etc'", 2, "report.tenant", "letter or a digit"),
+        ("[log]\nsupervisor_max_bytes = '1KiB'", 2, "log.supervisor_max_bytes", "from 4KiB to 1GiB"),
+        ("[log]\nsupervisor_files = 0", 2, "log.supervisor_files", "from 1 to 1000"),
         ("[log]\nlevel = 'inof'", 2, "log.level", "\"inof\" is no level"),
         ("[log]\nlevel = 'info,headworks=loud'", 2, "log.level", "valid is one of"),
         ("[limits]\nmax_tenants = 0", 2, "limits.max_tenants", "from 1 to"),
@@ -161,7 +172,7 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
 fn the_bounds_themselves_are_valid() {
     read("[sources.a]\nmax_frame = 16\nmax_connections = 1\n[limits]\nmax_in_flight = '64KiB'\nmax_tenants = 1")
         .unwrap();
-    read("[sources.a]\nmax_frame = '1GiB'\n[limits]\nmax_in_flight = '1GiB'\n[daemon]\nreport_every = '0s'").unwrap();
+    read("[sources.a]\nmax_frame = '1GiB'\n[limits]\nmax_in_flight = '1GiB'\n[report]\nevery = '0s'").unwrap();
     read("[sources.a]\nlisten = '127.0.0.1:0'\n[sources.b]\nlisten = '127.0.0.1:0'").unwrap();
     read("[log]\nlevel = 'WARN,headworks=debug,other[span]=trace'").unwrap();
 }

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, SourceConfig,
-    StoreConfig, TenantsConfig,
+    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
+    SourceConfig, StoreConfig, TenantsConfig,
 };
 use crate::{Policy, TenantId};
 
@@ -18,6 +18,8 @@ pub(super) struct Typed {
     daemon: DaemonConfig,
     #[serde(default)]
     log: LogConfig,
+    #[serde(default)]
+    report: ReportConfig,
     #[serde(default)]
     limits: LimitsConfig,
     #[serde(default)]
@@ -43,10 +45,20 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants } = typed;
+        let Typed { daemon, log, report, limits, decoder, sources, journal, store, dead_letters, tenants } = typed;
         let TypedTenants { mute, defaults, by_id } = tenants;
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        let tenants = TenantsConfig { mute, defaults, by_id };
-        Self { daemon, log, limits, decoder, sources, journal, store, dead_letters, tenants }
+        Self {
+            daemon,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            dead_letters,
+            tenants: TenantsConfig { mute, defaults, by_id },
+        }
     }
 }

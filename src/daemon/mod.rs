@@ -18,15 +18,16 @@
 #[cfg(unix)]
 mod control;
 mod data_dir;
+mod report;
+mod supervisor_log;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
+    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
@@ -39,6 +40,8 @@ use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, 
 #[cfg(unix)]
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
+use report::Reports;
+use supervisor_log::LogFile;
 
 /// A running daemon. From its start to its end it answers on the control socket in its data directory, on
 /// Unix; see [`admin`](crate::admin).
@@ -48,7 +51,13 @@ pub struct Daemon {
     /// Goes before the lock.
     #[cfg(unix)]
     control: Control,
+    /// Dropped, it ends whoever follows the supervisor log.
+    #[cfg(unix)]
+    following: tokio::sync::watch::Sender<()>,
     system: System,
+    /// Goes after the system, to hear its last words, and before the lock.
+    reports: Option<Reports>,
+    log_file: LogFile,
     before: Vec<TenantSnapshot>,
     /// The dead letters, and the batches where no files are there for them.
     database: SqliteStore,
@@ -149,6 +158,7 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub fn start_with(config: Config, progress: impl FnMut(u64, u64)) -> Result<Self, DaemonError> {
+        let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
         let options = SqliteOptions {
             group_max_bytes: config.store.group_max_bytes,
@@ -171,14 +181,14 @@ impl Daemon {
         };
         #[cfg(unix)]
         let inspect = journal.clone().map(|journal| journal as Arc<dyn crate::admin::Inspect>);
-        let report_every = Some(config.daemon.report_every).filter(|every| *every > Duration::ZERO);
+        let (reporting, reports) = Reports::of(&config);
         let tenants = &config.tenants;
         let builder = System::builder()
             .policy(tenants.defaults.clone())
             .dead_letters(database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
-            .max_tenants(config.limits.max_tenants)
-            .report_every(report_every);
+            .max_tenants(config.limits.max_tenants);
+        let builder = reporting(builder);
         let builder = match &files {
             Some(files) => builder.store(files.clone()),
             None => builder.store(database.clone()),
@@ -189,14 +199,20 @@ impl Daemon {
         };
         let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        let log_file = LogFile::start(&config, began, &system);
+        let reports = reports.map(|reports| reports.start(&system));
         let before = system.tenants();
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
         let replayer = Replayer::new(database.clone(), decoder(&config));
         #[cfg(unix)]
+        let (following, end_of_following) = tokio::sync::watch::channel(());
+        #[cfg(unix)]
         let control = {
-            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone()).replayer(replayer.clone());
+            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone())
+                .replayer(replayer.clone())
+                .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
@@ -207,7 +223,11 @@ impl Daemon {
             config,
             #[cfg(unix)]
             control,
+            #[cfg(unix)]
+            following,
             system,
+            reports,
+            log_file,
             before,
             database,
             files,
@@ -292,7 +312,12 @@ impl Daemon {
     pub async fn drain(self) -> DrainReport {
         let report = self.system.drain(self.config.daemon.drain_deadline).await;
         #[cfg(unix)]
-        self.control.end().await;
+        {
+            drop(self.following);
+            self.control.end().await;
+        }
+        drop(self.reports);
+        drop(self.log_file);
         let files = match &self.files {
             Some(files) => files.close().await,
             None => Ok(()),

@@ -20,6 +20,8 @@ mod letters_store;
 mod outage;
 mod replay;
 mod replay_crash;
+mod spans;
 mod sqlite_store;
 mod stop;
+mod supervisor_log;
 mod tcp;

@@ -77,7 +77,7 @@ fn what_was_accepted_before_the_store_went_away_is_not_tried_to_death() {
     let mut command = place.daemon();
     command
         .env("HEADWORKS__STORE__BUSY_TIMEOUT", "1ms")
-        .env("HEADWORKS__DAEMON__REPORT_EVERY", "1s")
+        .env("HEADWORKS__REPORT__EVERY", "1s")
         .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__ATTEMPTS", "1")
         .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__BASE", "1ms")
         .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__CAP", "1ms")

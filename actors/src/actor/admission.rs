@@ -117,6 +117,7 @@ fn accept(
 ) -> Result<(), Full> {
     let positions = chunk.origin().map(|origin| origin.positions.clone());
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
+    let _span = tracing::trace_span!(target: "headworks", "chunk", tenant = %slot.id, events).entered();
     let full = if slot.recovering.load(Ordering::Acquire) {
         Some(Full::Recovering as fn(Chunk) -> Full)
     } else if !shared.journal.has_room(footprint) {

@@ -1,5 +1,6 @@
 //! Reports the failures that were collected, and runs compensations. Never on the data path, and never waits in a handler.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,33 +10,41 @@ use super::compensation;
 use super::message::GaveUp;
 use super::registry::Shared;
 use super::supervise::Child;
-use crate::model::{Role, TenantId};
-use crate::observe::Collector;
+use crate::model::Role;
+use crate::observe::Report;
 use crate::port::spawn;
 
 pub(crate) struct Aggregator {
     shared: Arc<Shared>,
-    report_every: Option<Duration>,
+    reporting: Reporting,
 }
 
+/// When and whom to tell what failed since the last time, if anything did.
+#[derive(Clone, Default)]
+pub(crate) struct Reporting {
+    pub(crate) every: Option<Duration>,
+    /// Where there is nobody, it is logged.
+    pub(crate) to: Vec<OnReport>,
+}
+
+/// Somebody who takes the periodic report.
+pub(crate) type OnReport = Arc<dyn Fn(&Report) + Send + Sync>;
+
 impl Aggregator {
-    /// `report_every`: how often to log what failed since the last time, if anything did.
-    pub(crate) fn new(shared: Arc<Shared>, report_every: Option<Duration>) -> Self {
-        Self { shared, report_every }
+    pub(crate) fn new(shared: Arc<Shared>, reporting: Reporting) -> Self {
+        Self { shared, reporting }
     }
 
-    fn log_report(&self) {
-        for entry in self.shared.collect(Collector::take_recent) {
-            tracing::warn!(
-                target: "headworks::report",
-                tenant = entry.tenant.as_ref().map(TenantId::as_str),
-                code = entry.code.as_str(),
-                recent = entry.recent,
-                failures = entry.failures,
-                events = entry.events,
-                sample = &*entry.sample,
-                "failures since the last report"
-            );
+    fn report(&self) {
+        let now = self.shared.seam.now();
+        let Some(report) = self.shared.collect(|collector| collector.take_recent(now)) else { return };
+        if self.reporting.to.is_empty() {
+            report.log();
+        }
+        for tell in &self.reporting.to {
+            if catch_unwind(AssertUnwindSafe(|| tell(&report))).is_err() {
+                tracing::warn!(target: "headworks", "whoever takes the failure report panicked; this one is lost to it");
+            }
         }
     }
 }
@@ -44,19 +53,19 @@ impl Actor for Aggregator {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(every) = self.report_every {
-            ctx.run_interval(every, |aggregator, _| aggregator.log_report());
+        if let Some(every) = self.reporting.every {
+            ctx.run_interval(every, |aggregator, _| aggregator.report());
         }
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.log_report();
+        self.report();
     }
 }
 
 impl Supervised for Aggregator {
     fn restarting(&mut self, _: &mut Self::Context) {
-        *self = Self::new(self.shared.clone(), self.report_every);
+        *self = Self::new(self.shared.clone(), self.reporting.clone());
     }
 }
 

@@ -80,6 +80,7 @@ async fn compensate(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work) {
     let what = if failed.is_empty() { What::Compensated } else { What::CompensationFailed };
     shared.log(SupervisorEvent {
         batch: Some(batch.clone()),
+        batch_events: work.batch.len() as u64,
         attempt: Some(work.attempt().0),
         compensations_run: run,
         compensations_failed: u32::try_from(failed.len()).unwrap_or(u32::MAX),
@@ -192,7 +193,8 @@ async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Bat
     let is_undone = owed.is_empty();
     let event = |what| {
         let (batch, store) = (Some(batch.id().clone()), work.store().cloned());
-        SupervisorEvent { batch, store, attempt: Some(work.attempt().0), ..slot.event(Role::Aggregator, what) }
+        let (attempt, batch_events) = (Some(work.attempt().0), work.batch.len() as u64);
+        SupervisorEvent { batch, batch_events, store, attempt, ..slot.event(Role::Aggregator, what) }
     };
     if is_undone
         && cause.code == Code::StorePermanent

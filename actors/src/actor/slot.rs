@@ -15,9 +15,9 @@ use super::supervise::{Control, Running, supervise};
 use super::tenant::Tenant;
 use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
-use crate::observe::TenantSnapshot;
+use crate::observe::{ActorDetail, TenantDetail, TenantSnapshot};
 use crate::policy::{Liveliness, Policy};
-use crate::port::lane::Lane;
+use crate::port::lane::{Lane, LaneDetail, LaneSnapshot};
 use crate::port::{Hooks, Stores};
 
 /// One tenant, from its first event to the end of the system: its addresses, its lane, its rules.
@@ -194,7 +194,34 @@ impl Slot {
     }
 
     pub(crate) fn snapshot(&self) -> TenantSnapshot {
-        let lane = self.lane.snapshot();
+        self.told(self.lane.snapshot())
+    }
+
+    /// All that is known of the tenant.
+    pub(crate) fn detail(&self, shared: &Shared) -> TenantDetail {
+        let (now, at) = (Instant::now(), shared.seam.now());
+        let wall = |instant: Instant| match instant.checked_duration_since(now) {
+            Some(later) => at.plus(later),
+            None => at.minus(now.duration_since(instant)),
+        };
+        let LaneDetail { snapshot, window, backlog, batch } = self.lane.detail(&self.policy, wall);
+        let told = |actor, control: &Control| ActorDetail { actor, epoch: control.epoch(), status: control.status() };
+        let tenant = self.tenant.get().map(|tenant| told(Role::Tenant, &tenant.control));
+        let writer = self.writer.get().map(|writer| told(Role::Writer, &writer.control));
+        TenantDetail {
+            tenant: self.id.clone(),
+            at,
+            snapshot: self.told(snapshot),
+            window,
+            backlog,
+            batch,
+            actors: tenant.into_iter().chain(writer).collect(),
+            failures: shared.collect(|collector| collector.of(&self.id, at)),
+            log: shared.log.last_of(&self.id, TenantDetail::LOG_ENTRIES),
+        }
+    }
+
+    fn told(&self, lane: LaneSnapshot) -> TenantSnapshot {
         TenantSnapshot {
             tenant: self.id.clone(),
             status: self.status(lane.window > 0, lane.front),

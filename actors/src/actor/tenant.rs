@@ -37,6 +37,7 @@ impl Tenant {
 
     /// Takes what came since the last look into the window, closes it where a rule says so, and tells the writer.
     fn look(&mut self) {
+        let _span = tracing::trace_span!(target: "headworks", "window", tenant = %self.slot.id).entered();
         let now = Instant::now();
         let flush = self.slot.take_flush();
         let advanced = self.slot.lane.advance(&mut self.cursor, &mut self.window, now, flush);

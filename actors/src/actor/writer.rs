@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
 use futures::FutureExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
@@ -15,7 +16,7 @@ use super::supervise::Child;
 use crate::model::{Batch, Cause, Code, Failure, Role, StoreName, SupervisorEvent, What};
 use crate::observe::Outcome;
 use crate::port::fault_point::fault_point;
-use crate::port::lane::{Failed, Next, Step};
+use crate::port::lane::{Failed, FailedAttempt, Step};
 use crate::port::{StorageError, Undo};
 
 pub(crate) struct Writer {
@@ -80,7 +81,8 @@ impl Writer {
         fault_point("after-intent");
         // The name is one of the saga's.
         let Some(storage) = self.slot.stores.get(store).cloned() else { return };
-        let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await });
+        let span = tracing::debug_span!(target: "headworks", "store", tenant = %self.slot.id, batch = %batch.id(), %store, attempt = undo.attempt().0);
+        let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await }.instrument(span));
         // A store that answers at once needs neither a timer nor a place among the actor's futures.
         if let Some(answer) = (&mut attempt).now_or_never() {
             return self.attempted(Some(answer));
@@ -126,31 +128,26 @@ impl Writer {
     fn failed(&mut self, failed: Failed, cause: Cause) {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
-        let Some(next) = next else { return };
+        let Some(FailedAttempt { store, attempt, next_after }) = next else { return };
         self.slot.recovered();
-        self.shared
-            .failed(&Failure { batch: self.slot.lane.front_id(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
+        let batch = self.slot.lane.front_id();
+        self.shared.failed(&Failure { batch: batch.clone(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
         if was_parked && !matches!(failed, Failed::Unavailable) {
             // It fails in another way now, so it is there.
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
         }
-        let event = match (&next, failed) {
+        let event = match (next_after, failed) {
             // Told once an outage, not once a probe.
-            (Next::Again { .. }, Failed::Unavailable) if was_parked => None,
-            (Next::Again { .. }, Failed::Unavailable) => Some(self.slot.event(Role::Writer, What::Parked)),
+            (Some(_), Failed::Unavailable) if was_parked => None,
+            (Some(_), Failed::Unavailable) => Some(self.slot.event(Role::Writer, What::Parked)),
             _ => Some(self.slot.event(Role::Writer, What::Failed)),
         };
         if let Some(event) = event {
-            let (store, attempt, next_attempt_at) = match &next {
-                Next::Again { store, attempt, after } => {
-                    (Some(store.clone()), attempt.0, Some(self.shared.seam.now().plus(*after)))
-                }
-                Next::GiveUp(work) => (work.store().cloned(), work.attempt().0, None),
-            };
-            let (attempt, batch) = (Some(attempt), self.slot.lane.front_id());
-            self.shared.log(SupervisorEvent { cause: Some(cause), batch, store, attempt, next_attempt_at, ..event });
+            let next_attempt_at = next_after.map(|after| self.shared.seam.now().plus(after));
+            let (store, attempt) = (Some(store), Some(attempt.0));
+            self.shared.log(SupervisorEvent { batch, store, cause: Some(cause), attempt, next_attempt_at, ..event });
         }
-        if matches!(next, Next::GiveUp(_)) {
+        if next_after.is_none() {
             self.gave_up();
         }
     }

@@ -131,12 +131,14 @@ pub struct SupervisorEvent {
     pub epoch: u64,
     /// What happened.
     pub what: What,
-    /// Which batch it is about.
-    pub batch: Option<BatchId>,
     /// Which store of the saga.
     pub store: Option<StoreName>,
     /// Why.
     pub cause: Option<Cause>,
+    /// Which batch it is about, where it is about one.
+    pub batch: Option<BatchId>,
+    /// How many events a batch held that was compensated or kept as dead letters.
+    pub batch_events: u64,
     /// Which restart in a row without progress, or which attempt to store, this is about.
     pub attempt: Option<u32>,
     /// When the next one is due.
@@ -160,9 +162,10 @@ impl SupervisorEvent {
             actor,
             epoch: 0,
             what,
-            batch: None,
             store: None,
             cause: None,
+            batch: None,
+            batch_events: 0,
             attempt: None,
             next_attempt_at: None,
             compensations_run: 0,
@@ -184,6 +187,9 @@ impl fmt::Display for SupervisorEvent {
         }
         if let Some(store) = &self.store {
             write!(f, " store={store}")?;
+        }
+        if self.batch_events > 0 {
+            write!(f, " batch_events={}", self.batch_events)?;
         }
         if let Some(attempt) = self.attempt {
             write!(f, " attempt={attempt}")?;

@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::sliding::Sliding;
 use crate::model::{Code, Failure, TenantId, UnixMillis};
 
 /// The failures so far, by tenant and code. Bounded: beyond [`MAX_ENTRIES`](Report::MAX_ENTRIES) pairs, further tenants
-/// are summed under no tenant.
+/// are summed under no tenant. A pair takes about 500 bytes and its sample.
+///
+/// Given to [`SystemBuilder::on_report`](crate::SystemBuilder::on_report), it has the pairs alone that failed since the last time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
-    /// When counting began.
+    /// When counting began; of a periodic report, when the last one was made.
     pub since: UnixMillis,
+    /// When this was made.
+    pub at: UnixMillis,
     /// Each pair of tenant and code that failed.
     pub entries: Vec<ReportEntry>,
 }
@@ -29,6 +34,12 @@ pub struct ReportEntry {
     pub events: u64,
     /// How many failures since the last periodic report.
     pub recent: u64,
+    /// How many in the last minute, to 5 s: the rate a minute as it is now.
+    pub last_minute: u64,
+    /// How many in the last 5 minutes, to a minute.
+    pub last_5_minutes: u64,
+    /// How many in the last hour, to a minute.
+    pub last_hour: u64,
     /// The first.
     pub first_at: UnixMillis,
     /// The last.
@@ -40,6 +51,28 @@ pub struct ReportEntry {
 impl Report {
     /// How many pairs of tenant and code are kept apart.
     pub const MAX_ENTRIES: usize = 1_000;
+
+    /// Says each entry to `tracing`, under the target `headworks::report`: what becomes of the periodic report where nobody else
+    /// takes it.
+    pub fn log(&self) {
+        for entry in &self.entries {
+            tracing::warn!(
+                target: "headworks::report",
+                tenant = entry.tenant.as_ref().map(TenantId::as_str),
+                code = entry.code.as_str(),
+                recent = entry.recent,
+                last_minute = entry.last_minute,
+                last_5_minutes = entry.last_5_minutes,
+                last_hour = entry.last_hour,
+                failures = entry.failures,
+                events = entry.events,
+                first_at = %entry.first_at,
+                last_at = %entry.last_at,
+                sample = &*entry.sample,
+                "failures since the last report"
+            );
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -47,10 +80,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for entry in &self.entries {
             let tenant = entry.tenant.as_ref().map_or("-", TenantId::as_str);
-            let ReportEntry { code, failures, recent, events, last_at, sample, .. } = entry;
+            let ReportEntry { code, failures, recent, events, first_at, last_at, sample, .. } = entry;
+            let ReportEntry { last_minute, last_5_minutes, last_hour, .. } = entry;
             writeln!(
                 f,
-                "{tenant} {code} failures={failures} recent={recent} events={events} last={last_at} {sample:?}"
+                "{tenant} {code} failures={failures} recent={recent} last_minute={last_minute} \
+                 last_5_minutes={last_5_minutes} last_hour={last_hour} events={events} first={first_at} last={last_at} \
+                 {sample:?}"
             )?;
         }
         Ok(())
@@ -61,44 +97,92 @@ impl fmt::Display for Report {
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
     since: UnixMillis,
-    entries: BTreeMap<(Option<TenantId>, Code), ReportEntry>,
+    last_report: UnixMillis,
+    pairs: BTreeMap<(Option<TenantId>, Code), Pair>,
+}
+
+/// The failures of one tenant with one code.
+#[derive(Debug)]
+struct Pair {
+    failures: u64,
+    events: u64,
+    recent: u64,
+    lately: Sliding,
+    first_at: UnixMillis,
+    last_at: UnixMillis,
+    sample: Arc<str>,
 }
 
 impl Collector {
     pub(crate) fn new(since: UnixMillis) -> Self {
-        Self { since, entries: BTreeMap::new() }
+        Self { since, last_report: since, pairs: BTreeMap::new() }
     }
 
     pub(crate) fn add(&mut self, failure: &Failure) {
         let mut key = (failure.tenant.clone(), failure.cause.code);
-        if self.entries.len() >= Report::MAX_ENTRIES && !self.entries.contains_key(&key) {
+        if self.pairs.len() >= Report::MAX_ENTRIES && !self.pairs.contains_key(&key) {
             key.0 = None;
         }
-        let entry = self.entries.entry(key).or_insert_with_key(|(tenant, code)| ReportEntry {
-            tenant: tenant.clone(),
-            code: *code,
+        let pair = self.pairs.entry(key).or_insert_with(|| Pair {
             failures: 0,
             events: 0,
             recent: 0,
+            lately: Sliding::default(),
             first_at: failure.at,
             last_at: failure.at,
             sample: failure.cause.detail.clone(),
         });
-        entry.failures += 1;
-        entry.recent += 1;
-        entry.events += failure.events;
-        entry.last_at = failure.at;
-        entry.sample = failure.cause.detail.clone();
+        pair.failures += 1;
+        pair.recent += 1;
+        pair.events += failure.events;
+        pair.lately.add(failure.at);
+        pair.last_at = failure.at;
+        pair.sample = failure.cause.detail.clone();
     }
 
-    pub(crate) fn report(&self) -> Report {
-        Report { since: self.since, entries: self.entries.values().cloned().collect() }
+    /// All of it, as of `now`.
+    pub(crate) fn report(&self, now: UnixMillis) -> Report {
+        let entries = self.pairs.iter().map(|(key, pair)| pair.entry(key, now)).collect();
+        Report { since: self.since, at: now, entries }
     }
 
-    /// What failed since the last call of this, counted anew from here.
-    pub(crate) fn take_recent(&mut self) -> Vec<ReportEntry> {
-        let recent = self.entries.values_mut().filter(|entry| entry.recent > 0);
-        recent.map(|entry| ReportEntry { recent: std::mem::take(&mut entry.recent), ..entry.clone() }).collect()
+    /// What one tenant failed with.
+    pub(crate) fn of(&self, tenant: &TenantId, now: UnixMillis) -> Vec<ReportEntry> {
+        let each = Code::ALL.iter().map(|code| (Some(tenant.clone()), *code));
+        each.filter_map(|key| Some(self.pairs.get(&key)?.entry(&key, now))).collect()
+    }
+
+    /// What failed since the last call of this, counted anew from here. `None` where nothing did.
+    pub(crate) fn take_recent(&mut self, now: UnixMillis) -> Option<Report> {
+        let since = std::mem::replace(&mut self.last_report, now);
+        let recent = self.pairs.iter_mut().filter(|(_, pair)| pair.recent > 0);
+        let entries: Vec<_> = recent
+            .map(|(key, pair)| {
+                let entry = pair.entry(key, now);
+                pair.recent = 0;
+                entry
+            })
+            .collect();
+        (!entries.is_empty()).then_some(Report { since, at: now, entries })
+    }
+}
+
+impl Pair {
+    fn entry(&self, (tenant, code): &(Option<TenantId>, Code), now: UnixMillis) -> ReportEntry {
+        let [last_minute, last_5_minutes, last_hour] = self.lately.counts(now);
+        ReportEntry {
+            tenant: tenant.clone(),
+            code: *code,
+            failures: self.failures,
+            events: self.events,
+            recent: self.recent,
+            last_minute,
+            last_5_minutes,
+            last_hour,
+            first_at: self.first_at,
+            last_at: self.last_at,
+            sample: self.sample.clone(),
+        }
     }
 }
 
@@ -124,20 +208,34 @@ mod tests {
         for n in 0..3 * Report::MAX_ENTRIES {
             collector.add(&failure(Some(&format!("t{n}"))));
         }
-        let report = collector.report();
+        let report = collector.report(UnixMillis(2));
         assert!(report.entries.len() <= Report::MAX_ENTRIES + Code::ALL.len());
         assert_eq!(report.entries.iter().map(|entry| entry.failures).sum::<u64>(), 3 * Report::MAX_ENTRIES as u64);
         assert_eq!(report.entries.iter().map(|entry| entry.events).sum::<u64>(), 6 * Report::MAX_ENTRIES as u64);
     }
 
     #[test]
-    fn the_recent_count_begins_anew_with_each_periodic_report() {
+    fn the_recent_count_begins_anew_with_each_periodic_report_and_the_windows_do_not() {
         let mut collector = Collector::new(UnixMillis(0));
         collector.add(&failure(None));
-        assert_eq!(collector.take_recent()[0].recent, 1);
-        assert!(collector.take_recent().is_empty());
+        let first = collector.take_recent(UnixMillis(10)).unwrap();
+        assert_eq!((first.since, first.at, first.entries[0].recent), (UnixMillis(0), UnixMillis(10), 1));
+        assert_eq!(collector.take_recent(UnixMillis(20)), None);
         collector.add(&failure(None));
-        assert_eq!(collector.report().entries[0].failures, 2);
-        assert_eq!(collector.take_recent()[0].recent, 1);
+        assert_eq!(collector.report(UnixMillis(20)).entries[0].failures, 2);
+        let second = collector.take_recent(UnixMillis(30)).unwrap();
+        assert_eq!((second.since, second.entries[0].recent, second.entries[0].last_minute), (UnixMillis(20), 1, 2));
+        let later = collector.report(UnixMillis(120_001));
+        assert_eq!((later.entries[0].last_minute, later.entries[0].last_5_minutes), (0, 2));
+    }
+
+    #[test]
+    fn a_tenant_is_told_its_own_failures_alone() {
+        let mut collector = Collector::new(UnixMillis(0));
+        for tenant in [Some("a"), Some("b"), None] {
+            collector.add(&failure(tenant));
+        }
+        let of_a = collector.of(&TenantId::new("a").unwrap(), UnixMillis(2));
+        assert_eq!((of_a.len(), of_a[0].failures, of_a[0].code), (1, 1, Code::BadJson));
     }
 }

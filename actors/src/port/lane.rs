@@ -15,12 +15,12 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::storage::UndoList;
-pub(crate) use super::work::{Failed, Left, Next, Step, Work};
+pub(crate) use super::work::{Failed, FailedAttempt, Left, Step, Work};
 use super::work::{Waiting, of_made};
 use crate::model::{
     Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Piece, Seq, TenantId, UnixMillis,
 };
-use crate::observe::{Counters, Flushed, Outcome};
+use crate::observe::{Backlog, BatchDetail, Counters, Flushed, OpenWindow, Outcome};
 use crate::policy::{Policy, RetryPolicy, Window, WindowPolicy};
 use crate::port::fault_point::fault_point;
 use crate::port::{
@@ -443,7 +443,7 @@ impl Lane {
                 return Step::Wait(at);
             }
             let Some((store, attempt)) = work.next(&self.stores) else { return Step::Finished };
-            if !work.begin(&store, attempt) {
+            if !work.begin(&store, attempt, now) {
                 let batch = work.batch.id().clone();
                 work.recording = self.record(|| Entry::Intent { batch, store, attempt });
             }
@@ -506,7 +506,7 @@ impl Lane {
         cause: Cause,
         now: Instant,
         rng: &mut fastrand::Rng,
-    ) -> Option<Next> {
+    ) -> Option<FailedAttempt> {
         let mut state = self.lock();
         state.counters.attempts_failed += 1;
         let work = state.work.as_mut()?;
@@ -514,23 +514,22 @@ impl Lane {
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
-        let after = match failure {
+        let next_after = match failure {
             Failed::Transient { retry_after } => work.retry.failed(policy, retry_after, rng),
             Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
             Failed::Permanent => None,
         };
-        Some(match after {
+        match next_after {
             Some(after) => {
                 work.not_before = Some(now + after);
                 self.record(|| Entry::Failed { batch, store: store.clone(), attempt });
-                Next::Again { store, attempt, after }
             }
             None => {
                 work.give_up(&cause);
                 work.recording = self.record(|| Entry::GivenUp { batch, cause });
-                Next::GiveUp(work.clone())
             }
-        })
+        }
+        Some(FailedAttempt { store, attempt, next_after })
     }
 
     /// The work on the front batch, and the batch as it was cut, if it was given up.
@@ -686,19 +685,52 @@ impl Lane {
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
-        let state = self.lock();
-        LaneSnapshot {
-            counters: state.counters,
-            window: state.uncut,
-            cut: state.cut,
-            given_up_at_door: state.given_up_at_door,
-            unread: state.unread,
-            batches: state.batches.len(),
-            bytes: state.bytes,
-            front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
-            uncompensated: state.uncompensated.len() as u64,
-        }
+        self.lock().snapshot()
     }
+
+    /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
+    pub(crate) fn detail(&self, policy: &Policy, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
+        let state = self.lock();
+        let window = OpenWindow {
+            events: state.uncut,
+            max_events: policy.window.max_events as u64,
+            bytes: state.uncut_bytes as u64,
+            max_bytes: policy.window.max_bytes as u64,
+            due_at: state.due.filter(|_| state.uncut > 0).map(&wall),
+            oldest_at: state.chunks.front().filter(|_| state.uncut > 0).map(|(chunk, _)| chunk.arrived()),
+        };
+        let backlog = Backlog {
+            batches: state.batches.len() as u64,
+            events: state.cut,
+            bytes: state.batches.iter().map(|waiting| waiting.batch.body_bytes() as u64).sum(),
+            oldest_at: state.batches.front().map(|front| front.batch.first_arrived()),
+            unread: state.unread,
+        };
+        let batch = state.work.as_ref().map(|work| BatchDetail {
+            id: work.batch.id().clone(),
+            events: work.batch.len() as u64,
+            bytes: work.batch.body_bytes() as u64,
+            store: work.store().cloned(),
+            attempt: work.attempt(),
+            attempts_spent: work.retry.spent(),
+            attempts_allowed: policy.retry.attempts,
+            open_since: work.opened().map(&wall),
+            next_attempt_at: work.not_before.filter(|_| !work.is_open() && !work.is_given_up()).map(&wall),
+            is_parked: work.parked,
+            is_given_up: work.is_given_up(),
+            last_cause: work.last_cause.clone(),
+            undo_steps: work.progress().undo.into_iter().rev().map(|(_, step)| step.name).collect(),
+        });
+        LaneDetail { snapshot: state.snapshot(), window, backlog, batch }
+    }
+}
+
+/// A lane at one moment, in words.
+pub(crate) struct LaneDetail {
+    pub(crate) snapshot: LaneSnapshot,
+    pub(crate) window: OpenWindow,
+    pub(crate) backlog: Backlog,
+    pub(crate) batch: Option<BatchDetail>,
 }
 
 /// A chunk holds fewer than 4 Gi events.
@@ -707,6 +739,20 @@ fn index(index: usize) -> u32 {
 }
 
 impl State {
+    fn snapshot(&self) -> LaneSnapshot {
+        LaneSnapshot {
+            counters: self.counters,
+            window: self.uncut,
+            cut: self.cut,
+            given_up_at_door: self.given_up_at_door,
+            unread: self.unread,
+            batches: self.batches.len(),
+            bytes: self.bytes,
+            front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
+            uncompensated: self.uncompensated.len() as u64,
+        }
+    }
+
     fn count(&mut self, Frames { received, discarded }: Frames) {
         self.counters.received += received;
         self.counters.accepted += discarded;

@@ -36,6 +36,8 @@ pub(crate) struct Work {
     intended: Option<StoreName>,
     /// The step whose attempt has no outcome yet.
     open: Option<StoreName>,
+    /// When it was begun.
+    opened: Option<Instant>,
     /// Where that attempt is on record, until that is committed: it is not begun before.
     pub(super) recording: Option<Position>,
     /// Not to be tried again before.
@@ -61,6 +63,7 @@ impl Work {
             progress: Progress::default(),
             intended: intended.clone(),
             open: None,
+            opened: None,
             recording: *recorded,
             not_before: None,
             parked: false,
@@ -94,6 +97,11 @@ impl Work {
         self.open.is_some()
     }
 
+    /// When the attempt that is under way was begun.
+    pub(super) fn opened(&self) -> Option<Instant> {
+        self.opened.filter(|_| self.is_open())
+    }
+
     /// The store that is at it, or was last.
     pub(crate) fn store(&self) -> Option<&StoreName> {
         self.progress.steps.last().map(|step| &step.store)
@@ -117,10 +125,10 @@ impl Work {
     }
 
     /// An attempt begins. Whether it is on record already.
-    pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt) -> bool {
+    pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt, now: Instant) -> bool {
         self.progress.intent(store, attempt);
         self.undo.open(store, attempt);
-        self.open = Some(store.clone());
+        (self.open, self.opened) = (Some(store.clone()), Some(now));
         self.intended.take().is_some_and(|intended| intended == *store && attempt == Attempt(1))
     }
 
@@ -223,20 +231,13 @@ pub(crate) enum Failed {
     Permanent,
 }
 
-/// What a failed attempt leads to.
+/// An attempt that failed, and what it leads to.
 #[derive(Debug)]
-pub(crate) enum Next {
-    /// Another one.
-    Again {
-        /// Where it failed.
-        store: StoreName,
-        /// The one that failed.
-        attempt: Attempt,
-        /// When.
-        after: Duration,
-    },
-    /// None is left.
-    GiveUp(Work),
+pub(crate) struct FailedAttempt {
+    pub(crate) store: StoreName,
+    pub(crate) attempt: Attempt,
+    /// When the next one is; none is left where the batch is given up.
+    pub(crate) next_after: Option<Duration>,
 }
 
 /// A batch that has left its lane.

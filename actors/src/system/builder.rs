@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Addr;
 
 use super::handle::System;
-use crate::actor::aggregator::Aggregator;
+use crate::actor::aggregator::{Aggregator, Reporting};
 use crate::actor::alarms::ring;
 use crate::actor::letters::pump;
 use crate::actor::recovery::recover;
@@ -16,7 +16,7 @@ use crate::actor::spec::TenantSpec;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
 use crate::model::{Error, TenantId};
-use crate::observe::Observer;
+use crate::observe::{Observer, Report};
 use crate::policy::Policy;
 use crate::port::{
     DeadLetters, DynDeadLetters, DynJournal, Hooks, Journal, MemoryDeadLetters, MemoryJournal, MemoryStore,
@@ -48,7 +48,7 @@ pub struct SystemBuilder {
     max_dead_letter_queue_bytes: usize,
     max_tenants: usize,
     log_entries: usize,
-    report_every: Option<Duration>,
+    reporting: Reporting,
     observers: Vec<Arc<dyn Observer>>,
     seam: Seam,
     placement: Placement,
@@ -67,7 +67,7 @@ impl Default for SystemBuilder {
             max_dead_letter_queue_bytes: 4 << 20,
             max_tenants: 10_000,
             log_entries: 4_096,
-            report_every: Some(Duration::from_secs(60)),
+            reporting: Reporting { every: Some(Duration::from_secs(60)), to: vec![] },
             observers: vec![],
             seam: Seam::default(),
             placement: Placement::default(),
@@ -145,9 +145,31 @@ impl SystemBuilder {
         self
     }
 
-    /// How often what failed is logged, if anything did; `None` for never. Default 60 s.
+    /// How often what failed is reported, if anything did; `None` for never. Default 60 s. The end of the system reports
+    /// what is left. It is logged under the target `headworks::report`, unless [`on_report`](Self::on_report) names others.
     pub fn report_every(mut self, every: Option<Duration>) -> Self {
-        self.report_every = every;
+        self.reporting.every = every;
+        self
+    }
+
+    /// Whom to give the periodic report, in the place of the log; may be called for several. It is called on the system's own
+    /// thread and must not block; a panic in it is caught and logged.
+    ///
+    /// ```
+    /// # use headworks_actors::System;
+    /// # fn main() -> Result<(), headworks_actors::Error> {
+    /// let system = System::builder()
+    ///     .on_report(|report| {
+    ///         for entry in &report.entries {
+    ///             println!("{}: {} in the last minute, {}", entry.code, entry.last_minute, entry.sample);
+    ///         }
+    ///     })
+    ///     .start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_report(mut self, tell: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        self.reporting.to.push(Arc::new(tell));
         self
     }
 
@@ -214,14 +236,14 @@ impl SystemBuilder {
                 left.push((slot, tenant));
             }
         }
-        let report_every = self.report_every;
+        let reporting = self.reporting;
         let supervisor = match self.placement {
             Placement::Inline => {
-                let (supervisor, ended) = raise(shared.clone(), report_every, left);
+                let (supervisor, ended) = raise(shared.clone(), reporting, left);
                 spawn(ended);
                 supervisor
             }
-            Placement::OwnThread => on_own_thread(shared.clone(), report_every, left)?,
+            Placement::OwnThread => on_own_thread(shared.clone(), reporting, left)?,
         };
         Ok(System::new(shared, supervisor))
     }
@@ -230,10 +252,10 @@ impl SystemBuilder {
 /// Starts the root actors on this thread. The future ends with the system.
 fn raise(
     shared: Arc<Shared>,
-    report_every: Option<Duration>,
+    reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
 ) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
-    let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), report_every));
+    let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), reporting));
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
     let recovery = spawn(recover(shared.clone(), left));
@@ -263,13 +285,13 @@ fn raise(
 
 fn on_own_thread(
     shared: Arc<Shared>,
-    report_every: Option<Duration>,
+    reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
 ) -> Result<Addr<Supervisor>, Error> {
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("headworks".to_owned()).spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let (supervisor, ended) = raise(shared, report_every, left);
+            let (supervisor, ended) = raise(shared, reporting, left);
             // Nobody waits any more only if the caller's thread is gone.
             let _ = up.send(supervisor);
             ended.await;

@@ -22,7 +22,7 @@ use crate::actor::supervisor::Supervisor;
 use crate::model::{
     Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, TenantId, What,
 };
-use crate::observe::{Report, SourceCounters, SupervisorLog, TenantSnapshot};
+use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::AckLevel;
 use crate::wire::{Framing, RawLines};
 
@@ -279,7 +279,8 @@ impl System {
     /// What has failed so far, by tenant and code.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.shared.collect(|collector| collector.report())
+        let now = self.shared.seam.now();
+        self.shared.collect(|collector| collector.report(now))
     }
 
     /// Ends the system in the order of the flow: sources, windows, writers. Refuses new work at once, stores what was
@@ -326,6 +327,25 @@ impl TenantHandle {
     #[must_use]
     pub fn snapshot(&self) -> TenantSnapshot {
         self.slot.snapshot()
+    }
+
+    /// All that is known of it: window, backlog, the batch in front with its attempts, actors, failures, its supervisor log.
+    ///
+    /// ```
+    /// # use headworks_actors::{System, TenantSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let system = System::builder().start()?;
+    /// let acme = system.spawn(TenantSpec::new("acme")?).await?;
+    /// acme.offer(["one", "two"]).await?;
+    /// let detail = acme.explain();
+    /// assert_eq!(detail.window.events + detail.backlog.events + detail.snapshot.counters.stored, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> TenantDetail {
+        self.slot.detail(&self.system.shared)
     }
 
     /// Takes events of this tenant. See [`System::offer`].

@@ -4,6 +4,7 @@ mod conformance;
 mod crashes;
 mod drain;
 mod embedding;
+mod explain;
 mod flow;
 mod hooks;
 mod isolation;

@@ -1,0 +1,318 @@
+use std::collections::BTreeMap;
+use std::path::Path as FsPath;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use headworks_actors::{BatchDetail, TenantDetail, TenantId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, log};
+use crate::store::{StoreReadError, StoreReader};
+use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
+
+/// So many entries of the supervisor log are looked at.
+const ENTRIES: usize = 200;
+/// And so many are told, the newest.
+const TOLD: usize = 8;
+
+/// All that is known of one tenant, in the words of a [`TenantDetail`] and of the files: what `headworks explain` shows.
+///
+/// Of a directory at rest there is no actor, no timer and no report: those fields are empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Explanation {
+    /// Whose.
+    pub tenant: String,
+    /// When this was read.
+    #[serde(with = "rfc3339")]
+    pub at: UnixMillis,
+    /// Whether a daemon runs; else the files were read.
+    pub is_live: bool,
+    /// In the words of [`Status`](headworks_actors::Status); `unknown` where no daemon runs or none has met the tenant.
+    pub status: String,
+    /// Whether its events are dropped at the door.
+    pub is_muted: bool,
+    /// When an actor that waits for its restart, or the quarantine, has waited enough.
+    #[serde(with = "rfc3339::option")]
+    pub restart_at: Option<UnixMillis>,
+    /// The open window.
+    pub window: Option<ExplainedWindow>,
+    /// Batches that wait, the one in front included.
+    pub backlog: ExplainedBacklog,
+    /// The batch in front, once work on it has begun.
+    pub batch: Option<ExplainedBatch>,
+    /// Its actors.
+    pub actors: Vec<ExplainedActor>,
+    /// The counters, in the words of the accounting, and `in_flight`. At rest those that the journal has.
+    pub counters: BTreeMap<String, u64>,
+    /// What it failed with since the daemon was started, by code.
+    pub failures: Vec<ExplainedFailure>,
+    /// What was compensated, by the log.
+    pub compensations: Compensations,
+    /// What the store holds of it.
+    pub stored: Option<TenantRow>,
+    /// The newest entries of the supervisor log about it that say more than that it is alive, oldest first.
+    pub log: Vec<LogEntry>,
+}
+
+/// See [`OpenWindow`](headworks_actors::OpenWindow).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `OpenWindow`")]
+pub struct ExplainedWindow {
+    pub events: u64,
+    pub max_events: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
+    #[serde(with = "rfc3339::option")]
+    pub due_at: Option<UnixMillis>,
+    #[serde(with = "rfc3339::option")]
+    pub oldest_at: Option<UnixMillis>,
+}
+
+/// See [`Backlog`](headworks_actors::Backlog).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `Backlog`")]
+pub struct ExplainedBacklog {
+    pub batches: u64,
+    pub events: u64,
+    pub bytes: u64,
+    #[serde(with = "rfc3339::option")]
+    pub oldest_at: Option<UnixMillis>,
+    pub unread: u64,
+    /// Those that may be in the store already: at rest, an attempt has no outcome on record.
+    pub batches_open: u64,
+}
+
+/// See [`BatchDetail`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `BatchDetail`")]
+pub struct ExplainedBatch {
+    pub id: String,
+    pub events: u64,
+    pub bytes: u64,
+    pub attempt: u32,
+    pub attempts_spent: u32,
+    pub attempts_allowed: u32,
+    #[serde(with = "rfc3339::option")]
+    pub open_since: Option<UnixMillis>,
+    #[serde(with = "rfc3339::option")]
+    pub next_attempt_at: Option<UnixMillis>,
+    pub is_parked: bool,
+    pub is_given_up: bool,
+    pub last_cause: Option<LogCause>,
+    pub undo_steps: Vec<String>,
+}
+
+/// One actor: its word, how often it was restarted, and what is wrong with it, if anything is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `ActorDetail`")]
+pub struct ExplainedActor {
+    pub actor: String,
+    pub epoch: u64,
+    pub status: Option<String>,
+}
+
+/// See [`ReportEntry`](headworks_actors::ReportEntry).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `ReportEntry`")]
+pub struct ExplainedFailure {
+    pub code: String,
+    pub failures: u64,
+    pub events: u64,
+    pub last_minute: u64,
+    pub last_5_minutes: u64,
+    pub last_hour: u64,
+    #[serde(with = "rfc3339")]
+    pub first_at: UnixMillis,
+    #[serde(with = "rfc3339")]
+    pub last_at: UnixMillis,
+    pub sample: String,
+}
+
+/// Compensations in the newest entries of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compensations {
+    /// Batches that were rolled back whole.
+    pub batches: u64,
+    /// Undo steps and rollbacks that ran.
+    pub run: u64,
+    /// Those that failed for good.
+    pub failed: u64,
+    /// The time of the oldest entry that was looked at.
+    #[serde(with = "rfc3339::option")]
+    pub since: Option<UnixMillis>,
+}
+
+impl Explanation {
+    /// From what a running system knows.
+    fn live(detail: TenantDetail) -> Self {
+        let TenantDetail { snapshot, window, backlog, batch, actors, failures, .. } = detail;
+        let mut counters = numbers(&serde_json::to_value(snapshot.counters).unwrap_or_default());
+        counters.insert("in_flight".to_owned(), snapshot.in_flight);
+        Self {
+            tenant: detail.tenant.to_string(),
+            at: detail.at,
+            is_live: true,
+            status: snapshot.status.as_str().to_owned(),
+            is_muted: snapshot.is_muted,
+            window: Some(ExplainedWindow {
+                events: window.events,
+                max_events: window.max_events,
+                bytes: window.bytes,
+                max_bytes: window.max_bytes,
+                due_at: window.due_at,
+                oldest_at: window.oldest_at,
+            }),
+            backlog: ExplainedBacklog {
+                batches: backlog.batches,
+                events: backlog.events,
+                bytes: backlog.bytes,
+                oldest_at: backlog.oldest_at,
+                unread: backlog.unread,
+                batches_open: 0,
+            },
+            batch: batch.map(ExplainedBatch::from),
+            actors: actors
+                .into_iter()
+                .map(|actor| ExplainedActor {
+                    actor: actor.actor.as_str().to_owned(),
+                    epoch: actor.epoch,
+                    status: actor.status.map(|status| status.as_str().to_owned()),
+                })
+                .collect(),
+            counters,
+            failures: failures
+                .into_iter()
+                .map(|entry| ExplainedFailure {
+                    code: entry.code.as_str().to_owned(),
+                    failures: entry.failures,
+                    events: entry.events,
+                    last_minute: entry.last_minute,
+                    last_5_minutes: entry.last_5_minutes,
+                    last_hour: entry.last_hour,
+                    first_at: entry.first_at,
+                    last_at: entry.last_at,
+                    sample: entry.sample.to_string(),
+                })
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// From the files of a data directory that no daemon writes to. `None` where they know no such tenant.
+    ///
+    /// # Errors
+    /// Something is there and cannot be read, in words.
+    pub fn at_rest(data_dir: &FsPath, tenant: &TenantId) -> Result<Option<Self>, String> {
+        let journal = data_dir.join("journal");
+        let told = if journal.is_dir() {
+            let summary = JournalFiles::new(journal).summary().map_err(|why| why.to_string())?;
+            summary.tenants.into_iter().find(|told| told.tenant == *tenant)
+        } else {
+            None
+        };
+        let stored = match data_dir.join("headworks.db").exists() {
+            true => StoreReader::open(data_dir).and_then(|store| row(&store, tenant)).map_err(|why| why.to_string())?,
+            false => None,
+        };
+        let query = LogQuery { tenant: Some(tenant.clone()), is_brief: true, ..LogQuery::default() };
+        let log = supervisor_log::read(&supervisor_log::file(data_dir), &query, ENTRIES)
+            .map_err(|why| format!("the supervisor log cannot be read: {why}"))?;
+        if told.is_none() && stored.is_none() && log.entries.is_empty() {
+            return Ok(None);
+        }
+        let mut explanation = Self {
+            tenant: tenant.to_string(),
+            at: UnixMillis::now(),
+            status: "unknown".to_owned(),
+            stored,
+            ..Self::default()
+        };
+        if let Some(JournalTenant { events, batches, batches_open, .. }) = told {
+            explanation.counters = numbers(&serde_json::to_value(events).unwrap_or_default());
+            explanation.backlog =
+                ExplainedBacklog { batches, batches_open, events: events.in_flight, ..ExplainedBacklog::default() };
+        }
+        explanation.tell_log(log.entries);
+        Ok(Some(explanation))
+    }
+
+    fn tell_log(&mut self, entries: Vec<LogEntry>) {
+        self.compensations.since = entries.first().map(|entry| entry.at);
+        for entry in &entries {
+            self.compensations.batches += u64::from(entry.what == "compensated");
+            self.compensations.run += entry.compensations_run;
+            self.compensations.failed += entry.compensations_failed;
+        }
+        if matches!(&*self.status, "restarting" | "quarantined") {
+            let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
+            self.restart_at = waits.and_then(|entry| entry.next_attempt_at);
+        }
+        self.log = entries;
+        self.log.drain(..self.log.len().saturating_sub(TOLD));
+    }
+}
+
+impl From<BatchDetail> for ExplainedBatch {
+    fn from(batch: BatchDetail) -> Self {
+        Self {
+            id: batch.id.to_string(),
+            events: batch.events,
+            bytes: batch.bytes,
+            attempt: batch.attempt.0,
+            attempts_spent: batch.attempts_spent,
+            attempts_allowed: batch.attempts_allowed,
+            open_since: batch.open_since,
+            next_attempt_at: batch.next_attempt_at,
+            is_parked: batch.is_parked,
+            is_given_up: batch.is_given_up,
+            last_cause: batch
+                .last_cause
+                .map(|cause| LogCause { code: cause.code.as_str().to_owned(), detail: cause.detail.to_string() }),
+            undo_steps: batch.undo_steps,
+        }
+    }
+}
+
+/// The numbers in an object, by name.
+fn numbers(object: &serde_json::Value) -> BTreeMap<String, u64> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
+}
+
+fn row(store: &StoreReader, tenant: &TenantId) -> Result<Option<TenantRow>, StoreReadError> {
+    Ok(store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    id: Result<Path<TenantId>, PathRejection>,
+) -> Result<Json<Explanation>, Problem> {
+    let Path(id) = id?;
+    let wanted = id.clone();
+    // The supervisor log and the system answer even where the store cannot be read: that may be what is to be explained.
+    let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
+    let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
+    let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
+    let live = admin.system.tenant(&id).map(|tenant| Explanation::live(tenant.explain()));
+    if live.is_none() && stored.is_none() && log.is_empty() {
+        return Err(Problem::not_found(format!("there is no tenant {id}: no event and no dead letter of it")));
+    }
+    let mut explanation = live.unwrap_or_else(|| Explanation {
+        tenant: id.to_string(),
+        at: UnixMillis::now(),
+        is_live: true,
+        status: "unknown".to_owned(),
+        ..Explanation::default()
+    });
+    explanation.stored = stored;
+    explanation.tell_log(log);
+    Ok(Json(explanation))
+}

@@ -1,0 +1,149 @@
+use std::collections::VecDeque;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use headworks_actors::{LogItem, Subscription, TenantId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, Problem};
+use crate::supervisor_log::{self, Found, LogEntry, LogQuery};
+
+/// How many entries are answered with where the request does not say.
+const LAST: usize = 50;
+/// How many may be asked for.
+const MOST: usize = 100_000;
+
+/// What is asked of `/v1/log`: the query of the URL.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogRequest {
+    /// Those of one tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// Those of these kinds, with commas between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    /// Those from a time on, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+    /// How many at the most, the newest; 50 if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<usize>,
+    /// Whether to go on with what comes.
+    #[serde(default)]
+    pub follow: bool,
+    /// Whether those are left out that say no more than that an actor is alive.
+    #[serde(default)]
+    pub brief: bool,
+}
+
+impl LogRequest {
+    /// Which entries that means.
+    #[must_use]
+    pub fn query(&self) -> LogQuery {
+        let what = self.what.iter().flat_map(|what| what.split(',')).filter(|word| !word.is_empty());
+        LogQuery {
+            tenant: self.tenant.clone(),
+            what: what.map(str::to_owned).collect(),
+            since: self.since.map(UnixMillis),
+            is_brief: self.brief,
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    request: Result<Query<LogRequest>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(request) = request?;
+    let (query, last) = (request.query(), request.last.unwrap_or(LAST));
+    if last > MOST {
+        return Err(Problem::bad_request(format!("last is {last}; it must be at most {MOST}")));
+    }
+    let (history, entries) = history(&admin, &query, last).await?;
+    let mut lines = vec![];
+    for entry in &history {
+        lines.extend(line(entry));
+    }
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
+    if !request.follow {
+        return Ok((kind, lines).into_response());
+    }
+    let state = Following { admin, query, entries, is_over: false };
+    let more = futures::stream::unfold(state, async |mut state| Some((Ok(state.next().await?), state)));
+    let lines = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(lines))]);
+    Ok((kind, Body::from_stream(futures::StreamExt::chain(lines, more))).into_response())
+}
+
+/// The newest entries: those in the files, and those that are not there yet. With it, a place to go on from.
+pub(super) async fn history(
+    admin: &Admin,
+    query: &LogQuery,
+    last: usize,
+) -> Result<(VecDeque<LogEntry>, Subscription), Problem> {
+    let (path, asked) = (supervisor_log::file(&admin.data_dir), query.clone());
+    let reading = tokio::task::spawn_blocking(move || supervisor_log::read(&path, &asked, last));
+    let Found { entries, last: place, .. } = reading
+        .await
+        .map_err(Problem::internal)?
+        .map_err(|why| Problem::internal(format!("the supervisor log on disk cannot be read: {why}")))?;
+    let opening = admin.system.opening();
+    // Where the last line is of another opening, nothing of this one is on disk.
+    let next = place.filter(|(of, _)| *of == opening.to_string()).map_or(0, |(_, cursor)| cursor + 1);
+    let (mut history, mut rest) = (VecDeque::from(entries), admin.system.log().subscribe_from(next));
+    while let Some(item) = rest.try_next() {
+        if let Some(entry) = told(admin, query, &item) {
+            history.push_back(entry);
+        }
+    }
+    history.drain(..history.len().saturating_sub(last));
+    Ok((history, rest))
+}
+
+/// The entry, if it is asked for. That some were missed always is.
+fn told(admin: &Admin, query: &LogQuery, item: &LogItem) -> Option<LogEntry> {
+    let opening = admin.system.opening();
+    match item {
+        LogItem::Event(event) if !supervisor_log::is_kept(event) => None,
+        LogItem::Event(event) => Some(LogEntry::of(event, opening)).filter(|entry| query.matches(entry)),
+        LogItem::Missed(missed) => Some(LogEntry::missed(opening, *missed, "more came than this reader took")),
+    }
+}
+
+fn line(entry: &LogEntry) -> Vec<u8> {
+    // Words and numbers: there is nothing in it that JSON cannot say.
+    let mut line = serde_json::to_vec(entry).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Somebody who follows.
+struct Following {
+    admin: Admin,
+    query: LogQuery,
+    entries: Subscription,
+    is_over: bool,
+}
+
+impl Following {
+    /// The next lines; `None` once the daemon ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.is_over {
+            let item = tokio::select! {
+                biased;
+                item = self.entries.next() => Some(item),
+                () = self.admin.ends() => None,
+            };
+            self.is_over = item.is_none();
+            let told = item.and_then(|item| told(&self.admin, &self.query, &item));
+            if let Some(entry) = told {
+                return Some(line(&entry).into());
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,471 @@
+//! `headworks explain`: everything about one tenant on one screen.
+
+use headworks::admin::{ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation};
+use headworks::supervisor_log::LogEntry;
+use headworks::units::bytes::display as size;
+use headworks::{TenantId, UnixMillis};
+
+use super::data::{Data, Directory};
+use super::exit::Exit;
+use super::live::encoded;
+use super::log::brief;
+use super::say;
+use super::sentence::{ago, count, due, moment, plain, wrap};
+use super::table::{inert, json, screen};
+
+/// What `headworks explain` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// Which tenant
+    tenant: TenantId,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ends with 1 where there is no such tenant.
+pub(crate) fn run(data: &Data, args: &ExplainArgs) -> Result<Exit, (Exit, String)> {
+    let (path, directory) = data.directory()?;
+    let explanation: Explanation = match directory {
+        Directory::Live(live) => live.get(&format!("/v1/tenants/{}/explain", encoded(args.tenant.as_str())))?,
+        Directory::Files(_at_rest) => {
+            let found = Explanation::at_rest(&path, &args.tenant).map_err(|why| (Exit::Io, why))?;
+            let tenant = &args.tenant;
+            let none =
+                || format!("there is no tenant {tenant} in {}: no event, no dead letter, no entry", path.display());
+            found.ok_or_else(|| (Exit::Failure, none()))?
+        }
+    };
+    let text = match args.json {
+        true => json(&explanation).map_err(|why| (Exit::Internal, why.to_string()))?,
+        false => render(&explanation, screen().unwrap_or(80)),
+    };
+    Ok(say(text.as_bytes()))
+}
+
+/// The width of the names on the left.
+const NAME: usize = 10;
+/// So many lines are told of a troubled tenant, as far as whole entries of the log go.
+const SCREEN: usize = 34;
+/// So many codes of failures are told; the worst first.
+const CODES: usize = 3;
+
+/// The screen.
+pub(crate) fn render(told: &Explanation, width: usize) -> String {
+    let now = told.at;
+    let mut screen = Screen { width, text: String::new() };
+    screen.line("tenant", &format!("{}: {}", told.tenant, standing(told)));
+    screen.line(
+        "",
+        &format!("read at {now}{}", if told.is_live { "" } else { "; no daemon runs, so these are its files" }),
+    );
+    if told.is_muted {
+        screen.line("", "MUTED: its events are dropped at the door");
+    }
+    if let Some(window) = &told.window {
+        screen.line("window", &window_told(window, now));
+    }
+    screen.line("backlog", &backlog(told));
+    if let Some(batch) = &told.batch {
+        screen.line("batch", &format!("{}, {}, {}", batch.id, count(batch.events, "event"), bytes(batch.bytes)));
+        screen.line("attempt", &attempt(batch, now));
+        if let Some(cause) = &batch.last_cause {
+            screen.line("why", &format!("{} ({})", plain(&cause.detail), cause.code));
+        }
+        if !batch.undo_steps.is_empty() {
+            screen.line("undo", &format!("if it is given up: {}, then the rollback", batch.undo_steps.join(", ")));
+        }
+    }
+    if !told.actors.is_empty() {
+        let actors = told.actors.iter().map(|actor| {
+            let status = actor.status.as_deref().unwrap_or("running");
+            format!("{} {status}, restarted {}", actor.actor, times(actor.epoch))
+        });
+        screen.line("actors", &actors.collect::<Vec<_>>().join("; "));
+    }
+    counters(&mut screen, told);
+    failures(&mut screen, told);
+    let done = &told.compensations;
+    if done.batches + done.run + done.failed > 0 {
+        let since = done.since.map_or(String::new(), |since| format!(" since {}", moment(since, now)));
+        let failed = if done.failed > 0 { format!(", {} FAILED", done.failed) } else { String::new() };
+        let (batches, run) = (count(done.batches, "batch"), count(done.run, "compensation"));
+        screen.line("rollbacks", &format!("{batches} rolled back{since}: {run} ran{failed}"));
+    }
+    if !told.log.is_empty() {
+        screen.text += &format!("log        the newest; more with `headworks log --tenant {}`\n", told.tenant);
+        // As many as fit a screen of a troubled tenant, whole entries, the newest; the first tells its cause in full.
+        let room = SCREEN.saturating_sub(screen.text.lines().count()).max(6);
+        let listed = |entries: &[LogEntry]| {
+            let above = std::iter::once(None).chain(entries.iter().map(Some));
+            let lines = entries.iter().zip(above).flat_map(|(entry, above)| brief(entry, above, now, width));
+            lines.collect::<Vec<_>>()
+        };
+        let fits = (0..told.log.len()).map(|from| listed(&told.log[from..])).find(|lines| lines.len() <= room);
+        for line in fits.unwrap_or_else(|| listed(&told.log[told.log.len() - 1..])) {
+            screen.text += &format!("{line}\n");
+        }
+    }
+    screen.text
+}
+
+/// Lines with a name on the left.
+struct Screen {
+    width: usize,
+    text: String,
+}
+
+impl Screen {
+    fn line(&mut self, name: &str, value: &str) {
+        let room = self.width.saturating_sub(NAME + 2).max(30);
+        for (nth, line) in wrap(&inert(value), room).into_iter().enumerate() {
+            self.text += &format!("{:NAME$} {line}\n", if nth == 0 { name } else { "" });
+        }
+    }
+}
+
+/// The status, and what it means here.
+fn standing(told: &Explanation) -> String {
+    let until = |what: &str| told.restart_at.map_or(what.to_owned(), |at| format!("{what} {}", due(at, told.at)));
+    let status = told.status.as_str();
+    match status {
+        "dormant" => "dormant, no event has come yet".to_owned(),
+        "active" => "active, its events move".to_owned(),
+        "idle" => "idle, no event lately".to_owned(),
+        "retrying" => "retrying, its store failed and is tried again".to_owned(),
+        "parked" => "parked, its store is not there; nothing is given up".to_owned(),
+        "compensating" => "compensating, a batch was given up and is rolled back or kept as dead letters".to_owned(),
+        "restarting" => until("restarting, an actor failed; a fresh one takes over"),
+        "quarantined" => until("quarantined, its actors failed too often; its events wait; the next start is"),
+        "stopped" => "stopped".to_owned(),
+        "unknown" if told.is_live => "not met since the daemon was started".to_owned(),
+        "unknown" => "at rest".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn window_told(window: &ExplainedWindow, now: UnixMillis) -> String {
+    let ExplainedWindow { events, max_events, bytes: body_bytes, max_bytes, due_at, .. } = window;
+    if *events == 0 {
+        return format!("empty; closes at {}, {} or by age", count(*max_events, "event"), bytes(*max_bytes));
+    }
+    let due = due_at.map_or(String::new(), |at| format!("; closes {} at the latest", due(at, now)));
+    format!("{events} of {max_events} events, {} of {}{due}", bytes(*body_bytes), bytes(*max_bytes))
+}
+
+fn backlog(told: &Explanation) -> String {
+    let backlog = &told.backlog;
+    let unread = match backlog.unread {
+        0 => String::new(),
+        unread => format!("; {} of an earlier process are yet to be read back", count(unread, "event")),
+    };
+    if backlog.batches == 0 && (told.is_live || backlog.events == 0) {
+        return format!("nothing waits to be stored{unread}");
+    }
+    if !told.is_live {
+        let open = match backlog.batches_open {
+            0 => String::new(),
+            open => format!(", {open} of which may be in the store already"),
+        };
+        let (events, batches) = (count(backlog.events, "event"), count(backlog.batches, "batch"));
+        return format!(
+            "{events} on record and not stored yet, in {batches} cut{open}; the next start goes on with them"
+        );
+    }
+    let oldest = backlog.oldest_at.map_or(String::new(), |at| format!("; the oldest event came {}", ago(at, told.at)));
+    let (batches, events) = (count(backlog.batches, "batch"), count(backlog.events, "event"));
+    format!("{batches}, {events}, {}{oldest}{unread}", bytes(backlog.bytes))
+}
+
+fn attempt(batch: &ExplainedBatch, now: UnixMillis) -> String {
+    let ExplainedBatch { attempt, attempts_spent: spent, attempts_allowed: allowed, .. } = batch;
+    let spent = format!("{spent} of {allowed} attempts failed");
+    let at = if batch.is_given_up {
+        "it is given up: rolled back, then kept as dead letters".to_owned()
+    } else if let Some(since) = batch.open_since {
+        format!("number {attempt} is under way, begun {}", ago(since, now))
+    } else if let Some(at) = batch.next_attempt_at {
+        let next = if batch.is_parked { "the store is asked again" } else { "the next is due" };
+        format!("{next} {}", due(at, now))
+    } else {
+        "the next is due now".to_owned()
+    };
+    format!("{spent}; {at}")
+}
+
+fn counters(screen: &mut Screen, told: &Explanation) {
+    let of = |name: &str| told.counters.get(name).copied().unwrap_or_default();
+    // The sums of the accounting, without what is nothing.
+    let sum = |whole: &str, parts: &[&str]| {
+        let parts = parts.iter().filter(|name| of(name) > 0);
+        let parts: Vec<_> = parts.map(|name| format!("{} {}", of(name), name.replace('_', " "))).collect();
+        let parts = if parts.is_empty() { "nothing yet".to_owned() } else { parts.join(" + ") };
+        format!("{} {whole} = {parts}", of(whole))
+    };
+    if told.counters.contains_key("received") {
+        let parts = ["accepted", "duplicate", "muted", "throttled", "rejected", "malformed"];
+        screen.line("frames", &sum("received", &parts));
+    }
+    if told.counters.contains_key("accepted") {
+        screen.line("events", &sum("accepted", &["stored", "dead_lettered", "shed", "discarded", "in_flight"]));
+    }
+    if told.is_live {
+        let (batches, failed, restarts) = (of("batches"), of("attempts_failed"), of("restarts"));
+        let (failed, restarts) = (count(failed, "failed attempt"), count(restarts, "restart"));
+        screen.line("counted", &format!("{} stored, {failed}, {restarts}", count(batches, "batch")));
+    }
+    if let Some(row) = &told.stored {
+        let (events, letters) = (count(row.events, "event"), count(row.dead_letters, "dead letter"));
+        let last = row.last_arrived.as_deref().map_or(String::new(), |at| format!("; the last event came {at}"));
+        screen.line("store", &format!("{events}, {letters}{last}"));
+    }
+}
+
+fn failures(screen: &mut Screen, told: &Explanation) {
+    let now = told.at;
+    let mut failures: Vec<_> = told.failures.iter().collect();
+    let causes = told.batch.iter().filter_map(|batch| batch.last_cause.as_ref());
+    let causes = causes.chain(told.log.iter().filter_map(|entry| entry.cause.as_ref()));
+    let said: Vec<_> = causes.map(|cause| cause.detail.as_str()).collect();
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.last_at));
+    let more = failures.len().saturating_sub(CODES);
+    for (nth, failure) in failures.into_iter().take(CODES).enumerate() {
+        let ExplainedFailure { code, failures, last_minute, last_hour, sample, .. } = failure;
+        let (first, last) = (moment(failure.first_at, now), moment(failure.last_at, now));
+        let text = format!(
+            "{code}: {failures}, {last_minute} in the last minute, {last_hour} in the last hour; {first} to {last}"
+        );
+        screen.line(if nth == 0 { "failures" } else { "" }, &text);
+        if said.contains(&sample.as_str()) {
+            continue;
+        }
+        let sample =
+            console::truncate_str(&inert(sample), screen.width.saturating_sub(NAME + 4).max(30), "…").into_owned();
+        screen.line("", &sample);
+    }
+    if more > 0 {
+        screen.line("", &format!("and {} more in `--json`", count(more as u64, "code")));
+    }
+}
+
+fn times(number: u64) -> String {
+    if number == 1 { "once".to_owned() } else { count(number, "time") }
+}
+
+fn bytes(bytes: u64) -> String {
+    let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // A round size as the configuration writes it, any other to three figures.
+    match bytes {
+        0..=1023 => format!("{bytes} B"),
+        _ if bytes.is_multiple_of(1024) => size(whole).to_string(),
+        _ if bytes < 1 << 20 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use headworks::admin::{Compensations, ExplainedActor, ExplainedBacklog, TenantRow};
+    use headworks::supervisor_log::LogCause;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_732_276_800_000);
+
+    fn later(millis: u64) -> Option<UnixMillis> {
+        Some(NOW.plus(Duration::from_millis(millis)))
+    }
+
+    fn earlier(millis: u64) -> UnixMillis {
+        NOW.minus(Duration::from_millis(millis))
+    }
+
+    fn actor(actor: &str, epoch: u64, status: Option<&str>) -> ExplainedActor {
+        ExplainedActor { actor: actor.into(), epoch, status: status.map(str::to_owned) }
+    }
+
+    fn quiet() -> Explanation {
+        let counters =
+            [("received", 12), ("accepted", 10), ("malformed", 2), ("stored", 7), ("in_flight", 3), ("batches", 2)];
+        Explanation {
+            tenant: "acme".into(),
+            at: NOW,
+            is_live: true,
+            status: "active".into(),
+            window: Some(ExplainedWindow {
+                events: 3,
+                max_events: 500,
+                bytes: 77,
+                max_bytes: 1 << 20,
+                due_at: later(640),
+                oldest_at: Some(earlier(360)),
+            }),
+            actors: vec![actor("tenant", 0, None), actor("writer", 1, None)],
+            counters: counters.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+            ..Explanation::default()
+        }
+    }
+
+    fn cause() -> Option<LogCause> {
+        Some(LogCause { code: "store_transient".into(), detail: "the disk sighs".into() })
+    }
+
+    fn batch() -> ExplainedBatch {
+        ExplainedBatch {
+            id: "0000000000000001/acme/3".into(),
+            events: 3,
+            bytes: 4_000,
+            attempt: 2,
+            attempts_spent: 2,
+            attempts_allowed: 5,
+            next_attempt_at: later(1_400),
+            last_cause: cause(),
+            undo_steps: vec!["delete part 2".into(), "delete part 1".into()],
+            ..ExplainedBatch::default()
+        }
+    }
+
+    fn entry(what: &str, millis: u64) -> LogEntry {
+        LogEntry {
+            at: earlier(millis),
+            tenant: Some("acme".into()),
+            actor: "writer".into(),
+            what: what.into(),
+            ..LogEntry::default()
+        }
+    }
+
+    #[test]
+    fn a_quiet_tenant_is_told_in_a_few_lines() {
+        let expected = "\
+tenant     acme: active, its events move
+           read at 2024-11-22T12:00:00.000Z
+window     3 of 500 events, 77 B of 1MiB; closes at 12:00:00.640, in 640 ms at
+           the latest
+backlog    nothing waits to be stored
+actors     tenant running, restarted 0 times; writer running, restarted once
+frames     12 received = 10 accepted + 2 malformed
+events     10 accepted = 7 stored + 3 in flight
+counted    2 batches stored, 0 failed attempts, 0 restarts
+";
+        assert_eq!(render(&quiet(), 80), expected);
+    }
+
+    #[test]
+    fn a_retrying_tenant_is_told_with_its_batch_the_attempt_the_next_one_and_what_would_be_undone() {
+        let told = Explanation {
+            status: "retrying".into(),
+            backlog: ExplainedBacklog {
+                batches: 2,
+                events: 6,
+                bytes: 8_192,
+                oldest_at: Some(earlier(12_000)),
+                ..ExplainedBacklog::default()
+            },
+            batch: Some(batch()),
+            ..quiet()
+        };
+        let text = render(&told, 80);
+        let expected = "\
+backlog    2 batches, 6 events, 8KiB; the oldest event came 12 s ago
+batch      0000000000000001/acme/3, 3 events, 3.9 KiB
+attempt    2 of 5 attempts failed; the next is due at 12:00:01.400, in 1.4 s
+why        the disk sighs (store_transient)
+undo       if it is given up: delete part 2, delete part 1, then the rollback
+";
+        assert!(
+            text.contains("acme: retrying, its store failed and is tried again\n") && text.contains(expected),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_parked_tenant_waits_and_one_that_is_being_stored_or_given_up_says_so() {
+        let told = |batch| render(&Explanation { status: "parked".into(), batch: Some(batch), ..quiet() }, 100);
+        let parked = told(ExplainedBatch { is_parked: true, attempts_spent: 0, ..batch() });
+        assert!(
+            parked.contains("0 of 5 attempts failed; the store is asked again at 12:00:01.400, in 1.4 s"),
+            "{parked}"
+        );
+        let open = told(ExplainedBatch { open_since: Some(earlier(3_000)), next_attempt_at: None, ..batch() });
+        assert!(open.contains("2 of 5 attempts failed; number 2 is under way, begun 3.0 s ago"), "{open}");
+        let given_up = told(ExplainedBatch { is_given_up: true, next_attempt_at: None, ..batch() });
+        assert!(given_up.contains("it is given up: rolled back, then kept as dead letters"), "{given_up}");
+    }
+
+    #[test]
+    fn a_quarantined_tenant_says_until_when_and_why_on_one_screen() {
+        let mut log = vec![];
+        for n in 0..6 {
+            let failed = LogEntry { cause: cause(), attempt: Some(n), ..entry("failed", 9_000 - u64::from(n)) };
+            log.push(LogEntry { next_attempt_at: later(1), what: "backing_off".into(), ..failed.clone() });
+            log.push(failed);
+        }
+        log.push(LogEntry {
+            cause: cause(),
+            attempt: Some(6),
+            next_attempt_at: later(55_000),
+            events_kept: 9,
+            ..entry("quarantined", 5_000)
+        });
+        let failure = ExplainedFailure {
+            code: "actor_panic".into(),
+            failures: 6,
+            last_minute: 6,
+            last_hour: 6,
+            first_at: earlier(9_000),
+            last_at: earlier(5_000),
+            sample: "index out of bounds\n\u{1b}[2J".into(),
+            ..ExplainedFailure::default()
+        };
+        let told = Explanation {
+            status: "quarantined".into(),
+            restart_at: later(55_000),
+            actors: vec![actor("tenant", 5, None), actor("writer", 6, Some("quarantined"))],
+            failures: vec![failure],
+            compensations: Compensations { batches: 1, run: 3, failed: 1, since: Some(earlier(9_000)) },
+            log,
+            ..quiet()
+        };
+        let text = render(&told, 80);
+        for says in [
+            "its events wait; the\n           next start is at 12:00:55.000, in 55 s\n",
+            "actors     tenant running, restarted 5 times; writer quarantined, restarted 6\n           times\n",
+            "failures   actor_panic: 6, 6 in the last minute, 6 in the last hour;\n           11:59:51.000 to 11:59:55.000\n",
+            "           index out of bounds\\n\\u{1b}[2J\n",
+            "rollbacks  1 batch rolled back since 11:59:51.000: 3 compensations ran, 1\n           FAILED\n",
+        ] {
+            assert!(text.contains(says), "{says}\n{text}");
+        }
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words.ends_with("9 events are kept meanwhile. The last failure: as above (store_transient)."),
+            "{text}"
+        );
+        assert!(text.lines().count() <= 35, "{} lines\n{text}", text.lines().count());
+        assert!(text.lines().all(|line| console::measure_text_width(line) <= 80), "{text}");
+    }
+
+    #[test]
+    fn at_rest_it_is_told_what_the_files_know() {
+        let told = Explanation {
+            tenant: "acme".into(),
+            at: NOW,
+            status: "unknown".into(),
+            backlog: ExplainedBacklog { batches: 2, events: 6, batches_open: 1, ..ExplainedBacklog::default() },
+            stored: Some(TenantRow { events: 7, ..TenantRow::default() }),
+            ..Explanation::default()
+        };
+        let expected = "\
+tenant     acme: at rest
+           read at 2024-11-22T12:00:00.000Z; no daemon runs, so these are its
+           files
+backlog    6 events on record and not stored yet, in 2 batches cut, 1 of which
+           may be in the store already; the next start goes on with them
+store      7 events, 0 dead letters
+";
+        assert_eq!(render(&told, 80), expected);
+    }
+}

@@ -1,0 +1,232 @@
+//! What an entry of the supervisor log means, for somebody who has not read the docs.
+
+use std::time::Duration;
+
+use headworks::supervisor_log::{CLOSED, LogEntry, MISSED, OPENED};
+use headworks::{StoreName, UnixMillis};
+
+/// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again.
+pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
+    let actor = entry.actor.as_str();
+    let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
+    let with_events = match entry.batch_events {
+        0 => batch.clone(),
+        events => format!("{batch} ({})", count(events, "event")),
+    };
+    // A tenant's only store needs no name.
+    let there = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
+    let there = there.map_or(String::new(), |store| format!(" in {store}"));
+    let kept = match entry.events_kept {
+        0 => String::new(),
+        events => format!(" {} kept meanwhile.", are(events, "event")),
+    };
+    let again = |verb: &str| entry.next_attempt_at.map_or(String::new(), |at| format!(" {verb} {}.", due(at, now)));
+    let why = why(entry, above);
+    let in_a_row = entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} without progress"));
+    match entry.what.as_str() {
+        "started" => format!("The {actor} came up."),
+        "stopped" => format!("The {actor} ended, as it was told to."),
+        "idle" => "No event for a while.".to_owned(),
+        "active" => "Events come again.".to_owned(),
+        // A store that failed, or an actor.
+        "failed" if actor == "writer" && entry.batch.is_some() => {
+            let attempt = entry.attempt.map_or(String::new(), |attempt| format!("Attempt {attempt} to store "));
+            let next = match entry.next_attempt_at {
+                Some(at) => format!("Next attempt {}.", due(at, now)),
+                None => "There is no further attempt: the batch is given up.".to_owned(),
+            };
+            format!("{attempt}{batch}{there} failed: {why} {next}")
+        }
+        "failed" => format!("The {actor} failed: {why}"),
+        "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),
+        "restarted" => {
+            let times = if entry.epoch > 1 { format!(", the {} since the start", nth(entry.epoch)) } else { String::new() };
+            format!("A fresh {actor} took over{times}.{}", lost_nothing(entry.events_kept))
+        }
+        "quarantined" => {
+            let times = entry.attempt.map_or(String::new(), |times| format!(" after {times} failures with nothing stored"));
+            format!("The {actor} is left alone{times}; its next start is {}.{kept} The last failure: {why}", soon(entry, now))
+        }
+        "resumed" => format!("Somebody cut the wait of the {actor} short: it starts now."),
+        "parked" => format!(
+            "The store is not there: {why} {} waits, which costs no attempt.{kept}{}",
+            capital(&batch),
+            again("The store is asked again")
+        ),
+        "unparked" => "The store is there again.".to_owned(),
+        "compensated" => {
+            let run = count(entry.compensations_run, "compensation");
+            match &entry.cause {
+                Some(_) => format!("{} was rolled back: {run} ran, none failed. Why: {why}", capital(&with_events)),
+                None => format!("What could not be undone of {batch}{there} before is undone now."),
+            }
+        }
+        "compensation_failed" => {
+            let (run, failed) = (entry.compensations_run, entry.compensations_failed);
+            format!(
+                "{} could NOT be rolled back whole: {} ran, {failed} failed; a store may still hold a part of it, and what failed is \
+                 tried again until it is done. Why: {why}",
+                capital(&with_events),
+                count(run, "compensation")
+            )
+        }
+        "dead_lettered" => {
+            let attempts = entry.attempt.filter(|attempts| *attempts > 0);
+            let attempts = attempts.map_or(String::new(), |n| format!(" after {}", count(u64::from(n), "attempt")));
+            format!("{} was given up{attempts} and is kept as dead letters: {why}", capital(&with_events))
+        }
+        "split" => format!("{} is tried again in two halves, to find what is refused: {why}", capital(&with_events)),
+        "started_over" => format!("{} was given up and begins anew, as on_failure says: {why}", capital(&with_events)),
+        "discarded" => format!("{} was given up and is dropped, as on_failure says: {why}", capital(&with_events)),
+        "recovered" => {
+            let open = entry.attempt.map_or(String::new(), |attempt| {
+                format!(" Attempt {attempt} had begun; what became of it is not known, so it is sent again under its id.")
+            });
+            format!("{} that an earlier process had accepted were read back.{open}", capital(&count(entry.events_kept, "event")))
+        }
+        OPENED => {
+            let version = entry.version.as_deref().unwrap_or("of an unknown version");
+            let process = entry.process.map_or(String::new(), |process| format!(", process {process}"));
+            format!("The daemon started: headworks {version}{process}.")
+        }
+        CLOSED => "The daemon ended.".to_owned(),
+        MISSED => format!("{} not here: {why}", are(entry.missed, "entry")),
+        // A newer version's.
+        _ => {
+            let next = again("Next");
+            format!("The {actor}: {why}{next}{kept}").trim_end().to_owned()
+        }
+    }
+    .trim_end()
+    .to_owned()
+}
+
+/// The cause, with its code behind it.
+fn why(entry: &LogEntry, above: Option<&LogEntry>) -> String {
+    let is_told = above.is_some_and(|above| above.tenant == entry.tenant && above.cause == entry.cause);
+    entry.cause.as_ref().map_or(String::new(), |cause| {
+        if is_told {
+            return format!("as above ({}).", cause.code);
+        }
+        let detail = plain(&cause.detail);
+        if cause.code == MISSED { format!("{detail}.") } else { format!("{detail} ({}).", cause.code) }
+    })
+}
+
+/// What a store said, without the kind of failure in front that the code tells too.
+pub(crate) fn plain(detail: &str) -> &str {
+    detail.strip_prefix("unavailable: ").unwrap_or(detail).trim_end_matches('.')
+}
+
+fn soon(entry: &LogEntry, now: UnixMillis) -> String {
+    entry.next_attempt_at.map_or("soon".to_owned(), |at| due(at, now))
+}
+
+fn lost_nothing(kept: u64) -> String {
+    if kept == 0 {
+        " Nothing was waiting.".to_owned()
+    } else {
+        format!(" It goes on with the {} kept.", count(kept, "event"))
+    }
+}
+
+/// When something is due, and how long until then: `at 09:10:38.204, in 1.4 s`.
+pub(crate) fn due(at: UnixMillis, now: UnixMillis) -> String {
+    match at.0 - now.0 {
+        left if left > 0 => format!("at {}, in {}", moment(at, now), span(left)),
+        _ => format!("at {}", moment(at, now)),
+    }
+}
+
+/// How long ago something was: `12 s ago`.
+pub(crate) fn ago(at: UnixMillis, now: UnixMillis) -> String {
+    format!("{} ago", span((now.0 - at.0).max(0)))
+}
+
+/// A time of today without its date.
+pub(crate) fn moment(at: UnixMillis, now: UnixMillis) -> String {
+    let (at, now) = (at.to_string(), now.to_string());
+    match (at.split_once('T'), now.split_once('T')) {
+        (Some((day, time)), Some((today, _))) => {
+            let time = time.trim_end_matches('Z');
+            if day == today { time.to_owned() } else { format!("{time} on {day}") }
+        }
+        _ => at,
+    }
+}
+
+/// A length of time to two figures or so.
+fn span(millis: i64) -> String {
+    let millis = Duration::from_millis(millis.unsigned_abs());
+    match millis.as_secs() {
+        0 => format!("{} ms", millis.as_millis()),
+        1..=9 => format!("{:.1} s", millis.as_secs_f64()),
+        secs @ 10..=119 => format!("{secs} s"),
+        secs @ 120..=7_199 => format!("{} min", secs / 60),
+        secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
+        secs => format!("{} days", secs / 86_400),
+    }
+}
+
+/// A batch by its place in the tenant's order.
+pub(crate) fn short(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or(id)
+}
+
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    match (number, thing) {
+        (1, _) => format!("1 {thing}"),
+        (_, "entry") => format!("{number} entries"),
+        (_, "batch") => format!("{number} batches"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
+fn are(number: u64, thing: &str) -> String {
+    format!("{} {}", count(number, thing), if number == 1 { "is" } else { "are" })
+}
+
+fn nth(number: u64) -> String {
+    let end = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{end}")
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// The text in lines of at most `width` columns, broken between words where that goes.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line, mut taken) = (vec![], String::new(), 0);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let mut word = word.to_owned();
+        let mut wide = console::measure_text_width(&word);
+        if taken > 0 && taken + 1 + wide > width {
+            lines.push(std::mem::take(&mut line));
+            taken = 0;
+        }
+        while taken == 0 && wide > width.max(2) {
+            let begin = console::truncate_str(&word, width.max(2), "").into_owned();
+            word = word[begin.len()..].to_owned();
+            wide = console::measure_text_width(&word);
+            lines.push(begin);
+        }
+        if taken > 0 {
+            line.push(' ');
+            taken += 1;
+        }
+        line.push_str(&word);
+        taken += wide;
+    }
+    if !line.is_empty() || lines.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
