@@ -101,12 +101,13 @@ impl Writer {
                     StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
                     StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
                 };
-                self.failed(failed, Cause::new(code, describe(&error)));
+                self.failed(failed, Cause::new(code, describe(&error)), What::Failed);
             }
             None => {
                 let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
                 let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
-                self.failed(Failed::Transient { retry_after: None }, Cause::new(Code::StoreTimeout, detail));
+                let timeout = Cause::new(Code::StoreTimeout, detail);
+                self.failed(Failed::Transient { retry_after: None }, timeout, What::Failed);
             }
         }
     }
@@ -118,10 +119,11 @@ impl Writer {
             .slot
             .writer_cause()
             .unwrap_or_else(|| Cause::new(Code::ActorStopped, "the writer was restarted in the middle of an attempt"));
-        self.failed(Failed::Transient { retry_after: None }, cause);
+        self.failed(Failed::Transient { retry_after: None }, cause, What::Ambiguous);
     }
 
-    fn failed(&mut self, failed: Failed, cause: Cause) {
+    /// The open attempt failed. `what` it is in the log: whoever ended a predecessor has told of its failure.
+    fn failed(&mut self, failed: Failed, cause: Cause, what: What) {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(next) = next else { return };
@@ -136,7 +138,7 @@ impl Writer {
             // Told once an outage, not once a probe.
             (Next::Again { .. }, Failed::Unavailable) if was_parked => None,
             (Next::Again { .. }, Failed::Unavailable) => Some(self.slot.event(Role::Writer, What::Parked)),
-            _ => Some(self.slot.event(Role::Writer, What::Failed)),
+            _ => Some(self.slot.event(Role::Writer, what)),
         };
         if let Some(event) = event {
             let (attempt, next_attempt_at) = match &next {
@@ -228,5 +230,14 @@ impl Handler<Attempted> for Writer {
         self.storing = false;
         self.attempted(answer);
         self.step(ctx);
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<super::message::Hang> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: super::message::Hang, ctx: &mut Self::Context) {
+        ctx.wait(std::future::pending::<()>().into_actor(self));
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, FlushReason, Opening, Part, Seq, TenantId};
 use crate::observe::{Counters, Flushed, Outcome};
-use crate::policy::{Policy, Retry, RetryPolicy, Window, WindowPolicy};
+use crate::policy::{Holdup, Policy, Retry, RetryPolicy, Window, WindowPolicy};
 use crate::port::fault_point::fault_point;
 use crate::port::{ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Undo, UndoStep};
 
@@ -63,6 +63,8 @@ struct State {
     unread: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
+    moved: u64,
     /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
     turn: u64,
     /// The batch at the front, once work on it has begun.
@@ -268,12 +270,19 @@ pub(crate) struct LaneSnapshot {
     pub(crate) bytes: usize,
     /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
     pub(crate) front: Option<(u32, bool, bool)>,
+    /// Steps of the batches so far.
+    pub(crate) moved: u64,
 }
 
 impl LaneSnapshot {
     /// Accepted events without an outcome.
     pub(crate) fn in_flight(&self) -> u64 {
         self.window + self.cut + self.given_up_at_door + self.unread
+    }
+
+    /// Whether there is nothing that the tenant's actors would have to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.window + self.unread == 0 && self.batches == 0
     }
 }
 
@@ -538,7 +547,7 @@ impl Lane {
 
     /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
     pub(crate) fn next_step(&self, now: Instant, with_hooks: bool) -> Step {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
@@ -560,6 +569,7 @@ impl Lane {
             }
             work.attempt = Attempt(work.attempt.0 + 1);
             work.open = true;
+            state.moved += 1;
             // The first one went on record with the cut.
             if work.attempt.0 > 1 {
                 work.recording =
@@ -571,7 +581,7 @@ impl Lane {
         {
             return Step::Record(position);
         }
-        work.recording = None;
+        state.moved += u64::from(work.recording.take().is_some());
         let undo = Undo::new(work.attempt, work.undo.clone());
         Step::Store(
             work.batch.clone(),
@@ -599,6 +609,7 @@ impl Lane {
             recording = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
         }
         state.work = Some(Work::new(batch, state.fresh_undo(), given_up, recording));
+        state.moved += 1;
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -610,9 +621,10 @@ impl Lane {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Next> {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         state.counters.attempts_failed += 1;
         let work = state.work.as_mut().filter(|work| work.open)?;
+        state.moved += 1;
         work.open = false;
         work.recording = None;
         work.last_cause = Some(cause.clone());
@@ -678,6 +690,7 @@ impl Lane {
         let mut state = self.lock();
         let batch = state.batches.pop_front_if(|front| front.batch.id().seq == seq)?.batch;
         let work = state.work.take();
+        state.moved += 1;
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
         self.tell_door(&mut state);
@@ -702,6 +715,20 @@ impl Lane {
         Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code })
     }
 
+    /// How many steps the batches have made so far, and what they wait for now, if any waits.
+    pub(crate) fn standing(&self, now: Instant) -> (u64, Option<Holdup>) {
+        let state = self.lock();
+        let is_committed = |position| self.journal.as_ref().is_none_or(|journal| journal.is_committed(position));
+        let holdup = state.batches.front().map(|_| match &state.work {
+            Some(work) if work.given_up => Holdup::Compensation,
+            Some(work) if work.parked => Holdup::Store,
+            Some(work) if !work.open && work.not_before.is_some_and(|at| now < at) => Holdup::Backoff,
+            Some(work) if work.recording.is_some_and(|position| !is_committed(position)) => Holdup::Journal,
+            _ => Holdup::Writer,
+        });
+        (state.moved, holdup)
+    }
+
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
         let state = self.lock();
         LaneSnapshot {
@@ -713,6 +740,7 @@ impl Lane {
             batches: state.batches.len(),
             bytes: state.bytes,
             front: state.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.given_up)),
+            moved: state.moved,
         }
     }
 }

@@ -15,3 +15,4 @@ mod registry;
 mod retry;
 mod streams;
 mod supervision;
+mod watchdog;
