@@ -5,6 +5,7 @@
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
+//! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
 //! | `GET /v1/dead-letters?tenant=&reason=&limit=` | the newest [`Letter`]s that match, oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
@@ -12,7 +13,7 @@
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //!
-//! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). Nothing here writes. What reads the
+//! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
 mod audit;
@@ -25,7 +26,7 @@ mod tenants;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use headworks_actors::System;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub use dead_letters::{Letter, LetterBody, reason};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use problem::Problem;
 pub use socket::Address;
-pub use tenants::{TenantRow, rows};
+pub use tenants::{Order, Ordered, TenantRow, rows};
 
 /// What the handlers answer from.
 #[derive(Clone)]
@@ -72,6 +73,7 @@ impl Admin {
             .route("/v1", get(hello))
             .route("/v1/tenants", get(tenants::list))
             .route("/v1/tenants/{id}", get(tenants::show))
+            .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
             .route("/v1/dead-letters", get(dead_letters::list))
             // An id has slashes in it.
             .route("/v1/dead-letters/{*id}", get(dead_letters::show))

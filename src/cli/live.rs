@@ -9,7 +9,7 @@ use bytes::Bytes;
 use headworks::admin::{Address, Hello, Problem};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -72,10 +72,15 @@ impl Live {
         self.runtime.block_on(self.answer(path))
     }
 
+    /// Has the daemon do something, and reads what it answers as JSON.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        self.runtime.block_on(async { self.read(path, self.ask(Method::POST, path).await?).await })
+    }
+
     /// Writes what the daemon answers, as it comes.
     pub(crate) fn copy(&self, path: &str, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
         self.runtime.block_on(async {
-            let mut body = self.ask(path).await?.into_body();
+            let mut body = self.ask(Method::GET, path).await?.into_body();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|why| self.silent(format!("it broke off: {why}")))?;
                 if let Some(bytes) = frame.data_ref()
@@ -89,7 +94,10 @@ impl Live {
     }
 
     async fn answer<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
-        let response = self.ask(path).await?;
+        self.read(path, self.ask(Method::GET, path).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, response: Response<Incoming>) -> Result<T, NoAnswer> {
         let body = response.into_body().collect().await.map_err(|why| self.silent(format!("it broke off: {why}")))?;
         let read = serde_json::from_slice(&body.to_bytes());
         read.map_err(|why| {
@@ -98,13 +106,14 @@ impl Live {
     }
 
     /// The answer, if it is no error.
-    async fn ask(&self, path: &str) -> Result<Response<Incoming>, NoAnswer> {
+    async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, NoAnswer> {
         let stream = UnixStream::connect(self.address.bound()).await.map_err(|why| self.silent(why))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|why| self.silent(why))?;
         // It ends with the sender; what fails there fails in the answer too.
         tokio::spawn(connection);
-        let request = Request::get(path).header(header::HOST, "headworks").body(Empty::<Bytes>::new());
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "headworks");
+        let request = request.body(Empty::<Bytes>::new());
         let request = request.map_err(|why| self.silent(why))?;
         let response = sender.send_request(request).await.map_err(|why| self.silent(why))?;
         if response.status() == StatusCode::OK {

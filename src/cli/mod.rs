@@ -40,13 +40,8 @@ enum Command {
     Run(run::RunArgs),
     /// Say what a configuration means, or what is wrong with it
     Check(check::CheckArgs),
-    /// List the tenants in the store
-    Tenants {
-        #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        args: tenants::TenantsArgs,
-    },
+    /// List the tenants in the store, or tell one of a running daemon what to do
+    Tenants(tenants::Tenants),
     /// Look at what was given up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -91,7 +86,7 @@ pub(crate) fn main() -> Exit {
         Command::Check(args) => {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
-        Command::Tenants { data, args } => tenants(&data, &args),
+        Command::Tenants(tenants) => tenants::run(&tenants),
         Command::DeadLetters(DeadLetters::List { data, args }) => list(&data, &args),
         Command::DeadLetters(DeadLetters::Show { data, args }) => show(&data, &args),
         Command::Audit { data, args } => audit::run(&data, &args),
@@ -104,11 +99,6 @@ pub(crate) fn main() -> Exit {
         let _ = writeln!(std::io::stderr(), "headworks: {why}");
         exit
     })
-}
-
-fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
-    let text = tenants::render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
-    Ok(say(text.as_bytes()))
 }
 
 fn list(data: &Data, args: &dead_letters::ListArgs) -> Result<Exit, (Exit, String)> {

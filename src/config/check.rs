@@ -44,9 +44,11 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
-    if !daemon.report_every.is_zero() {
-        within(["daemon", "report_every"], daemon.report_every, Duration::from_secs(1), DAY, time)
-            .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+    for (key, value) in [("report_every", daemon.report_every), ("exit_when_hung", daemon.exit_when_hung)] {
+        if !value.is_zero() {
+            within(["daemon", key], value, Duration::from_secs(1), DAY, time)
+                .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+        }
     }
     check_log(log)?;
     within(["limits", "max_in_flight"], limits.max_in_flight, 64 << 10, 1 << 40, |n| size(*n))?;

@@ -20,6 +20,10 @@ pub struct DaemonConfig {
     /// How often failures are summed up in a log line; zero turns that off. Default 60 s.
     #[serde(with = "units::duration")]
     pub report_every: Duration,
+    /// The process ends, with code 70, once code that does not return has held the thread of the actors for so long: nothing
+    /// else helps, and whoever manages the service starts it again. Zero turns that off. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub exit_when_hung: Duration,
 }
 
 impl Default for DaemonConfig {
@@ -28,6 +32,7 @@ impl Default for DaemonConfig {
             data_dir: "headworks-data".into(),
             drain_deadline: Duration::from_secs(30),
             report_every: Duration::from_secs(60),
+            exit_when_hung: Duration::from_secs(60),
         }
     }
 }

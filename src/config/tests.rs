@@ -82,7 +82,7 @@ fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
     assert_eq!(
         why.to_string(),
         "headworks.toml:3:1: daemon.dat_dir: there is no key \"dat_dir\" here; valid: data_dir, drain_deadline, \
-         report_every; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
+         report_every, exit_when_hung; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
     );
     for (text, key, guess) in [
         ("[demon]\n", "demon", Some("daemon")),
@@ -132,6 +132,7 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[daemon]\ndata_dir = ''", 2, "daemon.data_dir", "not empty"),
         ("[daemon]\ndrain_deadline = '0s'", 2, "daemon.drain_deadline", "from 1ms to 1day"),
         ("[daemon]\nreport_every = '1ms'", 2, "daemon.report_every", "from 1s to 1day, or 0s"),
+        ("[daemon]\nexit_when_hung = '1ms'", 2, "daemon.exit_when_hung", "from 1s to 1day, or 0s"),
         ("[log]\nlevel = 'inof'", 2, "log.level", "\"inof\" is no level"),
         ("[log]\nlevel = 'info,headworks=loud'", 2, "log.level", "valid is one of"),
         ("[limits]\nmax_tenants = 0", 2, "limits.max_tenants", "from 1 to"),

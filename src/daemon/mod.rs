@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
+    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec,
 };
 
 #[cfg(unix)]
@@ -110,6 +110,9 @@ pub enum DaemonError {
     },
 }
 
+/// After how long without a turn the thread of the actors counts as hung.
+const HANG_AFTER: Duration = Duration::from_secs(10);
+
 /// Opens the durable journal and reads what is in it.
 fn open_journal(config: &Config, progress: impl FnMut(u64, u64)) -> Result<DurableJournal, JournalError> {
     let options = JournalOptions {
@@ -167,7 +170,11 @@ impl Daemon {
             .dead_letters(database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
             .max_tenants(config.limits.max_tenants)
-            .report_every(report_every);
+            .report_every(report_every)
+            .hang_after(match config.daemon.exit_when_hung {
+                Duration::ZERO => HANG_AFTER,
+                exit => HANG_AFTER.min(exit),
+            });
         let builder = match &files {
             Some(files) => builder.store(files.clone()),
             None => builder.store(database.clone()),
@@ -266,6 +273,20 @@ impl Daemon {
             None => decoder,
         };
         IngressSpec::new(name, framing, decoder)
+    }
+
+    /// Waits until something has held the actors' thread for so long, by `daemon.exit_when_hung`, that only the end of the
+    /// process helps; for ever where that is zero. To be awaited on another runtime than theirs.
+    pub fn hung(&self) -> impl Future<Output = Hung> + Send + 'static {
+        let (system, limit) = (self.system.clone(), self.config.daemon.exit_when_hung);
+        async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if let Some(hung) = system.health().hung.filter(|hung| !limit.is_zero() && hung.lasting >= limit) {
+                    return hung;
+                }
+            }
+        }
     }
 
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.

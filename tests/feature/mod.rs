@@ -19,3 +19,4 @@ mod outage;
 mod sqlite_store;
 mod stop;
 mod tcp;
+mod tenant_orders;
