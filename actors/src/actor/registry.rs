@@ -18,7 +18,7 @@ use super::slot::Slot;
 use super::spec::TenantSpec;
 use super::streams::Streams;
 use super::supervise::Running;
-use crate::model::{Error, Failure, Opening, Part, Seq, SupervisorEvent, TenantId};
+use crate::model::{Cause, Code, Error, Failure, Opening, Part, Seq, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
@@ -277,8 +277,9 @@ impl Shared {
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
         for observer in &self.observers {
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(&**observer)));
-            if told.is_err() {
-                tracing::warn!(target: "headworks", "an observer panicked; what it was told is lost to it");
+            if let Err(panic) = told {
+                let why = Cause::from_panic(Code::HookPanic, &*panic).detail;
+                tracing::warn!(target: "headworks", why = &*why, "an observer panicked; what it was told is lost to it");
             }
         }
     }

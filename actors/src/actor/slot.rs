@@ -142,6 +142,10 @@ impl Slot {
 
     /// Asks the tenant to close its window, from any thread.
     pub(crate) fn want_flush(self: &Arc<Self>, shared: &Shared, reason: FlushReason) {
+        if !self.tenant.is_filled() && !self.lane.has_uncut() {
+            // Nobody is to come up only to find nothing.
+            return;
+        }
         let place = FlushReason::ALL.iter().position(|r| *r == reason).and_then(|place| u8::try_from(place + 1).ok());
         self.flush.store(place.unwrap_or(0), Ordering::Release);
         // Where nobody is there, the alarm starts the tenant, on the system's thread.

@@ -74,10 +74,11 @@ impl Slot {
             ..self.event(child, What::Quarantined)
         };
         let mut upkeep = self.upkeep();
-        // Whoever stopped it means to keep it so.
-        if upkeep.held.is_none() {
-            upkeep.held = Some(Held::Quarantined { until });
+        if upkeep.held.is_some() {
+            // Somebody was faster and stopped it, actors and all.
+            return;
         }
+        upkeep.held = Some(Held::Quarantined { until });
         drop(upkeep);
         self.end_actors();
         shared.log(event);

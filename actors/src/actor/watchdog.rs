@@ -135,14 +135,10 @@ pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
         }
         still += waited;
         if still >= hang_after {
-            let known = shared.root.health().hung;
-            let hung = match &known {
-                Some(hung) => Hung { lasting: still, ..hung.clone() },
-                None => find(shared, since, still),
-            };
+            let hung = find(shared, since, still);
             // First of all: whoever asks must not have to wait for the log.
-            shared.root.hangs(Some(hung.clone()));
-            if known.is_none() {
+            let before = shared.root.hangs(Some(hung.clone()));
+            if before.is_none_or(|before| (before.actor, &before.tenant) != (hung.actor, &hung.tenant)) {
                 shared.log(event(shared, &hung, What::Hung));
             }
         }

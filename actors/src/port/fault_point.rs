@@ -77,10 +77,12 @@ mod armed {
         }
 
         fn strike(&self) -> ! {
-            while self.hangs {
+            if !self.hangs {
+                die()
+            }
+            loop {
                 std::thread::park();
             }
-            die()
         }
 
         /// Whether this is the time.

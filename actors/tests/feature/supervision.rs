@@ -511,3 +511,35 @@ fn the_log_tells_of_the_drain_once_and_of_every_end() {
         }
     });
 }
+
+#[test]
+fn a_system_that_ends_while_an_actor_waits_for_its_restart_begins_nothing_more() {
+    virtual_time(async {
+        let restart = RestartPolicy { base: secs(3600), cap: secs(3600), ..RestartPolicy::default() };
+        let (rig, store) = Rig::faulty(Policy { restart, ..windows_of(1) }, Fault::PanicBefore.always());
+        rig.ingress().await.feed(lines(events("a", 0..2))).await.unwrap();
+        store.until_calls(1).await;
+        until("its writer waits", || rig.snapshot("a").status == Status::Restarting).await;
+        let report = rig.system.drain(secs(1)).await;
+        assert_eq!((report.complete, store.calls()), (false, 1));
+        assert_eq!(rig.snapshot("a").status, Status::Stopped);
+    });
+}
+
+#[test]
+fn a_flush_brings_nobody_up_who_would_find_nothing() {
+    virtual_time(async {
+        let rig = Rig::new(windows_of(10));
+        let ingress = rig.ingress().await;
+        ingress.feed(lines(events("a", 0..3))).await.unwrap();
+        rig.tenant("a").passivate().await.unwrap();
+        rig.tenant("a").flush();
+        pass(secs(1)).await;
+        assert_eq!(rig.snapshot("a").status, Status::Dormant);
+        ingress.feed(lines(events("a", 3..5))).await.unwrap();
+        pass(secs(1)).await;
+        assert_eq!(rig.snapshot("a").window, 2, "nor is it remembered");
+        rig.drained().await;
+        assert_eq!(rig.stored("a").len(), 5);
+    });
+}

@@ -212,12 +212,12 @@ impl Storage for Blocking {
     }
 }
 
-/// Waits for an entry.
-fn logged(log: &mut Subscription, what: What) -> Arc<SupervisorEvent> {
+/// Waits for an entry of the tenant; others there may be on a machine that is slow enough.
+fn logged(log: &mut Subscription, name: &str, what: What) -> Arc<SupervisorEvent> {
     block_on(async {
         loop {
             match log.next().await {
-                LogItem::Event(event) if event.what == what => return event,
+                LogItem::Event(event) if event.what == what && event.tenant == Some(tenant(name)) => return event,
                 _ => {}
             }
         }
@@ -232,28 +232,26 @@ fn code_that_holds_the_thread_is_named_until_it_lets_go() {
     let system = System::builder()
         .policy(Policy { window, ..Policy::default() })
         .store(blocking)
-        .hang_after(Duration::from_millis(50))
+        .hang_after(Duration::from_millis(200))
         .start()
         .unwrap();
-    assert!(system.health().is_healthy());
     let mut log = system.log().subscribe();
     let acme = block_on(system.spawn(tenant("acme"))).unwrap();
     block_on(acme.offer(["one"])).unwrap();
 
-    let told = logged(&mut log, What::Hung);
-    assert_eq!((told.actor, told.tenant.as_ref()), (Role::Writer, Some(&tenant("acme"))));
+    let told = logged(&mut log, "acme", What::Hung);
+    assert_eq!(told.actor, Role::Writer);
     let cause = told.cause.as_ref().unwrap();
     assert_eq!(cause.code, Code::Hung);
     assert!(cause.detail.starts_with("the writer of tenant acme has held the system's thread for "), "{cause}");
     let health = system.health();
     let hung = health.hung.clone().expect("it is told by whoever asks, too");
     assert_eq!((hung.actor, hung.tenant), (Some(Role::Writer), Some(tenant("acme"))));
-    assert!(hung.lasting >= Duration::from_millis(50) && !health.is_healthy());
+    assert!(hung.lasting >= Duration::from_millis(200) && !health.is_healthy());
 
     drop(release);
-    let told = logged(&mut log, What::Unhung);
-    assert_eq!(told.tenant, Some(tenant("acme")));
-    assert!(system.health().is_healthy());
+    logged(&mut log, "acme", What::Unhung);
+    assert_ne!(system.health().hung.and_then(|hung| hung.tenant), Some(tenant("acme")));
     assert!(block_on(system.drain(Duration::from_secs(60))).complete);
     assert_eq!(stored.bodies(&tenant("acme")), [b"one"]);
 }
