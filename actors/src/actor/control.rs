@@ -8,8 +8,8 @@ use crate::model::{Cause, Status};
 
 /// The outside of a supervised actor, for all of its lives. Works from any thread and past a full mailbox.
 ///
-/// A life begins when the actor is started or restarted and has a number, its epoch. Whoever ends a life moves the number on:
-/// the future that kept the old life finds that it is not its own any more, and is gone, whatever was asked of it meanwhile.
+/// A life begins when the actor is started or restarted and has a number, its epoch. Once a life is ended, the future that kept
+/// it finds that it is not its own any more, and is gone, whatever was asked of it meanwhile and whoever lives by then.
 #[derive(Debug)]
 pub(crate) struct Control {
     /// The epoch, and in the lowest bits the state: they change together.
@@ -40,12 +40,14 @@ pub(super) mod state {
 }
 
 const STATE: u64 = 0b11;
+/// Before the first life: the epoch after it is 0.
+const NEVER: u64 = u64::MAX;
 
 impl Default for Control {
     /// Of an actor that was never started.
     fn default() -> Self {
         Self {
-            life: AtomicU64::new(state::ENDED),
+            life: AtomicU64::new(NEVER),
             order: AtomicU8::new(order::NONE),
             polling: AtomicBool::new(false),
             waker: Mutex::default(),
@@ -98,7 +100,8 @@ impl Control {
     /// A life begins; its mark. Not while another lasts.
     pub(super) fn begin(&self) -> u64 {
         self.order.store(order::NONE, Ordering::Release);
-        let life = self.life.load(Ordering::Acquire) & !STATE | state::RUNNING;
+        let life = self.life.load(Ordering::Acquire) & !STATE;
+        let life = life.wrapping_add(STATE + 1) | state::RUNNING;
         self.life.store(life, Ordering::Release);
         life
     }
@@ -110,19 +113,17 @@ impl Control {
 
     /// The life with this mark goes on in another state, or as the next one. False where it was ended meanwhile.
     pub(super) fn turn(&self, life: &mut u64, is_next: bool, state: u64) -> bool {
-        let epoch = (*life >> 2) + u64::from(is_next);
-        let turned = self.life.compare_exchange(*life, epoch << 2 | state, Ordering::AcqRel, Ordering::Acquire);
-        *life = epoch << 2 | state;
-        turned.is_ok()
+        let next = ((*life >> 2) + u64::from(is_next)) << 2 | state;
+        let turned = self.life.compare_exchange(*life, next, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if turned {
+            *life = next;
+        }
+        turned
     }
 
     /// Ends the actor's life.
     pub(crate) fn end(&self) {
-        let life = self.life.load(Ordering::Acquire);
-        if life & STATE != state::ENDED {
-            // Only the life's own keeper changes it otherwise: what it did in between is over as well.
-            let next = |life: u64| Some((((life >> 2) + 1) << 2) | state::ENDED);
-            let _ = self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        if self.life.fetch_or(state::ENDED, Ordering::AcqRel) & STATE != state::ENDED {
             self.wake();
         }
     }
@@ -139,7 +140,10 @@ impl Control {
 
     /// How many lives the actor had before this one.
     pub(crate) fn epoch(&self) -> u64 {
-        self.life.load(Ordering::Acquire) >> 2
+        match self.life.load(Ordering::Acquire) {
+            NEVER => 0,
+            life => life >> 2,
+        }
     }
 
     /// Marks that the actor's own code runs, for whoever looks for one that does not return. As cheap as two plain writes.
@@ -180,7 +184,10 @@ mod tests {
         control.end();
         control.end();
         assert!(!control.is(life) && !control.turn(&mut life, true, state::RUNNING));
-        assert_eq!((control.status(), control.epoch()), (Some(Status::Stopped), 2));
+        assert_eq!((control.status(), control.epoch()), (Some(Status::Stopped), 1));
+        let next = control.begin();
+        assert!(control.is(next) && !control.is(life));
+        assert_eq!((control.status(), control.epoch()), (None, 2));
     }
 
     #[test]

@@ -343,8 +343,8 @@ fn a_tenant_that_is_stopped_keeps_its_events_until_it_is_resumed() {
         store.until_calls(1).await;
         rig.tenant("a").stop();
         assert_eq!(rig.snapshot("a").status, Status::Stopped);
-        let stopped: Vec<_> = rig.logged("a", What::Stopped).iter().map(|event| event.actor).collect();
-        assert_eq!(stopped, [Role::Tenant, Role::Writer]);
+        let stopped: Vec<_> = rig.logged("a", What::Stopped).iter().map(|event| (event.actor, event.epoch)).collect();
+        assert_eq!(stopped, [(Role::Tenant, 0), (Role::Writer, 0)]);
         ingress.feed(lines(events("a", 2..20).into_iter().chain(events("b", 0..2)))).await.unwrap();
         rig.tenant("a").flush();
         pass(secs(3600)).await;
