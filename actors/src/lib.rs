@@ -32,7 +32,12 @@
 //! - One **writer** a tenant, its storage child: stores batches in order, one at a time, by its [`RetryPolicy`].
 //! - One **aggregator**: collects failures, keeps the [`Report`], runs the compensations of batches that were given up.
 //! - One **supervisor**: starts the others. One that panics or stops is started afresh on the same mailbox, after a
-//!   backoff, up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while.
+//!   backoff, up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while. By hand a tenant is
+//!   stopped, restarted, resumed and passivated, by its [`TenantHandle`].
+//!
+//! What fails without a word is found from outside: a tenant that answers no heartbeat and a writer that makes no step are
+//! failures like any other ([`HeartbeatPolicy`]); code that never returns, and so holds the thread of all actors, cannot be
+//! stopped, but is named: by [`System::health`] and in the supervisor log.
 //!
 //! What must survive an actor lies outside of it. Accepted chunks and cut batches wait in the tenant's lane, in memory;
 //! a message between actors is only a hint to look there. So a fresh actor goes on where the dead one was, and nothing
@@ -58,7 +63,7 @@
 //! | [`port`] | what others plug in: [`Storage`], [`DeadLetters`], [`Hooks`], [`Seam`] |
 //!
 //! The feature `testing` adds a store that fails by script, conformance suites for stores and dead letters, and
-//! `TenantHandle::inject_panic`.
+//! `TenantHandle::inject_panic` and its like.
 
 mod actor;
 pub mod model;

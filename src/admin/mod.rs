@@ -5,6 +5,7 @@
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
+//! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
 //! | `GET /v1/report` | what failed so far, by tenant and code: a [`Report`] |
@@ -55,7 +56,7 @@ pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use log::LogRequest;
 pub use problem::Problem;
 pub use socket::Address;
-pub use tenants::{TenantRow, rows};
+pub use tenants::{Order, Ordered, TenantRow, rows};
 
 /// What the handlers answer from.
 #[derive(Clone)]
@@ -117,6 +118,7 @@ impl Admin {
             .route("/v1/tenants", get(tenants::list))
             .route("/v1/tenants/{id}", get(tenants::show))
             .route("/v1/tenants/{id}/explain", get(explain::show))
+            .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
             .route("/v1/log", get(log::show))
             .route("/v1/report", get(report))
             .route("/v1/dead-letters", get(dead_letters::list))

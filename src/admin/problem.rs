@@ -77,3 +77,7 @@ pub(super) async fn no_such_route(uri: Uri) -> Problem {
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer to {method}", uri.path()))
 }
+
+pub(super) async fn only_post(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} answers to POST, not to {method}", uri.path()))
+}

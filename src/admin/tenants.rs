@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use headworks_actors::{TenantId, TenantSnapshot, UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +85,103 @@ pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<Tenant>>
     // By name, and last what is of no tenant.
     tenants.sort_by(|a, b| (a.row.tenant.is_none(), &a.row.tenant).cmp(&(b.row.tenant.is_none(), &b.row.tenant)));
     Ok(Json(tenants))
+}
+
+/// What a tenant of a running daemon can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Order {
+    /// See [`TenantHandle::resume`](headworks_actors::TenantHandle::resume).
+    Resume,
+    /// See [`TenantHandle::stop`](headworks_actors::TenantHandle::stop).
+    Stop,
+    /// See [`TenantHandle::restart`](headworks_actors::TenantHandle::restart).
+    Restart,
+    /// See [`TenantHandle::passivate`](headworks_actors::TenantHandle::passivate).
+    Passivate,
+    /// See [`TenantHandle::flush`](headworks_actors::TenantHandle::flush).
+    Flush,
+    /// See [`TenantHandle::mute`](headworks_actors::TenantHandle::mute). The tenant need not be known yet.
+    Mute,
+    /// See [`TenantHandle::unmute`](headworks_actors::TenantHandle::unmute).
+    Unmute,
+}
+
+impl Order {
+    /// The word for it in a route.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Passivate => "passivate",
+            Self::Flush => "flush",
+            Self::Mute => "mute",
+            Self::Unmute => "unmute",
+        }
+    }
+
+    /// What has become of a tenant that was told so.
+    #[must_use]
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Resume => "resumed",
+            Self::Stop => "stopped",
+            Self::Restart => "restarted",
+            Self::Passivate => "passivated",
+            Self::Flush => "flushed",
+            Self::Mute => "muted",
+            Self::Unmute => "unmuted",
+        }
+    }
+}
+
+/// The answer to an order that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Who was told.
+    pub tenant: TenantId,
+    /// What.
+    pub order: Order,
+}
+
+/// How long a passivation may wait for what is in flight.
+const PASSIVATE_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) async fn order(
+    State(admin): State<Admin>,
+    told: Result<Path<(TenantId, Order)>, PathRejection>,
+) -> Result<Json<Ordered>, Problem> {
+    let Path((tenant, order)) = told?;
+    match (order, admin.system.tenant(&tenant)) {
+        (Order::Mute, _) => admin.system.mute(&tenant),
+        (Order::Unmute, _) => admin.system.unmute(&tenant),
+        (_, None) => {
+            let why = format!(
+                "there is no tenant {tenant} in the running daemon: none of its events came since it was started"
+            );
+            return Err(Problem::not_found(why));
+        }
+        (Order::Resume, Some(handle)) => handle.resume(),
+        (Order::Stop, Some(handle)) => handle.stop(),
+        (Order::Restart, Some(handle)) => handle.restart(),
+        (Order::Flush, Some(handle)) => handle.flush(),
+        (Order::Passivate, Some(handle)) => match tokio::time::timeout(PASSIVATE_WITHIN, handle.passivate()).await {
+            Ok(done) => done.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))?,
+            Err(_) => {
+                let TenantSnapshot { in_flight, status, .. } = handle.snapshot();
+                let within = humantime::format_duration(PASSIVATE_WITHIN);
+                let why = format!(
+                    "tenant {tenant} is not passivated: after {within} it is {status} with {in_flight} events in flight; it goes \
+                     on as it was"
+                );
+                return Err(Problem::new(StatusCode::CONFLICT, why));
+            }
+        },
+    }
+    Ok(Json(Ordered { tenant, order }))
 }
 
 pub(super) async fn show(

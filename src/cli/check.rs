@@ -138,6 +138,10 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
 }
 
 fn limits(config: &Config) -> Vec<(&'static str, String)> {
+    let hang = match config.daemon.exit_when_hung {
+        Duration::ZERO => "the process goes on, whatever holds its actors".to_owned(),
+        after => format!("the process ends once something has held its actors for {}", time(after)),
+    };
     let place = match config.report.to {
         ReportTo::File => format!("in {}", config.report_file().display()),
         ReportTo::Store => format!("in the store, as events of tenant {}", config.report.tenant),
@@ -159,6 +163,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("tenants", format!("at most {}", config.limits.max_tenants)),
         ("dead letters", letters),
         ("stop", format!("within {}", time(config.daemon.drain_deadline))),
+        ("hang", hang),
         ("report", report),
     ]
 }
@@ -232,7 +237,13 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
         ("ack", told(*ack)),
         (
             "heartbeat",
-            format!("every {}, idle after {} without an event", time(heartbeat.every), time(heartbeat.idle_after)),
+            format!(
+                "every {}, a restart after {} without an answer; idle after {} without an event, stalled after {} without a step",
+                time(heartbeat.every),
+                heartbeat.max_missed,
+                time(heartbeat.idle_after),
+                time(heartbeat.stall_after)
+            ),
         ),
     ]
 }
@@ -342,6 +353,7 @@ Limits
   tenants       at most 10000
   dead letters  256MiB a tenant; then the oldest go, counted
   stop          within 30s
+  hang          the process ends once something has held its actors for 1m
   report        failures are summed up in the log every 1m
 
 Tenants
@@ -350,7 +362,7 @@ Tenants
   retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s, then a dead letter
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
-  heartbeat  every 10s, idle after 1m without an event
+  heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, stalled after 1m without a step
 ";
         assert_eq!(checked(None, &[], false), (Exit::Ok, expected.to_owned(), String::new()));
     }

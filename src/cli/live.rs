@@ -119,6 +119,12 @@ impl Live {
         self.copy_asked(Asked { method: "POST", path, kind: JSON, body }, out)
     }
 
+    /// Has the daemon do something that needs no more words, and reads what it answers as JSON.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        let asked = Asked { method: "POST", path, kind: JSON, body: vec![] };
+        self.runtime.block_on(async { self.read(path, self.ask(asked).await?).await })
+    }
+
     /// Writes what the daemon answers, as it comes.
     pub(crate) fn copy(&self, path: &str, out: &mut dyn Write) -> Result<std::io::Result<()>, NoAnswer> {
         self.copy_asked(Asked::get(path), out)

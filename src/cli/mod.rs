@@ -43,13 +43,8 @@ enum Command {
     Run(run::RunArgs),
     /// Say what a configuration means, or what is wrong with it
     Check(check::CheckArgs),
-    /// List the tenants in the store
-    Tenants {
-        #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        args: tenants::TenantsArgs,
-    },
+    /// List the tenants in the store, or tell one of a running daemon what to do
+    Tenants(tenants::Tenants),
     /// Show what failed, what was restarted or rolled back, why, and when the next attempt is
     Log {
         #[command(flatten)]
@@ -90,7 +85,7 @@ pub(crate) fn main() -> Exit {
         Command::Check(args) => {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
-        Command::Tenants { data, args } => tenants(&data, &args),
+        Command::Tenants(tenants) => tenants::run(&tenants),
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
@@ -104,11 +99,6 @@ pub(crate) fn main() -> Exit {
         let _ = writeln!(std::io::stderr(), "headworks: {why}");
         exit
     })
-}
-
-fn tenants(data: &Data, args: &tenants::TenantsArgs) -> Result<Exit, (Exit, String)> {
-    let text = tenants::render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
-    Ok(say(text.as_bytes()))
 }
 
 /// Writes to stdout, and says so where that fails.

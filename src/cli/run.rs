@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use headworks::config::{Config, Layers, LogConfig, LogFormat, environment};
 use headworks::daemon::{Daemon, DaemonError};
-use headworks::{DrainReport, SourceCounters, TenantSnapshot};
+use headworks::{DrainReport, Hung, SourceCounters, TenantSnapshot};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +61,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
     let ended = runtime.block_on(async {
+        tokio::spawn(end_when_hung(daemon.hung()));
         match input {
             Some(input) => take_in(daemon, input, args.json, &bar).await,
             None => serve(daemon).await,
@@ -69,6 +70,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // A read of stdin that never returns must not hold up the end.
     runtime.shutdown_background();
     ended
+}
+
+/// Ends the process where nothing else helps. What is in the durable journal is there for the next one.
+async fn end_when_hung(hung: impl Future<Output = Hung>) {
+    let hung = hung.await;
+    let line =
+        format!("headworks: {hung} (daemon.exit_when_hung); it cannot be stopped from outside, so the process ends\n");
+    // Where stderr is gone, the code alone must say it.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    std::process::exit(Exit::Internal as i32)
 }
 
 fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {

@@ -38,6 +38,21 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntr
             format!("{attempt}{batch}{there} failed: {why} {next}")
         }
         "failed" => format!("The {actor} failed: {why}"),
+        "ambiguous" => {
+            let attempt = entry.attempt.map_or(String::new(), |attempt| format!("Attempt {attempt} to store "));
+            let next = again("It is sent again under the same id");
+            format!("{}{there} was cut off, and may have taken effect or not: {why}{next}", capital(&format!("{attempt}{batch}")))
+        }
+        "missed_heartbeat" => {
+            let which = entry.attempt.map_or(String::new(), |n| format!(", the {} in a row", nth(u64::from(n))));
+            format!("The {actor} did not answer its heartbeat{which}.{kept}")
+        }
+        "stalled" => format!("Events wait and nothing moves: {why}{kept}"),
+        "unstalled" => "Events move again.".to_owned(),
+        "hung" => format!("The thread of all actors is held up: {why}"),
+        "unhung" => "The thread of all actors turns again.".to_owned(),
+        "passivated" => "The tenant's actors ended to free their memory; its next event brings them back.".to_owned(),
+        "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),
         "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),
         "restarted" => {
             let times = if entry.epoch > 1 { format!(", the {} since the start", nth(entry.epoch)) } else { String::new() };

@@ -1,17 +1,105 @@
-use headworks::admin::TenantRow;
+use headworks::TenantId;
+use headworks::admin::{Order, Ordered, TenantRow};
 
+use super::data::{Data, Directory};
+use super::exit::Exit;
+use super::live::encoded;
+use super::say;
 use super::table::{Rows, json};
+
+/// `headworks tenants`: without a word more, the list.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Tenants {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct List {
+    #[command(flatten)]
+    data: Data,
+    #[command(flatten)]
+    args: TenantsArgs,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Action {
+    /// List the tenants in the store; the same as no word at all
+    List(List),
+    /// Let a tenant go on that is in quarantine or was stopped
+    Resume(Target),
+    /// End a tenant's actors until it is resumed; its events are accepted and wait
+    Stop(Target),
+    /// Replace a tenant's actors by fresh ones
+    Restart(Target),
+    /// End a tenant's actors and free their memory, until its next event; stores what is in flight first
+    Passivate(Target),
+    /// Close a tenant's open window now
+    Flush(Target),
+    /// Drop a tenant's events at the door, counted, until the daemon ends; `tenants.mute` of the configuration keeps it
+    Mute(Target),
+    /// Let a tenant's events in again
+    Unmute(Target),
+}
+
+/// Whom a running daemon is to tell.
+#[derive(Debug, Clone, clap::Args)]
+struct Target {
+    /// The tenant
+    tenant: TenantId,
+    #[command(flatten)]
+    data: Data,
+}
+
+type Failure = (Exit, String);
+
+/// Lists, or tells a tenant something.
+pub(crate) fn run(tenants: &Tenants) -> Result<Exit, Failure> {
+    let (order, target) = match &tenants.action {
+        None => return list(&tenants.list),
+        Some(Action::List(args)) => return list(args),
+        Some(Action::Resume(target)) => (Order::Resume, target),
+        Some(Action::Stop(target)) => (Order::Stop, target),
+        Some(Action::Restart(target)) => (Order::Restart, target),
+        Some(Action::Passivate(target)) => (Order::Passivate, target),
+        Some(Action::Flush(target)) => (Order::Flush, target),
+        Some(Action::Mute(target)) => (Order::Mute, target),
+        Some(Action::Unmute(target)) => (Order::Unmute, target),
+    };
+    let live = match target.data.directory()? {
+        (_, Directory::Live(live)) => live,
+        (path, Directory::Files(_)) => {
+            let why = format!(
+                "no daemon runs on {}, and only a running one can {} a tenant: start it with `headworks run --data DIR`, or name \
+                 its directory with --data",
+                path.display(),
+                order.as_str()
+            );
+            return Err((Exit::Unavailable, why));
+        }
+    };
+    let told: Ordered = live.post(&format!("/v1/tenants/{}/{}", encoded(target.tenant.as_str()), order.as_str()))?;
+    Ok(say(format!("{}: {}\n", told.tenant, told.order.done()).as_bytes()))
+}
+
+fn list(List { data, args }: &List) -> Result<Exit, Failure> {
+    let text = render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(say(text.as_bytes()))
+}
 
 /// What `headworks tenants` takes.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct TenantsArgs {
+struct TenantsArgs {
     /// Print one JSON document instead of a table.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
 /// What `headworks tenants` prints.
-pub(crate) fn render(args: &TenantsArgs, tenants: &[TenantRow]) -> Result<String, serde_json::Error> {
+fn render(args: &TenantsArgs, tenants: &[TenantRow]) -> Result<String, serde_json::Error> {
     if args.json {
         return json(&tenants);
     }
@@ -34,8 +122,6 @@ pub(crate) fn render(args: &TenantsArgs, tenants: &[TenantRow]) -> Result<String
 
 #[cfg(test)]
 mod tests {
-    use headworks::TenantId;
-
     use super::*;
 
     fn rows() -> Vec<TenantRow> {

@@ -45,9 +45,12 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
     check_log(log)?;
-    if !report.every.is_zero() {
-        within(["report", "every"], report.every, Duration::from_secs(1), DAY, time)
-            .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+    for (table, key, value) in [("report", "every", report.every), ("daemon", "exit_when_hung", daemon.exit_when_hung)]
+    {
+        if !value.is_zero() {
+            within([table, key], value, Duration::from_secs(1), DAY, time)
+                .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+        }
     }
     if report.path.to_str().is_none_or(|path| path.is_empty() || path.contains('\0')) {
         return Err(Problem::new(["report", "path"], "must be the path of a file in UTF-8 that is not empty"));

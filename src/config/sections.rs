@@ -18,11 +18,19 @@ pub struct DaemonConfig {
     /// How long a stop may take to store what was accepted. Default 30 s.
     #[serde(with = "units::duration")]
     pub drain_deadline: Duration,
+    /// The process ends, with code 70, once code that does not return has held the thread of the actors for so long: nothing
+    /// else helps, and whoever manages the service starts it again. Zero turns that off. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub exit_when_hung: Duration,
 }
 
 impl Default for DaemonConfig {
     fn default() -> Self {
-        Self { data_dir: "headworks-data".into(), drain_deadline: Duration::from_secs(30) }
+        Self {
+            data_dir: "headworks-data".into(),
+            drain_deadline: Duration::from_secs(30),
+            exit_when_hung: Duration::from_secs(60),
+        }
     }
 }
 

@@ -25,9 +25,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec, UnixMillis,
+    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
@@ -119,6 +120,9 @@ pub enum DaemonError {
     },
 }
 
+/// After how long without a turn the thread of the actors counts as hung.
+const HANG_AFTER: Duration = Duration::from_secs(10);
+
 /// What a frame says.
 fn decoder(config: &Config) -> Json {
     let decoder = Json::new().tenant_field(config.decoder.tenant_field.as_str());
@@ -187,7 +191,11 @@ impl Daemon {
             .policy(tenants.defaults.clone())
             .dead_letters(database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
-            .max_tenants(config.limits.max_tenants);
+            .max_tenants(config.limits.max_tenants)
+            .hang_after(match config.daemon.exit_when_hung {
+                Duration::ZERO => HANG_AFTER,
+                exit => HANG_AFTER.min(exit),
+            });
         let builder = reporting(builder);
         let builder = match &files {
             Some(files) => builder.store(files.clone()),
@@ -305,6 +313,20 @@ impl Daemon {
         async move {
             let report = replayer.resume(&system).await?;
             Ok(Some(report).filter(|report| *report != ReplayReport::default()))
+        }
+    }
+
+    /// Waits until something has held the actors' thread for so long, by `daemon.exit_when_hung`, that only the end of the
+    /// process helps; for ever where that is zero. To be awaited on another runtime than theirs.
+    pub fn hung(&self) -> impl Future<Output = Hung> + Send + 'static {
+        let (system, limit) = (self.system.clone(), self.config.daemon.exit_when_hung);
+        async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if let Some(hung) = system.health().hung.filter(|hung| !limit.is_zero() && hung.lasting >= limit) {
+                    return hung;
+                }
+            }
         }
     }
 

@@ -25,3 +25,4 @@ mod sqlite_store;
 mod stop;
 mod supervisor_log;
 mod tcp;
+mod tenant_orders;

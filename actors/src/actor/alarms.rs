@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::registry::Shared;
 use super::slot::Slot;
 use super::tenant::window_is_due;
+use super::watchdog::beat;
 
 /// Alarms that are due within the same millisecond go off together, at the end of them: the price in lateness.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,6 +29,8 @@ pub(crate) enum Alarm {
     Window,
     /// A heartbeat is due.
     Beat,
+    /// A quarantine may be over.
+    Lift,
 }
 
 /// What goes off together.
@@ -92,7 +95,8 @@ pub(crate) async fn ring(shared: Arc<Shared>) {
             for (slot, alarm) in together {
                 match alarm {
                     Alarm::Window => window_is_due(slot, &shared),
-                    Alarm::Beat => slot.beat(&shared),
+                    Alarm::Beat => beat(slot, &shared),
+                    Alarm::Lift => slot.lift(&shared),
                 }
             }
             tokio::task::yield_now().await;

@@ -46,7 +46,7 @@ pub(crate) struct ChunksWait;
 
 // The alarms to a tenant; a window that is due is one more `ChunksWait`.
 
-/// The tenant's timer message: look whether anything was missed, and show that you are alive.
+/// The tenant's timer message, sent by the alarm clock, which sees whether it is answered: look whether anything was missed, and show that you are alive.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Beat;
@@ -69,6 +69,14 @@ pub(crate) struct Attempted(pub(crate) Option<Result<(), StorageError>>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct AttemptDue;
+
+// A test to a tenant or a writer.
+
+/// Hang: wait for what never comes.
+#[cfg(feature = "testing")]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Hang;
 
 // Writer to the aggregator.
 

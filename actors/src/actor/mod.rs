@@ -1,18 +1,22 @@
 //! Thin actors: take a message, ask a rule, send a message.
 //!
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
-//! supervisor starts them all; [`registry`] and [`slot`] hold what must outlive them.
+//! supervisor starts them all; [`registry`] and [`slot`] hold what must outlive them. A failure climbs from [`supervise`] to
+//! [`tenant_supervisor`] to [`root`]; [`watchdog`] looks for those that fail without a word.
 
 pub(crate) mod admission;
 pub(crate) mod aggregator;
 pub(crate) mod alarms;
 pub(crate) mod budget;
 pub(crate) mod compensation;
+pub(crate) mod control;
 pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;
+pub(crate) mod post;
 pub(crate) mod recovery;
 pub(crate) mod registry;
+pub(crate) mod root;
 pub(crate) mod slot;
 pub(crate) mod spec;
 pub(crate) mod stage;
@@ -20,4 +24,6 @@ pub(crate) mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod tenant;
+pub(crate) mod tenant_supervisor;
+pub(crate) mod watchdog;
 pub(crate) mod writer;

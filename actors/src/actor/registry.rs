@@ -13,11 +13,12 @@ use super::aggregator::Aggregator;
 use super::alarms::Alarms;
 use super::budget::Budget;
 use super::letters::Letters;
+use super::root::Root;
 use super::slot::Slot;
 use super::spec::TenantSpec;
 use super::streams::Streams;
-use super::supervise::{Control, Running};
-use crate::model::{BatchId, Error, Failure, Opening, Part, SupervisorEvent, TenantId};
+use super::supervise::Running;
+use crate::model::{BatchId, Cause, Code, Error, Failure, Opening, Part, SupervisorEvent, TenantId};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
@@ -39,6 +40,9 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
+    pub(crate) root: Root,
+    /// How often the system's thread has turned, where that is watched.
+    pub(crate) turns: AtomicU64,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     pub(crate) seam: Seam,
     pub(crate) opening: Opening,
@@ -123,6 +127,8 @@ impl Shared {
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
+            root: Root::default(),
+            turns: AtomicU64::new(0),
             observers,
             opening: seam.opening(),
             phase: watch::Sender::new(Phase::Running),
@@ -146,13 +152,13 @@ impl Shared {
         *self.phase.borrow()
     }
 
-    /// Moves on to `phase`, never back.
-    pub(crate) fn enter(&self, phase: Phase) {
+    /// Moves on to `phase`, never back. Whether it moved.
+    pub(crate) fn enter(&self, phase: Phase) -> bool {
         self.phase.send_if_modified(|now| {
             let moves = phase > *now;
             *now = (*now).max(phase);
             moves
-        });
+        })
     }
 
     pub(crate) fn slot(&self, id: &TenantId) -> Option<Arc<Slot>> {
@@ -271,8 +277,9 @@ impl Shared {
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
         for observer in &self.observers {
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(&**observer)));
-            if told.is_err() {
-                tracing::warn!(target: "headworks", "an observer panicked; what it was told is lost to it");
+            if let Err(panic) = told {
+                let why = Cause::from_panic(Code::HookPanic, &*panic).detail;
+                tracing::warn!(target: "headworks", why = &*why, "an observer panicked; what it was told is lost to it");
             }
         }
     }
@@ -314,10 +321,10 @@ impl Shared {
     /// Ends every actor.
     pub(crate) fn stop_actors(&self) {
         for slot in self.all_slots() {
-            slot.each_control(Control::stop);
+            slot.stop(self);
         }
         if let Some(aggregator) = self.aggregator.get() {
-            aggregator.control.stop();
+            aggregator.control.end();
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::alarms::Alarm;
-use super::message::{BatchesWait, Beat, ChunksWait};
+use super::control::Control;
+use super::message::{BatchesWait, ChunksWait};
+use super::post::Post;
 use super::registry::Shared;
 use super::spec::TenantSpec;
-use super::supervise::{Control, Running, supervise};
 use super::tenant::Tenant;
+use super::tenant_supervisor::Upkeep;
 use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
 use crate::observe::{ActorDetail, TenantDetail, TenantSnapshot};
@@ -38,19 +40,22 @@ pub(crate) struct Slot {
     pub(crate) idle: AtomicBool,
     /// Batches settled so far.
     pub(crate) settled: AtomicU64,
-    tenant: OnceLock<Running<Tenant>>,
-    writer: OnceLock<Running<Writer>>,
+    pub(crate) tenant: Post<Tenant>,
+    pub(crate) writer: Post<Writer>,
+    pub(super) upkeep: Mutex<Upkeep>,
     /// A task of the aggregator is at the batch in front.
     pub(crate) compensating: AtomicBool,
     /// A task of the aggregator is at the compensations that could not be done.
     pub(crate) pursuing: AtomicBool,
     /// Whether a heartbeat is under way: an alarm set for it, or the message.
     pub(crate) beating: AtomicBool,
+    /// A heartbeat was sent, and is not answered yet.
+    pub(crate) beat_sent: AtomicBool,
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
     pub(crate) batches_hinted: AtomicBool,
     /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
-    flush: AtomicU8,
+    pub(super) flush: AtomicU8,
 }
 
 impl Slot {
@@ -73,20 +78,24 @@ impl Slot {
             is_unclaimed: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             settled: AtomicU64::new(0),
-            tenant: OnceLock::new(),
-            writer: OnceLock::new(),
+            tenant: Post::default(),
+            writer: Post::default(),
+            upkeep: Mutex::default(),
             compensating: AtomicBool::new(false),
             pursuing: AtomicBool::new(false),
             beating: AtomicBool::new(false),
+            beat_sent: AtomicBool::new(false),
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
             flush: AtomicU8::new(0),
         }
     }
 
-    /// Starts the tenant's actors, if they do not run. Only on the system's thread.
-    pub(crate) fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> &Running<Tenant> {
-        self.tenant.get_or_init(|| supervise(shared, Some(self), Tenant::new(self.clone(), shared.clone())))
+    /// Starts the tenant's actor, if it does not run and is not held; it finds what there is to be done. Only on the system's
+    /// thread.
+    pub(crate) fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let make = || Tenant::new(self.clone(), shared.clone());
+        self.tenant.hint(shared, self, None::<(ChunksWait, _)>, make);
     }
 
     /// What an earlier process had begun has its outcome, or is known to need another attempt: new events may come.
@@ -98,14 +107,15 @@ impl Slot {
 
     /// Tells the tenant that chunks wait. Only on the system's thread.
     pub(crate) fn hint_chunks(self: &Arc<Self>, shared: &Arc<Shared>) {
-        if !self.chunks_hinted.swap(true, Ordering::AcqRel) {
-            self.start(shared).addr.do_send(ChunksWait);
+        if !self.chunks_hinted.load(Ordering::Acquire) {
+            let make = || Tenant::new(self.clone(), shared.clone());
+            self.tenant.hint(shared, self, Some((ChunksWait, &self.chunks_hinted)), make);
         }
     }
 
     /// Whether the tenant runs, is not idle, and nothing is asked of it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.tenant.get().is_some_and(|tenant| tenant.control.status().is_none())
+        self.tenant.control().is_some_and(|tenant| tenant.status().is_none())
             && !self.idle.load(Ordering::Acquire)
             && self.flush.load(Ordering::Acquire) == 0
             && !self.chunks_hinted.load(Ordering::Acquire)
@@ -123,32 +133,29 @@ impl Slot {
     /// Brings what an alarm and a hint need of the tenant near the processor; see [`near_lane`](Self::near_lane).
     pub(crate) fn near_actors(&self) {
         self.near_lane();
-        black_box(self.tenant.get().map(|tenant| tenant.control.status()));
-        black_box(self.writer.get().map(|writer| (writer.control.status(), writer.addr.connected())));
-    }
-
-    /// Tells the tenant that its heartbeat is due. Only on the system's thread.
-    pub(crate) fn beat(self: &Arc<Self>, shared: &Arc<Shared>) {
-        self.start(shared).addr.do_send(Beat);
+        black_box(self.tenant.control().map(|tenant| tenant.status()));
+        black_box(self.writer.control().map(|writer| writer.status()));
     }
 
     /// Tells the writer that batches wait. Only on the system's thread.
     pub(crate) fn hint_batches(self: &Arc<Self>, shared: &Arc<Shared>) {
-        if !self.batches_hinted.swap(true, Ordering::AcqRel) {
-            let child = || supervise(shared, Some(self), Writer::new(self.clone(), shared.clone()));
-            self.writer.get_or_init(child).addr.do_send(BatchesWait);
+        if !self.batches_hinted.load(Ordering::Acquire) {
+            let make = || Writer::new(self.clone(), shared.clone());
+            self.writer.hint(shared, self, Some((BatchesWait, &self.batches_hinted)), make);
         }
     }
 
     /// Asks the tenant to close its window, from any thread.
     pub(crate) fn want_flush(self: &Arc<Self>, shared: &Shared, reason: FlushReason) {
+        if !self.tenant.is_filled() && !self.lane.has_uncut() {
+            // Nobody is to come up only to find nothing.
+            return;
+        }
         let place = FlushReason::ALL.iter().position(|r| *r == reason).and_then(|place| u8::try_from(place + 1).ok());
         self.flush.store(place.unwrap_or(0), Ordering::Release);
-        match self.tenant.get() {
-            Some(tenant) if !self.chunks_hinted.swap(true, Ordering::AcqRel) => tenant.addr.do_send(ChunksWait),
-            Some(_) => {}
-            // Nobody there yet: the alarm starts it, on the system's thread.
-            None => shared.alarms.set(Instant::now(), self, Alarm::Window),
+        // Where nobody is there, the alarm starts the tenant, on the system's thread.
+        if !self.tenant.tell(ChunksWait, &self.chunks_hinted) {
+            shared.alarms.set(Instant::now(), self, Alarm::Window);
         }
     }
 
@@ -161,24 +168,19 @@ impl Slot {
     }
 
     pub(crate) fn each_control(&self, tell: impl Fn(&Control)) {
-        if let Some(tenant) = self.tenant.get() {
-            tell(&tenant.control);
-        }
-        if let Some(writer) = self.writer.get() {
-            tell(&writer.control);
-        }
+        self.tenant.control().into_iter().chain(self.writer.control()).for_each(|control| tell(control));
     }
 
     /// Why the tenant's writer failed last; told once.
     pub(crate) fn writer_cause(&self) -> Option<Cause> {
-        self.writer.get().and_then(|writer| writer.control.take_last_cause())
+        self.writer.control().and_then(|writer| writer.take_last_cause())
     }
 
     /// The log entry of something that happened to the tenant.
     pub(crate) fn event(&self, actor: Role, what: What) -> SupervisorEvent {
         let epoch = match actor {
-            Role::Tenant => self.tenant.get().map(|tenant| tenant.control.epoch()),
-            Role::Writer => self.writer.get().map(|writer| writer.control.epoch()),
+            Role::Tenant => self.tenant.control().map(|tenant| tenant.epoch()),
+            Role::Writer => self.writer.control().map(|writer| writer.epoch()),
             _ => None,
         };
         SupervisorEvent {
@@ -205,9 +207,13 @@ impl Slot {
             None => at.minus(now.duration_since(instant)),
         };
         let LaneDetail { snapshot, window, backlog, batch } = self.lane.detail(&self.policy, wall);
-        let told = |actor, control: &Control| ActorDetail { actor, epoch: control.epoch(), status: control.status() };
-        let tenant = self.tenant.get().map(|tenant| told(Role::Tenant, &tenant.control));
-        let writer = self.writer.get().map(|writer| told(Role::Writer, &writer.control));
+        let held = self.upkeep().held();
+        let told = |actor, control: &Control| {
+            let status = control.status().map(|own| held.filter(|_| own == Status::Stopped).unwrap_or(own));
+            ActorDetail { actor, epoch: control.epoch(), status }
+        };
+        let tenant = self.tenant.control().map(|control| told(Role::Tenant, control));
+        let writer = self.writer.control().map(|control| told(Role::Writer, control));
         TenantDetail {
             tenant: self.id.clone(),
             at,
@@ -224,7 +230,7 @@ impl Slot {
     fn told(&self, lane: LaneSnapshot) -> TenantSnapshot {
         TenantSnapshot {
             tenant: self.id.clone(),
-            status: self.status(lane.window > 0, lane.front),
+            status: self.status(&lane),
             is_muted: self.muted.load(Ordering::Acquire),
             counters: lane.counters,
             in_flight: lane.in_flight(),
@@ -235,20 +241,34 @@ impl Slot {
         }
     }
 
-    fn status(&self, in_flight: bool, front: Option<(u32, bool, bool)>) -> Status {
-        let Some(tenant) = self.tenant.get() else {
-            return if in_flight { Status::Active } else { Status::Dormant };
-        };
-        let own = tenant.control.status();
-        let writer = self.writer.get().and_then(|writer| writer.control.status());
-        match (own.max(writer), front) {
+    fn status(&self, lane: &LaneSnapshot) -> Status {
+        let upkeep = self.upkeep();
+        if let Some(held) = upkeep.held() {
+            return held;
+        }
+        let is_stalled = upkeep.stall.lasts(lane.moved);
+        drop(upkeep);
+        let ended = Some(Status::Stopped);
+        let status = |control: Option<&Arc<Control>>| control.map_or(ended, |control| control.status());
+        let (tenant, writer) = (status(self.tenant.control()), status(self.writer.control()));
+        // Without being held: it has nothing to do.
+        if tenant == ended {
+            return if lane.window > 0 { Status::Active } else { Status::Dormant };
+        }
+        match (tenant.max(writer.filter(|writer| Some(*writer) != ended)), lane.front) {
             (Some(broken), _) => broken,
             (None, Some((_, _, true))) => Status::Compensating,
             (None, Some((_, true, _))) => Status::Parked,
+            _ if is_stalled => Status::Stalled,
             (None, Some((failed, ..))) if failed > 0 => Status::Retrying,
             _ if self.idle.load(Ordering::Acquire) => Status::Idle,
             _ => Status::Active,
         }
+    }
+
+    /// Whether events came lately, as far as was told.
+    pub(crate) fn liveliness(&self) -> Liveliness {
+        if self.idle.load(Ordering::Acquire) { Liveliness::Idle } else { Liveliness::Active }
     }
 
     /// Events came, or stay away: told once each time.

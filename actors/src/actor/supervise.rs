@@ -6,17 +6,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::time::Duration;
 
 use actix::dev::ContextFut;
-use actix::{Actor, Addr, AsyncContext, Context, Supervised};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Supervised};
 use tokio::time::{Instant, Sleep};
 
+use super::control::{Control, order, state};
 use super::registry::Shared;
 use super::slot::Slot;
-use crate::model::{Cause, Code, Failure, Role, Status, SupervisorEvent, What};
+use crate::model::{Cause, Code, Failure, Role, SupervisorEvent, What};
 use crate::policy::{Decision, RestartPolicy, Restarts};
 use crate::port::spawn;
 
@@ -31,127 +32,54 @@ pub(crate) trait Child: Actor<Context = Context<Self>> + Supervised {
     }
 }
 
-/// A supervised actor, seen from outside.
+/// A supervised actor of the root, seen from outside.
 pub(crate) struct Running<A: Actor> {
     pub(crate) addr: Addr<A>,
     pub(crate) control: Arc<Control>,
 }
 
-/// Orders to the future that keeps an actor alive, and what it says about it. Works from any thread and past a full
-/// mailbox.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    order: AtomicU8,
-    state: AtomicU8,
-    epoch: AtomicU64,
-    /// Who polls the actor. Kept when it is woken: it is the same for as long as the task lives.
-    waker: Mutex<Option<Waker>>,
-    last_cause: Mutex<Option<Cause>>,
-}
-
-mod order {
-    pub(super) const NONE: u8 = 0;
-    pub(super) const RESUME: u8 = 1;
-    pub(super) const RESTART: u8 = 2;
-    #[cfg(feature = "testing")]
-    pub(super) const PANIC: u8 = 3;
-    pub(super) const STOP: u8 = 4;
-}
-
-mod state {
-    pub(super) const RUNNING: u8 = 0;
-    pub(super) const RESTARTING: u8 = 1;
-    pub(super) const QUARANTINED: u8 = 2;
-    pub(super) const STOPPED: u8 = 3;
-}
-
-impl Control {
-    fn give(&self, order: u8) {
-        // A stop is never overruled.
-        self.order.fetch_max(order, Ordering::AcqRel);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        waker.inspect(Waker::wake_by_ref);
-    }
-
-    /// End the actor for good.
-    pub(crate) fn stop(&self) {
-        self.give(order::STOP);
-    }
-
-    /// Replace the actor by a fresh one now.
-    pub(crate) fn restart(&self) {
-        self.give(order::RESTART);
-    }
-
-    /// Lift a quarantine, or cut a backoff short.
-    pub(crate) fn resume(&self) {
-        self.give(order::RESUME);
-    }
-
-    /// Panic as if the actor's own code had.
-    #[cfg(feature = "testing")]
-    pub(crate) fn panic(&self) {
-        self.give(order::PANIC);
-    }
-
-    fn take_order(&self) -> u8 {
-        // Polled at every message, ordered about hardly ever.
-        match self.order.load(Ordering::Acquire) {
-            order::NONE => order::NONE,
-            _ => self.order.swap(order::NONE, Ordering::AcqRel),
-        }
-    }
-
-    /// What is wrong with the actor, if anything is.
-    pub(crate) fn status(&self) -> Option<Status> {
-        match self.state.load(Ordering::Acquire) {
-            state::RUNNING => None,
-            state::RESTARTING => Some(Status::Restarting),
-            state::QUARANTINED => Some(Status::Quarantined),
-            _ => Some(Status::Stopped),
-        }
-    }
-
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    fn set(&self, state: u8) {
-        self.state.store(state, Ordering::Release);
-    }
-
-    /// Why the actor failed last; for its successor, once.
-    pub(crate) fn take_last_cause(&self) -> Option<Cause> {
-        self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Starts the actor and keeps it alive until it is stopped or nobody can reach it any more. Only on the system's thread.
-pub(crate) fn supervise<A: Child>(shared: &Arc<Shared>, slot: Option<&Arc<Slot>>, actor: A) -> Running<A> {
+/// Starts an actor of the root and keeps it alive until it is ended or nobody can reach it any more. Only on the system's
+/// thread.
+pub(crate) fn supervise<A: Child>(shared: &Arc<Shared>, actor: A) -> Running<A> {
     let control = Arc::new(Control::default());
+    shared.root.register(A::ROLE, &control);
+    let addr = keep(shared, None, &control, actor);
+    shared.log(SupervisorEvent::new(None, A::ROLE, What::Started));
+    Running { addr, control }
+}
+
+/// Begins a life of the actor behind `control`. Only on the system's thread. It is for the caller to log it.
+pub(super) fn keep<A: Child>(
+    shared: &Arc<Shared>,
+    slot: Option<&Arc<Slot>>,
+    control: &Arc<Control>,
+    actor: A,
+) -> Addr<A> {
     let context = Context::new();
     let addr = context.address();
-    let keeper = Keeper {
+    spawn(Keeper {
         actor: Some(context.into_future(actor)),
         wait: None,
         restarts: Restarts::default(),
         rng: shared.seam.rng(),
+        life: control.begin(),
         control: control.clone(),
         waker: None,
         slot: slot.cloned(),
         shared: shared.clone(),
-    };
-    keeper.log(What::Started, None, None, None);
-    spawn(keeper);
-    Running { addr, control }
+    });
+    addr
 }
 
 struct Keeper<A: Child> {
     /// `None` only while it is dropped.
     actor: Option<ContextFut<A, Context<A>>>,
     wait: Option<(u32, Pin<Box<Sleep>>)>,
+    /// Those of an ingress, which fails for itself alone. The others count where they belong.
     restarts: Restarts,
     rng: fastrand::Rng,
+    /// The mark of the life that it keeps.
+    life: u64,
     control: Arc<Control>,
     /// The one that `control` has, to see without a lock whether it is still the right one.
     waker: Option<Waker>,
@@ -169,14 +97,12 @@ impl<A: Child> Future for Keeper<A> {
                 this.waker = Some(cx.waker().clone());
                 this.control.waker.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&this.waker);
             }
+            if !this.control.is(this.life) {
+                return this.ended();
+            }
             let mut panic_now = false;
             match this.control.take_order() {
                 order::NONE => {}
-                order::STOP => {
-                    this.control.set(state::STOPPED);
-                    this.log(What::Stopped, None, None, None);
-                    return Poll::Ready(());
-                }
                 order::RESUME => {
                     if let Some((_, sleep)) = &mut this.wait {
                         sleep.as_mut().reset(Instant::now());
@@ -186,25 +112,37 @@ impl<A: Child> Future for Keeper<A> {
                 order::RESTART => {
                     // An older failure is not why this one ends.
                     drop(this.control.take_last_cause());
-                    if !this.renew() {
-                        return Poll::Ready(());
+                    if !this.renew() || !this.running(None) {
+                        return this.ended();
                     }
                     this.wait = None;
-                    this.running(None);
                 }
+                // One that waits for its restart has failed already.
+                order::FAIL if this.wait.is_none() => {
+                    let cause = this.control.take_last_cause();
+                    let cause = cause.unwrap_or_else(|| Cause::new(Code::Hung, "it does not do its work"));
+                    if !this.failed(cause) {
+                        return Poll::Ready(());
+                    }
+                }
+                order::FAIL => {}
                 _ => panic_now = true,
             }
             if let Some((attempt, sleep)) = &mut this.wait {
                 ready!(sleep.as_mut().poll(cx));
                 let attempt = *attempt;
                 this.wait = None;
-                this.running(Some(attempt));
+                if !this.running(Some(attempt)) {
+                    return this.ended();
+                }
             }
             let Some(actor) = &mut this.actor else { return Poll::Ready(()) };
-            let polled = catch_unwind(AssertUnwindSafe(|| {
-                assert!(!panic_now, "a panic was asked for");
-                Pin::new(&mut *actor).poll(cx)
-            }));
+            let polled = this.control.while_polling(|| {
+                catch_unwind(AssertUnwindSafe(|| {
+                    assert!(!panic_now, "a panic was asked for");
+                    Pin::new(&mut *actor).poll(cx)
+                }))
+            });
             let cause = match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(())) => Cause::new(Code::ActorStopped, "it stopped by itself"),
@@ -227,22 +165,28 @@ impl<A: Child> Keeper<A> {
         restart().or_else(|_| restart()).unwrap_or(true)
     }
 
-    /// The actor ended with `cause`: decides what follows. False if it is to end for good.
-    fn failed(&mut self, cause: Cause) -> bool {
-        *self.control.last_cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.clone());
-        if !self.renew() {
-            // The last address is gone: this was the end, not a failure. Nobody is left to wonder.
-            self.control.set(state::STOPPED);
+    /// Another ended this life. Whoever ends a tenant's actor says why.
+    fn ended(&self) -> Poll<()> {
+        if self.slot.is_none() {
             self.log(What::Stopped, None, None, None);
+        }
+        Poll::Ready(())
+    }
+
+    /// The actor ended with `cause`: decides what follows. False if this life is over.
+    fn failed(&mut self, cause: Cause) -> bool {
+        if !self.control.is(self.life) {
+            // It was told to end, and its last address with it.
+            let _ = self.ended();
             return false;
         }
-        let (policy, progress) = match &self.slot {
-            Some(slot) => {
-                slot.lane.count(|counters| counters.restarts += 1);
-                (slot.policy.restart.clone(), slot.settled.load(Ordering::Acquire))
-            }
-            None => (RestartPolicy::default(), self.shared.settled.load(Ordering::Acquire)),
-        };
+        self.control.remember(cause.clone());
+        if !self.renew() {
+            // The last address is gone: this was the end, not a failure. Nobody is left to wonder.
+            self.control.end();
+            let _ = self.ended();
+            return false;
+        }
         self.shared.failed(&Failure {
             at: self.shared.seam.now(),
             tenant: self.slot.as_ref().map(|slot| slot.id.clone()),
@@ -252,32 +196,70 @@ impl<A: Child> Keeper<A> {
             events: 0,
         });
         let now = Instant::now();
-        let (state, what, attempt, after) = match self.restarts.failed(&policy, now, progress, &mut self.rng) {
-            Decision::Restart { attempt, after } => (state::RESTARTING, What::BackingOff, attempt, after),
-            Decision::Quarantine { lasting } => (state::QUARANTINED, What::Quarantined, policy.intensity + 1, lasting),
+        let (decision, policy) = self.decide(now);
+        match (decision, &self.slot) {
+            (Decision::Restart { attempt, after }, _) => {
+                self.log(What::Failed, Some(cause.clone()), Some(attempt), None);
+                self.pause(state::RESTARTING, What::BackingOff, cause, attempt, now, after)
+            }
+            (Decision::Quarantine { lasting }, Some(slot)) => {
+                let attempt = policy.intensity + 1;
+                self.log(What::Failed, Some(cause.clone()), Some(attempt), None);
+                slot.quarantine(&self.shared, A::ROLE, cause, attempt, now + lasting);
+                false
+            }
+            (Decision::Quarantine { lasting }, None) => {
+                let attempt = policy.intensity + 1;
+                self.log(What::Failed, Some(cause.clone()), Some(attempt), None);
+                self.shared.root.failed(A::ROLE, &cause, self.shared.seam.now());
+                self.pause(state::QUARANTINED, What::Quarantined, cause, attempt, now, lasting)
+            }
+        }
+    }
+
+    /// Counts the failure where it climbs to: a tenant's at its tenant, one of the root's at the root, an ingress's nowhere.
+    fn decide(&mut self, now: Instant) -> (Decision, RestartPolicy) {
+        if let Some(slot) = &self.slot {
+            return (slot.child_failed(now, &mut self.rng), slot.policy.restart.clone());
+        }
+        let (policy, settled) =
+            (RestartPolicy::default(), self.shared.settled.load(std::sync::atomic::Ordering::Acquire));
+        let decision = match A::ROLE {
+            Role::Ingress => self.restarts.failed(&policy, now, settled, &mut self.rng),
+            _ => self.shared.root.child_failed(&policy, now, settled, &mut self.rng),
         };
-        self.control.set(state);
-        self.log(What::Failed, Some(cause.clone()), Some(attempt), None);
+        (decision, policy)
+    }
+
+    /// Does not poll the actor before `after` is over. False where another ended it meanwhile.
+    fn pause(&mut self, state: u64, what: What, cause: Cause, attempt: u32, now: Instant, after: Duration) -> bool {
+        if !self.control.turn(&mut self.life, false, state) {
+            let _ = self.ended();
+            return false;
+        }
         self.log(what, Some(cause), Some(attempt), Some(after));
         self.wait = Some((attempt, Box::pin(tokio::time::sleep_until(now + after))));
         true
     }
 
-    fn running(&mut self, attempt: Option<u32>) {
-        self.control.epoch.fetch_add(1, Ordering::AcqRel);
-        self.control.set(state::RUNNING);
-        self.log(What::Restarted, None, attempt, None);
+    /// The next life begins. False where another ended this one meanwhile.
+    fn running(&mut self, attempt: Option<u32>) -> bool {
+        let goes_on = self.control.turn(&mut self.life, true, state::RUNNING);
+        if goes_on {
+            self.log(What::Restarted, None, attempt, None);
+            if self.slot.is_none() {
+                self.shared.root.runs_again(A::ROLE);
+            }
+        }
+        goes_on
     }
 
-    fn log(&self, what: What, cause: Option<Cause>, attempt: Option<u32>, after: Option<std::time::Duration>) {
+    fn log(&self, what: What, cause: Option<Cause>, attempt: Option<u32>, after: Option<Duration>) {
         let event = match &self.slot {
-            // Hundreds of thousands may start at once, and have nothing to tell yet.
-            Some(slot) if what == What::Started => SupervisorEvent::new(Some(slot.id.clone()), A::ROLE, what),
             Some(slot) => slot.event(A::ROLE, what),
-            None => SupervisorEvent::new(None, A::ROLE, what),
+            None => SupervisorEvent { epoch: self.control.epoch(), ..SupervisorEvent::new(None, A::ROLE, what) },
         };
         self.shared.log(SupervisorEvent {
-            epoch: self.control.epoch(),
             cause,
             attempt,
             next_attempt_at: after.map(|after| self.shared.seam.now().plus(after)),
@@ -288,8 +270,14 @@ impl<A: Child> Keeper<A> {
 
 impl<A: Child> Drop for Keeper<A> {
     fn drop(&mut self) {
-        // actix polls a context once more as it is dropped; nothing in there may take the thread down.
-        let actor = self.actor.take();
+        let mut actor = self.actor.take();
+        // actix polls a context once more as it is dropped, and starts it first where it is a fresh one that still waited: a
+        // tenant's actors leave nothing to be done then, and must not begin anything. In there nothing may take the thread down.
+        if let Some(actor) = &mut actor
+            && self.slot.is_some()
+        {
+            actor.ctx().terminate();
+        }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(actor)));
     }
 }

@@ -65,7 +65,7 @@ impl Handler<OpenIngress> for Supervisor {
     fn handle(&mut self, OpenIngress { spec, stream }: OpenIngress, _: &mut Self::Context) -> Self::Result {
         self.open()?;
         let ingress = Ingress::new(spec, stream, self.shared.clone(), self.stage.clone());
-        Ok(supervise(&self.shared, None, ingress).addr)
+        Ok(supervise(&self.shared, ingress).addr)
     }
 }
 

@@ -29,7 +29,7 @@ impl Tenant {
         Self {
             window: Window::new(slot.policy.window.clone()),
             cursor: slot.lane.uncut(),
-            heartbeat: Heartbeat::new(Instant::now()),
+            heartbeat: Heartbeat::resumed(Instant::now(), slot.liveliness()),
             slot,
             shared,
         }
@@ -115,8 +115,7 @@ impl Handler<Beat> for Tenant {
     type Result = ();
 
     fn handle(&mut self, _: Beat, _: &mut Self::Context) {
-        self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
-        self.slot.lane.record_door();
+        self.slot.beat_sent.store(false, Ordering::Release);
         // A hint that went missing is made good here at the latest.
         self.look();
         if let Some(turned) =
@@ -124,5 +123,15 @@ impl Handler<Beat> for Tenant {
         {
             self.slot.turned(&self.shared, turned);
         }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<super::message::Hang> for Tenant {
+    type Result = ();
+
+    fn handle(&mut self, _: super::message::Hang, ctx: &mut Self::Context) {
+        use actix::{AsyncContext, WrapFuture};
+        ctx.wait(std::future::pending::<()>().into_actor(self));
     }
 }

@@ -105,12 +105,13 @@ impl Writer {
                     StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
                     StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
                 };
-                self.failed(failed, Cause::new(code, describe(&error)));
+                self.failed(failed, Cause::new(code, describe(&error)), What::Failed);
             }
             None => {
                 let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
                 let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
-                self.failed(Failed::Transient { retry_after: None }, Cause::new(Code::StoreTimeout, detail));
+                let timeout = Cause::new(Code::StoreTimeout, detail);
+                self.failed(Failed::Transient { retry_after: None }, timeout, What::Failed);
             }
         }
     }
@@ -122,10 +123,11 @@ impl Writer {
             .slot
             .writer_cause()
             .unwrap_or_else(|| Cause::new(Code::ActorStopped, "the writer was restarted in the middle of an attempt"));
-        self.failed(Failed::Transient { retry_after: None }, cause);
+        self.failed(Failed::Transient { retry_after: None }, cause, What::Ambiguous);
     }
 
-    fn failed(&mut self, failed: Failed, cause: Cause) {
+    /// The open attempt failed. `what` it is in the log: whoever ended a predecessor has told of its failure.
+    fn failed(&mut self, failed: Failed, cause: Cause, what: What) {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(FailedAttempt { store, attempt, next_after }) = next else { return };
@@ -140,7 +142,7 @@ impl Writer {
             // Told once an outage, not once a probe.
             (Some(_), Failed::Unavailable) if was_parked => None,
             (Some(_), Failed::Unavailable) => Some(self.slot.event(Role::Writer, What::Parked)),
-            _ => Some(self.slot.event(Role::Writer, What::Failed)),
+            _ => Some(self.slot.event(Role::Writer, what)),
         };
         if let Some(event) = event {
             let next_attempt_at = next_after.map(|after| self.shared.seam.now().plus(after));
@@ -244,5 +246,14 @@ impl Handler<Attempted> for Writer {
         self.storing = false;
         self.attempted(answer);
         self.step(ctx);
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<super::message::Hang> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: super::message::Hang, ctx: &mut Self::Context) {
+        ctx.wait(std::future::pending::<()>().into_actor(self));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchId, TenantId, UnixMillis};
+use super::{BatchId, TenantId, UnixMillis, panic_place};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
@@ -71,10 +71,14 @@ codes! {
     ActorPanic = "actor_panic",
     /// An actor stopped that should run.
     ActorStopped = "actor_stopped",
+    /// An actor does not answer, or does not do its work.
+    Hung = "hung",
     /// A compensation failed.
     CompensationFailed = "compensation_failed",
     /// The dead letters could not be written.
     DeadLetterFailed = "dead_letter_failed",
+    /// The journal records nothing, for now.
+    JournalUnavailable = "journal_unavailable",
     /// Events are lost, or their journal cannot tell what became of them: it is damaged.
     JournalDamaged = "journal_damaged",
     /// A source failed.
@@ -120,17 +124,20 @@ impl Cause {
         Self { code, detail: detail.into() }
     }
 
-    /// The cause that a caught panic carries.
+    /// The cause that a caught panic carries, to be made on the thread that caught it. The detail ends with where in the source
+    /// the panic began, as far as that is known: once a system was started in the process, and nobody has replaced the panic
+    /// hook since.
     #[must_use]
     pub fn from_panic(code: Code, panic: &(dyn Any + Send)) -> Self {
-        let detail: Arc<str> = if let Some(text) = panic.downcast_ref::<&str>() {
-            (*text).into()
-        } else if let Some(text) = panic.downcast_ref::<String>() {
-            text.as_str().into()
-        } else {
-            "panicked with a value that is no text".into()
-        };
-        Self { code, detail }
+        let text = panic_place::text(panic);
+        let told = text.unwrap_or("panicked with a value that is no text");
+        Self::new(
+            code,
+            match panic_place::take(text) {
+                Some(place) => format!("{told} at {place}"),
+                None => told.to_owned(),
+            },
+        )
     }
 }
 

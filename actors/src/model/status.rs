@@ -7,7 +7,7 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
-    /// Known, but no event has come yet: no actor runs.
+    /// Known, and no actor runs: none of its events has come yet, or it was passivated.
     Dormant,
     /// Events come and move.
     Active,
@@ -19,11 +19,13 @@ pub enum Status {
     Parked,
     /// A batch was given up and is being rolled back or kept as dead letters.
     Compensating,
+    /// Batches wait and nothing moves: its writer or the journal hangs.
+    Stalled,
     /// One of its actors failed and waits for its restart.
     Restarting,
     /// The restart intensity is spent; its events wait.
     Quarantined,
-    /// Its actors were stopped.
+    /// It was stopped, by hand or with the system; its events wait.
     Stopped,
 }
 
@@ -38,6 +40,7 @@ impl Status {
             Self::Retrying => "retrying",
             Self::Parked => "parked",
             Self::Compensating => "compensating",
+            Self::Stalled => "stalled",
             Self::Restarting => "restarting",
             Self::Quarantined => "quarantined",
             Self::Stopped => "stopped",

@@ -49,18 +49,31 @@ impl fmt::Display for Role {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum What {
-    /// An actor came up for the first time.
+    /// An actor came up: for the first time, or after its tenant was passivated, stopped or quarantined.
     Started,
-    /// An actor panicked or stopped, or an attempt of its store failed.
+    /// A tenant's actor did not answer a heartbeat; the attempt says how many in a row.
+    MissedHeartbeat,
+    /// An actor panicked, stopped or hung, or an attempt of its store failed.
     Failed,
+    /// An attempt to store was cut off, and nobody knows what came of it: the same batch is sent again under the same id.
+    Ambiguous,
     /// A restart is due at the time of the next attempt.
     BackingOff,
     /// A fresh actor took over.
     Restarted,
-    /// The intensity is spent: the tenant waits, its events with it.
+    /// The intensity is spent. A tenant's actors end, and its events wait; the entry is of the actor whose failure was one
+    /// too many.
     Quarantined,
-    /// A quarantine was lifted.
+    /// A quarantine was lifted, a stopped tenant resumed, or a backoff cut short.
     Resumed,
+    /// Batches wait and nothing has moved for too long; the cause says what they wait for.
+    Stalled,
+    /// They move again.
+    Unstalled,
+    /// The system's thread does not turn: the entry names the actor whose code holds it.
+    Hung,
+    /// The thread turns again.
+    Unhung,
     /// A store is not available: the tenant's lane waits and spends no attempt.
     Parked,
     /// The lane moves again.
@@ -83,6 +96,10 @@ pub enum What {
     Idle,
     /// Events again after an idle time.
     Active,
+    /// A tenant's actors ended while nothing of it was in flight; its next event brings them back.
+    Passivated,
+    /// The system takes no new work, and stores what it accepted.
+    Draining,
     /// An actor ended because it was told to.
     Stopped,
 }
@@ -93,11 +110,17 @@ impl What {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
+            Self::MissedHeartbeat => "missed_heartbeat",
             Self::Failed => "failed",
+            Self::Ambiguous => "ambiguous",
             Self::BackingOff => "backing_off",
             Self::Restarted => "restarted",
             Self::Quarantined => "quarantined",
             Self::Resumed => "resumed",
+            Self::Stalled => "stalled",
+            Self::Unstalled => "unstalled",
+            Self::Hung => "hung",
+            Self::Unhung => "unhung",
             Self::Parked => "parked",
             Self::Unparked => "unparked",
             Self::Recovered => "recovered",
@@ -109,6 +132,8 @@ impl What {
             Self::DeadLettered => "dead_lettered",
             Self::Idle => "idle",
             Self::Active => "active",
+            Self::Passivated => "passivated",
+            Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
     }
@@ -127,7 +152,7 @@ pub struct SupervisorEvent {
     pub tenant: Option<TenantId>,
     /// Which actor.
     pub actor: Role,
-    /// How often it had been restarted before.
+    /// How many lives it had before: each restart ends one, and so does a stop, a quarantine and a passivation.
     pub epoch: u64,
     /// What happened.
     pub what: What,
@@ -139,7 +164,8 @@ pub struct SupervisorEvent {
     pub batch: Option<BatchId>,
     /// How many events a batch held that was compensated or kept as dead letters.
     pub batch_events: u64,
-    /// Which restart in a row without progress, or which attempt to store, this is about.
+    /// Which restart of the tenant's actors in a row without progress, which attempt to store, or which missed heartbeat
+    /// this is about.
     pub attempt: Option<u32>,
     /// When the next one is due.
     pub next_attempt_at: Option<UnixMillis>,
@@ -185,11 +211,11 @@ impl fmt::Display for SupervisorEvent {
         if let Some(batch) = &self.batch {
             write!(f, " batch={batch}")?;
         }
-        if let Some(store) = &self.store {
-            write!(f, " store={store}")?;
-        }
         if self.batch_events > 0 {
             write!(f, " batch_events={}", self.batch_events)?;
+        }
+        if let Some(store) = &self.store {
+            write!(f, " store={store}")?;
         }
         if let Some(attempt) = self.attempt {
             write!(f, " attempt={attempt}")?;

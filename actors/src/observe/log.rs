@@ -169,11 +169,26 @@ fn trace(event: &SupervisorEvent) {
         };
     }
     match event.what {
-        What::Quarantined | What::CompensationFailed => say!(error),
-        What::Failed | What::Parked | What::BackingOff | What::DeadLettered | What::Discarded => say!(warn),
-        What::Split | What::StartedOver => say!(warn),
-        What::Restarted | What::Resumed | What::Unparked | What::Compensated | What::Recovered => say!(info),
-        What::Started | What::Stopped | What::Idle | What::Active => say!(debug),
+        What::Quarantined | What::Hung | What::CompensationFailed => say!(error),
+        What::Failed
+        | What::Ambiguous
+        | What::MissedHeartbeat
+        | What::Stalled
+        | What::Parked
+        | What::BackingOff
+        | What::Split
+        | What::StartedOver
+        | What::Discarded
+        | What::DeadLettered => say!(warn),
+        What::Restarted
+        | What::Resumed
+        | What::Unstalled
+        | What::Unhung
+        | What::Unparked
+        | What::Compensated
+        | What::Recovered
+        | What::Draining => say!(info),
+        What::Started | What::Stopped | What::Passivated | What::Idle | What::Active => say!(debug),
     }
 }
 

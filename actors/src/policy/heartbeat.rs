@@ -3,9 +3,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{lasting, units};
+use super::{lasting, units, within};
 
-/// The tenant's timer message to itself.
+/// The tenant's timer message, and what is made of an answer that does not come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeartbeatPolicy {
@@ -15,11 +15,19 @@ pub struct HeartbeatPolicy {
     /// After how long without an event it counts as idle; told at the next heartbeat. Default 60 s.
     #[serde(with = "units::duration")]
     pub idle_after: Duration,
+    /// After how many heartbeats in a row without an answer the tenant's actor counts as failed and is started afresh.
+    /// Default 3.
+    pub max_missed: u32,
+    /// After how long without a step of any kind, while batches wait, they count as stalled; looked at once a heartbeat. A
+    /// writer that is to blame for it counts as failed and is started afresh. More than `retry.attempt_timeout`. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub stall_after: Duration,
 }
 
 impl Default for HeartbeatPolicy {
     fn default() -> Self {
-        Self { every: Duration::from_secs(10), idle_after: Duration::from_secs(60) }
+        let minute = Duration::from_secs(60);
+        Self { every: Duration::from_secs(10), idle_after: minute, max_missed: 3, stall_after: minute }
     }
 }
 
@@ -31,7 +39,9 @@ impl HeartbeatPolicy {
     pub fn check(&self) -> Result<(), String> {
         let (least, day) = (Duration::from_millis(10), Duration::from_secs(24 * 3600));
         lasting("heartbeat.every", self.every, least, day)?;
-        lasting("heartbeat.idle_after", self.idle_after, least, day)
+        lasting("heartbeat.idle_after", self.idle_after, least, day)?;
+        within("heartbeat.max_missed", self.max_missed, 1, 1_000)?;
+        lasting("heartbeat.stall_after", self.stall_after, least, day)
     }
 }
 
@@ -57,6 +67,12 @@ impl Heartbeat {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { last_event: now, state: Liveliness::Active }
+    }
+
+    /// A tenant that comes up again, and was in this state when it went down.
+    #[must_use]
+    pub fn resumed(now: Instant, state: Liveliness) -> Self {
+        Self { last_event: now, state }
     }
 
     /// Events came. Says so if the tenant had been idle.

@@ -9,6 +9,7 @@ mod on_failure;
 mod overflow;
 mod restart;
 mod retry;
+mod stall;
 pub mod units;
 mod window;
 
@@ -20,6 +21,7 @@ pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
+pub(crate) use stall::{Holdup, Moves, Stall};
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.
@@ -63,7 +65,18 @@ impl Policy {
         self.overflow.check()?;
         self.retry.check()?;
         self.restart.check()?;
-        self.heartbeat.check()
+        self.heartbeat.check()?;
+        // An attempt may take so long and be sound.
+        let (stall, attempt) = (self.heartbeat.stall_after, self.retry.attempt_timeout);
+        if stall > attempt {
+            return Ok(());
+        }
+        let show = humantime::format_duration;
+        Err(format!(
+            "heartbeat.stall_after is {}, but must be more than retry.attempt_timeout, {}: an attempt may take that long",
+            show(stall),
+            show(attempt)
+        ))
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{lasting, units, within};
 
-/// How often and how soon an actor that failed is started afresh.
+/// How often and how soon a tenant's actor that failed is started afresh. The failures of both its actors count together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RestartPolicy {
@@ -71,7 +71,7 @@ pub enum Decision {
     },
 }
 
-/// The restarts of one actor so far.
+/// The restarts so far of the actors that fail together: those of one tenant, or those of the root.
 #[derive(Debug, Clone, Default)]
 pub struct Restarts {
     /// When each restart without progress in between was; never more than `intensity`.
@@ -80,7 +80,7 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// The actor failed at `now`. `progress` counts the batches its tenant has settled so far: where it grew since the
+    /// One of them failed at `now`. `progress` counts the batches its tenant has settled so far: where it grew since the
     /// last failure, the count of restarts begins anew.
     pub fn failed(&mut self, policy: &RestartPolicy, now: Instant, progress: u64, rng: &mut fastrand::Rng) -> Decision {
         if progress != self.progress {

@@ -1,7 +1,7 @@
 //! Points at which a crash test ends the process as a power cut would: at once, with nothing unwound and nothing flushed.
 //!
 //! `HEADWORKS_FAULT="after-intent:3"` kills the process when it comes to the point `after-intent` for the third time; without a
-//! number it is the first time. The points, in the order of the flow:
+//! number it is the first time. `hang-after-intent` does not end it there, but holds the thread for ever. The points, in the order of the flow:
 //!
 //! | point | a chunk or batch |
 //! |---|---|
@@ -62,13 +62,14 @@ mod armed {
     #[inline]
     pub fn fault_point(name: &'static str) {
         debug_assert!(POINTS.contains(&name), "{name} is not in the list of fault points");
-        if FAULT.as_ref().is_some_and(|fault| fault.is_due(name)) {
-            die();
+        if let Some(fault) = FAULT.as_ref().filter(|fault| fault.is_due(name)) {
+            fault.strike();
         }
     }
 
     #[derive(Debug)]
     struct Fault {
+        hangs: bool,
         point: &'static str,
         nth: u64,
         times: AtomicU64,
@@ -76,13 +77,23 @@ mod armed {
 
     impl Fault {
         fn parse(text: &str) -> Result<Self, String> {
-            let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
+            let (hangs, point) = text.strip_prefix("hang-").map_or((false, text), |point| (true, point));
+            let (name, nth) = point.split_once(':').unwrap_or((point, "1"));
             let Some(point) = POINTS.into_iter().find(|point| *point == name) else {
                 return Err(format!("there is no fault point {name:?}; valid: {}", POINTS.join(", ")));
             };
             match nth.parse() {
-                Ok(nth) if nth > 0 => Ok(Self { point, nth, times: AtomicU64::new(0) }),
+                Ok(nth) if nth > 0 => Ok(Self { hangs, point, nth, times: AtomicU64::new(0) }),
                 _ => Err(format!("{nth:?} is no count of times from 1")),
+            }
+        }
+
+        fn strike(&self) -> ! {
+            if !self.hangs {
+                die()
+            }
+            loop {
+                std::thread::park();
             }
         }
 
@@ -115,6 +126,8 @@ mod armed {
                 .collect();
             assert_eq!(due, [false, false, false, true, false]);
             assert!(Fault::parse("after-store").unwrap().is_due("after-store"));
+            let hang = Fault::parse("hang-after-store").unwrap();
+            assert!(hang.hangs && !fault.hangs && hang.is_due("after-store"));
         }
 
         #[test]

@@ -21,7 +21,7 @@ use crate::model::{
     Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Piece, Seq, TenantId, UnixMillis,
 };
 use crate::observe::{Backlog, BatchDetail, Counters, Flushed, OpenWindow, Outcome};
-use crate::policy::{Policy, RetryPolicy, Window, WindowPolicy};
+use crate::policy::{Holdup, Policy, RetryPolicy, Window, WindowPolicy};
 use crate::port::fault_point::fault_point;
 use crate::port::{
     ChunkPlace, DoorTotals, DynJournal, Entry, Position, RecoveredCut, RecoveredTenant, Stores, Uncompensated,
@@ -71,6 +71,8 @@ struct State {
     unread: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
+    moved: u64,
     /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
     turn: u64,
     /// The batch at the front, once work on it has begun.
@@ -142,12 +144,19 @@ pub(crate) struct LaneSnapshot {
     pub(crate) front: Option<(u32, bool, bool)>,
     /// Compensations that could not be done.
     pub(crate) uncompensated: u64,
+    /// Steps of the batches so far.
+    pub(crate) moved: u64,
 }
 
 impl LaneSnapshot {
     /// Accepted events without an outcome.
     pub(crate) fn in_flight(&self) -> u64 {
         self.window + self.cut + self.given_up_at_door + self.unread
+    }
+
+    /// Whether there is nothing that the tenant's actors would have to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.window + self.unread == 0 && self.batches == 0
     }
 }
 
@@ -419,7 +428,7 @@ impl Lane {
 
     /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
     pub(crate) fn next_step(&self, now: Instant, with_hooks: bool) -> Step {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
@@ -443,6 +452,7 @@ impl Lane {
                 return Step::Wait(at);
             }
             let Some((store, attempt)) = work.next(&self.stores) else { return Step::Finished };
+            state.moved += 1;
             if !work.begin(&store, attempt, now) {
                 let batch = work.batch.id().clone();
                 work.recording = self.record(|| Entry::Intent { batch, store, attempt });
@@ -453,7 +463,7 @@ impl Lane {
         {
             return Step::Record(position);
         }
-        work.recording = None;
+        state.moved += u64::from(work.recording.take().is_some());
         let (Some(undo), Some(store)) = (work.undo(), work.store()) else { return Step::Rest };
         let undo = match &self.journal {
             Some(journal) => undo.on_record(work.batch.id(), journal),
@@ -482,15 +492,17 @@ impl Lane {
         let mut work = Work::new(&front, state.fresh_undo());
         given_up.iter().for_each(|cause| work.give_up(cause));
         state.work = Some(work);
+        state.moved += 1;
     }
 
     /// The store of the open attempt has the batch. Whether another step follows; where none does, the batch is to be settled.
     pub(crate) fn stored(&self) -> bool {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         let Some(work) = &mut state.work else { return false };
         if !work.has_more(&self.stores) {
             return false;
         }
+        state.moved += 1;
         if let Some(store) = work.done() {
             let batch = work.batch.id().clone();
             self.record(|| Entry::Done { batch, store });
@@ -507,10 +519,11 @@ impl Lane {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<FailedAttempt> {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         state.counters.attempts_failed += 1;
         let work = state.work.as_mut()?;
         let store = work.failed(&cause)?;
+        state.moved += 1;
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
@@ -655,6 +668,7 @@ impl Lane {
         let mut state = self.lock();
         let batch = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?.batch;
         let work = state.work.take();
+        state.moved += 1;
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
         self.tell_door(&mut state);
@@ -682,6 +696,20 @@ impl Lane {
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
         Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code })
+    }
+
+    /// How many steps the batches have made so far, and what they wait for now, if any waits.
+    pub(crate) fn standing(&self, now: Instant) -> (u64, Option<Holdup>) {
+        let state = self.lock();
+        let is_committed = |position| self.journal.as_ref().is_none_or(|journal| journal.is_committed(position));
+        let holdup = state.batches.front().map(|_| match &state.work {
+            Some(work) if work.is_given_up() => Holdup::Compensation,
+            Some(work) if work.parked => Holdup::Store,
+            Some(work) if !work.is_open() && work.not_before.is_some_and(|at| now < at) => Holdup::Backoff,
+            Some(work) if work.recording.is_some_and(|position| !is_committed(position)) => Holdup::Journal,
+            _ => Holdup::Writer,
+        });
+        (state.moved, holdup)
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
@@ -750,6 +778,7 @@ impl State {
             bytes: self.bytes,
             front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
             uncompensated: self.uncompensated.len() as u64,
+            moved: self.moved,
         }
     }
 

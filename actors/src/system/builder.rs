@@ -15,7 +15,8 @@ use crate::actor::slot::Slot;
 use crate::actor::spec::TenantSpec;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
-use crate::model::{Error, TenantId};
+use crate::actor::watchdog::{turn, watch};
+use crate::model::{Error, TenantId, panic_place};
 use crate::observe::{Observer, Report};
 use crate::policy::Policy;
 use crate::port::{
@@ -52,6 +53,7 @@ pub struct SystemBuilder {
     observers: Vec<Arc<dyn Observer>>,
     seam: Seam,
     placement: Placement,
+    hang_after: Duration,
 }
 
 impl Default for SystemBuilder {
@@ -71,6 +73,7 @@ impl Default for SystemBuilder {
             observers: vec![],
             seam: Seam::default(),
             placement: Placement::default(),
+            hang_after: Duration::from_secs(10),
         }
     }
 }
@@ -191,7 +194,19 @@ impl SystemBuilder {
         self
     }
 
+    /// After how long without a turn the system's own thread counts as hung: then [`System::health`] and the supervisor log name
+    /// the actor whose code holds it. At least 10 ms; default 10 s. With [`Placement::Inline`] nobody looks: the thread is the
+    /// caller's.
+    pub fn hang_after(mut self, hang_after: Duration) -> Self {
+        self.hang_after = hang_after.max(Duration::from_millis(10));
+        self
+    }
+
     /// Starts the system. Blocks for the moment in which its thread comes up.
+    ///
+    /// From then on every panic of the process leaves its place in the source, for [`Cause::from_panic`](crate::Cause::from_panic),
+    /// before it goes on to the panic hook that was there; a hook that is set later and
+    /// does not call the one before it has the places lost.
     ///
     /// # Errors
     /// [`Error::InvalidPolicy`], [`Error::InvalidSaga`], [`Error::PanicAborts`], [`Error::Journal`], or [`Error::Start`] if there is no thread to be had.
@@ -202,6 +217,7 @@ impl SystemBuilder {
         if cfg!(panic = "abort") {
             return Err(Error::PanicAborts);
         }
+        panic_place::remember();
         self.policy.check().map_err(Error::InvalidPolicy)?;
         let specs = self.specs.into_iter().map(|(id, spec)| Ok((id, spec.checked()?)));
         let defaults = Defaults {
@@ -243,7 +259,7 @@ impl SystemBuilder {
                 spawn(ended);
                 supervisor
             }
-            Placement::OwnThread => on_own_thread(shared.clone(), reporting, left)?,
+            Placement::OwnThread => on_own_thread(shared.clone(), reporting, left, self.hang_after)?,
         };
         Ok(System::new(shared, supervisor))
     }
@@ -255,12 +271,12 @@ fn raise(
     reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
 ) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
-    let aggregator = supervise(&shared, None, Aggregator::new(shared.clone(), reporting));
+    let aggregator = supervise(&shared, Aggregator::new(shared.clone(), reporting));
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
     let recovery = spawn(recover(shared.clone(), left));
     let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone())));
-    let Running { addr, control } = supervise(&shared, None, Supervisor::new(shared.clone()));
+    let Running { addr, control } = supervise(&shared, Supervisor::new(shared.clone()));
     let ended = async move {
         let mut phase = shared.phase.subscribe();
         // The sender lives in `shared`, which lives in here.
@@ -269,7 +285,7 @@ fn raise(
         pump.abort();
         ring.abort();
         shared.stop_actors();
-        control.stop();
+        control.end();
         // Lets every keeper see its order before the thread goes.
         tokio::task::yield_now().await;
         for slot in shared.all_slots() {
@@ -287,14 +303,26 @@ fn on_own_thread(
     shared: Arc<Shared>,
     reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
+    hang_after: Duration,
 ) -> Result<Addr<Supervisor>, Error> {
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("headworks".to_owned()).spawn(move || {
         actix_rt::System::new().block_on(async move {
+            let (watched, turned) = (shared.clone(), shared.clone());
             let (supervisor, ended) = raise(shared, reporting, left);
             // Nobody waits any more only if the caller's thread is gone.
             let _ = up.send(supervisor);
+            let turning = spawn(turn(turned, hang_after));
+            let watchdog = std::thread::Builder::new().name("headworks-watchdog".to_owned());
+            let watchdog = watchdog.spawn(move || watch(&watched, hang_after));
+            if let Err(why) = &watchdog {
+                tracing::error!(target: "headworks", %why, "there is no thread for the watchdog; a thread that hangs will not be told");
+            }
             ended.await;
+            turning.abort();
+            if let Ok(watchdog) = watchdog {
+                watchdog.thread().unpark();
+            }
         });
     })?;
     is_up.recv().map_err(|_| Error::Start(std::io::Error::other("it ended before it was up")))

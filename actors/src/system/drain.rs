@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::actor::message::Run;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::supervisor::Supervisor;
-use crate::model::{FlushReason, TenantId};
+use crate::model::{FlushReason, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{Counters, TenantSnapshot};
 
 /// What a drain came to.
@@ -112,7 +112,9 @@ pub(super) async fn drain(shared: &Arc<Shared>, supervisor: &Addr<Supervisor>, d
 async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
     let deadline = Instant::now() + deadline;
     let before = shared.all_slots().iter().map(|slot| (slot.id.clone(), slot.snapshot().in_flight)).collect();
-    shared.enter(Phase::Draining);
+    if shared.enter(Phase::Draining) {
+        shared.log(SupervisorEvent::new(None, Role::Supervisor, What::Draining));
+    }
     let close_windows = || shared.all_slots().iter().for_each(|slot| slot.want_flush(shared, FlushReason::Drain));
     // First stage: sources end, calls that are under way return. Windows need not wait for that: a call that a full tenant
     // holds may last until the deadline.

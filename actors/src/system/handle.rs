@@ -5,22 +5,27 @@ use std::time::Duration;
 
 use actix::{Addr, MailboxError};
 use futures::FutureExt;
-use tokio::sync::{OnceCell, watch};
+use futures::future::{Either, select};
+use tokio::sync::{OnceCell, oneshot, watch};
 
 use super::builder::SystemBuilder;
 use super::drain::{self, DrainReport};
 use super::source::{Intake, Source, SourceHandle};
 use super::stream::{Answers, Connection, Receipt};
+#[cfg(feature = "testing")]
+use crate::actor::control::Control;
 use crate::actor::ingress::Ingress;
+#[cfg(feature = "testing")]
+use crate::actor::message::Hang;
 use crate::actor::message::{Finish, Offer, OpenIngress, Read, Run, Spawn};
 use crate::actor::registry::{Feeding, Phase, Shared};
 use crate::actor::slot::Slot;
 use crate::actor::spec::{IngressSpec, TenantSpec};
 use crate::actor::streams::Stream;
-use crate::actor::supervise::Control;
 use crate::actor::supervisor::Supervisor;
 use crate::model::{
-    Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, TenantId, What,
+    Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, SystemHealth, TenantId,
+    What,
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::AckLevel;
@@ -276,11 +281,25 @@ impl System {
         self.shared.log.clone()
     }
 
+    /// Whether the system as a whole does its work. Works while its thread hangs.
+    #[must_use]
+    pub fn health(&self) -> SystemHealth {
+        self.shared.root.health()
+    }
+
     /// What has failed so far, by tenant and code.
     #[must_use]
     pub fn report(&self) -> Report {
         let now = self.shared.seam.now();
         self.shared.collect(|collector| collector.report(now))
+    }
+
+    /// Makes the aggregator panic, as if its own code had.
+    #[cfg(feature = "testing")]
+    pub fn inject_aggregator_panic(&self) {
+        if let Some(aggregator) = self.shared.aggregator.get() {
+            aggregator.control.panic();
+        }
     }
 
     /// Ends the system in the order of the flow: sources, windows, writers. Refuses new work at once, stores what was
@@ -364,13 +383,55 @@ impl TenantHandle {
 
     /// Replaces the tenant's actors by fresh ones. Nothing accepted is lost; an attempt to store that is under way counts
     /// as failed, and the batch is sent again under the same id.
+    ///
+    /// A tenant that is stopped or quarantined is [resumed](Self::resume); one that has no actors is left alone.
     pub fn restart(&self) {
-        self.slot.each_control(Control::restart);
+        self.slot.restart(&self.system.shared);
     }
 
-    /// Lifts a quarantine, or cuts the wait before a restart short.
+    /// Ends the tenant's actors, until [`resume`](Self::resume) or [`restart`](Self::restart). Its events are still accepted, and
+    /// wait, as far as its budget goes; an attempt to store that is under way is cut off, and made again afterwards. The
+    /// status says `stopped`. Others go on.
+    ///
+    /// A system that drains cannot store what waits: resume its tenants first.
+    pub fn stop(&self) {
+        self.slot.stop(&self.system.shared);
+    }
+
+    /// Lets a tenant go on that was stopped or is quarantined, with its count of restarts begun anew; for any other, cuts
+    /// the wait before a restart short.
     pub fn resume(&self) {
-        self.slot.each_control(Control::resume);
+        self.slot.resume(&self.system.shared);
+    }
+
+    /// Ends the tenant's actors and frees their memory, as soon as nothing of the tenant is in flight; its next event brings
+    /// them back. Closes the open window to get there. Events that come meanwhile are taken and stored first; of a tenant
+    /// that is held, or whose store is away, this waits for what waits.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system has stopped.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the tenant goes on as it was, but for the window that may be closed.
+    pub async fn passivate(&self) -> Result<(), Error> {
+        let (slot, shared) = (self.slot.clone(), self.system.shared.clone());
+        let (mut tell, told) = oneshot::channel();
+        let run = Run(Box::new(move || {
+            async move {
+                let mut phase = shared.phase.subscribe();
+                let is_over = phase.wait_for(|phase| *phase >= Phase::Stopping).map(drop).boxed_local();
+                let called_off = select(is_over, tell.closed().boxed_local());
+                let done = select(slot.passivate_soon(&shared).boxed_local(), called_off).await;
+                if matches!(done, Either::Left(_)) {
+                    drop(done);
+                    // Nobody waits any more only if the caller has gone.
+                    let _ = tell.send(());
+                }
+            }
+            .boxed_local()
+        }));
+        self.system.handle.supervisor.send(run).await.map_err(|_| Error::Closed)?;
+        told.await.map_err(|_| Error::Closed)
     }
 
     /// See [`System::mute`].
@@ -387,6 +448,18 @@ impl TenantHandle {
     #[cfg(feature = "testing")]
     pub fn inject_panic(&self) {
         self.slot.each_control(Control::panic);
+    }
+
+    /// Makes the tenant's actor wait for what never comes, as if its own code did.
+    #[cfg(feature = "testing")]
+    pub fn inject_hang(&self) {
+        self.slot.tenant.tell(Hang, &AtomicBool::new(false));
+    }
+
+    /// The same of its writer, if that was ever started.
+    #[cfg(feature = "testing")]
+    pub fn inject_writer_hang(&self) {
+        self.slot.writer.tell(Hang, &AtomicBool::new(false));
     }
 }
 

@@ -93,7 +93,8 @@ fn a_batch_that_was_given_up_is_named_in_the_log_with_what_it_held() {
             let logged = rig.logged("a", what);
             let batch = logged[0].batch.as_ref().unwrap();
             assert_eq!((logged.len(), batch.seq.0, logged[0].batch_events), (1, 1, 3), "{what:?}");
-            assert!(logged[0].to_string().contains(&format!(" batch={batch} batch_events=3 ")), "{}", logged[0]);
+            let line = logged[0].to_string();
+            assert!(line.contains(&format!(" batch={batch} batch_events=3 ")), "{line}");
         }
     });
 }
@@ -101,7 +102,7 @@ fn a_batch_that_was_given_up_is_named_in_the_log_with_what_it_held() {
 #[test]
 fn a_quarantined_tenant_tells_which_actor_and_until_when() {
     virtual_time(async {
-        let restart = RestartPolicy { intensity: 1, quarantine: secs(600), ..RestartPolicy::default() };
+        let restart = RestartPolicy { intensity: 3, quarantine: secs(600), ..RestartPolicy::default() };
         let rig = Rig::new(Policy { restart, ..windows_of(10) });
         rig.ingress().await.feed(lines([event("a", 0)])).await.unwrap();
         rig.tenant("a").flush();

@@ -16,3 +16,4 @@ mod registry;
 mod retry;
 mod streams;
 mod supervision;
+mod watchdog;

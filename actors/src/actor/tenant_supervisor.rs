@@ -1,0 +1,172 @@
+//! What is decided about both actors of a tenant: their restarts are counted together, and they are held and let go together.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::alarms::Alarm;
+use super::control::Control;
+use super::registry::{Phase, Shared};
+use super::slot::Slot;
+use crate::model::{Cause, FlushReason, Role, Status, SupervisorEvent, What};
+use crate::policy::{Decision, Restarts, Stall};
+
+/// What the supervision of a tenant has to remember.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    /// Of both actors: it is the tenant that fails too often, whichever of them it is.
+    restarts: Restarts,
+    held: Option<Held>,
+    /// Heartbeats in a row without an answer.
+    pub(super) missed: u32,
+    pub(super) stall: Stall,
+}
+
+/// Why none of a tenant's actors may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Quarantined { until: Instant },
+    Stopped,
+}
+
+impl Upkeep {
+    /// What it is called to be held.
+    pub(super) fn held(&self) -> Option<Status> {
+        self.held.map(|held| match held {
+            Held::Quarantined { .. } => Status::Quarantined,
+            Held::Stopped => Status::Stopped,
+        })
+    }
+}
+
+impl Slot {
+    pub(super) fn upkeep(&self) -> MutexGuard<'_, Upkeep> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether none of its actors may run.
+    pub(super) fn is_held(&self) -> bool {
+        self.upkeep().held.is_some()
+    }
+
+    /// One of its actors failed.
+    pub(super) fn child_failed(&self, now: Instant, rng: &mut fastrand::Rng) -> Decision {
+        self.lane.count(|counters| counters.restarts += 1);
+        let settled = self.settled.load(Ordering::Acquire);
+        self.upkeep().restarts.failed(&self.policy.restart, now, settled, rng)
+    }
+
+    /// The failure of `child` was one too many: neither actor runs before `until`, unless somebody lifts it.
+    pub(super) fn quarantine(
+        self: &Arc<Self>,
+        shared: &Shared,
+        child: Role,
+        cause: Cause,
+        attempt: u32,
+        until: Instant,
+    ) {
+        let lasting = until.saturating_duration_since(Instant::now());
+        let event = SupervisorEvent {
+            cause: Some(cause),
+            attempt: Some(attempt),
+            next_attempt_at: Some(shared.seam.now().plus(lasting)),
+            ..self.event(child, What::Quarantined)
+        };
+        let mut upkeep = self.upkeep();
+        if upkeep.held.is_some() {
+            // Somebody was faster and stopped it, actors and all.
+            return;
+        }
+        upkeep.held = Some(Held::Quarantined { until });
+        drop(upkeep);
+        self.end_actors();
+        shared.log(event);
+        shared.alarms.set(until, self, Alarm::Lift);
+    }
+
+    /// Ends both actors until [`resume`](Self::resume), from any thread.
+    pub(crate) fn stop(&self, shared: &Shared) {
+        self.upkeep().held = Some(Held::Stopped);
+        for role in self.end_actors() {
+            shared.log(self.event(role, What::Stopped));
+        }
+    }
+
+    /// Lets the tenant go where it is held, else cuts a backoff short. From any thread.
+    pub(crate) fn resume(self: &Arc<Self>, shared: &Shared) {
+        let mut upkeep = self.upkeep();
+        if upkeep.held.is_none() {
+            drop(upkeep);
+            self.each_control(Control::resume);
+        } else if shared.phase() < Phase::Stopping {
+            let until = Instant::now();
+            upkeep.held = Some(Held::Quarantined { until });
+            drop(upkeep);
+            // Actors are started on the system's thread, by the alarm.
+            shared.alarms.set(until, self, Alarm::Lift);
+        }
+    }
+
+    /// Replaces the actors by fresh ones, be they held. From any thread.
+    pub(crate) fn restart(self: &Arc<Self>, shared: &Shared) {
+        if self.is_held() {
+            self.resume(shared);
+        } else {
+            self.each_control(Control::restart);
+        }
+    }
+
+    /// A quarantine may be over. Only on the system's thread.
+    pub(super) fn lift(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut upkeep = self.upkeep();
+        let now = Instant::now();
+        if !matches!(upkeep.held, Some(Held::Quarantined { until }) if until <= now) {
+            return;
+        }
+        *upkeep = Upkeep::default();
+        drop(upkeep);
+        shared.log(self.event(Role::Tenant, What::Resumed));
+        self.start(shared);
+    }
+
+    /// Ends both actors if there is nothing for them to do, until there is. Whether there was nothing. Only on the system's
+    /// thread, on which new events are accepted as well: none comes in between.
+    pub(crate) fn passivate(self: &Arc<Self>, shared: &Shared) -> bool {
+        if !self.lane.snapshot().is_at_rest() || self.compensating.load(Ordering::Acquire) {
+            return false;
+        }
+        self.lane.record_door();
+        let event = self.event(Role::Tenant, What::Passivated);
+        self.flush.store(0, Ordering::Release);
+        if !self.end_actors().is_empty() {
+            shared.log(event);
+        }
+        true
+    }
+
+    /// Closes the window, waits until nothing is in flight, and passivates.
+    pub(crate) async fn passivate_soon(self: &Arc<Self>, shared: &Shared) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if self.passivate(shared) {
+                return;
+            }
+            if self.lane.has_uncut() {
+                self.want_flush(shared, FlushReason::Explicit);
+            }
+            room.await;
+        }
+    }
+
+    /// Ends both actors, and says which there were.
+    fn end_actors(&self) -> Vec<Role> {
+        let tenant = self.tenant.end(&[&self.chunks_hinted, &self.beat_sent]).then_some(Role::Tenant);
+        let writer = self.writer.end(&[&self.batches_hinted]).then_some(Role::Writer);
+        let mut upkeep = self.upkeep();
+        upkeep.missed = 0;
+        upkeep.stall = Stall::default();
+        tenant.into_iter().chain(writer).collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! Looks from outside for what fails without a word: an actor that does not answer, batches that do not move, and a thread that
+//! does not turn.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::alarms::Alarm;
+use super::control::Control;
+use super::message::Beat;
+use super::registry::{Phase, Shared};
+use super::slot::Slot;
+use crate::model::{Cause, Code, Hung, Role, SupervisorEvent, UnixMillis, What};
+use crate::policy::{Holdup, Moves};
+
+/// A tenant's heartbeat is due: looks what became of the last one, sends the next, and has the clock set again, whatever the
+/// tenant does. A tenant without actors has none, unless it is held. Only on the system's thread.
+pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    let is_filled = slot.tenant.is_filled();
+    if !is_filled && !slot.is_held() {
+        // Passivated: whoever brings it back sets the clock.
+        slot.beating.store(false, Ordering::Release);
+        return;
+    }
+    let now = Instant::now();
+    shared.alarms.set(now + slot.policy.heartbeat.every, slot, Alarm::Beat);
+    slot.lane.record_door();
+    if is_filled {
+        look_at_tenant(slot, shared);
+        look_at_batches(slot, shared, now);
+        slot.tenant.tell(Beat, &slot.beat_sent);
+    }
+}
+
+/// Whether the last heartbeat was answered.
+fn look_at_tenant(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    // One that waits for its restart cannot answer, and need not.
+    let Some(control) = slot.tenant.control().filter(|control| control.status().is_none()) else { return };
+    let mut upkeep = slot.upkeep();
+    if !slot.beat_sent.load(Ordering::Acquire) {
+        upkeep.missed = 0;
+        return;
+    }
+    upkeep.missed += 1;
+    let (missed, policy) = (upkeep.missed, &slot.policy.heartbeat);
+    let is_lost = missed >= policy.max_missed;
+    if is_lost {
+        upkeep.missed = 0;
+    }
+    drop(upkeep);
+    shared.log(SupervisorEvent { attempt: Some(missed), ..slot.event(Role::Tenant, What::MissedHeartbeat) });
+    if is_lost {
+        let every = humantime::format_duration(policy.every);
+        let detail =
+            format!("it answered none of the last {missed} heartbeats, one every {every} (heartbeat.max_missed)");
+        control.fail(Cause::new(Code::Hung, detail));
+    }
+}
+
+/// Whether the batches move.
+fn look_at_batches(slot: &Arc<Slot>, shared: &Arc<Shared>, now: Instant) {
+    let limit = slot.policy.heartbeat.stall_after;
+    let (moved, holdup) = slot.lane.standing(now);
+    let writer = slot.writer.control();
+    // One that waits for its restart is at nothing, and it is known when it goes on.
+    let waits = writer.is_some_and(|writer| writer.status().is_some()) && slot.writer.is_filled();
+    let holdup = holdup.map(|holdup| if waits { Holdup::Backoff } else { holdup });
+    let Some(moves) = slot.upkeep().stall.look(limit, now, moved, holdup) else { return };
+    let Moves::NoLonger(holdup) = moves else {
+        return shared.log(slot.event(Role::Writer, What::Unstalled));
+    };
+    let cause = why(slot, shared, holdup, limit);
+    shared.log(SupervisorEvent { cause: Some(cause.clone()), ..slot.event(Role::Writer, What::Stalled) });
+    if holdup == Holdup::Writer {
+        match writer {
+            Some(writer) if slot.writer.is_filled() => writer.fail(cause),
+            // There is none: it was never told.
+            _ => slot.hint_batches(shared),
+        }
+    }
+}
+
+fn why(slot: &Slot, shared: &Shared, holdup: Holdup, limit: Duration) -> Cause {
+    let limit = humantime::format_duration(limit);
+    let (code, why) = match holdup {
+        Holdup::Writer | Holdup::Backoff => (Code::Hung, "their writer made no step".to_owned()),
+        Holdup::Store => (Code::StoreUnavailable, "the store is not available".to_owned()),
+        Holdup::Compensation => (Code::Hung, "the first was given up, and is not settled yet".to_owned()),
+        Holdup::Journal => {
+            let failing = shared.journal.health().failing;
+            let failing = failing.map_or_else(|| "it does not say why".to_owned(), |why| why.to_string());
+            (Code::JournalUnavailable, format!("the journal does not record the next attempt: {failing}"))
+        }
+    };
+    let batches = slot.lane.snapshot().batches;
+    Cause::new(
+        code,
+        format!("{batches} batches wait, and nothing has moved for {limit} (heartbeat.stall_after): {why}"),
+    )
+}
+
+/// How often the thread shows that it turns, and how often that is looked at, at the most.
+const TURN: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Shows again and again that the thread turns. Ends with it.
+pub(crate) async fn turn(shared: Arc<Shared>, hang_after: Duration) {
+    loop {
+        shared.turns.fetch_add(1, Ordering::Release);
+        tokio::time::sleep(TURN.min(hang_after / 4)).await;
+    }
+}
+
+/// Looks whether the system's thread turns, on a thread that it cannot hold, until the system has stopped. Unpark that thread
+/// to have it look at once.
+pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
+    let look = LOOK.min(hang_after / 4);
+    let (mut turns, mut looked, mut since) = (0, std::time::Instant::now(), shared.seam.now());
+    let mut still = Duration::ZERO;
+    while shared.phase() < Phase::Stopped {
+        std::thread::park_timeout(look);
+        // A process that was suspended as a whole does not hang: a wait that took longer than it was to counts as one that did
+        // not.
+        let waited = looked.elapsed().min(2 * look);
+        looked = std::time::Instant::now();
+        let turned = shared.turns.load(Ordering::Acquire);
+        if turned != turns {
+            (turns, since, still) = (turned, shared.seam.now(), Duration::ZERO);
+            if let Some(hung) = shared.root.hangs(None) {
+                shared.log(event(shared, &hung, What::Unhung));
+            }
+            continue;
+        }
+        still += waited;
+        if still >= hang_after {
+            let hung = find(shared, since, still);
+            // First of all: whoever asks must not have to wait for the log.
+            let before = shared.root.hangs(Some(hung.clone()));
+            if before.is_none_or(|before| (before.actor, &before.tenant) != (hung.actor, &hung.tenant)) {
+                shared.log(event(shared, &hung, What::Hung));
+            }
+        }
+    }
+}
+
+/// Whose code holds the thread.
+fn find(shared: &Shared, since: UnixMillis, lasting: Duration) -> Hung {
+    let of_tenant = shared.all_slots().into_iter().find_map(|slot| {
+        let is_polling = |control: Option<&Arc<Control>>| control.is_some_and(|control| control.is_polling());
+        let writer = is_polling(slot.writer.control()).then_some(Role::Writer);
+        let role = writer.or_else(|| is_polling(slot.tenant.control()).then_some(Role::Tenant))?;
+        Some((role, slot.id.clone()))
+    });
+    let (actor, tenant) = match of_tenant {
+        Some((role, tenant)) => (Some(role), Some(tenant)),
+        None => (shared.root.polled(), None),
+    };
+    Hung { actor, tenant, since, lasting }
+}
+
+/// Says nothing of what the tenant's lane holds: whoever hangs may have it locked.
+fn event(shared: &Shared, hung: &Hung, what: What) -> SupervisorEvent {
+    let slot = hung.tenant.as_ref().and_then(|tenant| shared.slot(tenant));
+    let epoch = slot.and_then(|slot| match hung.actor {
+        Some(Role::Writer) => slot.writer.control().map(|control| control.epoch()),
+        _ => slot.tenant.control().map(|control| control.epoch()),
+    });
+    let actor = hung.actor.unwrap_or(Role::Supervisor);
+    let cause = (what == What::Hung).then(|| Cause::new(Code::Hung, hung.to_string()));
+    let event = SupervisorEvent::new(hung.tenant.clone(), actor, what);
+    SupervisorEvent { epoch: epoch.unwrap_or(0), cause, ..event }
+}
