@@ -250,7 +250,6 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
 
 /// What becomes of a batch that cannot be stored.
 fn refused(retry: &RetryPolicy, on_failure: OnFailure) -> String {
-    let deadline = time(retry.compensation_deadline);
     let split = match retry.max_poison {
         0 => "rolled back".to_owned(),
         most => format!("rolled back, and split to find the events that are refused, up to {most}"),
@@ -260,7 +259,7 @@ fn refused(retry: &RetryPolicy, on_failure: OnFailure) -> String {
         OnFailure::Retry => "then tried again, for as long as it takes",
         OnFailure::Discard => "then dropped",
     };
-    format!("{split}, within {deadline} a step; {end}")
+    format!("{split}; {end}")
 }
 
 /// The keys in which a tenant's rules are not the default ones.
@@ -359,7 +358,8 @@ Limits
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
   overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on
-  retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s, then a dead letter
+  retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s
+  refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, stalled after 1m without a step

@@ -84,6 +84,6 @@ fn a_span_around_the_store_and_one_around_the_rollback_carry_tenant_batch_and_at
     let told = around.0.lock().unwrap().clone();
     for name in ["store", "compensate"] {
         let expected = format!("{name} tenant=acme batch={batch} attempt=1");
-        assert!(told.contains(&expected), "{expected} is not among {told:?}");
+        assert!(told.iter().any(|span| span.starts_with(&expected)), "{expected} is not among {told:?}");
     }
 }

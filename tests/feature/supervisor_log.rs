@@ -102,7 +102,7 @@ fn the_log_goes_on_across_restarts_and_a_torn_line_is_passed_by() {
     let openings: Vec<_> =
         all.iter().filter(|entry| entry["what"] == "opened").map(|entry| &entry["opening"]).collect();
     assert!(openings.len() == 2 && openings[0] != openings[1], "{all:?}");
-    assert_eq!(whats(&all), ["opened", "failed", "compensated", "dead_lettered", "opened", "closed"]);
+    assert_eq!(whats(&all), ["opened", "failed", "compensated", "dead_lettered", "opened", "draining", "closed"]);
 }
 
 /// `headworks log --follow`, and what it prints.
@@ -150,6 +150,7 @@ fn a_follower_is_told_what_comes_and_ends_with_the_daemon() {
         assert_eq!((&entry["what"], &entry["tenant"]), (&what.into(), &"acme".into()));
     }
     daemon.terminated().succeeded();
+    assert_eq!(follower.next().unwrap()["what"], "draining");
     assert_eq!(follower.next(), None);
     assert!(follower.child.wait().unwrap().success());
     let refused = place.run(&["log", "--data", "data", "--follow"]).with(1);

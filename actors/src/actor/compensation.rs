@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::letters::{describe, keep};
 use super::registry::{Phase, Shared};
@@ -34,7 +35,8 @@ pub(crate) async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
             shared.journal.committed(position).await;
         }
         fault_point("after-given-up");
-        compensate(&shared, &slot, &work).await;
+        let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, batch = %batch.id(), attempt = work.attempt().0);
+        compensate(&shared, &slot, &work).instrument(span).await;
         fault_point("after-compensation");
         decide(&shared, &slot, &work, &batch).await;
     }
@@ -136,8 +138,7 @@ async fn attempt(
             Compensation::Rollback(attempt) => storage.rollback(batch, *attempt).await,
         }
     };
-    let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, %batch, %store);
-    let call = tracing::Instrument::instrument(AssertUnwindSafe(call).catch_unwind(), span);
+    let call = AssertUnwindSafe(call).catch_unwind();
     let error = match tokio::time::timeout(slot.policy.retry.attempt_timeout, call).await {
         Ok(Ok(Ok(()))) => return Ok(()),
         Ok(Ok(Err(error))) => error,
@@ -169,7 +170,8 @@ pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
             return;
         }
         let (batch, store) = (owed.batch.clone(), owed.store.clone());
-        match attempt(&shared, &slot, &batch, &store, &owed.compensation).await {
+        let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, %batch);
+        match attempt(&shared, &slot, &batch, &store, &owed.compensation).instrument(span).await {
             Ok(()) => {
                 slot.lane.pursued(&owed, None);
                 let event = slot.event(Role::Aggregator, What::Compensated);

@@ -81,7 +81,7 @@ impl Writer {
         fault_point("after-intent");
         // The name is one of the saga's.
         let Some(storage) = self.slot.stores.get(store).cloned() else { return };
-        let span = tracing::debug_span!(target: "headworks", "store", tenant = %self.slot.id, batch = %batch.id(), %store, attempt = undo.attempt().0);
+        let span = tracing::debug_span!(target: "headworks", "store", tenant = %self.slot.id, batch = %batch.id(), attempt = undo.attempt().0, %store);
         let mut attempt = Box::pin(async move { storage.store(&batch, &undo).await }.instrument(span));
         // A store that answers at once needs neither a timer nor a place among the actor's futures.
         if let Some(answer) = (&mut attempt).now_or_never() {
