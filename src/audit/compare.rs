@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use headworks_actors::TenantId;
+use headworks_actors::{StoreName, TenantId};
 
 use super::reason::meaning;
 use super::{Account, Audit, Books, Check, Difference, Events, Frames, Held, Holdings, Malformed, Row, Scope, Sources};
@@ -37,6 +37,16 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
             found.held(&account, &held);
         } else {
             found.exactly(Check::Rows, held.events, held.rows, Some(&tenant), &held);
+        }
+        for (store, kept) in holdings.further.get(&tenant).into_iter().flatten() {
+            let known = found.differences.len();
+            let held = Held { events: kept.events, rows: kept.rows, ..held };
+            if is_told {
+                found.stored(&account, &held);
+            } else {
+                found.exactly(Check::Rows, held.events, held.rows, Some(&tenant), &held);
+            }
+            found.in_store(known, store);
         }
         let row = Row {
             holds: found.differences.len() == known,
@@ -121,18 +131,32 @@ impl Findings {
     }
 
     /// Store and dead letters against the journal.
-    fn held(&mut self, Account { tenant, before, after }: &Account, held: &Held) {
+    fn held(&mut self, account: &Account, held: &Held) {
+        let Account { tenant, before, after } = account;
         let (before, after) = (&before.events, &after.events);
         let tenant = Some(tenant);
         let may = |settled: fn(&Events) -> u64| (settled(before), settled(after) + after.in_flight);
-        let stored = self.within(Check::Stored, may(|events| events.stored), held.rows, tenant, held)
-            // What is missing from the store's own batches and made up for by something else.
-            && self.exactly(Check::Rows, held.events, held.rows, tenant, held);
+        let stored = self.stored(account, held);
         let letters =
             self.within(Check::DeadLettered, may(|events| events.dead_lettered), held.given_up(), tenant, held);
         if stored && letters {
             let (_, most) = may(|events| events.stored + events.dead_lettered);
             self.within(Check::Settled, (0, most), held.rows + held.given_up(), tenant, held);
+        }
+    }
+
+    /// A store against the journal; whether it holds.
+    fn stored(&mut self, Account { tenant, before, after }: &Account, held: &Held) -> bool {
+        let may = (before.events.stored, after.events.stored + after.events.in_flight);
+        self.within(Check::Stored, may, held.rows, Some(tenant), held)
+            // What is missing from the store's own batches and made up for by something else.
+            && self.exactly(Check::Rows, held.events, held.rows, Some(tenant), held)
+    }
+
+    /// What was found from `known` on is about this store.
+    fn in_store(&mut self, known: usize, store: &StoreName) {
+        for difference in self.differences.iter_mut().skip(known) {
+            difference.meaning = format!("in {store}: {}", difference.meaning);
         }
     }
 

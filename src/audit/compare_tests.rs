@@ -20,7 +20,7 @@ fn there(rows: u64, dead_letters: u64) -> Held {
 }
 
 fn of(scope: Scope, account: Account, held: Held) -> Audit {
-    let holdings = Holdings { tenants: [(acme(), held)].into(), malformed: 0, malformed_purged: 0 };
+    let holdings = Holdings { tenants: [(acme(), held)].into(), ..Holdings::default() };
     audit(scope, Some(vec![account]), None, &holdings)
 }
 
@@ -75,7 +75,7 @@ fn dead_letters_that_were_deleted_by_hand_are_missed() {
 
 #[test]
 fn events_that_the_journal_knows_nothing_of_are_told() {
-    let holdings = Holdings { tenants: [(acme(), there(4, 0))].into(), malformed: 0, malformed_purged: 0 };
+    let holdings = Holdings { tenants: [(acme(), there(4, 0))].into(), ..Holdings::default() };
     let audit = audit(Scope::Journal, Some(vec![]), None, &holdings);
     let says = "the store holds 4 events more than the journal says were stored: they were stored without this \
                 journal, before it was begun or after it was removed or replaced";
@@ -122,7 +122,7 @@ fn a_gap_in_a_batch_that_other_rows_make_up_for_is_found_all_the_same() {
 
 #[test]
 fn without_a_journal_the_store_is_checked_against_itself_and_the_rest_is_said_to_be_unchecked() {
-    let mut holdings = Holdings { tenants: [(acme(), there(9, 2))].into(), malformed: 7, malformed_purged: 0 };
+    let mut holdings = Holdings { tenants: [(acme(), there(9, 2))].into(), malformed: 7, ..Holdings::default() };
     let whole = audit(Scope::Store, None, None, &holdings);
     assert!(whole.holds && whole.all.events.is_none() && whole.malformed.counted.is_none());
     assert!(whole.unchecked[0].contains("no record is left of what was accepted"), "{:?}", whole.unchecked);

@@ -26,7 +26,7 @@ mod reason;
 
 use std::collections::BTreeMap;
 
-use headworks_actors::{Counters, RecoveredTenant, SourceCounters, TenantId, TenantSnapshot};
+use headworks_actors::{Counters, RecoveredTenant, SourceCounters, StoreName, TenantId, TenantSnapshot};
 use serde::{Deserialize, Serialize};
 
 pub use compare::audit;
@@ -175,11 +175,22 @@ impl Held {
     }
 }
 
+/// What one more store holds of a tenant, of those that its batches go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Events in the batches that it has on record.
+    pub events: u64,
+    /// Those of them that are really there.
+    pub rows: u64,
+}
+
 /// What the store and the dead letters hold of all tenants, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holdings {
     /// Of each tenant.
     pub tenants: BTreeMap<TenantId, Held>,
+    /// Of tenants whose batches go through several stores: the second one and those after it, by name.
+    pub further: BTreeMap<TenantId, Vec<(StoreName, Kept)>>,
     /// Malformed frames kept as dead letters, of whatever tenant.
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.

@@ -101,7 +101,7 @@ mod tests {
         let holdings = Holdings {
             tenants: [(tenant("acme"), held(98)), (tenant("b"), held(rows))].into(),
             malformed: 1,
-            malformed_purged: 0,
+            ..Holdings::default()
         };
         let frames = Frames { received: 201, accepted: 200, malformed: 1, ..Frames::default() };
         let sources = Sources { before: frames, after: frames, letters_pending: 0 };
@@ -128,7 +128,7 @@ It does NOT add up.
     #[test]
     fn where_no_journal_is_left_its_columns_are_empty() {
         let held = Held { events: 3, rows: 3, dead_letters: 0, purged: 0 };
-        let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4, malformed_purged: 0 };
+        let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4, ..Holdings::default() };
         let text = render(&audit(Scope::Store, None, None, &holdings));
         assert!(text.lines().nth(1).is_some_and(|line| line.split_whitespace().nth(1) == Some("-")), "{text}");
         assert!(

@@ -8,7 +8,7 @@ use headworks::config::{
 };
 use headworks::store::LettersWhenFull;
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, WhenFull};
+use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, WhenFull};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -127,13 +127,32 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
     let (group, busy) = (size(config.store.group_max_bytes), time(config.store.busy_timeout));
     let commit = format!("up to {group} of several tenants together");
     let patience = format!("waits {busy} for a locked file");
-    match config.store.kind {
+    let mut told = match config.store.kind {
         StoreKind::Files => vec![
             ("directory", format!("plain files, {path}/TENANT/events.ndjson")),
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
         _ => vec![("file", format!("SQLite, {path}")), ("commit", format!("{commit}; {patience}"))],
+    };
+    told.extend(config.stores.iter().map(|(name, store)| {
+        let path = config.further_store_path(name, store);
+        let kind = if store.kind == StoreKind::Files { "plain files" } else { "SQLite" };
+        ("further", format!("{name}: {kind}, {}", path.display()))
+    }));
+    if !config.stores.is_empty() {
+        told.push(("saga", in_order(&config.tenants.stores)));
+        let own = config.tenants.stores_by_id.iter();
+        told.extend(own.map(|(id, saga)| ("saga", format!("of {id}: {}", in_order(saga)))));
+    }
+    told
+}
+
+fn in_order(saga: &[StoreName]) -> String {
+    let names: Vec<_> = saga.iter().map(StoreName::as_str).collect();
+    match names.as_slice() {
+        [only] => format!("a batch goes to {only}"),
+        _ => format!("a batch goes to {}: to all of them or to none", names.join(", then ")),
     }
 }
 

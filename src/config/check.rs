@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -5,9 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
 use super::tree::dotted;
-use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig};
+use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig, StoreConfig};
 use crate::units::bytes::display as size;
-use crate::{Policy, TenantId};
+use crate::{Policy, StoreName, TenantId};
 
 /// A value that is well-formed but cannot work.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, report, limits, decoder, sources, journal, store, dead_letters, tenants } = config;
+    let Config { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
+        config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
@@ -62,10 +64,18 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     // A reserve for what becomes of accepted events, and room for the space of settled ones to be given back.
     within(["journal", "max_bytes"], journal.max_bytes, journal.segment_bytes * 8, 1 << 44, |n| size(*n))?;
     within(["journal", "commit_every"], journal.commit_every, Duration::ZERO, Duration::from_secs(1), time)?;
-    within(["store", "group_max_bytes"], store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
+    check_store(&["store"], store)?;
+    for (name, store) in stores {
+        if *name == StoreName::ONLY {
+            return Err(Problem::new(
+                ["stores", "store"],
+                "cannot be: that is the name of the one that [store] speaks of",
+            ));
+        }
+        check_store(&["stores", name.as_str()], store)?;
+    }
     let letters = dead_letters.max_bytes_per_tenant;
     within(["dead_letters", "max_bytes_per_tenant"], letters, 64 << 10, 1 << 44, |n| size(*n))?;
-    within(["store", "busy_timeout"], store.busy_timeout, milli, Duration::from_secs(60), time)?;
 
     if sources.is_empty() {
         let what = "is empty, so that nothing could be received: name a source, or leave [sources] out for the default";
@@ -88,8 +98,37 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         }
     }
 
+    check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
+    for (id, saga) in &tenants.stores_by_id {
+        check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
+    }
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults)?;
     tenants.by_id.iter().try_for_each(|(id, policy)| check_policy(&["tenants", "by_id", id.as_str()], policy))
+}
+
+fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
+    let key = |key| at.iter().copied().chain([key]);
+    within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
+    within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)
+}
+
+/// The stores that batches go through: each is there, and is named once.
+fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, StoreConfig>) -> Result<(), Problem> {
+    let problem = |what: String| Err(Problem::new(at.iter().copied(), what));
+    let valid =
+        || [&StoreName::ONLY].into_iter().chain(stores.keys()).map(StoreName::as_str).collect::<Vec<_>>().join(", ");
+    if saga.is_empty() {
+        return problem(format!("is empty, so that nothing could be stored; valid: a list of {}", valid()));
+    }
+    for (nth, name) in saga.iter().enumerate() {
+        if *name != StoreName::ONLY && !stores.contains_key(name) {
+            return problem(format!("names {name}, but there is no [stores.{name}]; valid: {}", valid()));
+        }
+        if saga[..nth].contains(name) {
+            return problem(format!("names {name} twice; a batch is stored there once"));
+        }
+    }
+    Ok(())
 }
 
 fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {

@@ -40,7 +40,8 @@ pub use sections::{
     LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
 };
 
-use crate::{Policy, TenantId};
+use crate::store::manifest::{Kind, Manifest};
+use crate::{Policy, StoreName, TenantId};
 
 pub use crate::store::files::FILES;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// Where batches end up.
     pub store: StoreConfig,
+    /// Further stores, by name.
+    pub stores: BTreeMap<StoreName, StoreConfig>,
     /// What was given up on.
     pub dead_letters: DeadLettersConfig,
     /// The rules tenants live by.
@@ -81,6 +84,7 @@ impl Default for Config {
             sources: BTreeMap::from([("tcp".to_owned(), SourceConfig::default())]),
             journal: JournalConfig::default(),
             store: StoreConfig::default(),
+            stores: BTreeMap::new(),
             dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
         }
@@ -141,6 +145,22 @@ impl Config {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
         }
+    }
+
+    /// Where a further store lies.
+    #[must_use]
+    pub fn further_store_path(&self, name: &StoreName, store: &StoreConfig) -> PathBuf {
+        let kind = match store.kind {
+            StoreKind::Sqlite => Kind::Sqlite,
+            StoreKind::Files => Kind::Files,
+        };
+        Manifest::place(&self.daemon.data_dir, name, kind)
+    }
+
+    /// The stores that the tenant's batches go through, in order.
+    #[must_use]
+    pub fn effective_stores(&self, tenant: &TenantId) -> &[StoreName] {
+        self.tenants.stores_by_id.get(tenant).unwrap_or(&self.tenants.stores)
     }
 
     /// The configuration as TOML, with every key that is set, be it by default. It reads back as the same.

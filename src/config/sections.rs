@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::LettersWhenFull;
-use crate::{AckLevel, Policy, TenantId, units};
+use crate::{AckLevel, Policy, StoreName, TenantId, units};
 
 /// `[daemon]`: the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,7 +244,8 @@ pub enum JournalKind {
     Durable,
 }
 
-/// `[store]`: where batches end up. Dead letters end up in the database, whatever the store.
+/// `[store]`: where batches end up, under the name `store`; and `[stores.NAME]`: further stores. Dead letters end up in the
+/// database, whatever the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
@@ -294,12 +295,29 @@ impl Default for DeadLettersConfig {
 }
 
 /// `[tenants]`: the rules tenants live by.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TenantsConfig {
+    /// The stores that batches go through, in order: a batch ends up in all of them or in none. `store` is the one of `[store]`.
+    /// Default `["store"]`.
+    pub stores: Vec<StoreName>,
+    /// The stores of tenants that have others.
+    pub stores_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     /// Tenants whose events are dropped at the door, and counted. Default none.
     pub mute: BTreeSet<TenantId>,
     /// The rules of every tenant that has none of its own.
     pub defaults: Policy,
     /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in `defaults`.
     pub by_id: BTreeMap<TenantId, Policy>,
+}
+
+impl Default for TenantsConfig {
+    fn default() -> Self {
+        Self {
+            stores: vec![StoreName::ONLY],
+            stores_by_id: BTreeMap::new(),
+            mute: BTreeSet::new(),
+            defaults: Policy::default(),
+            by_id: BTreeMap::new(),
+        }
+    }
 }

@@ -138,6 +138,12 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
     for (text, line, key, valid) in [
         ("[daemon]\ndata_dir = ''", 2, "daemon.data_dir", "not empty"),
         ("[daemon]\ndrain_deadline = '0s'", 2, "daemon.drain_deadline", "from 1ms to 1day"),
+        ("[tenants]\nstores = ['store', 'archive']", 2, "tenants.stores", "there is no [stores.archive]; valid: store"),
+        ("[tenants]\nstores = ['store', 'store']", 2, "tenants.stores", "names store twice"),
+        ("[tenants]\nstores = []", 2, "tenants.stores", "nothing could be stored"),
+        ("[tenants.stores_by_id]\nacme = ['db']", 2, "tenants.stores_by_id.acme", "there is no [stores.db]"),
+        ("[stores.store]\ntype = 'files'", 1, "stores.store", "[store] speaks of"),
+        ("[stores.a]\nbusy_timeout = '0s'", 2, "stores.a.busy_timeout", "from 1ms to 1m"),
         ("[report]\nevery = '1ms'", 2, "report.every", "from 1s to 1day, or 0s"),
         ("[report]\nto = 'file'\npath = ''", 3, "report.path", "must be the path of a file"),
         ("[report]\ntenant = '../etc'", 2, "report.tenant", "letter or a digit"),
@@ -422,4 +428,16 @@ proptest! {
         let _ = read(&text).map_err(|why| why.to_string());
         let _ = with(&[(&format!("HEADWORKS_{name}"), &value)]).map_err(|why| why.to_string());
     }
+}
+
+#[test]
+fn further_stores_and_the_order_in_which_batches_go_through_them_are_read() {
+    let config = read(
+        "[stores.archive]\ntype = 'files'\n[tenants]\nstores = ['archive', 'store']\nstores_by_id.acme = ['store']\n",
+    )
+    .unwrap();
+    let names = |id| config.effective_stores(&tenant(id)).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((names("acme"), names("other")), (vec!["store".to_owned()], vec!["archive".into(), "store".into()]));
+    let (name, store) = config.stores.first_key_value().unwrap();
+    assert!(config.further_store_path(name, store).ends_with("stores/archive/events"));
 }

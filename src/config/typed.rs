@@ -6,7 +6,7 @@ use super::{
     Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
     SourceConfig, StoreConfig, TenantsConfig,
 };
-use crate::{Policy, TenantId};
+use crate::{Policy, StoreName, TenantId};
 
 /// [`Config`] as it is read, once the tables of single tenants are laid over the defaults.
 ///
@@ -30,6 +30,8 @@ pub(super) struct Typed {
     #[serde(default)]
     store: StoreConfig,
     #[serde(default)]
+    stores: BTreeMap<StoreName, StoreConfig>,
+    #[serde(default)]
     dead_letters: DeadLettersConfig,
     #[serde(default)]
     tenants: TypedTenants,
@@ -38,6 +40,8 @@ pub(super) struct Typed {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TypedTenants {
+    stores: Option<Vec<StoreName>>,
+    stores_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     mute: BTreeSet<TenantId>,
     defaults: Policy,
     by_id: BTreeMap<TenantId, Policy>,
@@ -45,8 +49,10 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, report, limits, decoder, sources, journal, store, dead_letters, tenants } = typed;
-        let TypedTenants { mute, defaults, by_id } = tenants;
+        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
+            typed;
+        let TypedTenants { stores: saga, stores_by_id, mute, defaults, by_id } = tenants;
+        let saga = saga.unwrap_or_else(|| TenantsConfig::default().stores);
         let sources = sources.unwrap_or_else(|| Self::default().sources);
         Self {
             daemon,
@@ -57,8 +63,9 @@ impl From<Typed> for Config {
             sources,
             journal,
             store,
+            stores,
             dead_letters,
-            tenants: TenantsConfig { mute, defaults, by_id },
+            tenants: TenantsConfig { stores: saga, stores_by_id, mute, defaults, by_id },
         }
     }
 }

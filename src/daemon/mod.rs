@@ -19,6 +19,7 @@
 mod control;
 mod data_dir;
 mod report;
+mod stores;
 mod supervisor_log;
 
 use std::io;
@@ -33,15 +34,16 @@ use headworks_actors::{
 
 #[cfg(unix)]
 use crate::admin::Admin;
-use crate::config::{Config, JournalKind, SourceConfig, StoreKind};
+use crate::config::{Config, JournalKind, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
-use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, files, sqlite};
+use crate::store::{SqliteStore, files, sqlite};
 
 #[cfg(unix)]
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
 use report::Reports;
+use stores::Stores;
 use supervisor_log::LogFile;
 
 /// A running daemon. From its start to its end it answers on the control socket in its data directory, on
@@ -60,9 +62,7 @@ pub struct Daemon {
     reports: Option<Reports>,
     log_file: LogFile,
     before: Vec<TenantSnapshot>,
-    /// The dead letters, and the batches where no files are there for them.
-    database: SqliteStore,
-    files: Option<FilesStore>,
+    stores: Stores,
     replayer: Replayer<SqliteStore>,
     /// Held for as long as the daemon writes there.
     _data_dir: DataDir,
@@ -164,21 +164,8 @@ impl Daemon {
     pub fn start_with(config: Config, progress: impl FnMut(u64, u64)) -> Result<Self, DaemonError> {
         let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
-        let options = SqliteOptions {
-            group_max_bytes: config.store.group_max_bytes,
-            busy_timeout: config.store.busy_timeout,
-            letters_max_bytes: config.dead_letters.max_bytes_per_tenant as u64,
-            letters_when_full: config.dead_letters.when_full,
-            ..SqliteOptions::default()
-        };
-        let database = SqliteStore::open(config.store_file(), options)?;
-        let files = match config.store.kind {
-            StoreKind::Sqlite => None,
-            StoreKind::Files => {
-                let options = FilesOptions { group_max_bytes: config.store.group_max_bytes, ..FilesOptions::default() };
-                Some(FilesStore::open(config.store_path(), options)?)
-            }
-        };
+        let stores = Stores::open(&config)?;
+        Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
             JournalKind::Durable => Some(Arc::new(open_journal(&config, progress)?)),
@@ -189,7 +176,7 @@ impl Daemon {
         let tenants = &config.tenants;
         let builder = System::builder()
             .policy(tenants.defaults.clone())
-            .dead_letters(database.clone())
+            .dead_letters(stores.database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
             .max_tenants(config.limits.max_tenants)
             .hang_after(match config.daemon.exit_when_hung {
@@ -197,23 +184,28 @@ impl Daemon {
                 exit => HANG_AFTER.min(exit),
             });
         let builder = reporting(builder);
-        let builder = match &files {
-            Some(files) => builder.store(files.clone()),
-            None => builder.store(database.clone()),
-        };
+        let (saga, mut sagas) = stores.sagas(&config);
+        let builder = builder.saga(saga);
         let builder = match journal {
             Some(journal) => builder.journal(journal),
             None => builder,
         };
-        let specs = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
-        let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        let with_policy = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
+        let mut specs: Vec<_> = with_policy
+            .map(|spec| match sagas.remove(spec.id()) {
+                Some(saga) => spec.saga(saga),
+                None => spec,
+            })
+            .collect();
+        specs.extend(sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga)));
+        let system = specs.into_iter().fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         let log_file = LogFile::start(&config, began, &system);
         let reports = reports.map(|reports| reports.start(&system));
         let before = system.tenants();
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
-        let replayer = Replayer::new(database.clone(), decoder(&config));
+        let replayer = Replayer::new(stores.database.clone(), decoder(&config));
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -237,8 +229,7 @@ impl Daemon {
             reports,
             log_file,
             before,
-            database,
-            files,
+            stores,
             replayer,
             _data_dir: data_dir,
         })
@@ -259,13 +250,13 @@ impl Daemon {
     /// Where it stores batches: a database, or a directory of files.
     #[must_use]
     pub fn store_path(&self) -> &Path {
-        self.files.as_ref().map_or(self.database.path(), FilesStore::path)
+        self.stores.path()
     }
 
     /// The database with the dead letters.
     #[must_use]
     pub fn dead_letters_file(&self) -> &Path {
-        self.database.path()
+        self.stores.database.path()
     }
 
     /// Starts every source of the config; the answer is where each listens.
@@ -340,11 +331,7 @@ impl Daemon {
         }
         drop(self.reports);
         drop(self.log_file);
-        let files = match &self.files {
-            Some(files) => files.close().await,
-            None => Ok(()),
-        };
-        for why in [files, self.database.close().await].into_iter().filter_map(Result::err) {
+        for why in self.stores.close().await {
             tracing::error!(target: "headworks", %why, "the store did not close cleanly");
         }
         report

@@ -3,6 +3,7 @@
 pub mod files;
 mod hash;
 mod joined;
+pub(crate) mod manifest;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -1,10 +1,12 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening};
+use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
 use super::{FilesReader, SqliteReader, files, sqlite};
-use crate::audit::Holdings;
+use crate::audit::{Holdings, Kept};
 use crate::store::files::FILES;
+use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::TenantTotals;
 
 /// Reads what a data directory holds, whatever its store is or was: the database with the dead letters, and the files of
@@ -13,8 +15,18 @@ use crate::store::sqlite::TenantTotals;
 /// For commands and tools: calls block.
 #[derive(Debug)]
 pub struct StoreReader {
+    /// The store `store`, and the dead letters.
     database: SqliteReader,
     files: Option<FilesReader>,
+    further: Vec<(StoreName, Further)>,
+    manifest: Manifest,
+}
+
+/// A store beside that one.
+#[derive(Debug)]
+enum Further {
+    Sqlite(SqliteReader),
+    Files(FilesReader),
 }
 
 /// Why the stores of a data directory cannot be read.
@@ -40,28 +52,74 @@ impl StoreReader {
     /// # Errors
     /// There is no database, or what is there cannot be read. Nothing is made.
     pub fn open(data_dir: &Path) -> Result<Self, StoreReadError> {
+        let manifest = Manifest::read(data_dir).map_err(|why| StoreReadError(why.to_string()))?;
+        Self::open_as(data_dir, manifest)
+    }
+
+    /// The same, by another word than the directory's own of which stores there are.
+    pub(crate) fn open_as(data_dir: &Path, manifest: Manifest) -> Result<Self, StoreReadError> {
         let unread = |why: &dyn std::fmt::Display| StoreReadError(why.to_string());
         let database = SqliteReader::open(data_dir.join("headworks.db")).map_err(|why| unread(&why))?;
         let files = data_dir.join(FILES);
         let files = if files.exists() { Some(FilesReader::open(files).map_err(|why| unread(&why))?) } else { None };
-        Ok(Self { database, files })
+        let mut further = vec![];
+        for (name, kind) in &manifest.stores {
+            let path = Manifest::place(data_dir, name, *kind);
+            let store = match kind {
+                Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
+                Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
+            };
+            further.push((name.clone(), store));
+        }
+        Ok(Self { database, files, further, manifest })
     }
 
-    /// The totals of every tenant that has an event or a dead letter, by name.
+    /// Every tenant of which a store has events.
+    pub(crate) fn known_tenants(&self) -> Result<BTreeSet<TenantId>, StoreReadError> {
+        let mut all = self.first_tenants()?;
+        for (_, further) in &self.further {
+            all.extend(further.tenants()?);
+        }
+        Ok(all.into_iter().filter(|totals| totals.events > 0).map(|totals| totals.tenant).collect())
+    }
+
+    /// How many events of the tenant the store of this name holds.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn events_in(&self, store: &StoreName, tenant: &TenantId) -> Result<u64, StoreReadError> {
+        let totals = match self.further.iter().find(|(name, _)| name == store) {
+            Some((_, further)) => further.tenants()?,
+            None => self.first_tenants()?,
+        };
+        Ok(totals.iter().find(|totals| totals.tenant == *tenant).map_or(0, |totals| totals.events))
+    }
+
+    /// The totals of every tenant that has an event or a dead letter, by name. Of several stores that a tenant's batches go through,
+    /// those of the first count.
     ///
     /// # Errors
     /// Something cannot be read.
     pub fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
-        let mut tenants = self.database.tenants()?;
-        for of_files in self.files.as_ref().map_or_else(|| Ok(vec![]), FilesReader::tenants)? {
-            let place = match tenants.binary_search_by(|totals| totals.tenant.cmp(&of_files.tenant)) {
-                Ok(place) => place,
-                Err(place) => {
-                    tenants.insert(place, TenantTotals::none(of_files.tenant.clone()));
-                    place
+        let mut tenants = self.first_tenants()?;
+        for (name, further) in &self.further {
+            for more in further.tenants()? {
+                if self.manifest.saga_of(&more.tenant).first() == Some(name) {
+                    let totals = at(&mut tenants, &more.tenant);
+                    // Dead letters are in the database alone.
+                    let dead_letters = totals.dead_letters;
+                    *totals = TenantTotals { dead_letters, ..more };
                 }
-            };
-            let totals = &mut tenants[place];
+            }
+        }
+        Ok(tenants)
+    }
+
+    /// The totals of the store `store`.
+    fn first_tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
+        let mut tenants = self.database.tenants()?;
+        for of_files in self.files.as_ref().map_or_else(|| Ok(vec![]), of_files)? {
+            let totals = at(&mut tenants, &of_files.tenant);
             totals.events += of_files.events;
             totals.batches += of_files.batches;
             totals.first_arrived = totals.first_arrived.into_iter().chain(of_files.first_arrived).min();
@@ -122,6 +180,77 @@ impl StoreReader {
             held.events += stored;
             held.rows += whole;
         }
+        if self.manifest == Manifest::default() {
+            return Ok(holdings);
+        }
+        // What each store holds, by its name; then, for each tenant, those of its saga.
+        let first = holdings.tenants.iter_mut().map(|(tenant, held)| {
+            let kept = Kept { events: std::mem::take(&mut held.events), rows: std::mem::take(&mut held.rows) };
+            (tenant.clone(), kept)
+        });
+        let mut by_store = BTreeMap::from([(StoreName::ONLY, first.collect::<BTreeMap<_, _>>())]);
+        for (name, further) in &self.further {
+            by_store.insert(name.clone(), further.held(events)?);
+        }
+        let tenants: BTreeSet<_> =
+            by_store.values().flat_map(BTreeMap::keys).chain(holdings.tenants.keys()).cloned().collect();
+        for tenant in tenants {
+            let mut kept = self.manifest.saga_of(&tenant).iter().map(|name| {
+                let kept = by_store.get(name).and_then(|tenants| tenants.get(&tenant)).copied().unwrap_or_default();
+                // What was stored before the store took part is not to be there; of one run alone nothing was.
+                let before = if events.is_some() { 0 } else { self.manifest.stored_before(name, &tenant) };
+                (name.clone(), Kept { events: kept.events + before, rows: kept.rows + before })
+            });
+            let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
+            let further: Vec<_> = kept.collect();
+            let held = holdings.tenants.entry(tenant.clone()).or_default();
+            (held.events, held.rows) = (first.events, first.rows);
+            if !further.is_empty() {
+                holdings.further.insert(tenant, further);
+            }
+        }
         Ok(holdings)
     }
+}
+
+impl Further {
+    fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
+        match self {
+            Self::Sqlite(database) => Ok(database.tenants()?),
+            Self::Files(files) => of_files(files),
+        }
+    }
+
+    fn held(&self, events: Option<Opening>) -> Result<BTreeMap<TenantId, Kept>, StoreReadError> {
+        Ok(match self {
+            Self::Sqlite(database) => {
+                let held = database.holdings(events, None)?.tenants.into_iter();
+                held.map(|(tenant, held)| (tenant, Kept { events: held.events, rows: held.rows })).collect()
+            }
+            Self::Files(files) => {
+                let held = files.held(events)?.into_iter();
+                held.map(|(tenant, events, rows)| (tenant, Kept { events, rows })).collect()
+            }
+        })
+    }
+}
+
+fn of_files(files: &FilesReader) -> Result<Vec<TenantTotals>, StoreReadError> {
+    let totals = files.tenants()?.into_iter().map(|of_files| TenantTotals {
+        events: of_files.events,
+        batches: of_files.batches,
+        first_arrived: of_files.first_arrived,
+        last_arrived: of_files.last_arrived,
+        ..TenantTotals::none(of_files.tenant)
+    });
+    Ok(totals.collect())
+}
+
+/// The tenant's place among the others, made if it has none.
+fn at<'t>(tenants: &'t mut Vec<TenantTotals>, tenant: &TenantId) -> &'t mut TenantTotals {
+    let place = tenants.binary_search_by(|totals| totals.tenant.cmp(tenant)).unwrap_or_else(|place| {
+        tenants.insert(place, TenantTotals::none(tenant.clone()));
+        place
+    });
+    &mut tenants[place]
 }

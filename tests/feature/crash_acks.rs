@@ -13,11 +13,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use headworks::store::FilesReader;
+
 use crate::rig::Place;
-use crate::rig::crash::{Account, Daemon, assert_sound, found, kill_at_random};
-use crate::rig::sender::{Send, Sender};
+use crate::rig::crash::{Account, Daemon, Dead, assert_sound, found, kill_at_random};
+use crate::rig::sender::{POISON, Send, Sender, is_poison};
 
 const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
+
+/// Those that only a batch comes to that has several stores, or that one of them refuses.
+const MORE_POINTS: [&str; 6] =
+    ["after-step", "after-given-up", "after-rollback", "after-compensation", "after-split", "after-letters"];
 
 /// How long a daemon that is killed at a random moment lives, at most.
 const LIFE: Duration = Duration::from_millis(250);
@@ -49,9 +55,9 @@ enum Death {
     Early,
 }
 
-fn death(nth: usize, rng: &mut fastrand::Rng) -> Death {
+fn death(nth: usize, points: &[&'static str], rng: &mut fastrand::Rng) -> Death {
     match nth % 10 {
-        even if even % 2 == 0 => Death::At(POINTS[even / 2], rng.u32(1..40)),
+        even if even % 2 == 0 => Death::At(points[nth / 2 % points.len()], rng.u32(1..40)),
         9 => Death::Early,
         _ => Death::Sometime,
     }
@@ -117,15 +123,29 @@ impl Run<'_> {
 
 /// Kills as often as is asked for; the place is left with all that was sent in it.
 fn killed_again_and_again(place: &Place, store: &str) {
+    let run = killed(place, store, daemon(place, store), &POINTS);
+    // Whatever was sent has its answer by now, and that is a yes for every event.
+    assert_eq!((run.acknowledged, run.stored), (run.events, run.events));
+}
+
+/// What came of it.
+struct Toll {
+    events: u64,
+    acknowledged: u64,
+    stored: u64,
+    dead: Vec<Dead>,
+}
+
+fn killed<'p>(place: &'p Place, store: &str, daemon: Daemon<'p>, points: &[&'static str]) -> Toll {
     let kills: usize = setting("HEADWORKS_TEST_KILLS").unwrap_or(100);
     let seed: u64 = setting("HEADWORKS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{store}: HEADWORKS_TEST_KILLS={kills} HEADWORKS_TEST_SEED={seed}");
     let began = Instant::now();
     let senders = [Sender::new("journaled", "journaled", seed), Sender::new("stored", "stored", seed + 1)];
     let rng = fastrand::Rng::with_seed(seed);
-    let mut run = Run { place, daemon: daemon(place, store), senders, rng };
+    let mut run = Run { place, daemon, senders, rng };
     for nth in 0..kills {
-        let death = death(nth, &mut run.rng);
+        let death = death(nth, points, &mut run.rng);
         run.life(&death);
         let looks = (nth + 1).is_multiple_of(kills.div_ceil(LOOKS));
         if looks {
@@ -152,13 +172,13 @@ fn killed_again_and_again(place: &Place, store: &str) {
         account.malformed.len(),
         count(&|sender| sender.sent),
         count(&|sender| sender.acknowledged),
-        events.saturating_sub(stored),
+        events.saturating_sub(stored + found.dead.iter().filter(|letter| letter.is_event).count() as u64),
         stored.saturating_sub(events),
         began.elapsed().as_secs_f64(),
     );
-    // Whatever was sent has its answer by now, and that is a yes for every event.
     assert!(run.senders.iter().all(Sender::is_done));
-    assert_eq!((count(&|sender| sender.acknowledged), stored), (events, events));
+    let dead = found.dead.into_iter().filter(|letter| letter.is_event).collect();
+    Toll { events, acknowledged: count(&|sender| sender.acknowledged), stored, dead }
 }
 
 /// The audit ends with 1, and says this.
@@ -191,4 +211,38 @@ fn killed_a_hundred_times_over_files_all_that_was_acknowledged_is_stored_once_an
     let end = text.iter().position(|byte| *byte == b'\n').unwrap();
     std::fs::write(&file, [vec![b' '; end], text[end..].to_vec()].concat()).unwrap();
     assert_told(&place, "\nstored-zen: the store holds ");
+}
+
+#[test]
+fn killed_a_hundred_times_over_two_stores_both_hold_the_same_and_what_one_refuses_is_a_dead_letter_and_in_neither() {
+    let place = Place::new();
+    let daemon = daemon(&place, "sqlite")
+        .with("stores.archive.type", "files")
+        .with("tenants.stores", "['archive', 'store']")
+        .with("tenants.defaults.overflow.max_in_flight", "64KiB")
+        .with("daemon.drain_deadline", "2m");
+    // Makes the database.
+    let (first, _) = daemon.start();
+    first.terminated().succeeded();
+    place.database().execute_batch(POISON).unwrap();
+    let points: Vec<_> = POINTS.into_iter().chain(MORE_POINTS).collect();
+    let run = killed(&place, "archive, then sqlite", daemon, &points);
+    assert_eq!((run.acknowledged, run.stored + run.dead.len() as u64), (run.events, run.events));
+
+    let number = |body: &[u8]| {
+        let event: serde_json::Value = serde_json::from_slice(body).unwrap();
+        usize::try_from(event["n"].as_u64().unwrap()).unwrap()
+    };
+    assert!(!run.dead.is_empty() && run.dead.iter().all(|letter| is_poison(number(&letter.body))));
+    let archive = FilesReader::open(place.data().join("stores/archive/events")).unwrap();
+    let stored = place.stored();
+    assert!(stored.values().flatten().all(|body| !is_poison(number(body))));
+    for (tenant, bodies) in &stored {
+        assert!(archive.bodies(&tenant.parse().unwrap()).unwrap() == *bodies, "of {tenant} the two hold the same");
+    }
+    assert_eq!(archive.tenants().unwrap().len(), stored.len());
+    let some = "SELECT event_id FROM events WHERE tenant = 'stored-zen' LIMIT 3";
+    assert_eq!(place.database().execute(&format!("DELETE FROM events WHERE event_id IN ({some})"), []).unwrap(), 3);
+    assert_told(&place, "\nstored-zen: in store: the store holds 3 events fewer than the journal says were stored: ");
+    eprintln!("archive, then sqlite: {} events in both, {} dead letters", run.stored, run.dead.len());
 }

@@ -28,6 +28,12 @@ impl TenantSpec {
         TenantId::new(id).map(Self::from)
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn id(&self) -> &TenantId {
+        &self.id
+    }
+
     /// The same, if it can work as written.
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         let check = self.policy.as_ref().map_or(Ok(()), Policy::check);

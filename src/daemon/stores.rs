@@ -1,0 +1,155 @@
+//! The stores of a daemon, and which of them a tenant's batches go through.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreName, TenantId};
+
+use super::DaemonError;
+use crate::config::{Config, StoreConfig, StoreKind};
+use crate::store::manifest::{Kind, Manifest};
+use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+
+/// All stores of one daemon.
+#[derive(Debug)]
+pub(super) struct Stores {
+    /// The dead letters, and the batches of the store `store` where no files are there for them.
+    pub(super) database: SqliteStore,
+    /// By name; `store` is one of them.
+    named: BTreeMap<StoreName, Store>,
+}
+
+#[derive(Debug)]
+enum Store {
+    Sqlite(SqliteStore),
+    Files(FilesStore),
+}
+
+impl Store {
+    fn open(path: PathBuf, config: &StoreConfig, options: SqliteOptions) -> Result<Self, DaemonError> {
+        let cannot = |path: &Path| {
+            let path = path.to_owned();
+            move |why| DaemonError::DataDir { path, why }
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(cannot(parent))?;
+        }
+        Ok(match config.kind {
+            StoreKind::Sqlite => Self::Sqlite(SqliteStore::open(path, options)?),
+            StoreKind::Files => {
+                let options = FilesOptions { group_max_bytes: config.group_max_bytes, ..FilesOptions::default() };
+                Self::Files(FilesStore::open(path, options)?)
+            }
+        })
+    }
+
+    fn boxed(&self) -> BoxStorage {
+        match self {
+            Self::Sqlite(store) => store.clone().boxed(),
+            Self::Files(store) => store.clone().boxed(),
+        }
+    }
+}
+
+fn options(config: &StoreConfig) -> SqliteOptions {
+    SqliteOptions {
+        group_max_bytes: config.group_max_bytes,
+        busy_timeout: config.busy_timeout,
+        ..SqliteOptions::default()
+    }
+}
+
+impl Stores {
+    /// Opens all of them, used or not.
+    pub(super) fn open(config: &Config) -> Result<Self, DaemonError> {
+        let with_letters = SqliteOptions {
+            letters_max_bytes: config.dead_letters.max_bytes_per_tenant as u64,
+            letters_when_full: config.dead_letters.when_full,
+            ..options(&config.store)
+        };
+        let database = SqliteStore::open(config.store_file(), with_letters)?;
+        let first = match config.store.kind {
+            StoreKind::Sqlite => Store::Sqlite(database.clone()),
+            StoreKind::Files => Store::open(config.store_path(), &config.store, options(&config.store))?,
+        };
+        let mut named = BTreeMap::from([(StoreName::ONLY, first)]);
+        for (name, store) in &config.stores {
+            named.insert(name.clone(), Store::open(config.further_store_path(name, store), store, options(store))?);
+        }
+        Ok(Self { database, named })
+    }
+
+    /// Where the store `store` is.
+    pub(super) fn path(&self) -> &Path {
+        match self.named.get(&StoreName::ONLY) {
+            Some(Store::Files(files)) => files.path(),
+            _ => self.database.path(),
+        }
+    }
+
+    /// The sagas of the config: that of all tenants, and those of tenants with others.
+    pub(super) fn sagas(&self, config: &Config) -> (Saga, BTreeMap<TenantId, Saga>) {
+        // Boxed once each, so that tenants that share a store are known to.
+        let boxed: BTreeMap<_, _> = self.named.iter().map(|(name, store)| (name, store.boxed())).collect();
+        let saga = |names: &[StoreName]| {
+            // The config was checked: each is there.
+            let stores = names.iter().filter_map(|name| Some((name, boxed.get(name)?)));
+            stores.fold(Saga::new(), |saga, (name, store)| saga.then_boxed(store.clone()).named(name.as_str()))
+        };
+        let by_id = config.tenants.stores_by_id.iter().map(|(id, names)| (id.clone(), saga(names)));
+        (saga(&config.tenants.stores), by_id.collect())
+    }
+
+    /// Leaves word in the data directory of which stores there are, for whoever reads it without the config. Where a tenant's saga is
+    /// another from now on, what all stores of the old one have by now counts as stored before in those that lack it. To be
+    /// called before anything is stored.
+    pub(super) fn declare(config: &Config) -> Result<(), DaemonError> {
+        let data_dir = &config.daemon.data_dir;
+        let failed = |why| DaemonError::DataDir { path: data_dir.clone(), why };
+        let unread = |why| failed(std::io::Error::other(why));
+        let known = Manifest::read(data_dir).map_err(failed)?;
+        let kind = |kind| match kind {
+            StoreKind::Sqlite => Kind::Sqlite,
+            StoreKind::Files => Kind::Files,
+        };
+        let mut fresh = Manifest {
+            stores: config.stores.iter().map(|(name, store)| (name.clone(), kind(store.kind))).collect(),
+            saga: config.tenants.stores.clone(),
+            saga_by_id: config.tenants.stores_by_id.clone(),
+            stored_before: known.stored_before.clone(),
+        };
+        if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
+            // With the stores of before too, where their files are still there.
+            let mut both = fresh.clone();
+            let left = known.stores.iter().filter(|(name, kind)| Manifest::place(data_dir, name, **kind).exists());
+            both.stores.extend(left.map(|(name, kind)| (name.clone(), *kind)));
+            let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
+            for tenant in reader.known_tenants().map_err(unread)? {
+                let mut all = None::<u64>;
+                for name in known.saga_of(&tenant) {
+                    let held = reader.events_in(name, &tenant).map_err(unread)? + known.stored_before(name, &tenant);
+                    all = Some(all.map_or(held, |all| all.min(held)));
+                }
+                for name in fresh.saga_of(&tenant).to_vec() {
+                    let held = reader.events_in(&name, &tenant).map_err(unread)?;
+                    let before = all.unwrap_or(0).saturating_sub(held);
+                    fresh.stored_before.entry(name).or_default().insert(tenant.clone(), before);
+                }
+            }
+        }
+        fresh.write(data_dir).map_err(failed)
+    }
+
+    /// Closes all of them; what went wrong.
+    pub(super) async fn close(self) -> Vec<StorageError> {
+        let mut failed = vec![];
+        for store in self.named.into_values() {
+            failed.extend(match store {
+                Store::Sqlite(store) => store.close().await.err(),
+                Store::Files(store) => store.close().await.err(),
+            });
+        }
+        failed.extend(self.database.close().await.err());
+        failed
+    }
+}

@@ -1,0 +1,96 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use headworks_actors::{StoreName, TenantId};
+use serde::{Deserialize, Serialize};
+
+use super::files::FILES;
+
+/// Which stores a data directory has and which of them a tenant's batches go through: for tools that read the directory without the
+/// daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Manifest {
+    /// The stores beside the one that every directory has.
+    pub(crate) stores: BTreeMap<StoreName, Kind>,
+    /// The saga of a tenant that has none of its own.
+    pub(crate) saga: Vec<StoreName>,
+    /// The sagas of those that have.
+    pub(crate) saga_by_id: BTreeMap<TenantId, Vec<StoreName>>,
+    /// Events that had been stored before a store was part of the tenant's saga, which it need not hold.
+    pub(crate) stored_before: BTreeMap<StoreName, BTreeMap<TenantId, u64>>,
+}
+
+/// What a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// A database.
+    Sqlite,
+    /// A directory of plain files.
+    Files,
+}
+
+impl Default for Manifest {
+    /// Of a directory with one store.
+    fn default() -> Self {
+        let (stores, saga_by_id, stored_before) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before }
+    }
+}
+
+const NAME: &str = "stores.json";
+
+impl Manifest {
+    /// The directory's; that of one store where it has none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no manifest.
+    pub(crate) fn read(data_dir: &Path) -> io::Result<Self> {
+        match std::fs::read(data_dir.join(NAME)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|why| {
+                let path = data_dir.join(NAME);
+                io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+            }),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Puts it there, whole or not at all, unless it is there already.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(&self, data_dir: &Path) -> io::Result<()> {
+        if Self::read(data_dir).is_ok_and(|known| known == *self) {
+            return Ok(());
+        }
+        let fresh = data_dir.join("stores.json.new");
+        std::fs::write(&fresh, serde_json::to_vec_pretty(self).map_err(io::Error::other)?)?;
+        std::fs::File::open(&fresh)?.sync_all()?;
+        std::fs::rename(fresh, data_dir.join(NAME))
+    }
+
+    /// The stores that the tenant's batches go through, in order.
+    #[must_use]
+    pub(crate) fn saga_of(&self, tenant: &TenantId) -> &[StoreName] {
+        self.saga_by_id.get(tenant).unwrap_or(&self.saga)
+    }
+
+    /// How many of the tenant's events had been stored before the store was part of its saga.
+    #[must_use]
+    pub(crate) fn stored_before(&self, store: &StoreName, tenant: &TenantId) -> u64 {
+        self.stored_before.get(store).and_then(|tenants| tenants.get(tenant)).copied().unwrap_or(0)
+    }
+
+    /// Where a store beside the one that every directory has lies.
+    #[must_use]
+    pub(crate) fn place(data_dir: &Path, name: &StoreName, kind: Kind) -> PathBuf {
+        let stores = data_dir.join("stores");
+        match kind {
+            Kind::Sqlite => stores.join(format!("{name}.db")),
+            Kind::Files => stores.join(name.as_str()).join(FILES),
+        }
+    }
+}
