@@ -44,7 +44,7 @@ pub(crate) struct Slot {
     pub(crate) compensating: AtomicBool,
     /// A task of the aggregator is at the compensations that could not be done.
     pub(crate) pursuing: AtomicBool,
-    /// Whether a heartbeat is under way: an alarm set for it, or the message.
+    /// Whether an alarm is set for the next heartbeat.
     pub(crate) beating: AtomicBool,
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
@@ -129,6 +129,7 @@ impl Slot {
 
     /// Tells the tenant that its heartbeat is due. Only on the system's thread.
     pub(crate) fn beat(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.beating.store(false, Ordering::Release);
         self.start(shared).addr.do_send(Beat);
     }
 

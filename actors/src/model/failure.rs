@@ -77,6 +77,10 @@ codes! {
     DeadLetterFailed = "dead_letter_failed",
     /// Events are lost, or their journal cannot tell what became of them: it is damaged.
     JournalDamaged = "journal_damaged",
+    /// An observer panicked on what it was told.
+    ObserverPanic = "observer_panic",
+    /// The wall clock panicked; the time it last told is used until it works again.
+    ClockPanic = "clock_panic",
     /// A source failed.
     Source = "source",
 }

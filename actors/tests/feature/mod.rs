@@ -8,6 +8,7 @@ mod flow;
 mod hooks;
 mod isolation;
 mod mute;
+mod panics;
 mod property;
 mod receipts;
 mod recovery;
