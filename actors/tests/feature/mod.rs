@@ -4,6 +4,7 @@ mod conformance;
 mod crashes;
 mod drain;
 mod embedding;
+mod field;
 mod flow;
 mod hooks;
 mod isolation;
