@@ -19,6 +19,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -308,7 +309,9 @@ fn windows_that_close_by_size_and_by_age_while_a_batch_is_stored_lose_and_double
         let kept = MemoryStore::new();
         let store = Slow(Faulty::new(kept.clone(), faults));
         let retry = windows_of(1).retry;
-        let rig = Rig::with(Policy { window, retry, ..Policy::default() }, |builder| builder.store(store));
+        let late = Latest::default();
+        let policy = Policy { window, retry, ..Policy::default() };
+        let rig = Rig::with(policy, |builder| builder.store(store).observer(late.clone()));
         let ingress = rig.ingress().await;
         for n in 0..200 {
             ingress.feed(lines([event("a", n)])).await.unwrap();
@@ -318,6 +321,8 @@ fn windows_that_close_by_size_and_by_age_while_a_batch_is_stored_lose_and_double
         let flushes = rig.snapshot("a").counters;
         let (by_size, by_age) = (flushes.flushes_for(FlushReason::Size), flushes.flushes_for(FlushReason::Age));
         assert!(by_size > 10 && by_age > 10, "{by_size} by size, {by_age} by age");
+        let late = *late.0.lock().unwrap();
+        assert!(late <= millis(2), "whatever failed before, a window closes in time: {late:?} late");
         rig.drained().await;
         let stored = kept.bodies(&tenant("a"));
         let stored = stored.into_iter().map(|body| String::from_utf8(body).unwrap());
@@ -328,6 +333,17 @@ fn windows_that_close_by_size_and_by_age_while_a_batch_is_stored_lose_and_double
         assert!(rig.dead().len() > 10, "else this shows nothing");
         assert_eq!(all, sent, "each of them once");
     });
+}
+
+/// The greatest lateness of a window that closed by its age.
+#[derive(Clone, Default)]
+struct Latest(Arc<Mutex<Duration>>);
+
+impl Observer for Latest {
+    fn flushed(&self, _: &TenantId, flushed: &Flushed) {
+        let mut latest = self.0.lock().unwrap();
+        *latest = latest.max(flushed.lateness);
+    }
 }
 
 /// A store that takes its time.
