@@ -62,8 +62,8 @@
 //! | [`policy`] | the rules a tenant lives by, pure: `now` is an argument |
 //! | [`port`] | what others plug in: [`Storage`], [`DeadLetters`], [`Hooks`], [`Seam`] |
 //!
-//! The feature `testing` adds a store that fails by script, conformance suites for stores and dead letters, and
-//! `TenantHandle::inject_panic` and its like.
+//! The feature `testing` adds a store that fails by script, conformance suites for stores and dead letters,
+//! `TenantHandle::inject_panic`, and `SystemBuilder::panic_at`.
 
 mod actor;
 pub mod model;

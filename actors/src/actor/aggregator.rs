@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use futures::FutureExt;
 
 use super::compensation;
 use super::message::GaveUp;
-use super::registry::Shared;
+use super::registry::{Phase, Shared};
+use super::slot::Slot;
 use super::supervise::Child;
-use crate::model::Role;
+use crate::model::{Cause, Code, Role, SupervisorEvent, What};
 use crate::observe::Report;
 use crate::port::spawn;
 
@@ -35,6 +37,11 @@ impl Aggregator {
         Self { shared, reporting }
     }
 
+    /// On a task of its own: one that hangs, or panics, delays its own tenant and nobody else.
+    fn settle(&self, slot: Arc<Slot>) {
+        spawn(settle(self.shared.clone(), slot));
+    }
+
     fn report(&self) {
         let now = self.shared.seam.now();
         let Some(report) = self.shared.collect(|collector| collector.take_recent(now)) else { return };
@@ -42,8 +49,9 @@ impl Aggregator {
             report.log();
         }
         for tell in &self.reporting.to {
-            if catch_unwind(AssertUnwindSafe(|| tell(&report))).is_err() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&report))) {
                 tracing::warn!(target: "headworks", "whoever takes the failure report panicked; this one is lost to it");
+                self.shared.observer_panicked(None, &*panic);
             }
         }
     }
@@ -56,6 +64,9 @@ impl Actor for Aggregator {
         if let Some(every) = self.reporting.every {
             ctx.run_interval(every, |aggregator, _| aggregator.report());
         }
+        // Of which a dead predecessor was told, and nobody else.
+        let given_up = self.shared.all_slots().into_iter().filter(|slot| slot.lane.given_up().is_some());
+        given_up.for_each(|slot| self.settle(slot));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -73,11 +84,31 @@ impl Child for Aggregator {
     const ROLE: Role = Role::Aggregator;
 }
 
+/// Compensates what was given up. A panic on the way, of a store's for example, is a failure like any other: it goes on from where
+/// it was.
+async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
+    let mut rng = shared.seam.rng();
+    for tries in 1.. {
+        let settled = AssertUnwindSafe(compensation::settle(shared.clone(), slot.clone())).catch_unwind().await;
+        let Err(panic) = settled else { return };
+        let cause = Cause::from_panic(Code::CompensationFailed, &*panic);
+        let wait = slot.policy.retry.wait(tries, None, &mut rng).max(Duration::from_millis(100));
+        shared.failed(&slot.failure(&shared, cause.clone(), 0));
+        let (attempt, next_attempt_at) = (Some(tries), Some(shared.seam.now().plus(wait)));
+        let event = slot.event(Role::Aggregator, What::Failed);
+        shared.log(SupervisorEvent { cause: Some(cause), attempt, next_attempt_at, ..event });
+        tokio::time::sleep(wait).await;
+        if shared.phase() >= Phase::Stopping {
+            return;
+        }
+    }
+}
+
 impl Handler<GaveUp> for Aggregator {
     type Result = ();
 
     fn handle(&mut self, GaveUp(slot): GaveUp, _: &mut Self::Context) {
-        // On its own task: one that hangs delays its own tenant and nobody else.
-        spawn(compensation::settle(self.shared.clone(), slot));
+        self.shared.panic_points.pass("aggregator/GaveUp", Some(&slot.id));
+        self.settle(slot);
     }
 }

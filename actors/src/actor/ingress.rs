@@ -379,6 +379,7 @@ impl Handler<Read> for Ingress {
     type Result = AtomicResponse<Self, Result<Vec<u8>, Error>>;
 
     fn handle(&mut self, Read(input): Read, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("ingress/Read", None);
         if self.is_closed() {
             return AtomicResponse::new(Box::pin(actix::fut::ready(Err(Error::Closed))));
         }
@@ -403,6 +404,7 @@ impl Handler<Finish> for Ingress {
     type Result = AtomicResponse<Self, Result<(), Error>>;
 
     fn handle(&mut self, Finish { clean }: Finish, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("ingress/Finish", None);
         let feed = match self.numbered() {
             Ok(feed) => feed,
             Err(why) => return AtomicResponse::new(Box::pin(actix::fut::ready(Err(why)))),
@@ -424,6 +426,7 @@ impl Handler<Offer> for Ingress {
     type Result = AtomicResponse<Self, Result<(), Error>>;
 
     fn handle(&mut self, Offer { events, stream }: Offer, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("ingress/Offer", None);
         if self.is_closed() {
             return AtomicResponse::new(Box::pin(actix::fut::ready(Err(Error::Closed))));
         }

@@ -1,6 +1,7 @@
 //! What all actors share, and the registry of tenants. Nothing in here dies with an actor.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -18,11 +19,11 @@ use super::slot::Slot;
 use super::spec::TenantSpec;
 use super::streams::Streams;
 use super::supervise::Running;
-use crate::model::{BatchId, Cause, Code, Error, Failure, Opening, Part, SupervisorEvent, TenantId};
+use crate::model::{BatchId, Cause, Code, Error, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
-use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, Position, RecoveredTenant, Seam, Stores};
+use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, RecoveredTenant, Seam, Stores};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
 pub(crate) struct Shared {
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) turns: AtomicU64,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     pub(crate) seam: Seam,
+    pub(crate) panic_points: PanicPoints,
     pub(crate) opening: Opening,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) aggregator: OnceLock<Running<Aggregator>>,
@@ -112,6 +114,7 @@ impl Shared {
         log_entries: usize,
         observers: Vec<Arc<dyn Observer>>,
         seam: Seam,
+        panic_points: PanicPoints,
     ) -> Self {
         Self {
             defaults,
@@ -136,6 +139,7 @@ impl Shared {
             failures: Mutex::new(Collector::new(seam.now())),
             letters_written: AtomicU64::new(0),
             seam,
+            panic_points,
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
             unread: AtomicU64::new(0),
@@ -260,7 +264,7 @@ impl Shared {
     /// fill a mailbox.
     pub(crate) fn failed(&self, failure: &Failure) {
         self.collect(|collector| collector.add(failure));
-        self.observe(|observer| observer.failed(failure));
+        self.observe(failure.tenant.as_ref(), |observer| observer.failed(failure));
     }
 
     /// What has failed so far.
@@ -271,17 +275,33 @@ impl Shared {
     /// Writes to the supervisor log.
     pub(crate) fn log(&self, event: SupervisorEvent) {
         let event = self.log.push(event, self.seam.now());
-        self.observe(|observer| observer.supervised(&event));
+        self.observe(event.tenant.as_ref(), |observer| observer.supervised(&event));
     }
 
-    pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
+    /// Tells the observers something of the tenant. A panic in one is in the report and not in the log: the observers would be told
+    /// of that too, and panic again.
+    pub(crate) fn observe(&self, tenant: Option<&TenantId>, tell: impl Fn(&dyn Observer)) {
         for observer in &self.observers {
-            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(&**observer)));
-            if let Err(panic) = told {
-                let why = Cause::from_panic(Code::HookPanic, &*panic).detail;
-                tracing::warn!(target: "headworks", why = &*why, "an observer panicked; what it was told is lost to it");
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&**observer))) {
+                self.observer_panicked(tenant, &*panic);
             }
         }
+    }
+
+    /// Somebody who looks on panicked.
+    pub(crate) fn observer_panicked(&self, tenant: Option<&TenantId>, panic: &(dyn std::any::Any + Send)) {
+        let cause = Cause::from_panic(Code::ObserverPanic, panic);
+        tracing::warn!(target: "headworks", why = &*cause.detail, "an observer panicked; what it was told is lost to it");
+        let (at, tenant) = (self.seam.now(), tenant.cloned());
+        let failure = Failure { at, tenant, source: None, batch: None, cause, events: 0 };
+        self.collect(|collector| collector.add(&failure));
+    }
+
+    /// The wall clock panicked.
+    pub(crate) fn clock_panicked(&self, cause: Cause) {
+        let event = SupervisorEvent::new(None, Role::Supervisor, What::Failed);
+        self.log(SupervisorEvent { cause: Some(cause.clone()), ..event });
+        self.failed(&Failure { at: self.seam.now(), tenant: None, source: None, batch: None, cause, events: 0 });
     }
 
     /// The batch has its outcome: settles it, frees its memory, wakes whoever waited for that. `None` where it had been
@@ -303,7 +323,7 @@ impl Shared {
         if !self.observers.is_empty() {
             let batch = left.batch.id().clone();
             let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };
-            self.observe(|observer| observer.settled(&slot.id, &settled));
+            self.observe(Some(&slot.id), |observer| observer.settled(&slot.id, &settled));
         }
         Some(left)
     }

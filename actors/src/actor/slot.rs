@@ -47,7 +47,7 @@ pub(crate) struct Slot {
     pub(crate) compensating: AtomicBool,
     /// A task of the aggregator is at the compensations that could not be done.
     pub(crate) pursuing: AtomicBool,
-    /// Whether a heartbeat is under way: an alarm set for it, or the message.
+    /// Whether an alarm is set for the next heartbeat.
     pub(crate) beating: AtomicBool,
     /// A heartbeat was sent, and is not answered yet.
     pub(crate) beat_sent: AtomicBool,

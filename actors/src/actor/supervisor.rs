@@ -49,6 +49,7 @@ impl Handler<Spawn> for Supervisor {
     type Result = Result<Arc<Slot>, Error>;
 
     fn handle(&mut self, Spawn(spec): Spawn, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("supervisor/Spawn", None);
         self.open()?;
         let slot = match self.shared.unclaimed(&spec) {
             Some(slot) => slot,
@@ -63,6 +64,7 @@ impl Handler<OpenIngress> for Supervisor {
     type Result = Result<Addr<Ingress>, Error>;
 
     fn handle(&mut self, OpenIngress { spec, stream }: OpenIngress, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("supervisor/OpenIngress", None);
         self.open()?;
         let ingress = Ingress::new(spec, stream, self.shared.clone(), self.stage.clone());
         Ok(supervise(&self.shared, ingress).addr)
@@ -73,6 +75,7 @@ impl Handler<Run> for Supervisor {
     type Result = MessageResult<Run>;
 
     fn handle(&mut self, Run(make): Run, _: &mut Self::Context) -> Self::Result {
+        self.shared.panic_points.pass("supervisor/Run", None);
         // On a task of its own: what panics in there is the task's end, not the supervisor's.
         spawn(async move { make().await });
         MessageResult(())

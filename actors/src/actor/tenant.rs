@@ -35,6 +35,13 @@ impl Tenant {
         }
     }
 
+    /// Sets the alarm for the next heartbeat, if it is not set.
+    fn beat_later(&self) {
+        if !self.slot.beating.swap(true, Ordering::AcqRel) {
+            self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
+        }
+    }
+
     /// Takes what came since the last look into the window, closes it where a rule says so, and tells the writer.
     fn look(&mut self) {
         let _span = tracing::trace_span!(target: "headworks", "window", tenant = %self.slot.id).entered();
@@ -68,7 +75,7 @@ fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
         shared.budget.cut(advanced.cut_bytes);
         for flushed in &advanced.flushed {
             tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
-            shared.observe(|observer| observer.flushed(&slot.id, flushed));
+            shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
         }
         slot.hint_batches(shared);
     }
@@ -81,10 +88,11 @@ impl Actor for Tenant {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        if !self.slot.beating.swap(true, Ordering::AcqRel) {
-            self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
-        }
-        // What a dead predecessor left: an open window, and batches that it cut without telling the writer.
+        self.beat_later();
+        // The hint, or the heartbeat, may be what a dead predecessor died of.
+        self.slot.chunks_hinted.store(false, Ordering::Release);
+        self.slot.beat_sent.store(false, Ordering::Release);
+        // What it left: an open window, and batches that it cut without telling the writer.
         self.look();
         if self.slot.lane.snapshot().batches > 0 {
             self.slot.hint_batches(&self.shared);
@@ -106,6 +114,7 @@ impl Handler<ChunksWait> for Tenant {
     type Result = ();
 
     fn handle(&mut self, _: ChunksWait, _: &mut Self::Context) {
+        self.shared.panic_points.pass("tenant/ChunksWait", Some(&self.slot.id));
         self.slot.chunks_hinted.store(false, Ordering::Release);
         self.look();
     }
@@ -115,6 +124,7 @@ impl Handler<Beat> for Tenant {
     type Result = ();
 
     fn handle(&mut self, _: Beat, _: &mut Self::Context) {
+        self.shared.panic_points.pass("tenant/Beat", Some(&self.slot.id));
         self.slot.beat_sent.store(false, Ordering::Release);
         // A hint that went missing is made good here at the latest.
         self.look();

@@ -199,6 +199,8 @@ impl Actor for Writer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // The hint may be what a dead predecessor died of.
+        self.slot.batches_hinted.store(false, Ordering::Release);
         // A batch that was given up while the aggregator was not told.
         if self.slot.lane.given_up().is_some() {
             self.gave_up();
@@ -225,6 +227,7 @@ impl Handler<BatchesWait> for Writer {
     type Result = ();
 
     fn handle(&mut self, _: BatchesWait, ctx: &mut Self::Context) {
+        self.shared.panic_points.pass("writer/BatchesWait", Some(&self.slot.id));
         self.slot.batches_hinted.store(false, Ordering::Release);
         self.step(ctx);
     }
@@ -234,6 +237,7 @@ impl Handler<AttemptDue> for Writer {
     type Result = ();
 
     fn handle(&mut self, _: AttemptDue, ctx: &mut Self::Context) {
+        self.shared.panic_points.pass("writer/AttemptDue", Some(&self.slot.id));
         self.timer = None;
         self.step(ctx);
     }
@@ -243,6 +247,7 @@ impl Handler<Attempted> for Writer {
     type Result = ();
 
     fn handle(&mut self, Attempted(answer): Attempted, ctx: &mut Self::Context) {
+        self.shared.panic_points.pass("writer/Attempted", Some(&self.slot.id));
         self.storing = false;
         self.attempted(answer);
         self.step(ctx);

@@ -81,6 +81,10 @@ codes! {
     JournalUnavailable = "journal_unavailable",
     /// Events are lost, or their journal cannot tell what became of them: it is damaged.
     JournalDamaged = "journal_damaged",
+    /// An observer panicked on what it was told.
+    ObserverPanic = "observer_panic",
+    /// The wall clock panicked; the time it last told is used until it works again.
+    ClockPanic = "clock_panic",
     /// A source failed.
     Source = "source",
 }

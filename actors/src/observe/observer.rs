@@ -4,8 +4,8 @@ use crate::model::{BatchId, Failure, FlushReason, SupervisorEvent, TenantId};
 
 /// Callbacks for whoever measures the system: a metrics exporter, a test.
 ///
-/// They are called on the system's own thread, once a batch at the most, and must not block. A panic in one is caught and
-/// ignored.
+/// They are called on the system's own thread, once a batch at the most, and must not block. A panic in one is
+/// caught and counted in the [`Report`](crate::Report), as `observer_panic`; what it was told is lost to it.
 pub trait Observer: Send + Sync + 'static {
     /// A window was closed.
     fn flushed(&self, tenant: &TenantId, flushed: &Flushed) {

@@ -18,7 +18,7 @@ use crate::observe::Outcome;
 
 /// Where accepted events and what becomes of them are on record.
 ///
-/// One journal serves all tenants of a system. Calls come from the system's thread; what waits for a disk waits in futures.
+/// One journal serves all tenants of a system, and must not panic: it is the record from which everything else is made good. Calls come from the system's thread; what waits for a disk waits in futures.
 pub trait Journal: Send + Sync + 'static {
     /// Whether what is committed outlives the process. A volatile journal commits at once and recovers nothing.
     fn is_durable(&self) -> bool;

@@ -15,6 +15,7 @@ mod journal;
 pub(crate) mod lane;
 mod memory;
 mod memory_letters;
+pub mod panic_point;
 mod progress;
 mod saga;
 mod seam;
@@ -35,6 +36,9 @@ pub use journal::{
 };
 pub use memory::{MemoryStore, NullStore};
 pub use memory_letters::MemoryDeadLetters;
+#[cfg(feature = "testing")]
+pub use panic_point::PanicAt;
+pub(crate) use panic_point::PanicPoints;
 pub use progress::{Begun, Compensation, Progress, StepState, Uncompensated};
 pub use saga::Saga;
 pub(crate) use saga::Stores;

@@ -4,12 +4,13 @@
 use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
 
-use crate::model::{Opening, UnixMillis};
+use crate::model::{Cause, Code, Opening, UnixMillis};
 
 /// The wall clock and the source of randomness of one system.
 #[derive(Clone)]
@@ -35,6 +36,9 @@ impl Default for Seam {
 impl Seam {
     /// A clock and a seed of your own. Two systems with the same seed draw the same numbers: batch ids too, so that a
     /// fixed seed is for tests only.
+    ///
+    /// A clock that panics is told as a failure with the code `clock_panic`, once until it works again; meanwhile it is as late as
+    /// it last said.
     pub fn new(wall: impl Fn() -> UnixMillis + Send + Sync + 'static, seed: u64) -> Self {
         Self { wall: Arc::new(wall), seed, drawn: Arc::default() }
     }
@@ -51,6 +55,29 @@ impl Seam {
         let nth = self.drawn.fetch_add(1, Ordering::Relaxed);
         // Spread, so that neighbours do not draw alike.
         fastrand::Rng::with_seed(self.seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The same with a clock that cannot panic: it is asked everywhere, also where nobody could catch that. `began` is the time
+    /// until it has told another; `tell` is told of each panic that follows a time that was told.
+    pub(crate) fn guarded(self, began: UnixMillis, tell: impl Fn(Cause) + Send + Sync + 'static) -> Self {
+        let (wall, last, is_told) = (self.wall, AtomicI64::new(began.0), AtomicBool::new(false));
+        let guarded = move || match catch_unwind(AssertUnwindSafe(|| wall())) {
+            Ok(now) => {
+                last.store(now.0, Ordering::Relaxed);
+                // Written only where it changes: the clock is asked often, and by many.
+                if is_told.load(Ordering::Relaxed) {
+                    is_told.store(false, Ordering::Relaxed);
+                }
+                now
+            }
+            Err(panic) => {
+                if !is_told.swap(true, Ordering::Relaxed) {
+                    tell(Cause::from_panic(Code::ClockPanic, &*panic));
+                }
+                UnixMillis(last.load(Ordering::Relaxed))
+            }
+        };
+        Self { wall: Arc::new(guarded), ..self }
     }
 
     /// The id of an opening of the journal.

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::Addr;
@@ -19,9 +19,11 @@ use crate::actor::watchdog::{turn, watch};
 use crate::model::{Error, TenantId, panic_place};
 use crate::observe::{Observer, Report};
 use crate::policy::Policy;
+#[cfg(feature = "testing")]
+use crate::port::PanicAt;
 use crate::port::{
     DeadLetters, DynDeadLetters, DynJournal, Hooks, Journal, MemoryDeadLetters, MemoryJournal, MemoryStore,
-    RecoveredTenant, Saga, Seam, Storage, spawn,
+    PanicPoints, RecoveredTenant, Saga, Seam, Storage, spawn,
 };
 
 /// Where the actors run.
@@ -54,6 +56,8 @@ pub struct SystemBuilder {
     seam: Seam,
     placement: Placement,
     hang_after: Duration,
+    #[cfg(feature = "testing")]
+    panic_at: Option<PanicAt>,
 }
 
 impl Default for SystemBuilder {
@@ -74,6 +78,8 @@ impl Default for SystemBuilder {
             seam: Seam::default(),
             placement: Placement::default(),
             hang_after: Duration::from_secs(10),
+            #[cfg(feature = "testing")]
+            panic_at: None,
         }
     }
 }
@@ -202,6 +208,13 @@ impl SystemBuilder {
         self
     }
 
+    /// Makes a handler panic, as if its own code had. Of several, the last one counts.
+    #[cfg(feature = "testing")]
+    pub fn panic_at(mut self, at: PanicAt) -> Self {
+        self.panic_at = Some(at);
+        self
+    }
+
     /// Starts the system. Blocks for the moment in which its thread comes up.
     ///
     /// From then on every panic of the process leaves its place in the source, for [`Cause::from_panic`](crate::Cause::from_panic),
@@ -212,7 +225,7 @@ impl SystemBuilder {
     /// [`Error::InvalidPolicy`], [`Error::InvalidSaga`], [`Error::PanicAborts`], [`Error::Journal`], or [`Error::Start`] if there is no thread to be had.
     ///
     /// # Panics
-    /// With [`Placement::Inline`] outside of a `LocalSet` and an actix `System`.
+    /// With [`Placement::Inline`] outside of a `LocalSet` and an actix `System`, and where the clock of the [`Seam`] does.
     pub fn start(self) -> Result<System, Error> {
         if cfg!(panic = "abort") {
             return Err(Error::PanicAborts);
@@ -226,17 +239,32 @@ impl SystemBuilder {
             hooks: Arc::new(self.hooks),
             specs: specs.collect::<Result<_, Error>>()?,
         };
-        let shared = Arc::new(Shared::new(
-            defaults,
-            self.max_tenants,
-            self.max_in_flight_bytes,
-            self.max_dead_letter_queue_bytes,
-            self.journal.unwrap_or_else(|| Arc::new(MemoryJournal::new())),
-            self.dead_letters.unwrap_or_else(|| Arc::new(MemoryDeadLetters::default())),
-            self.log_entries,
-            self.observers,
-            self.seam,
-        ));
+        #[cfg(feature = "testing")]
+        let panic_points = PanicPoints::armed(self.panic_at);
+        #[cfg(not(feature = "testing"))]
+        let panic_points = PanicPoints::default();
+        // The first time it is asked, its panic is the caller's.
+        let began = self.seam.now();
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+            let shared = shared.clone();
+            let seam = self.seam.guarded(began, move |cause| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.clock_panicked(cause);
+                }
+            });
+            Shared::new(
+                defaults,
+                self.max_tenants,
+                self.max_in_flight_bytes,
+                self.max_dead_letter_queue_bytes,
+                self.journal.unwrap_or_else(|| Arc::new(MemoryJournal::new())),
+                self.dead_letters.unwrap_or_else(|| Arc::new(MemoryDeadLetters::default())),
+                self.log_entries,
+                self.observers,
+                seam,
+                panic_points,
+            )
+        });
         let recovered =
             shared.journal.begin(shared.opening, shared.seam.now()).map_err(|why| Error::Journal(why.to_string()))?;
         for damage in &recovered.damage {

@@ -87,20 +87,24 @@ impl DrainReport {
 
 /// Drains on the system's thread: the caller may have no runtime, or one without timers.
 pub(super) async fn drain(shared: &Arc<Shared>, supervisor: &Addr<Supervisor>, deadline: Duration) -> DrainReport {
-    let (tell, told) = oneshot::channel();
-    let on = shared.clone();
-    let run = Run(Box::new(move || {
-        let drained = async move {
-            // Nobody listens if the caller has gone; the drain goes on.
-            let _ = tell.send(flow(&on, deadline).await);
-            on.enter(Phase::Stopping);
-        };
-        drained.boxed_local()
-    }));
-    // A system that has stopped has no supervisor to ask: what is there is the report.
-    let report = match supervisor.send(run).await {
-        Ok(()) => told.await.ok(),
-        Err(_) => None,
+    let report = loop {
+        let (tell, told) = oneshot::channel();
+        let on = shared.clone();
+        let run = Run(Box::new(move || {
+            let drained = async move {
+                // Nobody listens if the caller has gone; the drain goes on.
+                let _ = tell.send(flow(&on, deadline).await);
+                on.enter(Phase::Stopping);
+            };
+            drained.boxed_local()
+        }));
+        match supervisor.send(run).await {
+            Ok(()) => break told.await.ok(),
+            // A system that has stopped has no supervisor to ask: what is there is the report.
+            Err(_) if shared.phase() >= Phase::Stopping => break None,
+            // It failed, and its successor reads on.
+            Err(_) => {}
+        }
     };
     let mut phase = shared.phase.subscribe();
     // The sender lives in `shared`.

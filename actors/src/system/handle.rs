@@ -237,17 +237,15 @@ impl System {
         let intake = Intake { shared: self.shared.clone(), supervisor: self.handle.supervisor.clone() };
         let run = Run(Box::new(move || {
             async move {
-                let (shared, name) = (intake.shared.clone(), source.name().to_owned());
-                let result = match begin(&shared) {
-                    Ok(_feeding) => {
-                        let run = AssertUnwindSafe(async { Box::new(source).run(intake).await });
-                        let panicked = |panic: Box<dyn std::any::Any + Send>| {
-                            Err(Cause::from_panic(Code::Source, &*panic).to_string())
-                        };
-                        run.catch_unwind().await.unwrap_or_else(panicked)
-                    }
-                    Err(closed) => Err(closed.to_string()),
+                let (shared, mut name) = (intake.shared.clone(), "of unknown name".to_owned());
+                let run = async {
+                    source.name().clone_into(&mut name);
+                    let _feeding = begin(&shared).map_err(|closed| closed.to_string())?;
+                    Box::new(source).run(intake).await
                 };
+                let panicked =
+                    |panic: Box<dyn std::any::Any + Send>| Err(Cause::from_panic(Code::Source, &*panic).to_string());
+                let result = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(panicked);
                 if let Err(why) = &result {
                     source_failed(&shared, &name, why);
                 }
