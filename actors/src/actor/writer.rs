@@ -37,8 +37,9 @@ impl Writer {
     /// Does what the lane says is next, until something has to be waited for.
     fn step(&mut self, ctx: &mut Context<Self>) {
         while !self.storing {
-            match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
-                Step::Rest | Step::GivenUp => return,
+            match self.slot.lane.next_step(Instant::now()) {
+                Step::Rest => return,
+                Step::GivenUp => return self.gave_up(),
                 Step::Lost(batch) => drop(self.shared.settle(&self.slot, &batch, Outcome::Discarded)),
                 Step::Finished => self.settle(),
                 Step::Prepare(batch) => self.prepare(batch),
@@ -68,10 +69,7 @@ impl Writer {
         match self.slot.hooks.batch(batch.clone()) {
             Ok(Some(made)) => self.slot.lane.prepared(made, None),
             Ok(None) => drop(self.shared.settle(&self.slot, batch.id(), Outcome::Discarded)),
-            Err(cause) => {
-                self.slot.lane.prepared(batch, Some(cause));
-                self.gave_up();
-            }
+            Err(cause) => self.slot.lane.prepared(batch, Some(cause)),
         }
     }
 
@@ -150,12 +148,9 @@ impl Writer {
             let (attempt, batch) = (Some(attempt), self.slot.lane.front_id());
             self.shared.log(SupervisorEvent { cause: Some(cause), batch, store, attempt, next_attempt_at, ..event });
         }
-        if matches!(next, Next::GiveUp(_)) {
-            self.gave_up();
-        }
     }
 
-    /// From here on the batch belongs to the aggregator, which tells this writer when it is settled.
+    /// The batch belongs to the aggregator, which tells this writer when it is settled. One that knows already does nothing.
     fn gave_up(&self) {
         if let Some(aggregator) = self.shared.aggregator() {
             aggregator.do_send(GaveUp(self.slot.clone()));
@@ -200,10 +195,6 @@ impl Actor for Writer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // A batch that was given up while the aggregator was not told.
-        if self.slot.lane.given_up().is_some() {
-            self.gave_up();
-        }
         self.step(ctx);
     }
 }

@@ -8,13 +8,14 @@ use crate::model::{Attempt, BatchId, Cause, StoreName, UnixMillis};
 /// journals keep one each and say the same to it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// The steps that were begun, in that order.
+    /// The steps that were begun, in the order of their last attempts.
     pub steps: SmallVec<[Begun; 1]>,
     /// What the stores registered to be undone, oldest first.
     pub undo: Vec<(StoreName, UndoStep)>,
     /// Why the batch was given up, if it was.
     pub given_up: Option<Cause>,
-    /// How many of its [compensations](Self::compensations) are dealt with.
+    /// How many of its [compensations](Self::compensations) are dealt with; one more than there are where there is
+    /// [no way back](Self::is_condemned).
     pub compensated: u32,
 }
 
@@ -88,19 +89,13 @@ impl Progress {
         self.steps.iter_mut().find(|step| step.store == *store)
     }
 
-    /// An attempt begins.
+    /// An attempt begins. One that is older than the last of its store changes nothing.
     pub fn intent(&mut self, store: &StoreName, attempt: Attempt) {
-        match self.steps.iter().position(|step| step.store == *store) {
-            Some(at) if self.steps[at].state == StepState::RolledBack => drop(self.steps.remove(at)),
-            Some(at) => {
-                let step = &mut self.steps[at];
-                if attempt >= step.attempt {
-                    (step.attempt, step.state) = (attempt, StepState::Open);
-                }
-                return;
-            }
-            None => {}
+        if attempt < self.attempt(store) {
+            return;
         }
+        // Whoever is at it stands last, also where the saga has another order than it had when the step was begun first.
+        self.steps.retain(|step| step.store != *store);
         self.steps.push(Begun { store: store.clone(), attempt, state: StepState::Open });
     }
 
@@ -137,6 +132,12 @@ impl Progress {
         self.compensated = self.compensated.max(nth.saturating_add(1));
     }
 
+    /// Whether the batch becomes dead letters whatever happens, as some of them may be kept already.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        self.given_up.is_some() && self.compensated as usize > self.compensations().len()
+    }
+
     /// The saga begins anew, with everything taken back; attempts are counted on.
     pub fn again(&mut self) {
         self.steps.iter_mut().for_each(|step| step.state = StepState::RolledBack);
@@ -155,10 +156,10 @@ impl Progress {
         self.steps.iter().any(|step| step.store == *store && step.state == StepState::Done)
     }
 
-    /// The attempt of which nobody knows what became.
+    /// The last attempt of which nobody knows what became.
     #[must_use]
     pub fn open(&self) -> Option<&Begun> {
-        self.steps.iter().find(|step| step.state == StepState::Open)
+        self.steps.iter().rfind(|step| step.state == StepState::Open)
     }
 
     /// Whether anything of the batch may be in a store.
