@@ -4,6 +4,7 @@ mod journal;
 mod letters;
 mod recorder;
 mod replay;
+mod saga;
 mod world;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use headworks_actors::{
 pub(crate) use journal::ModelJournal;
 pub(crate) use letters::{FaultyLetters, Mood};
 pub(crate) use recorder::{Call, Recorder};
+pub(crate) use saga::{Pair, bodies, holds, in_order, number, split_windows_of};
 pub(crate) use world::{Conn, World};
 
 /// A store that misbehaves by script, and a record of what it was asked.
