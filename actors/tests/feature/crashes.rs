@@ -53,7 +53,6 @@ fn op() -> impl Strategy<Value = Op> {
             Just(Fault::Stall),
             Just(Fault::PanicAfter),
             Just(Fault::LostReply),
-            Just(Fault::Tear),
         ]
     };
     prop_oneof![
