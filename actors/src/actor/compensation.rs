@@ -30,7 +30,7 @@ const MAX_UNCOMPENSATED: u64 = 1_000;
 pub(crate) async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
     let Some(_turn) = Turn::take(&slot.compensating) else { return };
     if let Some((work, batch)) = slot.lane.given_up() {
-        // Once it is kept as dead letters there is no way back: a later process must not try to store it.
+        // Once it is rolled back there is no way back: a later process must not try to go on with it.
         if let Some(position) = work.recorded_at() {
             shared.journal.committed(position).await;
         }
@@ -48,7 +48,8 @@ struct Turn<'a>(&'a AtomicBool);
 
 impl<'a> Turn<'a> {
     fn take(flag: &'a AtomicBool) -> Option<Self> {
-        (!flag.swap(true, Ordering::AcqRel)).then_some(Self(flag))
+        // Made only where it is taken: one that is dropped gives the turn away.
+        (!flag.swap(true, Ordering::AcqRel)).then(|| Self(flag))
     }
 }
 
@@ -103,7 +104,11 @@ async fn persist(
     let deadline = Instant::now() + policy.compensation_deadline;
     let (mut retry, mut rng) = (Retry::default(), shared.seam.rng());
     loop {
-        let Err((cause, failed)) = attempt(shared, slot, batch, store, compensation).await else { return Ok(()) };
+        // None lasts beyond the deadline, but one that is only made because the list is full.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = if left.is_zero() { policy.attempt_timeout } else { policy.attempt_timeout.min(left) };
+        let tried = attempt(shared, slot, batch, store, compensation, limit).await;
+        let Err((cause, failed)) = tried else { return Ok(()) };
         let again = match failed {
             StorageError::Permanent { .. } => None,
             StorageError::Unavailable { .. } => Some(retry.unavailable(policy, &mut rng)),
@@ -125,6 +130,7 @@ async fn attempt(
     batch: &BatchId,
     store: &StoreName,
     compensation: &Compensation,
+    limit: Duration,
 ) -> Result<(), (Cause, StorageError)> {
     // Called inside of the future: a store may panic before it has one to give.
     let call = async {
@@ -139,14 +145,17 @@ async fn attempt(
         }
     };
     let call = AssertUnwindSafe(call).catch_unwind();
-    let error = match tokio::time::timeout(slot.policy.retry.attempt_timeout, call).await {
+    let error = match tokio::time::timeout(limit, call).await {
         Ok(Ok(Ok(()))) => return Ok(()),
         Ok(Ok(Err(error))) => error,
         Ok(Err(panic)) => {
             let cause = Cause::from_panic(Code::CompensationFailed, &*panic);
             StorageError::transient(format!("it panicked: {}", cause.detail))
         }
-        Err(_) => StorageError::transient("the store did not answer in time"),
+        Err(_) => {
+            let limit = humantime::format_duration(limit);
+            StorageError::transient(format!("the store did not answer within {limit}"))
+        }
     };
     let detail = format!("{compensation} of batch {batch} in {store}: {}", describe(&error));
     let cause = Cause::new(Code::CompensationFailed, detail);
@@ -171,7 +180,8 @@ pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
         }
         let (batch, store) = (owed.batch.clone(), owed.store.clone());
         let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, %batch);
-        match attempt(&shared, &slot, &batch, &store, &owed.compensation).instrument(span).await {
+        let limit = slot.policy.retry.attempt_timeout;
+        match attempt(&shared, &slot, &batch, &store, &owed.compensation, limit).instrument(span).await {
             Ok(()) => {
                 slot.lane.pursued(&owed, None);
                 let event = slot.event(Role::Aggregator, What::Compensated);
@@ -192,30 +202,30 @@ async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Bat
     let policy = &slot.policy.retry;
     let owed: Vec<_> = slot.lane.uncompensated().into_iter().filter(|owed| owed.batch == *batch.id()).collect();
     // What a store may still hold must not come to it under another id.
-    let is_undone = owed.is_empty();
+    let may_come_again = owed.is_empty() && !work.is_condemned();
     let event = |what| {
         let (batch, store) = (Some(batch.id().clone()), work.store().cloned());
         let (attempt, batch_events) = (Some(work.attempt().0), work.batch.len() as u64);
         SupervisorEvent { batch, batch_events, store, attempt, ..slot.event(Role::Aggregator, what) }
     };
-    if is_undone
+    if may_come_again
         && cause.code == Code::StorePermanent
-        && slot.stores.take_pieces()
+        && take_pieces(shared, slot)
         && slot.lane.split(policy.max_poison)
     {
         return shared.log(SupervisorEvent { cause: Some(cause), ..event(What::Split) });
     }
-    if !is_undone {
+    if !owed.is_empty() {
         let detail = format!("{}; not undone yet: {}", cause.detail, list(&owed));
         cause = Cause::new(cause.code, detail);
     }
     let failure = slot.failure(shared, cause.clone(), batch.len() as u64);
     let failure = Failure { batch: Some(batch.id().clone()), ..failure };
     // What hooks failed on, or what is left of a damaged batch, is not the stores' business.
-    let was_refused = !matches!(cause.code, Code::HookPanic | Code::JournalDamaged);
-    let verdict = if was_refused { verdict(shared, slot, &failure) } else { OnFailure::DeadLetter };
+    let is_open = !matches!(cause.code, Code::HookPanic | Code::JournalDamaged) && !work.is_condemned();
+    let verdict = if is_open { verdict(shared, slot, &failure) } else { OnFailure::DeadLetter };
     match verdict {
-        OnFailure::Retry if is_undone => {
+        OnFailure::Retry if may_come_again => {
             slot.lane.again(policy, Instant::now(), &mut shared.seam.rng());
             shared.log(SupervisorEvent { cause: Some(cause), ..event(What::StartedOver) });
         }
@@ -225,12 +235,24 @@ async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Bat
             gone(shared, slot, &left.batch, &failure);
         }
         OnFailure::DeadLetter | OnFailure::Retry => {
+            if let Some(position) = slot.lane.condemn() {
+                shared.journal.committed(position).await;
+            }
             bury(shared, slot, work, batch, &cause).await;
             let Some(left) = shared.settle(slot, batch.id(), Outcome::DeadLettered) else { return };
             shared.log(SupervisorEvent { cause: Some(cause), ..event(What::DeadLettered) });
             gone(shared, slot, &left.batch, &failure);
         }
     }
+}
+
+/// Whether all stores of the tenant can hold a piece of a batch; one that panics on the question cannot.
+fn take_pieces(shared: &Shared, slot: &Slot) -> bool {
+    slot.stores.take_pieces().unwrap_or_else(|cause| {
+        shared.failed(&slot.failure(shared, cause.clone(), 0));
+        shared.log(SupervisorEvent { cause: Some(cause), ..slot.event(Role::Aggregator, What::Failed) });
+        false
+    })
 }
 
 fn list(owed: &[crate::port::Uncompensated]) -> String {

@@ -67,7 +67,7 @@ impl Slot {
         };
         let stores = spec.stores.unwrap_or_else(|| defaults.stores.clone());
         Self {
-            lane: Lane::new(spec.id.clone(), shared.opening, stores.clone(), &shared.journal),
+            lane: Lane::new(spec.id.clone(), shared.opening, stores.clone(), hooks.sees_batches(), &shared.journal),
             id: spec.id,
             policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
             stores,

@@ -38,8 +38,9 @@ impl Writer {
     /// Does what the lane says is next, until something has to be waited for.
     fn step(&mut self, ctx: &mut Context<Self>) {
         while !self.storing {
-            match self.slot.lane.next_step(Instant::now(), self.slot.hooks.sees_batches()) {
-                Step::Rest | Step::GivenUp => return,
+            match self.slot.lane.next_step(Instant::now()) {
+                Step::Rest => return,
+                Step::GivenUp => return self.gave_up(),
                 Step::Lost(batch) => drop(self.shared.settle(&self.slot, &batch, Outcome::Discarded)),
                 Step::Finished => self.settle(),
                 Step::Prepare(batch) => self.prepare(batch),
@@ -69,10 +70,7 @@ impl Writer {
         match self.slot.hooks.batch(batch.clone()) {
             Ok(Some(made)) => self.slot.lane.prepared(made, None),
             Ok(None) => drop(self.shared.settle(&self.slot, batch.id(), Outcome::Discarded)),
-            Err(cause) => {
-                self.slot.lane.prepared(batch, Some(cause));
-                self.gave_up();
-            }
+            Err(cause) => self.slot.lane.prepared(batch, Some(cause)),
         }
     }
 
@@ -149,12 +147,9 @@ impl Writer {
             let (store, attempt) = (Some(store), Some(attempt.0));
             self.shared.log(SupervisorEvent { batch, store, cause: Some(cause), attempt, next_attempt_at, ..event });
         }
-        if next_after.is_none() {
-            self.gave_up();
-        }
     }
 
-    /// From here on the batch belongs to the aggregator, which tells this writer when it is settled.
+    /// The batch belongs to the aggregator, which tells this writer when it is settled. One that knows already does nothing.
     fn gave_up(&self) {
         if let Some(aggregator) = self.shared.aggregator() {
             aggregator.do_send(GaveUp(self.slot.clone()));
@@ -201,10 +196,6 @@ impl Actor for Writer {
     fn started(&mut self, ctx: &mut Self::Context) {
         // The hint may be what a dead predecessor died of.
         self.slot.batches_hinted.store(false, Ordering::Release);
-        // A batch that was given up while the aggregator was not told.
-        if self.slot.lane.given_up().is_some() {
-            self.gave_up();
-        }
         self.step(ctx);
     }
 }

@@ -8,7 +8,7 @@ pub enum OnFailure {
     #[default]
     DeadLetter,
     /// It goes through its saga again after a backoff, under the same id, for as long as it takes. The tenant's later
-    /// batches wait behind it, and in the end its sender.
+    /// batches wait behind it, and in the end its sender. One that a store could not be rid of is kept as dead letters instead.
     Retry,
     /// Its events are dropped, and counted as discarded.
     Discard,

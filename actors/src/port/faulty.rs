@@ -235,4 +235,8 @@ impl<S: Storage> Storage for Faulty<S> {
     async fn count(&self, tenant: &TenantId) -> Option<u64> {
         self.shared.inner.count(tenant).await
     }
+
+    fn takes_pieces(&self) -> bool {
+        self.shared.inner.takes_pieces()
+    }
 }

@@ -173,7 +173,8 @@ pub enum Entry {
         /// Why.
         cause: Cause,
     },
-    /// A compensation of a batch that was given up is dealt with.
+    /// A compensation of a batch that was given up is dealt with. Of the one after the last: all of them are, and the batch becomes
+    /// dead letters, which is [not decided again](Progress::is_condemned).
     Compensated {
         /// Which batch.
         batch: BatchId,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::storage::UndoList;
 pub(crate) use super::work::{Failed, FailedAttempt, Left, Step, Work};
-use super::work::{Waiting, of_made};
+use super::work::{Waiting, damaged, of_made};
 use crate::model::{
     Attempt, Batch, BatchId, Cause, Chunk, FlushReason, Opening, Part, Piece, Seq, TenantId, UnixMillis,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Lane {
     opening: Opening,
     /// The saga.
     stores: Arc<Stores>,
+    /// Whether batches pass through hooks before their first attempt.
+    has_hooks: bool,
     /// Where steps go on record; `None` where that would keep nothing.
     journal: Option<Arc<dyn DynJournal>>,
     state: Mutex<State>,
@@ -169,10 +171,16 @@ pub(crate) struct ReadBack {
 }
 
 impl Lane {
-    pub(crate) fn new(tenant: TenantId, opening: Opening, stores: Arc<Stores>, journal: &Arc<dyn DynJournal>) -> Self {
+    pub(crate) fn new(
+        tenant: TenantId,
+        opening: Opening,
+        stores: Arc<Stores>,
+        has_hooks: bool,
+        journal: &Arc<dyn DynJournal>,
+    ) -> Self {
         let state = State { first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
-        Self { tenant, opening, stores, journal, state: Mutex::new(state) }
+        Self { tenant, opening, stores, has_hooks, journal, state: Mutex::new(state) }
     }
 
     /// Takes over the numbers of an earlier process; its events are to be [read back](Self::read_back).
@@ -248,15 +256,15 @@ impl Lane {
             let seqs = cut.from.seq..=cut.until.seq;
             let batch =
                 Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
-            let is_whole = lost_chunks.range(seqs).next().is_none();
+            let is_whole = lost_chunks.range(seqs).next().is_none() && made.is_some() == cut.made.is_some();
             place = cut.until;
             state.cut += batch.len() as u64;
-            let made = made.map(|made| of_made(&cut, made));
+            let made = made.filter(|_| is_whole).map(|made| of_made(&cut, made));
             // Its first attempt went on record with the cut, and one that was not in front was never made.
             let intended = cut.progress.steps.first().map(|step| step.store.clone());
-            let waiting = Waiting { batch, made, intended, recorded: None };
+            let waiting = Waiting { batch, made, intended, recorded: None, is_whole };
             if nth == 0 && (cut.progress.was_tried() || cut.made.is_some()) {
-                let work = Work::found(&cut, &waiting, is_whole);
+                let work = Work::found(&cut, &waiting);
                 state.work = Some(self.given_up_on_record(&cut, work));
             }
             state.batches.push_back(waiting);
@@ -427,17 +435,26 @@ impl Lane {
     }
 
     /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
-    pub(crate) fn next_step(&self, now: Instant, with_hooks: bool) -> Step {
+    pub(crate) fn next_step(&self, now: Instant) -> Step {
         let state = &mut *self.lock();
         if state.work.is_none() {
             match state.batches.front().cloned() {
                 None => return Step::Rest,
                 Some(front) if front.batch.is_empty() => return Step::Lost(front.batch.id().clone()),
                 // A piece has been through the hooks with the whole.
-                Some(front) if with_hooks && front.made.is_none() && front.batch.id().piece.is_whole() => {
+                Some(front) if self.has_hooks && front.made.is_none() && front.batch.id().piece.is_whole() => {
                     return Step::Prepare(front.batch);
                 }
-                Some(front) => state.work = Some(Work::new(&front, state.fresh_undo())),
+                Some(front) => {
+                    let mut work = Work::new(&front, state.fresh_undo());
+                    if !front.is_whole && !front.batch.id().piece.is_whole() {
+                        // What the hooks made of it is not there.
+                        let (batch, cause) = (front.batch.id().clone(), damaged());
+                        work.give_up(&cause);
+                        work.recording = self.record(|| Entry::GivenUp { batch, cause });
+                    }
+                    state.work = Some(work);
+                }
             }
         }
         let Some(work) = &mut state.work else { return Step::Rest };
@@ -481,11 +498,20 @@ impl Lane {
         let Some(front) = state.batches.front_mut().filter(|front| front.batch.id() == batch.id()) else { return };
         if let Some(cause) = &given_up {
             front.recorded = self.record(|| Entry::GivenUp { batch: batch.id().clone(), cause: cause.clone() });
-        } else if self.journal.is_some()
-            && !batch.is_same(&front.batch)
-            && let Some(chunk) = batch.to_chunk()
-        {
-            front.recorded = self.record(|| Entry::Made { batch: batch.id().clone(), chunk: Arc::new(chunk) });
+        } else if let Some(journal) = &self.journal {
+            let is_changed = !batch.is_same(&front.batch);
+            let made = is_changed.then(|| batch.to_chunk()).flatten().map(Arc::new);
+            let mut entries: Vec<_> =
+                made.into_iter().map(|chunk| Entry::Made { batch: batch.id().clone(), chunk }).collect();
+            if front.intended.is_none()
+                && let Some(store) = self.stores.names().next().cloned()
+            {
+                front.intended = Some(store.clone());
+                entries.push(Entry::Intent { batch: batch.id().clone(), store, attempt: Attempt(1) });
+            }
+            if !entries.is_empty() {
+                front.recorded = Some(journal.append(&mut entries));
+            }
         }
         front.made = Some(batch);
         let front = front.clone();
@@ -563,6 +589,17 @@ impl Lane {
         self.record(|| Entry::Compensated { batch, nth, failed });
     }
 
+    /// A batch that was given up and compensated becomes dead letters, which is not to be kept before this is committed: a later
+    /// process must not come to another decision.
+    pub(crate) fn condemn(&self) -> Option<Position> {
+        let mut state = self.lock();
+        let work = state.work.as_mut().filter(|work| work.is_given_up() && !work.is_condemned())?;
+        let batch = work.batch.id().clone();
+        let nth = u32::try_from(work.progress().compensations().len()).unwrap_or(u32::MAX);
+        work.compensated(nth);
+        self.record(|| Entry::Compensated { batch, nth, failed: None })
+    }
+
     /// A batch that was given up and compensated goes through its saga once more, after a while.
     pub(crate) fn again(&self, policy: &RetryPolicy, now: Instant, rng: &mut fastrand::Rng) {
         let mut state = self.lock();
@@ -580,7 +617,8 @@ impl Lane {
         let Some(work) = state.work.as_ref().filter(|work| work.is_given_up()) else { return false };
         let seq = work.batch.id().seq.0;
         let found = if state.poison.0 == seq { state.poison.1 } else { 0 };
-        let Some(front) = state.batches.front() else { return false };
+        // On record the halves hold what is lost of it, too: they would be other ones for the next process.
+        let Some(front) = state.batches.front().filter(|front| front.is_whole) else { return false };
         let first = front.batch.len() / 2;
         let (Some(halves), Some(made)) = (front.batch.split_at(first), work.batch.split_at(first)) else {
             return false;
@@ -607,7 +645,7 @@ impl Lane {
         let intents = [intended, None];
         for ((batch, made), intended) in halves.into_iter().zip(made).zip(intents).rev() {
             let made = is_made.then_some(made);
-            state.batches.push_front(Waiting { batch, made, intended, recorded });
+            state.batches.push_front(Waiting { batch, made, intended, recorded, is_whole: true });
         }
         fault_point("after-split");
         true
@@ -685,7 +723,8 @@ impl Lane {
             Outcome::Discarded => counters.discarded += events,
         }
         let id = batch.id();
-        if outcome == Outcome::DeadLettered && id.piece != Piece::WHOLE && events == 1 {
+        let was_given_up = work.as_ref().is_some_and(Work::is_given_up);
+        if was_given_up && id.piece != Piece::WHOLE && events == 1 {
             let found = if state.poison.0 == id.seq.0 { state.poison.1 } else { 0 };
             state.poison = (id.seq.0, found + 1);
         }
@@ -886,7 +925,8 @@ impl State {
         self.cuts += 1;
         self.turn += 1;
         let id = BatchId::new(lane.opening, lane.tenant.clone(), Seq(self.cuts));
-        let intended = lane.stores.names().next().cloned();
+        // Not before the hooks have been at it: a batch that was begun does not pass through them again.
+        let intended = lane.stores.names().next().filter(|_| !lane.has_hooks).cloned();
         // What the batch holds, and that it is about to be stored, before the first attempt: in one write.
         let recorded = lane.journal.as_ref().map(|journal| {
             let cut = Entry::Cut { batch: id.clone(), from, until };
@@ -900,7 +940,7 @@ impl State {
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(Waiting { batch, made: None, intended, recorded });
+        self.batches.push_back(Waiting { batch, made: None, intended, recorded, is_whole: true });
         fault_point("after-cut");
     }
 }

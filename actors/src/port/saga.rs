@@ -1,8 +1,9 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{BoxStorage, Storage, StorageExt};
-use crate::model::{Error, StoreName};
+use crate::model::{Cause, Code, Error, StoreName};
 
 /// The stores of a tenant, in order. A batch ends up in all of them, or in none.
 ///
@@ -21,6 +22,8 @@ use crate::model::{Error, StoreName};
 #[must_use]
 pub struct Saga {
     steps: Vec<SagaStep>,
+    /// A name that was given before there was a store to bear it.
+    early: Option<String>,
 }
 
 /// A store in a saga.
@@ -52,8 +55,9 @@ impl Saga {
     /// it is the only one. Where the journal is durable a name must keep its meaning: a batch whose step was begun under a name that
     /// no store has any more cannot be rolled back there.
     pub fn named(mut self, name: &str) -> Self {
-        if let Some(last) = self.steps.last_mut() {
-            last.name = Some(StoreName::new(name).map_err(|why| why.to_string()));
+        match self.steps.last_mut() {
+            Some(last) => last.name = Some(StoreName::new(name).map_err(|why| why.to_string())),
+            None => self.early = Some(name.to_owned()),
         }
         self
     }
@@ -73,11 +77,14 @@ impl Saga {
     /// The stores with the names that they go by.
     ///
     /// # Errors
-    /// No store, two with one name, or a name that is none.
+    /// No store, two with one name, a name that is none, or one before the first store.
     pub(crate) fn check(self) -> Result<Stores, Error> {
         let invalid = |why: String| Err(Error::InvalidSaga(format!("the saga cannot work: {why}")));
         if self.steps.is_empty() {
             return invalid("it has no store; add one with `then`".to_owned());
+        }
+        if let Some(name) = self.early {
+            return invalid(format!("the name {name:?} comes before the first store; name a store after its `then`"));
         }
         let is_only = self.steps.len() == 1;
         let mut steps: Vec<(StoreName, BoxStorage)> = vec![];
@@ -122,8 +129,9 @@ impl Stores {
         self.0.iter().any(|(_, storage)| other.0.iter().any(|(_, other)| Arc::ptr_eq(storage, other)))
     }
 
-    /// Whether every store can hold a piece of a batch.
-    pub(crate) fn take_pieces(&self) -> bool {
-        self.0.iter().all(|(_, storage)| storage.takes_pieces())
+    /// Whether every store can hold a piece of a batch. The cause tells of one that panics on the question.
+    pub(crate) fn take_pieces(&self) -> Result<bool, Cause> {
+        let takes = || self.0.iter().all(|(_, storage)| storage.takes_pieces());
+        catch_unwind(AssertUnwindSafe(takes)).map_err(|panic| Cause::from_panic(Code::StorePanic, &*panic))
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) intended: Option<StoreName>,
     /// Where its cut is on record, if it is and that was not known to be committed.
     pub(super) recorded: Option<Position>,
+    /// Whether it holds all that was cut into it, and is what the hooks made of it; not so where a journal is damaged.
+    pub(super) is_whole: bool,
 }
 
 /// The batch at the front of a lane.
@@ -56,7 +58,7 @@ pub(crate) struct Work {
 impl Work {
     /// Nothing is begun. `undo` is an empty list.
     pub(super) fn new(waiting: &Waiting, undo: Arc<UndoList>) -> Self {
-        let Waiting { batch, made, intended, recorded } = waiting;
+        let Waiting { batch, made, intended, recorded, .. } = waiting;
         Self {
             batch: made.as_ref().unwrap_or(batch).clone(),
             retry: Retry::default(),
@@ -76,15 +78,14 @@ impl Work {
 
     /// What an earlier process had begun. An attempt of which the outcome is not on record may have taken effect or not: the next
     /// one stores the same batch again, under the same id.
-    pub(super) fn found(cut: &RecoveredCut, waiting: &Waiting, is_whole: bool) -> Self {
+    pub(super) fn found(cut: &RecoveredCut, waiting: &Waiting) -> Self {
         let Progress { undo, given_up, .. } = &cut.progress;
-        let is_whole = is_whole && waiting.made.is_some() == cut.made.is_some();
-        // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback.
-        let damaged = || Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal");
-        let given_up = given_up.clone().or_else(|| (!is_whole).then(damaged));
-        let waiting = if is_whole { waiting.clone() } else { Waiting { made: None, ..waiting.clone() } };
-        let progress = Progress { undo: vec![], given_up: given_up.clone(), ..cut.progress.clone() };
-        Self { progress, last_cause: given_up, ..Self::new(&waiting, UndoList::of(undo.clone())) }
+        // The store may hold all of it: what is left cannot pass for it, and is kept as dead letters after a rollback, whatever it
+        // was given up for.
+        let last_cause = if waiting.is_whole { given_up.clone() } else { Some(damaged()) };
+        let given_up = given_up.clone().or_else(|| last_cause.clone());
+        let progress = Progress { undo: vec![], given_up, ..cut.progress.clone() };
+        Self { progress, last_cause, intended: None, ..Self::new(waiting, UndoList::of(undo.clone())) }
     }
 
     /// Whether it was given up and belongs to the aggregator now.
@@ -126,10 +127,16 @@ impl Work {
 
     /// An attempt begins. Whether it is on record already.
     pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt, now: Instant) -> bool {
+        let intended = self.intended.take();
+        let is_on_record = intended.as_ref() == Some(store);
+        if let Some(other) = intended.filter(|_| !is_on_record) {
+            // The saga had another beginning when the batch was cut. By the record alone, that store may have it.
+            self.progress.intent(&other, Attempt(1));
+        }
         self.progress.intent(store, attempt);
         self.undo.open(store, attempt);
         (self.open, self.opened) = (Some(store.clone()), Some(now));
-        self.intended.take().is_some_and(|intended| intended == *store && attempt == Attempt(1))
+        is_on_record
     }
 
     /// The attempt that is under way, as its store sees it.
@@ -164,6 +171,10 @@ impl Work {
 
     /// It is given up.
     pub(super) fn give_up(&mut self, cause: &Cause) {
+        if let Some(intended) = self.intended.take() {
+            // It never came to that attempt, but on record it did.
+            self.progress.intent(&intended, Attempt(1));
+        }
         self.progress.give_up(cause);
         self.last_cause = Some(cause.clone());
     }
@@ -192,6 +203,11 @@ impl Work {
         let all = self.progress().compensations();
         let numbered = (0..).zip(all).skip(self.progress.compensated as usize);
         numbered.map(|(nth, (store, compensation))| (nth, store, compensation)).collect()
+    }
+
+    /// Whether it becomes dead letters whatever happens.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.progress().is_condemned()
     }
 
     /// A compensation is dealt with.
@@ -254,6 +270,11 @@ pub(crate) struct Left {
     pub(crate) numbered: Vec<Part>,
     /// Why it was given up, if it was.
     pub(crate) code: Option<Code>,
+}
+
+/// Why a batch is given up of which not all can be read.
+pub(super) fn damaged() -> Cause {
+    Cause::new(Code::JournalDamaged, "some of the batch's events are lost with a damaged journal")
 }
 
 /// A batch of one chunk, as the hooks made it.

@@ -1,5 +1,5 @@
-//! Whatever is killed and whenever: every event of a sender that numbers its frames ends once, in order, and what it was told
-//! was true when it was told.
+//! Whatever is killed and whenever: every event of a sender that numbers its frames ends once, in order, in both stores of its
+//! saga or in the dead letters, and what it was told was true when it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use headworks_actors::{
 };
 use proptest::prelude::*;
 
-use crate::rig::{Conn, Rig, World, event, millis, pass, secs, tenant, virtual_time};
+use crate::rig::{Conn, Pair, Rig, Store, World, event, millis, pass, secs, tenant, virtual_time};
 
 const TENANTS: [&str; 3] = ["a", "b", "careful"];
 
@@ -22,8 +22,10 @@ enum Op {
         held: usize,
     },
     Advance(u64),
-    /// The fault, in each `nth` call, of one tenant or of all.
-    Fault(Fault, u64, Option<usize>),
+    /// The fault, in each `nth` call of a store, of one tenant or of all.
+    Fault(usize, Fault, u64, Option<usize>),
+    /// The fault, in each `nth` rollback of a store.
+    Rollbacks(usize, Fault, u64),
     Heal,
     /// Commits stop, or take so long.
     Hold,
@@ -43,19 +45,23 @@ fn level() -> impl Strategy<Value = AckLevel> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let fault = prop_oneof![
-        Just(Fault::Transient),
-        Just(Fault::Permanent),
-        Just(Fault::Unavailable),
-        Just(Fault::Stall),
-        Just(Fault::PanicAfter),
-        Just(Fault::LostReply),
-    ];
+    let fault = || {
+        prop_oneof![
+            Just(Fault::Transient),
+            Just(Fault::Permanent),
+            Just(Fault::Unavailable),
+            Just(Fault::Stall),
+            Just(Fault::PanicAfter),
+            Just(Fault::LostReply),
+        ]
+    };
     prop_oneof![
         8 => (prop::collection::vec(0..=TENANTS.len(), 1..20), 0..60usize)
             .prop_map(|(tenants, held)| Op::Feed { tenants, held }),
         4 => prop_oneof![1..50u64, 1..2_000u64, 1..60_000u64].prop_map(Op::Advance),
-        3 => (fault, 1..4u64, prop::option::of(0..TENANTS.len())).prop_map(|(fault, nth, of)| Op::Fault(fault, nth, of)),
+        4 => (0..2usize, fault(), 1..4u64, prop::option::of(0..TENANTS.len()))
+            .prop_map(|(store, fault, nth, of)| Op::Fault(store, fault, nth, of)),
+        2 => (0..2usize, fault(), 1..4u64).prop_map(|(store, fault, nth)| Op::Rollbacks(store, fault, nth)),
         1 => Just(Op::Heal),
         1 => Just(Op::Hold),
         1 => (1..3_000u64).prop_map(Op::Delay),
@@ -68,12 +74,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let budget = prop_oneof![Just(1 << 10), Just(8 << 20)];
-    (1..8usize, 1..2_000u64, 1..4u32, budget).prop_map(|(max_events, age, attempts, budget)| Policy {
-        window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
-        retry: RetryPolicy { attempts, ..RetryPolicy::default() },
-        // No event is refused at the door, so that what was sent is what was accepted.
-        overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
-        ..Policy::default()
+    let poison = prop_oneof![Just(0), Just(2), Just(100)];
+    (1..8usize, 1..2_000u64, 1..4u32, budget, poison).prop_map(|(max_events, age, attempts, budget, max_poison)| {
+        Policy {
+            window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
+            retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
+            // No event is refused at the door, so that what was sent is what was accepted.
+            overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
+            ..Policy::default()
+        }
     })
 }
 
@@ -98,6 +107,7 @@ struct Sender {
 
 struct Run {
     world: World,
+    pair: Pair,
     policy: Policy,
     budget: usize,
     rig: Rig,
@@ -106,9 +116,11 @@ struct Run {
     crashes: usize,
 }
 
-fn start(world: &World, policy: &Policy, budget: usize) -> Rig {
+fn start(world: &World, pair: &Pair, policy: &Policy, budget: usize) -> Rig {
     let careful = TenantSpec::from(tenant("careful")).policy(Policy { ack: AckLevel::Stored, ..policy.clone() });
-    world.start_with(policy.clone(), |builder| builder.max_in_flight_bytes(budget).tenant(careful))
+    let rig = world
+        .start_with(policy.clone(), |builder| builder.saga(pair.saga()).max_in_flight_bytes(budget).tenant(careful));
+    Rig { store: pair.first.inner().clone(), ..rig }
 }
 
 impl Sender {
@@ -136,7 +148,7 @@ impl Sender {
 impl Run {
     /// Whatever is in the way of progress is lifted.
     fn lift(&self) {
-        self.world.store.heal();
+        self.pair.heal();
         self.world.journal.release();
         self.world.journal.set_room(true);
         self.world.journal.hold_reads(false);
@@ -181,7 +193,7 @@ impl Run {
     }
 
     fn told(&mut self, position: u64, nack: Option<Code>) {
-        let (world, sender) = (&self.world, &mut self.sender);
+        let (world, pair, sender) = (&self.world, &self.pair, &mut self.sender);
         assert!(position >= 1 && position <= sender.frames.len() as u64, "{position} was never sent");
         assert!(sender.told_here.insert(position), "{position} is answered twice");
         let (name, body) = sender.frame(position).clone();
@@ -194,7 +206,8 @@ impl Run {
             (None, None) => {}
             (Some(_), Some(_)) => assert!(is_dead(), "{position} is no dead letter"),
             (Some(name), None) => {
-                let is_stored = || world.kept.bodies(&tenant(name)).iter().any(|stored| *stored == body.as_bytes());
+                let holds = |store: &Store| store.inner().bodies(&tenant(name)).iter().any(|b| *b == body.as_bytes());
+                let is_stored = || pair.both().into_iter().all(holds);
                 let is_true = match sender.level_of(name) {
                     AckLevel::Received => true,
                     AckLevel::Journaled => {
@@ -248,7 +261,7 @@ impl Run {
         }
         self.world.journal = self.world.journal.crash(more);
         self.world.journal.hold_reads(is_slow);
-        let next = start(&self.world, &self.policy, self.budget);
+        let next = start(&self.world, &self.pair, &self.policy, self.budget);
         drop(std::mem::replace(&mut self.rig, next));
         let level = self.sender.level;
         self.connect(level).await;
@@ -261,11 +274,12 @@ impl Run {
                 self.feed(held).await;
             }
             Op::Advance(by) => pass(millis(by)).await,
-            Op::Fault(fault, nth, of) => self.world.store.script(move |batch, call| {
+            Op::Fault(store, fault, nth, of) => self.pair.both()[store].script(move |batch, call| {
                 let hit = of.is_none_or(|whose| batch.tenant().as_str() == TENANTS[whose]);
                 if hit && call % nth == 0 { fault } else { Fault::None }
             }),
-            Op::Heal => self.world.store.heal(),
+            Op::Rollbacks(store, fault, nth) => self.pair.both()[store].script_rollback(fault.every(nth)),
+            Op::Heal => self.pair.heal(),
             Op::Hold => self.world.journal.hold(),
             Op::Delay(by) => self.world.journal.delay(millis(by)),
             Op::Commit => self.world.journal.commit_all(),
@@ -287,6 +301,10 @@ impl Run {
         self.feed(0).await;
         self.settle_down().await;
         self.conn.ingress.finish(true).await.unwrap();
+        let is_owed = |rig: &Rig| rig.system.tenants().iter().any(|tenant| tenant.uncompensated > 0);
+        while self.rig.system.in_flight_bytes() > 0 || is_owed(&self.rig) {
+            pass(secs(5)).await;
+        }
         self.rig.drained().await;
         self.listen();
         let untold = (1..=self.sender.frames.len() as u64).find(|position| !self.sender.told.contains_key(position));
@@ -298,7 +316,7 @@ impl Run {
                 .filter(|(position, (whose, _))| *whose == Some(name) && !self.sender.lost.contains(position))
                 .map(|(_, (_, body))| body.clone())
                 .collect();
-            assert_eq!(self.in_order(name), expected, "of {name}");
+            assert_eq!(self.pair.in_order(&self.world.letters, name), expected, "of {name}");
             if let Some(tenant) = replay.tenants.get(&tenant(name)) {
                 let counters = self.rig.snapshot(name).counters;
                 assert_eq!(counters.accepted, expected.len() as u64);
@@ -317,29 +335,6 @@ impl Run {
         let letters = self.world.letters.all().into_iter().filter(move |letter| letter.kind == kind);
         letters.map(|letter| String::from_utf8(letter.body.to_vec()).unwrap())
     }
-
-    /// Every event of the tenant that is stored or given up, by batch.
-    fn in_order(&self, name: &str) -> Vec<String> {
-        let mut batches: BTreeMap<_, Vec<String>> = BTreeMap::new();
-        let stored = self.world.kept.batches(&tenant(name));
-        assert!(stored.is_sorted_by_key(|batch| batch.id().place()), "batches of {name} are stored out of order");
-        let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
-        for batch in &stored {
-            let events = batch.events().map(|event| text(event.body)).collect();
-            assert!(batches.insert(batch.id().place(), events).is_none(), "{} is stored twice", batch.id());
-        }
-        let whole: BTreeSet<_> = batches.keys().copied().collect();
-        for letter in self.world.letters.all() {
-            if letter.tenant == Some(tenant(name)) && letter.kind == DeadLetterKind::Event {
-                let (id, index) = letter.batch.clone().unwrap();
-                assert!(!whole.contains(&id.place()), "{id} is stored and given up");
-                let batch = batches.entry(id.place()).or_default();
-                assert_eq!(batch.len(), index as usize);
-                batch.push(text(&letter.body));
-            }
-        }
-        batches.into_values().flatten().collect()
-    }
 }
 
 fn stream() -> StreamId {
@@ -347,8 +342,8 @@ fn stream() -> StreamId {
 }
 
 async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
-    let world = World::new();
-    let rig = start(&world, &policy, budget);
+    let (world, pair) = (World::new(), Pair::new());
+    let rig = start(&world, &pair, &policy, budget);
     let conn = rig.connect("s", 1, level).await;
     let sender = Sender {
         frames: vec![],
@@ -360,7 +355,7 @@ async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
         held: vec![],
         pending: None,
     };
-    let mut run = Run { world, policy, budget, rig, conn, sender, crashes: 0 };
+    let mut run = Run { world, pair, policy, budget, rig, conn, sender, crashes: 0 };
     for op in ops {
         run.op(op).await;
     }

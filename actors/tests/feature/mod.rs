@@ -1,5 +1,7 @@
 mod backpressure;
 mod bad_frames;
+mod bisection;
+mod compensation;
 mod conformance;
 mod crashes;
 mod drain;
@@ -16,6 +18,7 @@ mod receipts;
 mod recovery;
 mod registry;
 mod retry;
+mod saga;
 mod streams;
 mod supervision;
 mod watchdog;

@@ -4,6 +4,7 @@ mod journal;
 mod letters;
 mod recorder;
 mod replay;
+mod saga;
 mod trip;
 mod world;
 
@@ -20,6 +21,7 @@ use headworks_actors::{
 pub(crate) use journal::ModelJournal;
 pub(crate) use letters::{FaultyLetters, Mood};
 pub(crate) use recorder::{Call, Recorder};
+pub(crate) use saga::{Pair, bodies, holds, in_order, number, split_windows_of};
 pub(crate) use trip::{Trip, UserLetters, UserObserver, UserSource, UserStore, When};
 pub(crate) use world::{Conn, World};
 

@@ -90,4 +90,8 @@ impl<S: Storage> Storage for Recorder<S> {
         self.push(Call::Undo(step.name.clone()));
         self.inner.undo(step).await
     }
+
+    fn takes_pieces(&self) -> bool {
+        self.inner.takes_pieces()
+    }
 }

@@ -144,7 +144,8 @@ impl Replay {
                 let progress = &mut self.front(batch).progress;
                 assert!(progress.given_up.is_some(), "only what is given up is compensated");
                 assert_eq!(progress.compensated, *nth, "compensations run in their order, each once");
-                assert!((*nth as usize) < progress.compensations().len());
+                let is_last_word = *nth as usize == progress.compensations().len();
+                assert!((*nth as usize) < progress.compensations().len() || is_last_word && failed.is_none());
                 let owed = failed.clone().and_then(|(why, at)| progress.uncompensated(batch, *nth, why, at));
                 progress.compensated(*nth);
                 self.tenants.get_mut(&batch.tenant).unwrap().uncompensated.extend(owed);
@@ -167,6 +168,8 @@ impl Replay {
                 let front = self.front(batch);
                 front.outcome = Some(*outcome);
                 assert!(*outcome != Outcome::DeadLettered || *events < cut || front.progress.given_up.is_some());
+                let may_be_dead = front.progress.is_condemned() || *events < cut;
+                assert!(*outcome != Outcome::DeadLettered || may_be_dead, "no dead letter before there is no way back");
                 let is_tried = !front.progress.steps.is_empty() && front.progress.given_up.is_none();
                 assert!(*outcome != Outcome::Stored || is_tried, "nothing is stored without an intent");
                 assert!(*events <= cut, "fewer only where a chunk was lost");
