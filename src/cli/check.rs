@@ -234,11 +234,12 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
         (
             "retry",
             format!(
-                "{} attempts of {} at most, waits of up to {}, doubled up to {}",
+                "{} attempts of {} at most, waits of up to {}, doubled up to {}; {} in all",
                 retry.attempts,
                 time(retry.attempt_timeout),
                 time(retry.base),
-                time(retry.cap)
+                time(retry.cap),
+                time(retry.deadline)
             ),
         ),
         ("refused", refused(retry, *on_failure)),
@@ -377,7 +378,7 @@ Limits
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
   overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on
-  retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s
+  retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s; 10m in all
   refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks

@@ -19,6 +19,10 @@ pub struct RetryPolicy {
     /// How long one attempt may take before it counts as failed. Default 10 s.
     #[serde(with = "units::duration")]
     pub attempt_timeout: Duration,
+    /// How long the attempts of a batch at one store may take together, with the waits between them: none begins later, whatever
+    /// is left of `attempts`. A time in which the store is not available does not count. Default 10 min.
+    #[serde(with = "units::duration")]
+    pub deadline: Duration,
     /// How long one compensation of a batch that was given up is tried in a row. One that could not be done by then is put on the
     /// list of the uncompensated and tried again from there, while the tenant goes on. Default 60 s.
     #[serde(with = "units::duration")]
@@ -35,6 +39,7 @@ impl Default for RetryPolicy {
             base: Duration::from_millis(200),
             cap: Duration::from_secs(30),
             attempt_timeout: Duration::from_secs(10),
+            deadline: Duration::from_secs(600),
             compensation_deadline: Duration::from_secs(60),
             max_poison: 100,
         }
@@ -52,6 +57,7 @@ impl RetryPolicy {
         lasting("retry.base", self.base, milli, day)?;
         lasting("retry.cap", self.cap, self.base, day)?;
         lasting("retry.attempt_timeout", self.attempt_timeout, milli, day)?;
+        lasting("retry.deadline", self.deadline, milli, day)?;
         lasting("retry.compensation_deadline", self.compensation_deadline, milli, day)
     }
 

@@ -553,11 +553,7 @@ impl Lane {
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
-        let next_after = match failure {
-            Failed::Transient { retry_after } => work.retry.failed(policy, retry_after, rng),
-            Failed::Unavailable => Some(work.retry.unavailable(policy, rng)),
-            Failed::Permanent => None,
-        };
+        let next_after = work.next_after(policy, failure, now, rng);
         match next_after {
             Some(after) => {
                 work.not_before = Some(now + after);

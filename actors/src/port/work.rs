@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::storage::UndoList;
 use crate::model::{Attempt, Batch, BatchId, Cause, Chunk, Code, Part, StoreName};
-use crate::policy::Retry;
+use crate::policy::{Retry, RetryPolicy};
 use crate::port::{Compensation, Position, Progress, RecoveredCut, Stores, Undo};
 
 /// A batch without an outcome.
@@ -40,6 +40,8 @@ pub(crate) struct Work {
     open: Option<StoreName>,
     /// When it was begun.
     opened: Option<Instant>,
+    /// When the first attempt at this store was, as far as the deadline is concerned.
+    began: Option<Instant>,
     /// Where that attempt is on record, until that is committed: it is not begun before.
     pub(super) recording: Option<Position>,
     /// Not to be tried again before.
@@ -66,6 +68,7 @@ impl Work {
             intended: intended.clone(),
             open: None,
             opened: None,
+            began: None,
             recording: *recorded,
             not_before: None,
             parked: false,
@@ -136,6 +139,7 @@ impl Work {
         self.progress.intent(store, attempt);
         self.undo.open(store, attempt);
         (self.open, self.opened) = (Some(store.clone()), Some(now));
+        self.began.get_or_insert(now);
         is_on_record
     }
 
@@ -156,7 +160,7 @@ impl Work {
     pub(super) fn done(&mut self) -> Option<StoreName> {
         let store = self.end()?;
         self.progress.done(&store);
-        (self.retry, self.parked, self.not_before) = (Retry::default(), false, None);
+        (self.retry, self.parked, self.not_before, self.began) = (Retry::default(), false, None, None);
         Some(store)
     }
 
@@ -167,6 +171,28 @@ impl Work {
         self.progress.failed(&store, attempt);
         self.last_cause = Some(cause.clone());
         Some(store)
+    }
+
+    /// When the next attempt is due, by the policy, after one that failed; `None` where there is to be none.
+    pub(super) fn next_after(
+        &mut self,
+        policy: &RetryPolicy,
+        failed: Failed,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Duration> {
+        match failed {
+            Failed::Transient { retry_after } => {
+                let deadline = self.began.unwrap_or(now) + policy.deadline;
+                self.retry.failed(policy, retry_after, rng).filter(|after| now + *after < deadline)
+            }
+            Failed::Unavailable => {
+                // An outage gives nothing up: the time begins anew with its end.
+                self.began = None;
+                Some(self.retry.unavailable(policy, rng))
+            }
+            Failed::Permanent => None,
+        }
     }
 
     /// It is given up.
@@ -183,7 +209,7 @@ impl Work {
     pub(super) fn again(&mut self) -> u32 {
         self.progress.again();
         self.undo.clear();
-        self.retry = Retry::default();
+        (self.retry, self.began) = (Retry::default(), None);
         self.rounds += 1;
         self.rounds
     }

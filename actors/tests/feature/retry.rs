@@ -250,6 +250,23 @@ impl Storage for Stepping {
     }
 }
 
+#[test]
+fn attempts_end_at_their_deadline_and_an_outage_does_not_count() {
+    virtual_time(async {
+        let retry =
+            RetryPolicy { attempts: 1_000, base: secs(2), cap: secs(2), deadline: secs(30), ..windows_of(1).retry };
+        let (rig, store) = Rig::faulty(Policy { retry, ..windows_of(1) }, Fault::Unavailable.always());
+        feed(&rig, 1).await;
+        crate::rig::pass(secs(600)).await;
+        assert_eq!(rig.snapshot("a").in_flight, 1, "an outage gives nothing up");
+        store.script(|_, _| Fault::Transient);
+        let began = tokio::time::Instant::now();
+        rig.drained().await;
+        assert!(began.elapsed() < secs(34) && began.elapsed() > secs(20), "{:?}", began.elapsed());
+        assert_eq!(rig.dead(), events("a", 0..1));
+    });
+}
+
 fn two_attempts() -> Policy {
     Policy { retry: RetryPolicy { attempts: 2, ..RetryPolicy::default() }, ..windows_of(1) }
 }

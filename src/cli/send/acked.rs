@@ -28,6 +28,7 @@ const RECONNECT: RetryPolicy = RetryPolicy {
     cap: Duration::from_secs(5),
     attempt_timeout: SILENCE,
     // Of no use for connections.
+    deadline: SILENCE,
     compensation_deadline: SILENCE,
     max_poison: 0,
 };
