@@ -79,6 +79,7 @@ pub mod jsonl;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;
+pub mod text;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

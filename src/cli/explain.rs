@@ -1,16 +1,15 @@
 //! `headworks explain`: everything about one tenant on one screen.
 
 use headworks::admin::{ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation};
-use headworks::supervisor_log::LogEntry;
+use headworks::supervisor_log::{LogEntry, brief};
+use headworks::text::{ago, count, due, moment, plain, wrap};
 use headworks::units::bytes::display as size;
 use headworks::{TenantId, UnixMillis};
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::live::encoded;
-use super::log::brief;
 use super::say;
-use super::sentence::{ago, count, due, moment, plain, wrap};
 use super::table::{inert, json, screen};
 
 /// What `headworks explain` takes.

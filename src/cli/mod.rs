@@ -13,7 +13,6 @@ mod log;
 mod run;
 mod sample;
 mod send;
-mod sentence;
 mod table;
 mod tenants;
 

@@ -1,12 +1,13 @@
 //! What an entry of the supervisor log means, for somebody who has not read the docs.
 
-use std::time::Duration;
+use headworks_actors::{StoreName, UnixMillis};
 
-use headworks::supervisor_log::{CLOSED, LogEntry, MISSED, OPENED};
-use headworks::{StoreName, UnixMillis};
+use super::{CLOSED, LogEntry, MISSED, OPENED};
+use crate::text::{count, due, plain, short};
 
 /// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again.
-pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
+#[must_use]
+pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
     let actor = entry.actor.as_str();
     let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
     let with_events = match entry.batch_events {
@@ -128,11 +129,6 @@ fn why(entry: &LogEntry, above: Option<&LogEntry>) -> String {
     })
 }
 
-/// What a store said, without the kind of failure in front that the code tells too.
-pub(crate) fn plain(detail: &str) -> &str {
-    detail.strip_prefix("unavailable: ").unwrap_or(detail).trim_end_matches('.')
-}
-
 fn soon(entry: &LogEntry, now: UnixMillis) -> String {
     entry.next_attempt_at.map_or("soon".to_owned(), |at| due(at, now))
 }
@@ -142,58 +138,6 @@ fn lost_nothing(kept: u64) -> String {
         " Nothing was waiting.".to_owned()
     } else {
         format!(" It goes on with the {} kept.", count(kept, "event"))
-    }
-}
-
-/// When something is due, and how long until then: `at 09:10:38.204, in 1.4 s`.
-pub(crate) fn due(at: UnixMillis, now: UnixMillis) -> String {
-    match at.0 - now.0 {
-        left if left > 0 => format!("at {}, in {}", moment(at, now), span(left)),
-        _ => format!("at {}", moment(at, now)),
-    }
-}
-
-/// How long ago something was: `12 s ago`.
-pub(crate) fn ago(at: UnixMillis, now: UnixMillis) -> String {
-    format!("{} ago", span((now.0 - at.0).max(0)))
-}
-
-/// A time of today without its date.
-pub(crate) fn moment(at: UnixMillis, now: UnixMillis) -> String {
-    let (at, now) = (at.to_string(), now.to_string());
-    match (at.split_once('T'), now.split_once('T')) {
-        (Some((day, time)), Some((today, _))) => {
-            let time = time.trim_end_matches('Z');
-            if day == today { time.to_owned() } else { format!("{time} on {day}") }
-        }
-        _ => at,
-    }
-}
-
-/// A length of time to two figures or so.
-fn span(millis: i64) -> String {
-    let millis = Duration::from_millis(millis.unsigned_abs());
-    match millis.as_secs() {
-        0 => format!("{} ms", millis.as_millis()),
-        1..=9 => format!("{:.1} s", millis.as_secs_f64()),
-        secs @ 10..=119 => format!("{secs} s"),
-        secs @ 120..=7_199 => format!("{} min", secs / 60),
-        secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
-        secs => format!("{} days", secs / 86_400),
-    }
-}
-
-/// A batch by its place in the tenant's order.
-pub(crate) fn short(id: &str) -> &str {
-    id.rsplit('/').next().unwrap_or(id)
-}
-
-pub(crate) fn count(number: u64, thing: &str) -> String {
-    match (number, thing) {
-        (1, _) => format!("1 {thing}"),
-        (_, "entry") => format!("{number} entries"),
-        (_, "batch") => format!("{number} batches"),
-        _ => format!("{number} {thing}s"),
     }
 }
 
@@ -215,33 +159,4 @@ fn nth(number: u64) -> String {
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// The text in lines of at most `width` columns, broken between words where that goes.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let (mut lines, mut line, mut taken) = (vec![], String::new(), 0);
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let mut word = word.to_owned();
-        let mut wide = console::measure_text_width(&word);
-        if taken > 0 && taken + 1 + wide > width {
-            lines.push(std::mem::take(&mut line));
-            taken = 0;
-        }
-        while taken == 0 && wide > width.max(2) {
-            let begin = console::truncate_str(&word, width.max(2), "").into_owned();
-            word = word[begin.len()..].to_owned();
-            wide = console::measure_text_width(&word);
-            lines.push(begin);
-        }
-        if taken > 0 {
-            line.push(' ');
-            taken += 1;
-        }
-        line.push_str(&word);
-        taken += wide;
-    }
-    if !line.is_empty() || lines.is_empty() {
-        lines.push(line);
-    }
-    lines
 }
