@@ -46,12 +46,14 @@ fn span(millis: i64) -> String {
     }
 }
 
+/// A number of things: `1 event`, `2 batches`.
 #[must_use]
 pub fn count(number: u64, thing: &str) -> String {
     match (number, thing) {
         (1, _) => format!("1 {thing}"),
         (_, "entry") => format!("{number} entries"),
         (_, "batch") => format!("{number} batches"),
+        (_, "try") => format!("{number} tries"),
         _ => format!("{number} {thing}s"),
     }
 }

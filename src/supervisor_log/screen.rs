@@ -59,11 +59,14 @@ impl Screen {
         let what = inert(&entry.what).into_owned();
         // A word of a newer version may be longer: then the sentence begins below it.
         let is_long = what.chars().count() > WHAT;
-        let word = format!("{what:WHAT$} ");
+        let word = if is_long { what } else { format!("{what:WHAT$} ") };
         let indent = TIME + 2 + WHAT + 1;
         let tenant = entry.tenant.as_ref().map_or(String::new(), |tenant| format!("{tenant}: "));
         let told = inert(&(tenant + &sentence(entry, now, self.above.as_ref()))).into_owned();
-        self.above = Some(entry.clone());
+        // One without a cause between two of a tenant with the same is not in the way.
+        if entry.cause.is_some() || self.above.as_ref().is_none_or(|above| above.tenant != entry.tenant) {
+            self.above = Some(entry.clone());
+        }
         let room = self.width.saturating_sub(indent + 1).max(30);
         let mut lines = wrap(&told, room).into_iter().peekable();
         let word = match (self.is_coloured, colour(&entry.what)) {
@@ -156,8 +159,8 @@ mod tests {
                             (store_permanent). There is no further attempt: the
                             batch is given up.
 00:00:00.001  compensated   acme: Batch 42 (5 events) was rolled back: 2
-                            compensations ran, none failed. Why: as above
-                            (store_permanent).
+                            compensations ran, newest first, none failed. Why:
+                            as above (store_permanent).
 00:00:00.002  dead_lettered acme: Batch 42 (5 events) was given up after 2
                             attempts and is kept as dead letters: as above
                             (store_permanent).
@@ -181,8 +184,8 @@ mod tests {
 2024-11-22 (UTC)
 00:00:00.000  failed        acme: The tenant failed: oh no (actor_panic).
 00:00:00.000  backing_off   acme: A fresh tenant takes over at 00:00:00.050, in
-                            50 ms, restart 1 without progress. 1 event is kept
-                            meanwhile.
+                            50 ms, restart 1 with nothing stored in between. 1
+                            event is kept meanwhile.
 00:00:00.000  restarted     acme: A fresh tenant took over, the 2nd since the
                             start. It goes on with the 1 event kept.
 00:00:00.000  quarantined   acme: The tenant is left alone after 6 failures
@@ -198,7 +201,7 @@ mod tests {
         let newer = LogEntry { actor: "oracle".into(), ..entry("foresaw_something", 0) };
         let text = told(&[newer]);
         let expected =
-            "00:00:00.000  foresaw_something \n                            acme: The oracle: this row is poison\n";
+            "00:00:00.000  foresaw_something\n                            acme: The oracle: this row is poison\n";
         assert!(text.contains(expected), "{text}");
     }
 

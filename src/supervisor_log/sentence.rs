@@ -15,15 +15,17 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         events => format!("{batch} ({})", count(events, "event")),
     };
     // A tenant's only store needs no name.
-    let there = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
-    let there = there.map_or(String::new(), |store| format!(" in {store}"));
+    let named = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
+    let there = named.map_or(String::new(), |store| format!(" in {store}"));
+    let store = named.map_or("store".to_owned(), |store| format!("store {store}"));
     let kept = match entry.events_kept {
         0 => String::new(),
         events => format!(" {} kept meanwhile.", are(events, "event")),
     };
     let again = |verb: &str| entry.next_attempt_at.map_or(String::new(), |at| format!(" {verb} {}.", due(at, now)));
     let why = why(entry, above);
-    let in_a_row = entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} without progress"));
+    let in_a_row =
+        entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} with nothing stored in between"));
     match entry.what.as_str() {
         "started" => format!("The {actor} came up."),
         "stopped" => format!("The {actor} ended, as it was told to."),
@@ -65,15 +67,18 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         }
         "resumed" => format!("Somebody cut the wait of the {actor} short: it starts now."),
         "parked" => format!(
-            "The store is not there: {why} {} waits, which costs no attempt.{kept}{}",
+            "The {store} is not there: {why} {} waits, which costs no attempt.{kept}{}",
             capital(&batch),
-            again("The store is asked again")
+            again(&format!("The {store} is asked again"))
         ),
-        "unparked" => "The store is there again.".to_owned(),
+        "unparked" => format!("The {store} is there again."),
         "compensated" => {
             let run = count(entry.compensations_run, "compensation");
             match &entry.cause {
-                Some(_) => format!("{} was rolled back: {run} ran, none failed. Why: {why}", capital(&with_events)),
+                Some(_) => {
+                    let order = if entry.compensations_run > 1 { ", newest first" } else { "" };
+                    format!("{} was rolled back: {run} ran{order}, none failed. Why: {why}", capital(&with_events))
+                }
                 None => format!("What could not be undone of {batch}{there} before is undone now."),
             }
         }
@@ -89,7 +94,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "dead_lettered" => {
             let attempts = entry.attempt.filter(|attempts| *attempts > 0);
             let attempts = attempts.map_or(String::new(), |n| format!(" after {}", count(u64::from(n), "attempt")));
-            format!("{} was given up{attempts} and is kept as dead letters: {why}", capital(&with_events))
+            let kept_as = if entry.batch_events == 1 { "a dead letter" } else { "dead letters" };
+            format!("{} was given up{attempts} and is kept as {kept_as}: {why}", capital(&with_events))
         }
         "split" => format!("{} is tried again in two halves, to find what is refused: {why}", capital(&with_events)),
         "started_over" => format!("{} was given up and begins anew, as on_failure says: {why}", capital(&with_events)),
