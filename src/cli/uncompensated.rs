@@ -72,7 +72,10 @@ fn render(rows: &[UncompensatedRow], is_live: bool, now: UnixMillis, width: usiz
         let since = format!("since {}, {}", moment(row.since, now), ago(row.since, now));
         let next = if is_live { next_try(row, now) } else { "the next start of the daemon tries it again".to_owned() };
         text += &format!("{}\n", inert(&format!("{}: {} in {}", row.batch, row.what, row.store)));
-        let why = format!("{} ({}).", plain(&row.cause.detail), row.cause.code);
+        // The line above says that already.
+        let said = format!("{} of batch {} in {}: ", row.what, row.batch, row.store);
+        let detail = row.cause.detail.strip_prefix(&said).unwrap_or(&row.cause.detail);
+        let why = format!("{} ({}).", plain(detail), row.cause.code);
         for line in [format!("{since}; {next}."), why].iter().flat_map(|line| wrap(&inert(line), width.max(34) - 4)) {
             text += &format!("    {line}\n");
         }
@@ -102,7 +105,10 @@ mod tests {
             since: NOW.minus(Duration::from_secs(90)),
             tries: 2,
             next_at: Some(NOW.plus(Duration::from_secs(4))),
-            cause: LogCause { code: "compensation_failed".into(), detail: "the disk is\nread-only".into() },
+            cause: LogCause {
+                code: "compensation_failed".into(),
+                detail: "rollback of batch 0000000000000001/acme/3 in archive: the disk is\nread-only".into(),
+            },
         }
     }
 

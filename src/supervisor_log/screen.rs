@@ -105,11 +105,14 @@ pub fn brief(entry: &LogEntry, above: Option<&LogEntry>, now: UnixMillis, width:
         Some((time, day)) => format!("{} {}", day.get(5..).unwrap_or(day), time.get(..5).unwrap_or(time)),
         None => at,
     };
-    let head = format!("  {at:TIME$}  {:WHAT$} ", inert(&entry.what));
-    let indent = console::measure_text_width(&head);
-    let lines = wrap(&inert(&sentence(entry, now, above)), width.saturating_sub(indent + 1).max(30));
-    let first = |nth: usize| if nth == 0 { head.clone() } else { " ".repeat(indent) };
-    lines.into_iter().enumerate().map(|(nth, line)| first(nth) + &line).collect()
+    let what = inert(&entry.what);
+    let indent = 2 + TIME + 2 + WHAT + 1;
+    let told = wrap(&inert(&sentence(entry, now, above)), width.saturating_sub(indent + 1).max(30));
+    let mut told = told.into_iter().peekable();
+    // As on the larger screen, a long word has its line alone.
+    let beside = told.next_if(|_| what.chars().count() <= WHAT).unwrap_or_default();
+    let head = format!("  {at:TIME$}  {what:WHAT$} {beside}").trim_end().to_owned();
+    std::iter::once(head).chain(told.map(|line| format!("{:indent$}{line}", ""))).collect()
 }
 
 #[cfg(test)]
