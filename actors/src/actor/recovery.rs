@@ -6,19 +6,25 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::admission::{PRESSURE_EVERY, relieve};
+use super::compensation::pursue;
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use crate::model::{Cause, Chunk, Code, FlushReason, Role, SupervisorEvent, What};
 use crate::policy::RetryPolicy;
 use crate::port::lane::ReadBack;
-use crate::port::{RecoveredChunk, RecoveredTenant};
+use crate::port::{RecoveredChunk, RecoveredTenant, spawn};
 
 /// How often a chunk is asked for before it counts as lost.
 const TRIES: u32 = 5;
 
-/// Reads back what is left of each tenant, one after the other, as the memory for it gets free: nothing else is accepted
-/// before. A tenant then goes on where the earlier process was.
+/// Goes on with what could not be undone, and reads back what is left of each tenant, one after the other, as the memory for it
+/// gets free: nothing else is accepted before. A tenant then goes on where the earlier process was.
 pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, RecoveredTenant)>) {
+    for slot in shared.all_slots() {
+        if slot.lane.snapshot().uncompensated > 0 {
+            spawn(pursue(shared.clone(), slot));
+        }
+    }
     for (slot, left) in left {
         let made = left.cuts.iter().filter_map(|cut| cut.made.as_ref());
         let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
