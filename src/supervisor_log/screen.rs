@@ -193,7 +193,7 @@ mod tests {
                             start. It goes on with the 1 event kept.
 00:00:00.000  quarantined   acme: The tenant is left alone after 6 failures
                             with nothing stored; its next start is at
-                            00:00:00.050, in 50 ms. The last failure: oh no
+                            00:00:00.050, in 50 ms. The last failure: as above
                             (actor_panic).
 ";
         assert_eq!(told(&entries), expected);
