@@ -124,7 +124,7 @@ given up.
 ";
         assert_eq!(render(&[row()], true, NOW, 80), expected);
         let rest = render(&[row()], false, NOW, 80);
-        assert!(rest.contains("90 s ago; the next start of the daemon tries it\n    again.\n"), "{rest}");
+        assert!(rest.contains("90 s ago; the next start of the daemon tries it again.\n"), "{rest}");
         assert!(render(&[], true, NOW, 80).starts_with("Nothing: "));
     }
 }
