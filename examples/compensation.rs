@@ -1,143 +1,160 @@
-//! A batch that is given up half way: its side effects are undone, it is rolled back, and its events become dead
-//! letters.
+//! A batch goes to two stores and one of them refuses it: both end up with the same.
 //!
 //! ```text
 //! cargo run --example compensation
 //! ```
 //!
-//! The store keeps orders and, as a side effect, takes goods out of stock. For each order it registers an undo step
-//! *before* it takes the goods. The batch of the tenant `broken` loses its connection after three orders, and is
-//! refused for good when it is sent again. The steps then run newest first, the rollback after them, and all its events
-//! are kept as dead letters. The batch of the tenant `fine` goes through.
+//! First the batch is rolled back, newest store first, and halved until what is refused is alone; the rest is stored in both
+//! stores. Then a store that cannot roll back: what it may still hold stands on a list, and is undone as soon as that works.
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use headworks::supervisor_log::{LogEntry, Screen};
+use headworks::text::short;
 use headworks::{
-    Attempt, Batch, BatchId, Code, DeadLetterQuery, DeadLetters, MemoryDeadLetters, Policy, RetryPolicy, Storage,
-    StorageError, System, TenantSpec, Undo, UndoStep, What,
+    Attempt, Batch, BatchId, Code, DeadLetterQuery, DeadLetters, LogItem, MemoryDeadLetters, MemoryStore, Policy, Saga,
+    Storage, StorageError, System, TenantId, TenantSpec, Undo, What, WindowPolicy,
 };
 
-/// How many pieces there are at first.
-const STOCK: i64 = 100;
-
-#[derive(Clone, Default)]
-struct Warehouse(Arc<Mutex<Content>>);
-
-#[derive(Default)]
-struct Content {
-    /// How much each order took out of stock, by batch and place in it. An undo step or a second attempt finds it here,
-    /// so that nothing is taken or put back twice.
-    taken: BTreeMap<String, i64>,
-    /// What happened, in order.
-    diary: Vec<String>,
+/// A store that writes down what it is told.
+#[derive(Clone)]
+struct Shelf {
+    name: &'static str,
+    inner: MemoryStore,
+    /// What it refuses for good, wherever it stands in a batch.
+    refuses: Option<&'static str>,
+    is_stuck: Arc<AtomicBool>,
+    diary: Arc<Mutex<Vec<String>>>,
 }
 
-impl Warehouse {
-    fn lock(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shelf {
+    fn note(&self, what: &str, id: &BatchId, orders: &str) {
+        let line = format!("   {:8} {what:10} batch {:6} {orders}", self.name, short(&id.to_string()));
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim_end().to_owned());
     }
 
-    fn stock(&self) -> i64 {
-        STOCK - self.lock().taken.values().sum::<i64>()
-    }
-}
-
-impl Content {
-    fn note(&mut self, line: String) {
-        println!("  {line}");
-        self.diary.push(line);
+    /// The batches it holds, each with its orders.
+    fn holds(&self, tenant: &TenantId) -> Vec<String> {
+        let told = |batch: &Batch| format!("batch {} [{}]", short(&batch.id().to_string()), orders(batch));
+        self.inner.batches(tenant).iter().map(told).collect()
     }
 }
 
-impl Storage for Warehouse {
+fn orders(batch: &Batch) -> String {
+    batch.events().map(|event| String::from_utf8_lossy(event.body).into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+impl Storage for Shelf {
     async fn store(&self, batch: &Batch, undo: &Undo) -> Result<(), StorageError> {
-        let broken = batch.tenant().as_str() == "broken";
-        if broken && undo.attempt() > Attempt(1) {
-            self.lock().note(format!("{}: attempt {} is refused for good", batch.tenant(), undo.attempt()));
-            return Err(StorageError::permanent("the account is closed"));
+        let orders = orders(batch);
+        if let Some(refused) = self.refuses.filter(|refused| orders.contains(refused)) {
+            self.note("REFUSES", batch.id(), &orders);
+            return Err(StorageError::permanent(format!("we sell no {refused}")));
         }
-        for (index, event) in batch.events().enumerate() {
-            if broken && index == 3 {
-                self.lock().note(format!("{}: the connection is lost", batch.tenant()));
-                return Err(StorageError::transient("connection lost after 3 orders"));
-            }
-            let key = format!("{}#{index}", batch.id());
-            // Register first, act then: what has happened without a step on the list could not be undone.
-            undo.push(UndoStep { name: format!("put back order {index}"), data: key.clone().into_bytes() }).await;
-            let pieces: i64 = String::from_utf8_lossy(event.body).parse().map_err(StorageError::permanent)?;
-            let mut content = self.lock();
-            if content.taken.insert(key, pieces).is_none() {
-                content.note(format!("{}: order {index} takes {pieces} out of stock", batch.tenant()));
-            }
-        }
-        Ok(())
-    }
-
-    async fn undo(&self, step: &UndoStep) -> Result<(), StorageError> {
-        let key = String::from_utf8_lossy(&step.data);
-        let mut content = self.lock();
-        if let Some(pieces) = content.taken.remove(&*key) {
-            content.note(format!("undo: {}, {pieces} pieces", step.name));
-        }
-        Ok(())
+        self.note("stores", batch.id(), &orders);
+        self.inner.store(batch, undo).await
     }
 
     async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Result<(), StorageError> {
-        self.lock().note(format!("rollback of batch {} up to attempt {attempt}", id.seq));
-        Ok(())
+        if self.is_stuck.load(Ordering::Relaxed) {
+            return Err(StorageError::permanent("the tape is stuck"));
+        }
+        self.note("rolls back", id, "");
+        self.inner.rollback(id, attempt).await
+    }
+}
+
+/// Prints what the stores were told since the last time.
+fn print(diary: &Mutex<Vec<String>>) {
+    for line in diary.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        println!("{line}");
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (warehouse, letters) = (Warehouse::default(), MemoryDeadLetters::default());
-    let retry = RetryPolicy { base: Duration::from_millis(5), ..RetryPolicy::default() };
+    let diary = Arc::<Mutex<Vec<String>>>::default();
+    let shelf = |name, refuses| {
+        let (inner, is_stuck, diary) = (MemoryStore::new(), Arc::default(), diary.clone());
+        Shelf { name, inner, refuses, is_stuck, diary }
+    };
+    let (archive, db, letters) = (shelf("archive", None), shelf("db", Some("lobster")), MemoryDeadLetters::default());
+    let saga = Saga::new().then(archive.clone()).named("archive").then(db.clone()).named("db");
+    let window = WindowPolicy { max_events: 4, ..WindowPolicy::default() };
     let system = System::builder()
-        .policy(Policy { retry, ..Policy::default() })
-        .store(warehouse.clone())
+        .policy(Policy { window, ..Policy::default() })
+        .saga(saga)
         .dead_letters(letters.clone())
         .start()?;
+    let cafe = system.spawn(TenantSpec::new("cafe")?).await?;
+    let mut log = system.log().subscribe();
+    let mut screen = Screen::new(80);
 
-    println!("{STOCK} pieces in stock; two tenants order:");
-    let fine = system.spawn(TenantSpec::new("fine")?).await?;
-    let broken = system.spawn(TenantSpec::new("broken")?).await?;
-    fine.offer(["1", "2"]).await?;
-    broken.offer(["10", "20", "30", "40", "50"]).await?;
-    let log = system.log();
-    let report = system.drain(Duration::from_secs(10)).await;
+    println!("A cafe's orders go to two stores, first the archive, then the db.");
+    println!("The db refuses every order of lobster, for good.\n");
+    println!("1. Four orders in one batch. What the stores are told and answer:");
+    cafe.offer(["tea", "soup", "lobster", "cake"]).await?;
+    // Stored or given up, and written down, by the time that nothing is in flight.
+    cafe.passivate().await?;
+    print(&diary);
+    println!("   Undone, newest store first, and halved until the lobster was alone.\n");
 
-    println!("{} pieces in stock; dead letters:", warehouse.stock());
+    println!("2. From now on the archive cannot undo: its tape is stuck.");
+    archive.is_stuck.store(true, Ordering::Relaxed);
+    while log.try_next().is_some() {}
+    cafe.offer(["bread", "lobster"]).await?;
+    cafe.flush();
+    cafe.passivate().await?;
+    print(&diary);
+    println!("   The supervisor log says:");
+    while let Some(LogItem::Event(event)) = log.try_next() {
+        if event.what == What::CompensationFailed {
+            let entry = LogEntry::of(&event, system.opening());
+            print!("{}", screen.entry(&entry, entry.at));
+        }
+    }
+    let owed = system.uncompensated();
+    for owed in &owed {
+        let batch = short(&owed.batch.to_string()).to_owned();
+        println!("   Not undone yet: {} of batch {batch} in {}", owed.compensation, owed.store);
+    }
+    println!("   So batch 2 is not halved: what the archive may hold must not come again.");
+
+    println!("\n3. The tape turns again. What was not undone is tried until it is done:");
+    archive.is_stuck.store(false, Ordering::Relaxed);
+    let undone = async {
+        loop {
+            if let LogItem::Event(event) = log.next().await
+                && event.what == What::Compensated
+            {
+                break event;
+            }
+        }
+    };
+    let undone = LogEntry::of(&*tokio::time::timeout(Duration::from_secs(20), undone).await?, system.opening());
+    print(&diary);
+    print!("{}", screen.entry(&undone, undone.at));
+
+    println!("\nIn the end both stores hold the same:");
+    for shelf in [&archive, &db] {
+        println!("   {:8} {}", shelf.name, shelf.holds(cafe.id()).join(", "));
+    }
+    println!("and what is in neither is a dead letter:");
     let kept = letters.list(&DeadLetterQuery::default()).await?;
     for letter in &kept {
-        println!("  {} after {} attempts: {} ({:?})", letter.id, letter.attempts, letter.cause, letter.body);
+        println!("   {:8} {}", String::from_utf8_lossy(&letter.body), letter.cause.detail);
     }
-    println!("supervisor log of the tenant broken:");
-    for entry in log.last_of(broken.id(), 20) {
-        println!("  {entry}");
-    }
+    let report = system.drain(Duration::from_secs(10)).await;
 
     assert!(report.complete);
-    assert_eq!(warehouse.stock(), STOCK - 3, "only the orders of the tenant fine took effect");
-    let compensations: Vec<_> = {
-        let content = warehouse.lock();
-        let undone = content.diary.iter().filter(|line| line.starts_with("undo") || line.starts_with("rollback"));
-        undone.cloned().collect()
-    };
-    let expected = [
-        "undo: put back order 2, 30 pieces",
-        "undo: put back order 1, 20 pieces",
-        "undo: put back order 0, 10 pieces",
-        "rollback of batch 1 up to attempt 2",
-    ];
-    assert_eq!(compensations, expected, "newest first, the rollback last");
+    assert_eq!(archive.holds(cafe.id()), ["batch 1.1 [tea soup]", "batch 1.2.2 [cake]"]);
+    assert_eq!(archive.holds(cafe.id()), db.holds(cafe.id()), "a batch is in both or in none");
     let bodies: Vec<_> = kept.iter().map(|letter| &*letter.body).collect();
-    assert_eq!(bodies, [b"10", b"20", b"30", b"40", b"50"], "whole and in order");
-    assert!(kept.iter().all(|letter| letter.cause.code == Code::StorePermanent && letter.attempts == 2));
-    let compensated = log.last_of(broken.id(), 20).into_iter().find(|entry| entry.what == What::Compensated);
-    assert_eq!(compensated.map(|entry| entry.compensations_run), Some(4));
-    assert_eq!((fine.snapshot().counters.stored, broken.snapshot().counters.dead_lettered), (2, 5));
+    assert_eq!(bodies, [&b"lobster"[..], b"bread", b"lobster"], "the one refused; all of what could not be undone");
+    assert!(kept.iter().all(|letter| letter.cause.code == Code::StorePermanent));
+    assert_eq!((owed.len(), report.uncompensated()), (1, 0));
     Ok(())
 }

@@ -41,6 +41,7 @@
 //! | window | the open group of a tenant's events, closed by count, bytes or age; see [`WindowPolicy`] |
 //! | batch | a closed window under an id that never changes: the idempotency key of every [`Storage`] |
 //! | writer | the tenant's storage child; stores batches in order and tries again by [`RetryPolicy`] |
+//! | saga | the stores of a tenant, in order; a batch ends up in all of them or in none; see [`Saga`] |
 //! | dead letter | what was given up on, kept whole with its reason; see [`DeadLetters`] |
 //! | compensation | the undo of a given-up batch: its [`UndoStep`]s, newest first, then [`Storage::rollback`] |
 //! | supervisor log | each failure, restart, quarantine and compensation, with its cause; see [`SupervisorLog`] |
@@ -79,6 +80,7 @@ pub mod jsonl;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;
+pub mod text;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

@@ -29,14 +29,18 @@
 //!
 //! - One **ingress** a connection: bytes to frames, frames to events, and one chunk for each tenant of a read.
 //! - One **tenant** a tenant: its window and its heartbeat. It comes up with its first event or by [`System::spawn`].
-//! - One **writer** a tenant, its storage child: stores batches in order, one at a time, by its [`RetryPolicy`].
-//! - One **aggregator**: collects failures, keeps the [`Report`], runs the compensations of batches that were given up.
+//! - One **writer** a tenant, its storage child: takes batches in order, one at a time, through the stores of the tenant's
+//!   [`Saga`], by its [`RetryPolicy`].
+//! - One **aggregator**: collects failures, keeps the [`Report`], runs the compensations of batches that were given up, newest
+//!   first in every store that was begun. A batch that a store refuses for good is split then, until the events that it refuses
+//!   are found: they alone become dead letters, or what [`OnFailure`] says. What cannot be undone is tried again, and stands in
+//!   [`System::uncompensated`] until it is.
 //! - One **supervisor**: starts the others. One that panics or stops is started afresh on the same mailbox, after a
 //!   backoff, up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while. By hand a tenant is
 //!   stopped, restarted, resumed and passivated, by its [`TenantHandle`].
 //!
-//! What fails without a word is found from outside: a tenant that answers no heartbeat and a writer that makes no step are
-//! failures like any other ([`HeartbeatPolicy`]); code that never returns, and so holds the thread of all actors, cannot be
+//! What fails without a word is found from outside, by a watchdog: a tenant that answers no heartbeat and a writer that makes no
+//! step are failures like any other ([`HeartbeatPolicy`]); code that never returns, and so holds the thread of all actors, cannot be
 //! stopped, but is named: by [`System::health`] and in the supervisor log.
 //!
 //! What must survive an actor lies outside of it. Accepted chunks and cut batches wait in the tenant's lane, in memory;
@@ -60,7 +64,7 @@
 //! | [`observe`] | what happened, told outward: counters, log, report, [`Observer`] |
 //! | [`wire`] | bytes to events, pure |
 //! | [`policy`] | the rules a tenant lives by, pure: `now` is an argument |
-//! | [`port`] | what others plug in: [`Storage`], [`DeadLetters`], [`Hooks`], [`Seam`] |
+//! | [`port`] | what others plug in: [`Storage`] and [`Saga`], [`DeadLetters`], [`Hooks`], [`Seam`] |
 //!
 //! The feature `testing` adds a store that fails by script, conformance suites for stores and dead letters,
 //! `TenantHandle::inject_panic`, and `SystemBuilder::panic_at`.

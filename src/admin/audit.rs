@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use headworks_actors::System;
 
-use super::{Admin, Problem};
+use super::{Admin, Problem, UncompensatedRow};
 use crate::audit::{Account, Audit, Books, Frames, Scope, Sources, audit};
 
 /// A difference is told when it is there so many times in a row: between two counters there are moments at which they do
@@ -42,7 +42,10 @@ async fn once(admin: &Admin) -> Result<Audit, Problem> {
         });
     let letters_pending = before.letters_pending;
     let sources = Sources { before: before.frames, after: after.frames, letters_pending };
-    Ok(audit(scope, Some(accounts.collect()), Some(sources), &holdings))
+    let mut audit = audit(scope, Some(accounts.collect()), Some(sources), &holdings);
+    let owed: Vec<_> = system.uncompensated().into_iter().map(UncompensatedRow::from).collect();
+    audit.unchecked.extend(UncompensatedRow::unchecked(&owed));
+    Ok(audit)
 }
 
 /// What the counters say now.

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use headworks_actors::{BatchDetail, TenantDetail, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, log};
+use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, log};
 use crate::store::{StoreReadError, StoreReader};
 use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
 
@@ -42,6 +42,8 @@ pub struct Explanation {
     pub backlog: ExplainedBacklog,
     /// The batch in front, once work on it has begun.
     pub batch: Option<ExplainedBatch>,
+    /// What could not be undone of its batches that were given up, and is tried again.
+    pub uncompensated: Vec<UncompensatedRow>,
     /// Its actors.
     pub actors: Vec<ExplainedActor>,
     /// The counters, in the words of the accounting, and `in_flight`. At rest those that the journal has.
@@ -94,6 +96,7 @@ pub struct ExplainedBatch {
     pub id: String,
     pub events: u64,
     pub bytes: u64,
+    pub store: Option<String>,
     pub attempt: u32,
     pub attempts_spent: u32,
     pub attempts_allowed: u32,
@@ -235,7 +238,8 @@ impl Explanation {
             stored,
             ..Self::default()
         };
-        if let Some(JournalTenant { events, batches, batches_open, .. }) = told {
+        if let Some(JournalTenant { events, batches, batches_open, uncompensated, .. }) = told {
+            explanation.uncompensated = uncompensated;
             explanation.counters = numbers(&serde_json::to_value(events).unwrap_or_default());
             explanation.backlog =
                 ExplainedBacklog { batches, batches_open, events: events.in_flight, ..ExplainedBacklog::default() };
@@ -266,6 +270,7 @@ impl From<BatchDetail> for ExplainedBatch {
             id: batch.id.to_string(),
             events: batch.events,
             bytes: batch.bytes,
+            store: batch.store.map(|store| store.to_string()),
             attempt: batch.attempt.0,
             attempts_spent: batch.attempts_spent,
             attempts_allowed: batch.attempts_allowed,
@@ -301,7 +306,10 @@ pub(super) async fn show(
     let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
     let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
     let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
-    let live = admin.system.tenant(&id).map(|tenant| Explanation::live(tenant.explain()));
+    let live = admin.system.tenant(&id).map(|tenant| Explanation {
+        uncompensated: tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect(),
+        ..Explanation::live(tenant.explain())
+    });
     if live.is_none() && stored.is_none() && log.is_empty() {
         return Err(Problem::not_found(format!("there is no tenant {id}: no event and no dead letter of it")));
     }

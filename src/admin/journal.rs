@@ -9,7 +9,7 @@ use axum::response::Response;
 use headworks_actors::{EventRef, JournalError, StreamId, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, LetterBody, Problem, pieces};
+use super::{Admin, LetterBody, Problem, UncompensatedRow, pieces};
 use crate::audit::Events;
 use crate::journal::{DurableJournal, inspect};
 
@@ -154,6 +154,9 @@ pub struct JournalTenant {
     pub batches: u64,
     /// Those of them that may be in the store already: an attempt has no outcome on record.
     pub batches_open: u64,
+    /// Compensations that could not be done, and are tried again.
+    #[serde(default)]
+    pub uncompensated: Vec<UncompensatedRow>,
 }
 
 /// One sender's stream in a journal.
@@ -216,6 +219,7 @@ impl From<inspect::Summary> for JournalSummary {
             chunks: told.chunks,
             batches: told.batches,
             batches_open: told.open_attempts,
+            uncompensated: told.uncompensated.into_iter().map(UncompensatedRow::from).collect(),
             tenant: told.tenant,
         });
         let streams = summary.streams.into_iter().map(|told| JournalStream {

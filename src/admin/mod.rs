@@ -8,7 +8,8 @@
 //! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
-//! | `GET /v1/report` | what failed so far, by tenant and code: a [`Report`] |
+//! | `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
+//! | `GET /v1/uncompensated?tenant=` | what could not be undone yet: an [`UncompensatedRow`] each |
 //! | `GET /v1/dead-letters?tenant=&reason=&since=&until=&replayed=&limit=` | the newest [`Letter`]s that match a [`LetterFilter`], oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
 //! | `PUT /v1/dead-letters/{id}` | edits it: the request is its new body, the answer the [`Letter`] |
@@ -31,16 +32,18 @@ mod letter;
 mod log;
 mod pieces;
 mod problem;
+mod report;
 mod socket;
 mod tenants;
+mod uncompensated;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use headworks_actors::{Report, System};
+use headworks_actors::System;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -55,8 +58,10 @@ pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use log::LogRequest;
 pub use problem::Problem;
+pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
 pub use tenants::{Order, Ordered, TenantRow, rows};
+pub use uncompensated::UncompensatedRow;
 
 /// What the handlers answer from.
 #[derive(Clone)]
@@ -120,7 +125,8 @@ impl Admin {
             .route("/v1/tenants/{id}/explain", get(explain::show))
             .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
             .route("/v1/log", get(log::show))
-            .route("/v1/report", get(report))
+            .route("/v1/report", get(report::show))
+            .route("/v1/uncompensated", get(uncompensated::list))
             .route("/v1/dead-letters", get(dead_letters::list))
             // An id has slashes in it.
             .route("/v1/dead-letters/{*id}", get(dead_letters::show).put(dead_letters::edit))
@@ -150,10 +156,6 @@ impl Admin {
         });
         reading.await.map_err(Problem::internal)?
     }
-}
-
-async fn report(State(admin): State<Admin>) -> Json<Report> {
-    Json(admin.system.report())
 }
 
 /// Who answers.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use headworks::admin::{
-    ExportRequest, Inspect, JournalFiles, Letter, LetterFilter, PurgeRequest, Purged, ReplayRequest, TenantRow, edited,
-    export_letters,
+    ExportRequest, Inspect, JournalFiles, Letter, LetterFilter, PurgeRequest, Purged, ReplayRequest, TenantRow,
+    UncompensatedRow, edited, export_letters,
 };
 use headworks::audit::{Account, Audit, Books, Scope, audit};
 use headworks::config::{Config, environment};
@@ -255,11 +255,13 @@ fn at_rest(store: &StoreReader, journal: &Path) -> Result<Audit, Failure> {
         return Ok(audit(Scope::Store, None, None, &holdings));
     }
     let journal = JournalFiles::new(journal.to_owned()).summary().map_err(|why| (Exit::Io, why.to_string()))?;
+    let owed: Vec<_> = journal.tenants.iter().flat_map(|told| told.uncompensated.clone()).collect();
     let accounts = journal.tenants.into_iter().map(|told| {
         let books = Books { frames: None, events: told.events };
         Account::at_rest(told.tenant, books)
     });
     let mut audit = audit(Scope::Journal, Some(accounts.collect()), None, &holdings);
+    audit.unchecked.extend(UncompensatedRow::unchecked(&owed));
     let damage = journal.damage.into_iter();
     audit.unchecked.extend(damage.map(|damage| format!("what the journal lost by damage: {damage}")));
     Ok(audit)

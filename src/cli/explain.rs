@@ -1,17 +1,17 @@
 //! `headworks explain`: everything about one tenant on one screen.
 
 use headworks::admin::{ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation};
-use headworks::supervisor_log::LogEntry;
+use headworks::supervisor_log::{LogEntry, brief};
+use headworks::text::{ago, count, due, moment, plain, short, wrap};
 use headworks::units::bytes::display as size;
-use headworks::{TenantId, UnixMillis};
+use headworks::{StoreName, TenantId, UnixMillis};
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::live::encoded;
-use super::log::brief;
 use super::say;
-use super::sentence::{ago, count, due, moment, plain, wrap};
 use super::table::{inert, json, screen};
+use super::uncompensated::next_try;
 
 /// What `headworks explain` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,6 +50,9 @@ const SCREEN: usize = 34;
 /// So many codes of failures are told; the worst first.
 const CODES: usize = 3;
 
+/// So many compensations that could not be done.
+const OWED: usize = 2;
+
 /// The screen.
 pub(crate) fn render(told: &Explanation, width: usize) -> String {
     let now = told.at;
@@ -67,7 +70,11 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
     }
     screen.line("backlog", &backlog(told));
     if let Some(batch) = &told.batch {
-        screen.line("batch", &format!("{}, {}, {}", batch.id, count(batch.events, "event"), bytes(batch.bytes)));
+        // A tenant's only store needs no name.
+        let store = batch.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
+        let store = store.map_or(String::new(), |store| format!(", at the store {store}"));
+        let (events, size) = (count(batch.events, "event"), bytes(batch.bytes));
+        screen.line("batch", &format!("{}, {events}, {size}{store}", batch.id));
         screen.line("attempt", &attempt(batch, now));
         if let Some(cause) = &batch.last_cause {
             screen.line("why", &format!("{} ({})", plain(&cause.detail), cause.code));
@@ -92,6 +99,7 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         let (batches, run) = (count(done.batches, "batch"), count(done.run, "compensation"));
         screen.line("rollbacks", &format!("{batches} rolled back{since}: {run} ran{failed}"));
     }
+    not_undone(&mut screen, told);
     if !told.log.is_empty() {
         screen.text += &format!("log        the newest; more with `headworks log --tenant {}`\n", told.tenant);
         // As many as fit a screen of a troubled tenant, whole entries, the newest; the first tells its cause in full.
@@ -245,6 +253,18 @@ fn failures(screen: &mut Screen, told: &Explanation) {
     }
     if more > 0 {
         screen.line("", &format!("and {} more in `--json`", count(more as u64, "code")));
+    }
+}
+
+/// What a store may hold although it was given up.
+fn not_undone(screen: &mut Screen, told: &Explanation) {
+    for (nth, owed) in told.uncompensated.iter().take(OWED).enumerate() {
+        let text = format!("{} of batch {} in {}", owed.what, short(&owed.batch), owed.store);
+        let text = format!("{text}, since {}; {}", moment(owed.since, told.at), next_try(owed, told.at));
+        screen.line(if nth == 0 { "not undone" } else { "" }, &text);
+    }
+    if let more @ 1.. = told.uncompensated.len().saturating_sub(OWED) {
+        screen.line("", &format!("and {more} more; see `headworks uncompensated --tenant {}`", told.tenant));
     }
 }
 

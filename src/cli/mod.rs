@@ -10,12 +10,13 @@ mod generate;
 mod journal;
 mod live;
 mod log;
+mod report;
 mod run;
 mod sample;
 mod send;
-mod sentence;
 mod table;
 mod tenants;
+mod uncompensated;
 
 use std::io::Write;
 
@@ -59,6 +60,20 @@ enum Command {
         #[command(flatten)]
         args: explain::ExplainArgs,
     },
+    /// Show what failed since the daemon was started, by tenant and code, over the last minute, 5 minutes and hour
+    Report {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: report::ReportArgs,
+    },
+    /// List what could not be undone yet: what a store may still hold of batches that were given up
+    Uncompensated {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: uncompensated::UncompensatedArgs,
+    },
     /// Look at what was given up, mend it, bring it back, forget it
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -88,6 +103,8 @@ pub(crate) fn main() -> Exit {
         Command::Tenants(tenants) => tenants::run(&tenants),
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
+        Command::Report { data, args } => report::run(&data, &args),
+        Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
         Command::Journal(journal) => journal::run(&journal),

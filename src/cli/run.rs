@@ -159,8 +159,12 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
         dead_lettered = sum(|tenant| tenant.counters.dead_lettered),
         in_flight = sum(|tenant| tenant.in_flight),
         dead_letters_pending = report.dead_letters_pending,
+        uncompensated = report.uncompensated(),
         "drained"
     );
+    if report.uncompensated() > 0 {
+        tracing::warn!(target: "headworks", "{}", not_undone(report.uncompensated()));
+    }
     Ok(if report.complete { Exit::Ok } else { Exit::Failure })
 }
 
@@ -326,11 +330,22 @@ impl<'r> Summary<'r> {
             "\n{received} frames received, {malformed} malformed ({kept}), {rejected} rejected; {:.2} s, {:.0} frames/s\nstore: {}\n",
             self.seconds, self.events_per_second, self.store
         );
+        if self.report.uncompensated() > 0 {
+            text += &format!("{}\n", not_undone(self.report.uncompensated()));
+        }
         if self.dead_letters != self.store {
             text += &format!("dead letters: {}\n", self.dead_letters);
         }
         text
     }
+}
+
+fn not_undone(uncompensated: u64) -> String {
+    let which = if uncompensated == 1 { "1 compensation".to_owned() } else { format!("{uncompensated} compensations") };
+    format!(
+        "{which} could NOT be done yet: a store may still hold events that were given up; `headworks uncompensated` lists what, \
+         and with the durable journal the next start tries it again"
+    )
 }
 
 /// SIGTERM and Ctrl-C.

@@ -1,10 +1,11 @@
 //! What commands print: a table for eyes, one JSON document for machines. Whatever the values hold, neither can move the
 //! cursor, change a colour or turn the reading direction of the terminal that shows it.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+pub(crate) use headworks::text::inert;
+use headworks::text::is_hostile;
 use serde::Serialize;
 
 /// The last column has at least so many columns of the screen, however wide the others are.
@@ -92,30 +93,6 @@ fn inert_json(text: &str) -> String {
         }
     }
     inert + "\n"
-}
-
-/// The text with every character escaped that a terminal would obey: `\n`, `\u{1b}`, `\u{202e}`.
-pub(crate) fn inert(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
-        return text.into();
-    }
-    let mut inert = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\n' | '\r' | '\t' => inert.extend(c.escape_default()),
-            c if is_hostile(c) => inert.extend(c.escape_unicode()),
-            c => inert.push(c),
-        }
-    }
-    inert.into()
-}
-
-/// Controls (C0, C1, delete), and what is not seen but changes how the rest is seen: marks of direction, joiners, spaces of
-/// no width, line separators, tags.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -3,14 +3,20 @@
 //! One line an entry, in `DATA/supervisor-log/log.jsonl`, older ones in `log.jsonl.1` and on. Beside the entries of the system
 //! ([`SupervisorEvent`]) there are three of the log itself, whose actor is `log`: [`OPENED`], [`CLOSED`] and [`MISSED`].
 //! Lines are written for readers of any version: words that a reader does not know are kept as they are.
+//!
+//! For eyes, [`sentence`] says what an entry means, and a [`Screen`] prints them.
 
 mod entry;
 mod reader;
+mod screen;
+mod sentence;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use entry::rfc3339;
 pub use entry::{CLOSED, LogCause, LogEntry, MISSED, OPENED};
 pub use reader::{Found, LogQuery, read};
+pub use screen::{Screen, brief};
+pub use sentence::sentence;
 
 use std::path::{Path, PathBuf};
 

@@ -64,9 +64,9 @@ fn assert_told(place: &Place) {
         summary["tenants"],
         json!([
             { "tenant": "acme", "accepted": 5, "stored": 3, "dead_lettered": 0, "shed": 0, "discarded": 0, "in_flight": 2,
-              "chunks": 2, "batches": 0, "batches_open": 0 },
+              "chunks": 2, "batches": 0, "batches_open": 0, "uncompensated": [] },
             { "tenant": "b", "accepted": 1, "stored": 0, "dead_lettered": 0, "shed": 0, "discarded": 0, "in_flight": 1,
-              "chunks": 1, "batches": 1, "batches_open": 1 },
+              "chunks": 1, "batches": 1, "batches_open": 1, "uncompensated": [] },
         ])
     );
     assert_eq!(summary["streams"], json!([{ "stream": "truck-7", "position": 41, "at": "2024-11-22T00:00:00.007Z" }]));

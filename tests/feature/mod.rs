@@ -26,3 +26,4 @@ mod stop;
 mod supervisor_log;
 mod tcp;
 mod tenant_orders;
+mod uncompensated;

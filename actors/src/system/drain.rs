@@ -43,6 +43,13 @@ impl DrainReport {
         self.tenants.iter().filter(|tenant| tenant.end.in_flight > 0)
     }
 
+    /// How many compensations could not be done: a store may hold events that were given up. With a durable journal the next
+    /// process goes on with them.
+    #[must_use]
+    pub fn uncompensated(&self) -> u64 {
+        self.tenants.iter().map(|tenant| tenant.end.uncompensated).sum()
+    }
+
     /// One tenant's part.
     #[must_use]
     pub fn of(&self, tenant: &TenantId) -> Option<&TenantDrained> {
@@ -51,7 +58,7 @@ impl DrainReport {
 }
 
 impl fmt::Display for DrainReport {
-    /// One line, and one more for each tenant with events in flight.
+    /// One line, and one more for each tenant with events in flight. That something is not undone is said where it is so.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |count: fn(&TenantDrained) -> u64| self.tenants.iter().map(count).sum::<u64>();
         write!(
@@ -63,6 +70,9 @@ impl fmt::Display for DrainReport {
             sum(|t| t.end.in_flight),
             self.dead_letters_pending,
         )?;
+        if self.uncompensated() > 0 {
+            write!(f, " uncompensated={}", self.uncompensated())?;
+        }
         for TenantDrained { end, .. } in self.unfinished() {
             write!(f, "\n  {} in_flight={} status={}", end.tenant, end.in_flight, end.status)?;
         }
@@ -80,7 +90,9 @@ impl DrainReport {
                 tenant.end.counters = tenant.end.counters.since(before);
             }
         }
-        self.tenants.retain(|tenant| tenant.end.in_flight > 0 || tenant.end.counters != Counters::default());
+        self.tenants.retain(|TenantDrained { end, .. }| {
+            end.in_flight + end.uncompensated > 0 || end.counters != Counters::default()
+        });
         self
     }
 }

@@ -29,6 +29,7 @@ use crate::model::{
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::AckLevel;
+use crate::port::Uncompensated;
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -134,6 +135,14 @@ impl System {
     #[must_use]
     pub fn tenants(&self) -> Vec<TenantSnapshot> {
         self.shared.all_slots().iter().map(|slot| slot.snapshot()).collect()
+    }
+
+    /// What could not be undone of batches that were given up, by tenant: as long as a compensation stands here, its store may
+    /// hold what is a dead letter, too. Each is tried again, until it is done or the system ends; with a durable journal the next
+    /// process goes on with it.
+    #[must_use]
+    pub fn uncompensated(&self) -> Vec<Uncompensated> {
+        self.shared.all_slots().iter().flat_map(|slot| slot.lane.uncompensated()).collect()
     }
 
     /// The frames of each source, by name.
@@ -363,6 +372,12 @@ impl TenantHandle {
     #[must_use]
     pub fn explain(&self) -> TenantDetail {
         self.slot.detail(&self.system.shared)
+    }
+
+    /// What could not be undone of its batches; see [`System::uncompensated`].
+    #[must_use]
+    pub fn uncompensated(&self) -> Vec<Uncompensated> {
+        self.slot.lane.uncompensated()
     }
 
     /// Takes events of this tenant. See [`System::offer`].

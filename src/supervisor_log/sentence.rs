@@ -1,12 +1,13 @@
 //! What an entry of the supervisor log means, for somebody who has not read the docs.
 
-use std::time::Duration;
+use headworks_actors::{StoreName, UnixMillis};
 
-use headworks::supervisor_log::{CLOSED, LogEntry, MISSED, OPENED};
-use headworks::{StoreName, UnixMillis};
+use super::{CLOSED, LogEntry, MISSED, OPENED};
+use crate::text::{count, due, plain, short};
 
 /// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again.
-pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
+#[must_use]
+pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
     let actor = entry.actor.as_str();
     let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
     let with_events = match entry.batch_events {
@@ -14,15 +15,17 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntr
         events => format!("{batch} ({})", count(events, "event")),
     };
     // A tenant's only store needs no name.
-    let there = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
-    let there = there.map_or(String::new(), |store| format!(" in {store}"));
+    let named = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
+    let there = named.map_or(String::new(), |store| format!(" in {store}"));
+    let store = named.map_or("store".to_owned(), |store| format!("store {store}"));
     let kept = match entry.events_kept {
         0 => String::new(),
         events => format!(" {} kept meanwhile.", are(events, "event")),
     };
     let again = |verb: &str| entry.next_attempt_at.map_or(String::new(), |at| format!(" {verb} {}.", due(at, now)));
     let why = why(entry, above);
-    let in_a_row = entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} without progress"));
+    let in_a_row =
+        entry.attempt.map_or(String::new(), |attempt| format!(", restart {attempt} with nothing stored in between"));
     match entry.what.as_str() {
         "started" => format!("The {actor} came up."),
         "stopped" => format!("The {actor} ended, as it was told to."),
@@ -64,15 +67,18 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntr
         }
         "resumed" => format!("Somebody cut the wait of the {actor} short: it starts now."),
         "parked" => format!(
-            "The store is not there: {why} {} waits, which costs no attempt.{kept}{}",
+            "The {store} is not there: {why} {} waits, which costs no attempt.{kept}{}",
             capital(&batch),
-            again("The store is asked again")
+            again(&format!("The {store} is asked again"))
         ),
-        "unparked" => "The store is there again.".to_owned(),
+        "unparked" => format!("The {store} is there again."),
         "compensated" => {
             let run = count(entry.compensations_run, "compensation");
             match &entry.cause {
-                Some(_) => format!("{} was rolled back: {run} ran, none failed. Why: {why}", capital(&with_events)),
+                Some(_) => {
+                    let order = if entry.compensations_run > 1 { ", newest first" } else { "" };
+                    format!("{} was rolled back: {run} ran{order}, none failed. Why: {why}", capital(&with_events))
+                }
                 None => format!("What could not be undone of {batch}{there} before is undone now."),
             }
         }
@@ -88,7 +94,8 @@ pub(crate) fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntr
         "dead_lettered" => {
             let attempts = entry.attempt.filter(|attempts| *attempts > 0);
             let attempts = attempts.map_or(String::new(), |n| format!(" after {}", count(u64::from(n), "attempt")));
-            format!("{} was given up{attempts} and is kept as dead letters: {why}", capital(&with_events))
+            let kept_as = if entry.batch_events == 1 { "a dead letter" } else { "dead letters" };
+            format!("{} was given up{attempts} and is kept as {kept_as}: {why}", capital(&with_events))
         }
         "split" => format!("{} is tried again in two halves, to find what is refused: {why}", capital(&with_events)),
         "started_over" => format!("{} was given up and begins anew, as on_failure says: {why}", capital(&with_events)),
@@ -128,11 +135,6 @@ fn why(entry: &LogEntry, above: Option<&LogEntry>) -> String {
     })
 }
 
-/// What a store said, without the kind of failure in front that the code tells too.
-pub(crate) fn plain(detail: &str) -> &str {
-    detail.strip_prefix("unavailable: ").unwrap_or(detail).trim_end_matches('.')
-}
-
 fn soon(entry: &LogEntry, now: UnixMillis) -> String {
     entry.next_attempt_at.map_or("soon".to_owned(), |at| due(at, now))
 }
@@ -142,58 +144,6 @@ fn lost_nothing(kept: u64) -> String {
         " Nothing was waiting.".to_owned()
     } else {
         format!(" It goes on with the {} kept.", count(kept, "event"))
-    }
-}
-
-/// When something is due, and how long until then: `at 09:10:38.204, in 1.4 s`.
-pub(crate) fn due(at: UnixMillis, now: UnixMillis) -> String {
-    match at.0 - now.0 {
-        left if left > 0 => format!("at {}, in {}", moment(at, now), span(left)),
-        _ => format!("at {}", moment(at, now)),
-    }
-}
-
-/// How long ago something was: `12 s ago`.
-pub(crate) fn ago(at: UnixMillis, now: UnixMillis) -> String {
-    format!("{} ago", span((now.0 - at.0).max(0)))
-}
-
-/// A time of today without its date.
-pub(crate) fn moment(at: UnixMillis, now: UnixMillis) -> String {
-    let (at, now) = (at.to_string(), now.to_string());
-    match (at.split_once('T'), now.split_once('T')) {
-        (Some((day, time)), Some((today, _))) => {
-            let time = time.trim_end_matches('Z');
-            if day == today { time.to_owned() } else { format!("{time} on {day}") }
-        }
-        _ => at,
-    }
-}
-
-/// A length of time to two figures or so.
-fn span(millis: i64) -> String {
-    let millis = Duration::from_millis(millis.unsigned_abs());
-    match millis.as_secs() {
-        0 => format!("{} ms", millis.as_millis()),
-        1..=9 => format!("{:.1} s", millis.as_secs_f64()),
-        secs @ 10..=119 => format!("{secs} s"),
-        secs @ 120..=7_199 => format!("{} min", secs / 60),
-        secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
-        secs => format!("{} days", secs / 86_400),
-    }
-}
-
-/// A batch by its place in the tenant's order.
-pub(crate) fn short(id: &str) -> &str {
-    id.rsplit('/').next().unwrap_or(id)
-}
-
-pub(crate) fn count(number: u64, thing: &str) -> String {
-    match (number, thing) {
-        (1, _) => format!("1 {thing}"),
-        (_, "entry") => format!("{number} entries"),
-        (_, "batch") => format!("{number} batches"),
-        _ => format!("{number} {thing}s"),
     }
 }
 
@@ -215,33 +165,4 @@ fn nth(number: u64) -> String {
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// The text in lines of at most `width` columns, broken between words where that goes.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let (mut lines, mut line, mut taken) = (vec![], String::new(), 0);
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let mut word = word.to_owned();
-        let mut wide = console::measure_text_width(&word);
-        if taken > 0 && taken + 1 + wide > width {
-            lines.push(std::mem::take(&mut line));
-            taken = 0;
-        }
-        while taken == 0 && wide > width.max(2) {
-            let begin = console::truncate_str(&word, width.max(2), "").into_owned();
-            word = word[begin.len()..].to_owned();
-            wide = console::measure_text_width(&word);
-            lines.push(begin);
-        }
-        if taken > 0 {
-            line.push(' ');
-            taken += 1;
-        }
-        line.push_str(&word);
-        taken += wide;
-    }
-    if !line.is_empty() || lines.is_empty() {
-        lines.push(line);
-    }
-    lines
 }
