@@ -260,7 +260,9 @@ async fn in_pieces(journal: &impl Journal) {
             Entry::Settled { batch: first_1, outcome: Outcome::Stored, events: 1 },
             Entry::Intent { batch: first_2.clone(), store: store("archive"), attempt: Attempt(1) },
             Entry::GivenUp { batch: first_2.clone(), cause: cause() },
-            Entry::Compensated { batch: first_2, nth: 0, failed: None },
+            Entry::Compensated { batch: first_2.clone(), nth: 0, failed: None },
+            // Behind its last compensation: it is to become dead letters, whatever comes.
+            Entry::Compensated { batch: first_2, nth: 1, failed: None },
             Entry::Undone { batch: batch("zen", 1), nth: 0 },
         ],
     )
@@ -284,7 +286,8 @@ async fn pieces_are_found_again(journal: &impl Journal, told: Recovered) {
     ];
     assert_eq!(cuts, expected, "pieces must be recovered in their order, with their bounds");
     let (first, second) = (&acme.cuts[0], &acme.cuts[1]);
-    assert_eq!((&first.progress.given_up, first.progress.compensated), (&Some(cause()), 1));
+    assert_eq!((&first.progress.given_up, first.progress.compensated), (&Some(cause()), 2));
+    assert!(first.progress.is_condemned(), "that there is no way back must be recovered");
     assert_eq!(second.progress, Progress::default());
     assert_eq!(first.made, None, "what the hooks made of a batch goes with the batch");
     let made = second.made.unwrap_or_else(|| panic!("what the hooks made must be recovered"));

@@ -9,6 +9,12 @@
 //! | `after-cut` | was cut from its tenant's window, which the journal need not have committed |
 //! | `after-intent` | has an attempt on record, committed, and its store was not asked yet |
 //! | `after-store` | was taken by its store, and the outcome is not on record yet |
+//! | `after-step` | was taken by a store of its saga that is not the last, and that is on record, not committed |
+//! | `after-given-up` | was given up, on record and committed, and nothing of it is undone yet |
+//! | `after-rollback` | had one of its compensations, and that is on record, not committed |
+//! | `after-compensation` | had all of them |
+//! | `after-split` | was split, which the journal need not have committed |
+//! | `after-letters` | is among the dead letters, and the outcome is not on record yet |
 //! | `after-outcome` | has its outcome, which the journal need not have committed |
 //!
 //! Without the feature `testing` a point is nothing at all, and the variable means nothing.

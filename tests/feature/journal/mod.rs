@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use headworks::journal::{DurableJournal, JournalOptions, inspect};
 use headworks::{
-    Attempt, BatchId, Chunk, ChunkBuilder, ChunkPlace, DoorTotals, Entry, Journal, Opening, Origin, Outcome, Recovered,
-    Seq, StoreName, StreamId, TenantId, UndoStep, UnixMillis, conformance,
+    Attempt, BatchId, Cause, Chunk, ChunkBuilder, ChunkPlace, Code, Compensation, DoorTotals, Entry, Journal, Opening,
+    Origin, Outcome, Recovered, Seq, StoreName, StreamId, TenantId, UndoStep, UnixMillis, conformance,
 };
 
 fn open(dir: &Path) -> DurableJournal {
@@ -72,10 +72,47 @@ async fn version_1(journal: &DurableJournal) {
     .await;
 }
 
+/// What the fixture `tests/fixtures/journal-v2` was made of on top of that, and then closed: a batch in two stores is given up,
+/// compensated but for one step, begun anew, given up once more and split; a piece is stored, and a piece of another is open.
+async fn version_2(journal: &DurableJournal) {
+    version_1(journal).await;
+    let store = |name| StoreName::new(name).unwrap();
+    let id = batch("acme", 2);
+    let [first, second] = id.halves().unwrap();
+    let cause = || Cause::new(Code::StorePermanent, "no");
+    let done = |nth, failed: Option<&str>| Entry::Compensated {
+        batch: id.clone(),
+        nth,
+        failed: failed.map(|why| (Cause::new(Code::CompensationFailed, why), UnixMillis(1_700))),
+    };
+    put(
+        journal,
+        [
+            Entry::Done { batch: id.clone(), store: StoreName::ONLY },
+            Entry::Intent { batch: id.clone(), store: store("archive"), attempt: Attempt(1) },
+            Entry::GivenUp { batch: id.clone(), cause: cause() },
+            done(0, None),
+            done(1, Some("stuck")),
+            done(2, Some("stuck too")),
+            Entry::Undone { batch: id.clone(), nth: 1 },
+            Entry::Again { batch: id.clone() },
+            Entry::Intent { batch: id.clone(), store: StoreName::ONLY, attempt: Attempt(3) },
+            Entry::GivenUp { batch: id.clone(), cause: cause() },
+            Entry::Split { batch: id.clone(), first: 2 },
+            Entry::Made { batch: first.clone(), chunk: chunk("acme", 51, 2) },
+            Entry::Made { batch: second.clone(), chunk: chunk("acme", 52, 2) },
+            Entry::Intent { batch: first.clone(), store: StoreName::ONLY, attempt: Attempt(1) },
+            Entry::Settled { batch: first, outcome: Outcome::Stored, events: 2 },
+            Entry::Intent { batch: second, store: StoreName::ONLY, attempt: Attempt(1) },
+        ],
+    )
+    .await;
+}
+
 /// A copy of the fixture, since to open it changes it.
-fn fixture() -> tempfile::TempDir {
+fn fixture(version: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/journal-v{version}"));
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
@@ -91,7 +128,12 @@ async fn the_durable_journal_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_journal_of_format_version_1_is_read_for_ever() {
-    is_version_1(&open(fixture().path())).await;
+    is_version_1(&open(fixture(1).path())).await;
+}
+
+#[tokio::test]
+async fn a_journal_of_format_version_2_is_read_for_ever() {
+    is_version_2(&open(fixture(2).path())).await;
 }
 
 #[tokio::test]
@@ -102,6 +144,31 @@ async fn what_the_fixture_was_made_of_reads_the_same_today() {
     version_1(&journal).await;
     journal.close().await.unwrap();
     is_version_1(&open(dir.path())).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    journal.begin(Opening(0xfeed), UnixMillis(1_000)).unwrap();
+    version_2(&journal).await;
+    journal.close().await.unwrap();
+    is_version_2(&open(dir.path())).await;
+}
+
+async fn is_version_2(journal: &DurableJournal) {
+    let told = begin(journal);
+    assert_eq!(told.damage, Vec::<String>::new());
+    let acme = &told.tenants[0];
+    assert_eq!((acme.totals.accepted, acme.totals.stored, acme.totals.batches), (9, 4, 2));
+    assert_eq!((acme.next_chunk, acme.next_batch), (4, Seq(3)));
+    let [_, second] = batch("acme", 2).halves().unwrap();
+    let [cut] = acme.cuts.as_slice() else { panic!("one cut, not {:?}", acme.cuts) };
+    assert_eq!((&cut.batch, cut.from, cut.until), (&second, place(2, 1), place(2, 3)));
+    assert_eq!(cut.progress.open().map(|step| (&step.store, step.attempt)), Some((&StoreName::ONLY, Attempt(1))));
+    assert_eq!(journal.read(&acme.tenant, &cut.made.unwrap()).await.unwrap(), *chunk("acme", 52, 2));
+    // Newest first: of `archive` its rollback; of the other the undo of a step, and its rollback.
+    let [owed] = acme.uncompensated.as_slice() else { panic!("one is left, not {:?}", acme.uncompensated) };
+    assert_eq!((&owed.batch, owed.nth, &owed.store), (&batch("acme", 2), 2, &StoreName::ONLY));
+    assert_eq!(owed.compensation, Compensation::Rollback(Attempt(2)));
+    assert_eq!((&*owed.cause.detail, owed.since), ("stuck too", UnixMillis(1_700)));
 }
 
 async fn is_version_1(journal: &DurableJournal) {
@@ -181,7 +248,7 @@ fn contents(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
 
 #[tokio::test]
 async fn a_look_at_a_journal_tells_what_is_in_it_and_changes_nothing() {
-    let dir = fixture();
+    let dir = fixture(1);
     let before = contents(dir.path());
     let mut last = (0, 1);
     let summary = inspect::summary(dir.path(), |done, total| last = (done, total)).unwrap();
@@ -205,7 +272,7 @@ async fn a_look_at_a_journal_tells_what_is_in_it_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_look_at_a_damaged_journal_tells_the_damage_and_the_next_start_sets_it_aside() {
-    let dir = fixture();
+    let dir = fixture(1);
     let name = "0000000000000001.segment";
     let mut bytes = fs::read(dir.path().join(name)).unwrap();
     bytes[200] ^= 1;
