@@ -140,7 +140,7 @@ impl Sender {
                 self.answered(&line);
                 patience = Duration::ZERO;
             }
-            while position - self.next > WINDOW {
+            while position.saturating_sub(self.next) > WINDOW {
                 let line = answers.next(DEADLINE)?.ok_or(io::ErrorKind::TimedOut)?;
                 if line == "end" {
                     return Ok(());

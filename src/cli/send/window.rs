@@ -91,8 +91,10 @@ pub(super) struct Window {
     refused: BTreeMap<String, Refused>,
     /// The position of the frame that is sent next, and how many bytes of it are sent.
     cursor: (u64, usize),
-    /// The last position that the server can have.
+    /// The last position that the server can have, as far as is known here.
     had: u64,
+    /// Whether the stream is older than this process: then the server may have frames beyond that, which another one sent.
+    is_older: bool,
 }
 
 impl Window {
@@ -109,6 +111,7 @@ impl Window {
             refused: BTreeMap::new(),
             cursor: (1, 0),
             had: 0,
+            is_older: false,
         }
     }
 
@@ -196,7 +199,9 @@ impl Window {
     /// A connection begins: the server has everything up to `last`, and counts what it gets next as `next`.
     pub(super) fn resume(&mut self, last: u64, next: u64) {
         self.cursor = (next, 0);
-        self.had = last.max(next - 1);
+        // What was sent on an earlier connection it may have too, beyond `last`.
+        self.is_older |= self.had == 0 && next > 1;
+        self.had = self.had.max(last).max(next - 1);
     }
 
     /// What is to be sent next on this connection.
@@ -230,7 +235,7 @@ impl Window {
     /// # Errors
     /// The position, where the server answers what it never got.
     pub(super) fn answer(&mut self, positions: RangeInclusive<u64>, code: Option<&str>) -> Result<(), u64> {
-        if *positions.end() > self.had {
+        if *positions.end() > self.had && !self.is_older {
             return Err(*positions.end());
         }
         for fresh in self.answered.insert(positions) {

@@ -63,6 +63,24 @@ fn an_answer_to_what_was_not_sent_is_told() {
 }
 
 #[test]
+fn an_answer_to_what_an_earlier_connection_or_an_earlier_process_sent_is_taken() {
+    let mut window = Window::new(1 << 20);
+    window.push(frames(&numbered(1, 4)));
+    window.resume(0, 1);
+    window.sent(numbered(1, 4).concat().len());
+    // A tenant that was full holds back the first, and the server has the others.
+    window.resume(0, 1);
+    assert_eq!(window.answer(2..=4, None), Ok(()));
+    assert_eq!(all(&mut window), numbered(1, 1).concat());
+
+    let mut fresh = Window::new(1 << 20);
+    fresh.resume(2, 3);
+    assert_eq!(fresh.answer(5..=5, None), Ok(()));
+    fresh.push(frames(&numbered(1, 5)));
+    assert_eq!(all(&mut fresh), numbered(3, 4).concat());
+}
+
+#[test]
 fn the_first_answer_counts_and_refusals_are_named_by_reason_with_their_first_lines() {
     let mut window = Window::new(1 << 20);
     window.push(frames(&numbered(1, 20)));
