@@ -1,0 +1,135 @@
+//! A lane of an earlier process: its numbers, and its events as they are read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Lane;
+use crate::model::{Batch, Chunk, Part};
+use crate::observe::Counters;
+use crate::port::work::{Waiting, Work, of_made};
+use crate::port::{ChunkPlace, Entry, RecoveredCut, RecoveredTenant};
+
+/// The chunks and cuts that an earlier process left of a tenant, read back.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBack {
+    /// By seq. What is missing is lost.
+    pub(crate) chunks: BTreeMap<u64, Chunk>,
+    pub(crate) cuts: Vec<(RecoveredCut, Option<Chunk>)>,
+}
+
+impl Lane {
+    /// Takes over the numbers of an earlier process; its events are to be [read back](Self::read_back).
+    pub(crate) fn restore(&self, left: &RecoveredTenant) {
+        let mut state = self.lock();
+        let RecoveredTenant { door, totals, .. } = left;
+        state.counters = Counters {
+            received: totals.accepted
+                + door.discarded
+                + door.dead_lettered
+                + door.duplicate
+                + door.muted
+                + door.throttled
+                + door.rejected
+                + door.malformed,
+            accepted: totals.accepted + door.discarded + door.dead_lettered,
+            duplicate: door.duplicate,
+            muted: door.muted,
+            throttled: door.throttled,
+            rejected: door.rejected,
+            malformed: door.malformed,
+            stored: totals.stored,
+            dead_lettered: totals.dead_lettered + door.dead_lettered,
+            discarded: totals.discarded + door.discarded,
+            batches: totals.batches,
+            ..Counters::default()
+        };
+        state.door = *door;
+        state.discarded_at_door = door.discarded;
+        state.dead_lettered_at_door = door.dead_lettered;
+        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        if left.is_settled() {
+            // Lost with a damaged journal: the process that found out has told.
+            state.counters.accepted -= unsettled;
+            state.counters.received -= unsettled;
+        } else {
+            state.unread = unsettled;
+        }
+        state.first = left.next_chunk;
+        state.cuts = left.next_batch.0 - 1;
+        let now = Instant::now();
+        state.uncompensated = left.uncompensated.iter().map(|owed| (owed.clone(), now)).collect();
+    }
+
+    /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what
+    /// is known of attempts to store them, and the rest as the open window. Returns how many events are lost, and the memory
+    /// of the chunks that lie in batches.
+    pub(crate) fn read_back(&self, back: ReadBack, settled: ChunkPlace, now: Instant) -> (u64, usize) {
+        let mut state = self.lock();
+        let (begin, next) = (settled.seq.max(1), state.first);
+        let mut chunks = back.chunks;
+        let mut lost_chunks = BTreeSet::new();
+        let chunks: Vec<_> = (begin..next)
+            .map(|seq| {
+                chunks.remove(&seq).map(Arc::new).unwrap_or_else(|| {
+                    lost_chunks.insert(seq);
+                    Arc::new(Chunk::lost(self.tenant.clone()))
+                })
+            })
+            .collect();
+        let at = |seq: u64| chunks.get(usize::try_from(seq.checked_sub(begin)?).ok()?);
+        let part = |seq: u64, from: ChunkPlace, until: ChunkPlace| {
+            let chunk = at(seq)?;
+            let begin = if seq == from.seq { from.index as usize } else { 0 };
+            let end = if seq == until.seq { until.index as usize } else { chunk.len() };
+            let range = begin.min(chunk.len())..end.min(chunk.len());
+            // Between two chunks a place has two names: a part that only ends the chunk before would give its memory back again.
+            (!range.is_empty()).then(|| Part { chunk: chunk.clone(), range })
+        };
+        state.bytes = chunks.iter().map(|chunk| chunk.footprint()).sum();
+        let mut place = ChunkPlace { seq: begin, ..settled };
+        for (nth, (cut, made)) in back.cuts.into_iter().enumerate() {
+            let seqs = cut.from.seq..=cut.until.seq;
+            let batch =
+                Batch::new(cut.batch.clone(), seqs.clone().filter_map(|seq| part(seq, cut.from, cut.until)).collect());
+            let is_whole = lost_chunks.range(seqs).next().is_none() && made.is_some() == cut.made.is_some();
+            place = cut.until;
+            state.cut += batch.len() as u64;
+            let made = made.filter(|_| is_whole).map(|made| of_made(&cut, made));
+            // Its first attempt went on record with the cut, and one that was not in front was never made.
+            let intended = cut.progress.steps.first().map(|step| step.store.clone());
+            let waiting = Waiting { batch, made, intended, recorded: None, is_whole };
+            if nth == 0 && (cut.progress.was_tried() || cut.made.is_some()) {
+                let work = Work::found(&cut, &waiting);
+                state.work = Some(self.given_up_on_record(&cut, work));
+            }
+            state.batches.push_back(waiting);
+        }
+        if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
+            place = ChunkPlace { seq: place.seq + 1, index: 0 };
+        }
+        state.first = place.seq;
+        state.cut_of_first = place.index as usize;
+        state.turn += 1;
+        for seq in place.seq..next {
+            let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
+            state.uncut += range.len() as u64;
+            state.uncut_bytes += chunk.body_bytes_of(range);
+            state.chunks.push_back((chunk, now));
+        }
+        let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
+        state.counters.accepted -= lost;
+        state.counters.received -= lost;
+        (lost, state.batches.iter().map(|waiting| waiting.batch.footprint()).sum())
+    }
+
+    /// What is given up only now goes on record: the next process may be able to read what this one could not.
+    fn given_up_on_record(&self, cut: &RecoveredCut, mut work: Work) -> Work {
+        if let (Some(cause), None, true) = (&work.last_cause, &cut.progress.given_up, work.is_given_up()) {
+            let (batch, cause) = (cut.batch.clone(), cause.clone());
+            work.recording = self.record(|| Entry::GivenUp { batch, cause });
+        }
+        work
+    }
+}

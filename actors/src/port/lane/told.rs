@@ -1,0 +1,119 @@
+//! A lane at one moment, for whoever looks on.
+
+use tokio::time::Instant;
+
+use super::{Lane, State};
+use crate::model::UnixMillis;
+use crate::observe::{Backlog, BatchDetail, Counters, OpenWindow};
+use crate::policy::{Holdup, Policy};
+
+/// A lane at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneSnapshot {
+    pub(crate) counters: Counters,
+    pub(crate) window: u64,
+    cut: u64,
+    given_up_at_door: u64,
+    unread: u64,
+    pub(crate) batches: usize,
+    pub(crate) bytes: usize,
+    /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
+    pub(crate) front: Option<(u32, bool, bool)>,
+    /// Compensations that could not be done.
+    pub(crate) uncompensated: u64,
+    /// Steps of the batches so far.
+    pub(crate) moved: u64,
+}
+
+impl LaneSnapshot {
+    /// Accepted events without an outcome.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.window + self.cut + self.given_up_at_door + self.unread
+    }
+
+    /// Whether there is nothing that the tenant's actors would have to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.window + self.unread == 0 && self.batches == 0
+    }
+}
+
+/// A lane at one moment, in words.
+pub(crate) struct LaneDetail {
+    pub(crate) snapshot: LaneSnapshot,
+    pub(crate) window: OpenWindow,
+    pub(crate) backlog: Backlog,
+    pub(crate) batch: Option<BatchDetail>,
+}
+
+impl Lane {
+    /// How many steps the batches have made so far, and what they wait for now, if any waits.
+    pub(crate) fn standing(&self, now: Instant) -> (u64, Option<Holdup>) {
+        let state = self.lock();
+        let is_committed = |position| self.journal.as_ref().is_none_or(|journal| journal.is_committed(position));
+        let holdup = state.batches.front().map(|_| match &state.work {
+            Some(work) if work.is_given_up() => Holdup::Compensation,
+            Some(work) if work.parked => Holdup::Store,
+            Some(work) if !work.is_open() && work.not_before.is_some_and(|at| now < at) => Holdup::Backoff,
+            Some(work) if work.recording.is_some_and(|position| !is_committed(position)) => Holdup::Journal,
+            _ => Holdup::Writer,
+        });
+        (state.moved, holdup)
+    }
+
+    pub(crate) fn snapshot(&self) -> LaneSnapshot {
+        self.lock().snapshot()
+    }
+
+    /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
+    pub(crate) fn detail(&self, policy: &Policy, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
+        let state = self.lock();
+        let window = OpenWindow {
+            events: state.uncut,
+            max_events: policy.window.max_events as u64,
+            bytes: state.uncut_bytes as u64,
+            max_bytes: policy.window.max_bytes as u64,
+            due_at: state.due.filter(|_| state.uncut > 0).map(&wall),
+            oldest_at: state.chunks.front().filter(|_| state.uncut > 0).map(|(chunk, _)| chunk.arrived()),
+        };
+        let backlog = Backlog {
+            batches: state.batches.len() as u64,
+            events: state.cut,
+            bytes: state.batches.iter().map(|waiting| waiting.batch.body_bytes() as u64).sum(),
+            oldest_at: state.batches.front().map(|front| front.batch.first_arrived()),
+            unread: state.unread,
+        };
+        let batch = state.work.as_ref().map(|work| BatchDetail {
+            id: work.batch.id().clone(),
+            events: work.batch.len() as u64,
+            bytes: work.batch.body_bytes() as u64,
+            store: work.store().cloned(),
+            attempt: work.attempt(),
+            attempts_spent: work.retry.spent(),
+            attempts_allowed: policy.retry.attempts,
+            open_since: work.opened().map(&wall),
+            next_attempt_at: work.not_before.filter(|_| !work.is_open() && !work.is_given_up()).map(&wall),
+            is_parked: work.parked,
+            is_given_up: work.is_given_up(),
+            last_cause: work.last_cause.clone(),
+            undo_steps: work.progress().undo.into_iter().rev().map(|(_, step)| step.name).collect(),
+        });
+        LaneDetail { snapshot: state.snapshot(), window, backlog, batch }
+    }
+}
+
+impl State {
+    pub(super) fn snapshot(&self) -> LaneSnapshot {
+        LaneSnapshot {
+            counters: self.counters,
+            window: self.uncut,
+            cut: self.cut,
+            given_up_at_door: self.given_up_at_door,
+            unread: self.unread,
+            batches: self.batches.len(),
+            bytes: self.bytes,
+            front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
+            uncompensated: self.uncompensated.len() as u64,
+            moved: self.moved,
+        }
+    }
+}
