@@ -196,6 +196,7 @@ impl Actor for Writer {
     fn started(&mut self, ctx: &mut Self::Context) {
         // The hint may be what a dead predecessor died of.
         self.slot.batches_hinted.store(false, Ordering::Release);
+        self.slot.lane.taken_over();
         self.step(ctx);
     }
 }

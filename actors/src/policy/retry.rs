@@ -20,7 +20,8 @@ pub struct RetryPolicy {
     #[serde(with = "units::duration")]
     pub attempt_timeout: Duration,
     /// How long the attempts of a batch at one store may take together, with the waits between them: none begins later, whatever
-    /// is left of `attempts`. A time in which the store is not available does not count. Default 10 min.
+    /// is left of `attempts`. A time in which the store is not available, or in which the tenant is stopped or restarted, does not
+    /// count. Default 10 min.
     #[serde(with = "units::duration")]
     pub deadline: Duration,
     /// How long one compensation of a batch that was given up is tried in a row. One that could not be done by then is put on the

@@ -173,6 +173,11 @@ impl Work {
         Some(store)
     }
 
+    /// The time in which there was nobody to try does not count towards the deadline.
+    pub(super) fn begin_time_anew(&mut self) {
+        self.began = None;
+    }
+
     /// When the next attempt is due, by the policy, after one that failed; `None` where there is to be none.
     pub(super) fn next_after(
         &mut self,

@@ -147,6 +147,11 @@ impl Lane {
         Some(FailedAttempt { store, attempt, next_after })
     }
 
+    /// A writer takes over, after a while in which there may have been none.
+    pub(crate) fn taken_over(&self) {
+        self.lock().work.iter_mut().for_each(Work::begin_time_anew);
+    }
+
     /// The work on the front batch, and the batch as it was cut, if it was given up.
     pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
         let state = self.lock();
