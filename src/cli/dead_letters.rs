@@ -116,7 +116,7 @@ pub(crate) struct ShowArgs {
     /// Print one JSON document.
     #[arg(long, conflicts_with = "raw")]
     json: bool,
-    /// Print the bytes of the body as they came, and nothing else.
+    /// Print the bytes of the body, as they came or as they were edited, and nothing else.
     #[arg(long)]
     raw: bool,
 }

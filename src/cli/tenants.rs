@@ -31,7 +31,7 @@ enum Action {
     List(List),
     /// Let a tenant go on that is in quarantine or was stopped
     Resume(Target),
-    /// End a tenant's actors until it is resumed; its events are accepted and wait
+    /// End a tenant's actors until it is resumed or restarted; its events are accepted and wait
     Stop(Target),
     /// Replace a tenant's actors by fresh ones
     Restart(Target),

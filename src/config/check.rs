@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -57,6 +58,14 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     if report.path.to_str().is_none_or(|path| path.is_empty() || path.contains('\0')) {
         return Err(Problem::new(["report", "path"], "must be the path of a file in UTF-8 that is not empty"));
     }
+    if is_own(&report.path, &daemon.data_dir) {
+        let what = format!(
+            "is {}, but must not be a file that the daemon keeps itself, nor lead there by \"..\": choose another name, like \
+             \"report.jsonl\"",
+            report.path.display()
+        );
+        return Err(Problem::new(["report", "path"], what));
+    }
     within(["limits", "max_in_flight"], limits.max_in_flight, 64 << 10, 1 << 40, |n| size(*n))?;
     within(["limits", "max_tenants"], limits.max_tenants, 1, 10_000_000, usize::to_string)?;
     check_decoder(decoder)?;
@@ -104,6 +113,30 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults)?;
     tenants.by_id.iter().try_for_each(|(id, policy)| check_policy(&["tenants", "by_id", id.as_str()], policy))
+}
+
+/// Whether the path, which starts at the data directory, may lead to what the daemon keeps there.
+fn is_own(path: &Path, data_dir: &Path) -> bool {
+    const KEPT: [&str; 8] = [
+        "headworks.db",
+        "journal",
+        "events",
+        "stores",
+        "stores.json",
+        "supervisor-log",
+        "headworks.lock",
+        "control.sock",
+    ];
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let whole = absolute(&data_dir.join(path));
+    let Ok(within) = whole.strip_prefix(absolute(data_dir)) else {
+        return path.components().any(|part| part == Component::ParentDir);
+    };
+    let first = within.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    // The database has files beside it, named after it.
+    first.is_none_or(|first| {
+        KEPT.contains(&&*first) || first.starts_with("headworks.db") || first.starts_with("stores.json")
+    }) || path.components().any(|part| part == Component::ParentDir)
 }
 
 fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {

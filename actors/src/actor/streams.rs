@@ -283,7 +283,10 @@ impl Stream {
             state.open.remove(range.clone());
             state.owed.remove(range);
             match (outcome, code) {
-                (Outcome::DeadLettered, Some(code)) => state.nacks.extend(owed.into_iter().map(|range| (range, code))),
+                // Dropped by a hook's rule it has no code: then it is as good as stored.
+                (Outcome::DeadLettered | Outcome::Discarded, Some(code)) => {
+                    state.nacks.extend(owed.into_iter().map(|range| (range, code)));
+                }
                 _ => state.acks.extend(owed),
             }
         }

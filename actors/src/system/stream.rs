@@ -94,7 +94,7 @@ pub struct Receipt {
 pub struct Settlement {
     /// How many are in their store, or were dropped by a hook's rule.
     pub stored: u64,
-    /// How many were refused or are kept as dead letters, by the reason.
+    /// How many were refused, are kept as dead letters, or were dropped because no store took them, by the reason.
     pub refused: BTreeMap<Code, u64>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headworks_actors::{
-    Code, Error, Event, Fault, Hooks, OverflowPolicy, Policy, Receipt, Settlement, TenantSpec, WhenFull,
+    Code, Error, Event, Fault, Hooks, OnFailure, OverflowPolicy, Policy, Receipt, Settlement, TenantSpec, WhenFull,
 };
 
 use crate::rig::{Rig, World, event, pass, secs, tenant, virtual_time, windows_of};
@@ -80,6 +80,21 @@ fn what_was_refused_is_counted_by_its_reason() {
         ];
         let settlement = receipt.settled().await.clone();
         assert_eq!(settlement, Settlement { stored: 2, refused: BTreeMap::from(refused) }, "one of them was discarded");
+        drop(receipt);
+        world.end(rig).await;
+    });
+}
+
+#[test]
+fn an_event_that_is_dropped_because_no_store_takes_it_is_not_told_as_stored() {
+    virtual_time(async {
+        let world = World::faulty(|_, _| Fault::Permanent);
+        let policy = Policy { on_failure: OnFailure::Discard, ..windows_of(1) };
+        let rig = world.start(policy);
+        let mut receipt = send(&rig, made("a", 0..2)).await;
+        let refused = BTreeMap::from([(Code::StorePermanent, 2)]);
+        assert_eq!(*receipt.settled().await, Settlement { stored: 0, refused });
+        assert_eq!(rig.snapshot("a").counters.discarded, 2);
         drop(receipt);
         world.end(rig).await;
     });
