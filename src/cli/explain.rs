@@ -137,7 +137,7 @@ fn standing(told: &Explanation) -> String {
     let until = |what: &str| told.restart_at.map_or(what.to_owned(), |at| format!("{what} {}", due(at, told.at)));
     let status = told.status.as_str();
     match status {
-        "dormant" => "dormant, no event has come yet".to_owned(),
+        "dormant" => "dormant, none of its actors runs; its next event brings them up".to_owned(),
         "active" => "active, its events move".to_owned(),
         "idle" => "idle, no event lately".to_owned(),
         "retrying" => "retrying, its store failed and is tried again".to_owned(),
@@ -219,7 +219,7 @@ fn counters(screen: &mut Screen, told: &Explanation) {
     }
     if told.is_live {
         let (batches, failed, restarts) = (of("batches"), of("attempts_failed"), of("restarts"));
-        let (failed, restarts) = (count(failed, "failed attempt"), count(restarts, "restart"));
+        let (failed, restarts) = (count(failed, "failed call"), count(restarts, "restart"));
         screen.line("counted", &format!("{} stored, {failed}, {restarts}", count(batches, "batch")));
     }
     if let Some(row) = &told.stored {
@@ -368,7 +368,7 @@ backlog    nothing waits to be stored
 actors     tenant running, restarted 0 times; writer running, restarted once
 frames     12 received = 10 accepted + 2 malformed
 events     10 accepted = 7 stored + 3 in flight
-counted    2 batches stored, 0 failed attempts, 0 restarts
+counted    2 batches stored, 0 failed calls, 0 restarts
 ";
         assert_eq!(render(&quiet(), 80), expected);
     }
