@@ -196,8 +196,7 @@ impl Lane {
     pub(crate) fn split(&self, most: u32) -> bool {
         let mut state = self.lock();
         let Some(work) = state.work.as_ref().filter(|work| work.is_given_up()) else { return false };
-        let seq = work.batch.id().seq.0;
-        let found = if state.poison.0 == seq { state.poison.1 } else { 0 };
+        let found = state.poison_of(work.batch.id());
         // On record the halves hold what is lost of it, too: they would be other ones for the next process.
         let Some(front) = state.batches.front().filter(|front| front.is_whole) else { return false };
         let first = front.batch.len() / 2;
@@ -306,8 +305,7 @@ impl Lane {
         let id = batch.id();
         let was_given_up = work.as_ref().is_some_and(Work::is_given_up);
         if was_given_up && id.piece != Piece::WHOLE && events == 1 {
-            let found = if state.poison.0 == id.seq.0 { state.poison.1 } else { 0 };
-            state.poison = (id.seq.0, found + 1);
+            state.poison = (id.seq.0, state.poison_of(id) + 1);
         }
         let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt().0, work.parked));
         let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
@@ -320,6 +318,11 @@ impl Lane {
 }
 
 impl State {
+    /// How many events of the batch that this is a piece of were given up alone.
+    fn poison_of(&self, batch: &BatchId) -> u32 {
+        if self.poison.0 == batch.seq.0 { self.poison.1 } else { 0 }
+    }
+
     /// An empty list of undo steps.
     pub(super) fn fresh_undo(&mut self) -> Arc<UndoList> {
         match Arc::get_mut(&mut self.undo) {
