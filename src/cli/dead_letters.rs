@@ -39,7 +39,7 @@ pub(crate) enum DeadLetters {
         #[command(flatten)]
         args: change::ReplayArgs,
     },
-    /// Give one another body, to replay it; the bytes as they came are kept
+    /// Give one another body, to replay it, in your editor on a terminal; the bytes as they came are kept
     Edit {
         #[command(flatten)]
         data: Data,

@@ -141,6 +141,8 @@ fn an_edited_frame_that_is_replayed_becomes_a_stored_event_and_the_rest_stays_wh
     assert_eq!(place.stored()["acme"], [&b"{\"tenant\":\"acme\",\"n\":0}"[..], b"{\"tenant\":\"acme\",\"n\":1}"]);
     assert_eq!(ids(&listed(&place, &["--replayed", "true"])), std::slice::from_ref(&id));
     assert_eq!(done(&place, &["replay", &id]), "0 replayed\n", "what came back does not come twice");
+    let slip = run(&place, &["replay", "nope"]).with(1).text();
+    assert!(slip.starts_with("0 replayed\n1 of these ids: there is no such dead letter"), "{slip}");
     let again = run(&place, &["edit", &id, "--body", "input"]).with(1);
     assert!(again.err.contains("was replayed: what it says is an event already"), "{}", again.err);
     place.until(LETTERS, 3);

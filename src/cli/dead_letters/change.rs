@@ -1,5 +1,6 @@
 //! Replay, edit, purge, export: what each takes, and what it prints.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Read, Write};
 use std::num::NonZeroU32;
@@ -41,18 +42,29 @@ pub(crate) struct ReplayArgs {
 pub(crate) fn replay(data: &Data, args: &ReplayArgs) -> Result<Exit, Failure> {
     let which = args.choice.filter().map_err(unsaid)?;
     let request = ReplayRequest { which, rate: Some(args.rate), dry_run: args.dry_run };
+    let asked: BTreeSet<_> = request.which.ids.iter().collect();
     let report = data.replay(&request)?;
-    let text = if args.json { json(&report) } else { Ok(told(&report, args.dry_run)) };
+    let found = report.chosen + report.cut_short + report.malformed.values().sum::<u64>();
+    // What was replayed before is done; what is not there was a slip.
+    let mut missing = 0;
+    if (asked.len() as u64) > found {
+        let store = data.open()?;
+        for id in asked {
+            missing += u64::from(store.dead_letter(id)?.is_none());
+        }
+    }
+    let text = if args.json { json(&report) } else { Ok(told(&report, missing, args.dry_run)) };
     let text = text.map_err(|why| (Exit::Internal, why.to_string()))?;
     let ReplayReport { refused, malformed, cut_short, interrupted, .. } = &report;
-    let is_done = refused.is_empty() && malformed.is_empty() && *cut_short == 0 && !interrupted;
+    let is_done = refused.is_empty() && malformed.is_empty() && *cut_short == 0 && missing == 0 && !interrupted;
     Ok(match say(text.as_bytes()) {
         Exit::Ok if !is_done => Exit::Failure,
         said => said,
     })
 }
 
-fn told(report: &ReplayReport, dry_run: bool) -> String {
+/// `missing`: how many of the ids that were named are no dead letter's.
+fn told(report: &ReplayReport, missing: u64, dry_run: bool) -> String {
     let mut text = match dry_run {
         true => format!("{} would be replayed\n", report.chosen),
         false => format!("{} replayed\n", report.replayed),
@@ -69,6 +81,12 @@ fn told(report: &ReplayReport, dry_run: bool) -> String {
     }
     if report.cut_short > 0 {
         let _ = writeln!(text, "{} of which only the beginning was kept; edit them first", report.cut_short);
+    }
+    if missing > 0 {
+        let _ = writeln!(
+            text,
+            "{missing} of these ids: there is no such dead letter; `headworks dead-letters list` has them"
+        );
     }
     if report.interrupted {
         text += "The daemon stopped before the end; it goes on when it is started again.\n";
@@ -207,7 +225,12 @@ mod tests {
 1 of which only the beginning was kept; edit them first
 The daemon stopped before the end; it goes on when it is started again.
 ";
-        assert_eq!(told(&report, false), expected);
-        assert!(told(&report, true).starts_with("12 would be replayed\n"));
+        assert_eq!(told(&report, 0, false), expected);
+        assert!(told(&report, 0, true).starts_with("12 would be replayed\n"));
+        let nothing = told(&ReplayReport::default(), 2, false);
+        assert_eq!(
+            nothing,
+            "0 replayed\n2 of these ids: there is no such dead letter; `headworks dead-letters list` has them\n"
+        );
     }
 }
