@@ -131,11 +131,11 @@ fn accept(
         slot.lane.count_frames(frames);
         return Err(full(chunk));
     }
-    match slot.lane.accept(chunk, now, &slot.policy, &mut record.entries, frames) {
-        Arrival::Accepted { wake, due } => {
+    match slot.lane.accept(chunk, now, &mut record.entries, frames) {
+        Arrival::Accepted { wake, due, ack } => {
             record.chunks += 1;
             source.accepted += events;
-            record.accepted.extend(positions.map(|positions| (positions, slot.policy.ack)));
+            record.accepted.extend(positions.map(|positions| (positions, ack)));
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
@@ -169,7 +169,6 @@ async fn wait_one(
     stream: Option<&Arc<Stream>>,
     Waiting { slot, mut chunk }: Waiting,
 ) {
-    let policy = &slot.policy.overflow;
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
     loop {
@@ -204,6 +203,8 @@ async fn wait_one(
             }
             Err(Full::Tenant(back)) => {
                 chunk = back;
+                let policy = slot.policy();
+                let policy = &policy.overflow;
                 if policy.when_full == WhenFull::Reject || blocked >= policy.block_for {
                     return reject(shared, source, stream, &slot, &chunk);
                 }
@@ -232,7 +233,7 @@ fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, 
     let events = chunk.len() as u64;
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;
-    let max = slot.policy.overflow.max_in_flight;
+    let max = slot.policy().overflow.max_in_flight;
     let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
     shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
 }

@@ -92,7 +92,7 @@ async fn settle(shared: Arc<Shared>, slot: Arc<Slot>) {
         let settled = AssertUnwindSafe(compensation::settle(shared.clone(), slot.clone())).catch_unwind().await;
         let Err(panic) = settled else { return };
         let cause = Cause::from_panic(Code::CompensationFailed, &*panic);
-        let wait = slot.policy.retry.wait(tries, None, &mut rng).max(Duration::from_millis(100));
+        let wait = slot.policy().retry.wait(tries, None, &mut rng).max(Duration::from_millis(100));
         shared.failed(&slot.failure(&shared, cause.clone(), 0));
         let (attempt, next_attempt_at) = (Some(tries), Some(shared.seam.now().plus(wait)));
         let event = slot.event(Role::Aggregator, What::Failed);

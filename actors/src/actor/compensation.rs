@@ -100,7 +100,7 @@ async fn persist(
     store: &StoreName,
     compensation: &Compensation,
 ) -> Result<(), Cause> {
-    let policy = &slot.policy.retry;
+    let policy = &slot.policy().retry;
     let deadline = Instant::now() + policy.compensation_deadline;
     let (mut retry, mut rng) = (Retry::default(), shared.seam.rng());
     loop {
@@ -168,7 +168,7 @@ async fn attempt(
 /// ends. Does nothing where another task is at it.
 pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
     let backoff =
-        RetryPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(300), ..slot.policy.retry.clone() };
+        RetryPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(300), ..slot.policy().retry.clone() };
     let Some(_turn) = Turn::take(&slot.pursuing) else { return };
     let mut rng = shared.seam.rng();
     while let Some((owed, at)) = slot.lane.next_uncompensated() {
@@ -180,7 +180,7 @@ pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
         }
         let (batch, store) = (owed.batch.clone(), owed.store.clone());
         let span = tracing::debug_span!(target: "headworks", "compensate", tenant = %slot.id, %batch);
-        let limit = slot.policy.retry.attempt_timeout;
+        let limit = slot.policy().retry.attempt_timeout;
         match attempt(&shared, &slot, &batch, &store, &owed.compensation, limit).instrument(span).await {
             Ok(()) => {
                 slot.lane.pursued(&owed, None);
@@ -199,7 +199,7 @@ pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
 /// Sends a batch that is taken back where its rules say.
 async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Batch) {
     let mut cause = work.last_cause.clone().unwrap_or_else(|| Cause::new(Code::ActorStopped, "given up"));
-    let policy = &slot.policy.retry;
+    let policy = &slot.policy().retry;
     let owed: Vec<_> = slot.lane.uncompensated().into_iter().filter(|owed| owed.batch == *batch.id()).collect();
     // What a store may still hold must not come to it under another id.
     let may_come_again = owed.is_empty() && !work.is_condemned();
@@ -226,7 +226,7 @@ async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Bat
     let verdict = if is_open { verdict(shared, slot, &failure) } else { OnFailure::DeadLetter };
     match verdict {
         OnFailure::Retry if may_come_again => {
-            slot.lane.again(policy, Instant::now(), &mut shared.seam.rng());
+            slot.lane.again(Instant::now(), &mut shared.seam.rng());
             shared.log(SupervisorEvent { cause: Some(cause), ..event(What::StartedOver) });
         }
         OnFailure::Discard => {
@@ -266,7 +266,7 @@ fn verdict(shared: &Shared, slot: &Slot, failure: &Failure) -> OnFailure {
         shared.failed(&slot.failure(shared, cause, 0));
         None
     });
-    decided.unwrap_or(slot.policy.on_failure)
+    decided.unwrap_or(slot.policy().on_failure)
 }
 
 /// Keeps the batch's events, as they were accepted, as dead letters, however long it takes.

@@ -35,7 +35,7 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
             if let Some(origin) = chunk.origin()
                 && let Some(stream) = shared.streams.get(&origin.stream)
             {
-                stream.found(origin.positions.get(settled..).unwrap_or_default(), slot.policy.ack);
+                stream.found(origin.positions.get(settled..).unwrap_or_default(), slot.policy().ack);
             }
         }
         let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());

@@ -25,7 +25,6 @@ use crate::port::{Hooks, Stores};
 /// One tenant, from its first event to the end of the system: its addresses, its lane, its rules.
 pub(crate) struct Slot {
     pub(crate) id: TenantId,
-    pub(crate) policy: Arc<Policy>,
     /// The saga.
     pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
@@ -66,10 +65,11 @@ impl Slot {
             false => Arc::new(defaults.hooks.then(&spec.hooks)),
         };
         let stores = spec.stores.unwrap_or_else(|| defaults.stores.clone());
+        let policy = spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new);
+        let (id, has_hooks) = (spec.id.clone(), hooks.sees_batches());
         Self {
-            lane: Lane::new(spec.id.clone(), shared.opening, stores.clone(), hooks.sees_batches(), &shared.journal),
+            lane: Lane::new(id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal),
             id: spec.id,
-            policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
             stores,
             hooks,
             room: Notify::new(),
@@ -89,6 +89,11 @@ impl Slot {
             batches_hinted: AtomicBool::new(false),
             flush: AtomicU8::new(0),
         }
+    }
+
+    /// The rules as they are now: they may be changed at any time.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.lane.policy()
     }
 
     /// Starts the tenant's actor, if it does not run and is not held; it finds what there is to be done. Only on the system's
@@ -206,7 +211,7 @@ impl Slot {
             Some(later) => at.plus(later),
             None => at.minus(now.duration_since(instant)),
         };
-        let LaneDetail { snapshot, window, backlog, batch } = self.lane.detail(&self.policy, wall);
+        let LaneDetail { snapshot, window, backlog, batch } = self.lane.detail(wall);
         let held = self.upkeep().held();
         let told = |actor, control: &Control| {
             let status = control.status().map(|own| held.filter(|_| own == Status::Stopped).unwrap_or(own));

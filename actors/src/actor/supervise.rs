@@ -220,7 +220,7 @@ impl<A: Child> Keeper<A> {
     /// Counts the failure where it climbs to: a tenant's at its tenant, one of the root's at the root, an ingress's nowhere.
     fn decide(&mut self, now: Instant) -> (Decision, RestartPolicy) {
         if let Some(slot) = &self.slot {
-            return (slot.child_failed(now, &mut self.rng), slot.policy.restart.clone());
+            return (slot.child_failed(now, &mut self.rng), slot.policy().restart.clone());
         }
         let (policy, settled) =
             (RestartPolicy::default(), self.shared.settled.load(std::sync::atomic::Ordering::Acquire));

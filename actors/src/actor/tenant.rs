@@ -27,7 +27,7 @@ pub(crate) struct Tenant {
 impl Tenant {
     pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
         Self {
-            window: Window::new(slot.policy.window.clone()),
+            window: Window::new(slot.policy().window.clone()),
             cursor: slot.lane.uncut(),
             heartbeat: Heartbeat::resumed(Instant::now(), slot.liveliness()),
             slot,
@@ -38,7 +38,7 @@ impl Tenant {
     /// Sets the alarm for the next heartbeat, if it is not set.
     fn beat_later(&self) {
         if !self.slot.beating.swap(true, Ordering::AcqRel) {
-            self.shared.alarms.set(Instant::now() + self.slot.policy.heartbeat.every, &self.slot, Alarm::Beat);
+            self.shared.alarms.set(Instant::now() + self.slot.policy().heartbeat.every, &self.slot, Alarm::Beat);
         }
     }
 
@@ -61,7 +61,7 @@ impl Tenant {
 /// then the tenant has nothing to decide. Where it has, it is woken.
 pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     if slot.is_at_rest() {
-        let advanced = slot.lane.cut_due(&slot.policy.window, Instant::now());
+        let advanced = slot.lane.cut_due(Instant::now());
         told(slot, shared, &advanced);
     } else {
         slot.lane.alarm_rang();
@@ -129,7 +129,7 @@ impl Handler<Beat> for Tenant {
         // A hint that went missing is made good here at the latest.
         self.look();
         if let Some(turned) =
-            self.heartbeat.beat(&self.slot.policy.heartbeat, Instant::now(), self.slot.lane.last_accepted())
+            self.heartbeat.beat(&self.slot.policy().heartbeat, Instant::now(), self.slot.lane.last_accepted())
         {
             self.slot.turned(&self.shared, turned);
         }

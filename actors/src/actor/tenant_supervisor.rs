@@ -54,7 +54,8 @@ impl Slot {
     pub(super) fn child_failed(&self, now: Instant, rng: &mut fastrand::Rng) -> Decision {
         self.lane.count(|counters| counters.restarts += 1);
         let settled = self.settled.load(Ordering::Acquire);
-        self.upkeep().restarts.failed(&self.policy.restart, now, settled, rng)
+        let policy = self.policy();
+        self.upkeep().restarts.failed(&policy.restart, now, settled, rng)
     }
 
     /// The failure of `child` was one too many: neither actor runs before `until`, unless somebody lifts it.

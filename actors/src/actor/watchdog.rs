@@ -25,7 +25,7 @@ pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
         return;
     }
     let now = Instant::now();
-    shared.alarms.set(now + slot.policy.heartbeat.every, slot, Alarm::Beat);
+    shared.alarms.set(now + slot.policy().heartbeat.every, slot, Alarm::Beat);
     slot.lane.record_door();
     if is_filled {
         look_at_tenant(slot, shared);
@@ -38,13 +38,14 @@ pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
 fn look_at_tenant(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     // One that waits for its restart cannot answer, and need not.
     let Some(control) = slot.tenant.control().filter(|control| control.status().is_none()) else { return };
+    let policy = slot.policy();
     let mut upkeep = slot.upkeep();
     if !slot.beat_sent.load(Ordering::Acquire) {
         upkeep.missed = 0;
         return;
     }
     upkeep.missed += 1;
-    let (missed, policy) = (upkeep.missed, &slot.policy.heartbeat);
+    let (missed, policy) = (upkeep.missed, &policy.heartbeat);
     let is_lost = missed >= policy.max_missed;
     if is_lost {
         upkeep.missed = 0;
@@ -61,7 +62,7 @@ fn look_at_tenant(slot: &Arc<Slot>, shared: &Arc<Shared>) {
 
 /// Whether the batches move.
 fn look_at_batches(slot: &Arc<Slot>, shared: &Arc<Shared>, now: Instant) {
-    let limit = slot.policy.heartbeat.stall_after;
+    let limit = slot.policy().heartbeat.stall_after;
     let (moved, holdup) = slot.lane.standing(now);
     let writer = slot.writer.control();
     // One that waits for its restart is at nothing, and it is known when it goes on.

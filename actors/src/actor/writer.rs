@@ -86,7 +86,7 @@ impl Writer {
             return self.attempted(Some(answer));
         }
         self.storing = true;
-        let attempt = tokio::time::timeout(self.slot.policy.retry.attempt_timeout, attempt);
+        let attempt = tokio::time::timeout(self.slot.policy().retry.attempt_timeout, attempt);
         let attempt = async move { attempt.await.ok() };
         ctx.spawn(attempt.into_actor(self).map(|answer, writer, ctx| writer.handle(Attempted(answer), ctx)));
     }
@@ -106,7 +106,7 @@ impl Writer {
                 self.failed(failed, Cause::new(code, describe(&error)), What::Failed);
             }
             None => {
-                let limit = humantime::format_duration(self.slot.policy.retry.attempt_timeout);
+                let limit = humantime::format_duration(self.slot.policy().retry.attempt_timeout);
                 let detail = format!("the store did not answer within {limit} (retry.attempt_timeout)");
                 let timeout = Cause::new(Code::StoreTimeout, detail);
                 self.failed(Failed::Transient { retry_after: None }, timeout, What::Failed);
@@ -127,7 +127,7 @@ impl Writer {
     /// The open attempt failed. `what` it is in the log: whoever ended a predecessor has told of its failure.
     fn failed(&mut self, failed: Failed, cause: Cause, what: What) {
         let was_parked = self.slot.lane.is_parked();
-        let next = self.slot.lane.failed(&self.slot.policy.retry, failed, cause.clone(), Instant::now(), &mut self.rng);
+        let next = self.slot.lane.failed(failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(FailedAttempt { store, attempt, next_after }) = next else { return };
         self.slot.recovered();
         let batch = self.slot.lane.front_id();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, TenantId};
 use crate::observe::Counters;
-use crate::policy::Policy;
+use crate::policy::{AckLevel, Policy};
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
@@ -44,6 +44,8 @@ pub(crate) struct Lane {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The rules as they are now.
+    policy: Arc<Policy>,
     counters: Counters,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
     chunks: VecDeque<(Arc<Chunk>, Instant)>,
@@ -108,6 +110,8 @@ pub(crate) enum Arrival {
         wake: bool,
         /// When the window that it opened is due: then the tenant is to be told, unless it was told before.
         due: Option<Instant>,
+        /// How safe its events must be at least before their sender is told.
+        ack: AckLevel,
     },
     /// The lane is full, and the chunk comes back.
     Full(Chunk),
@@ -118,12 +122,18 @@ impl Lane {
         tenant: TenantId,
         opening: Opening,
         stores: Arc<Stores>,
+        policy: Arc<Policy>,
         has_hooks: bool,
         journal: &Arc<dyn DynJournal>,
     ) -> Self {
-        let state = State { first: 1, ..State::default() };
+        let state = State { policy, first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
         Self { tenant, opening, stores, has_hooks, journal, state: Mutex::new(state) }
+    }
+
+    /// The rules as they are now.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.lock().policy.clone()
     }
 
     /// How much memory the lane holds.
@@ -151,17 +161,11 @@ impl Lane {
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     ///
     /// Where it is to go on record, the entry is added to `record`, which the caller appends before the lane can be looked at.
-    pub(crate) fn accept(
-        &self,
-        chunk: Chunk,
-        at: Instant,
-        policy: &Policy,
-        record: &mut Vec<Entry>,
-        frames: Frames,
-    ) -> Arrival {
+    pub(crate) fn accept(&self, chunk: Chunk, at: Instant, record: &mut Vec<Entry>, frames: Frames) -> Arrival {
         let footprint = chunk.footprint();
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         state.count(frames);
+        let policy = &*state.policy;
         if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
             return Arrival::Full(chunk);
         }
@@ -179,7 +183,7 @@ impl Lane {
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due) }
+        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack }
     }
 
     /// An event was accepted and given up in the same breath.

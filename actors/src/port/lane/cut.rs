@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Lane, State, index};
 use crate::model::{Attempt, Batch, BatchId, FlushReason, Part, Seq};
 use crate::observe::Flushed;
-use crate::policy::{Window, WindowPolicy};
+use crate::policy::Window;
 use crate::port::fault_point::fault_point;
 use crate::port::work::Waiting;
 use crate::port::{ChunkPlace, Entry};
@@ -39,11 +39,12 @@ impl Lane {
     }
 
     /// The alarm for the window went off, and it is cut without its tenant: what a fresh tenant would do at once.
-    pub(crate) fn cut_due(&self, policy: &WindowPolicy, now: Instant) -> Advanced {
+    pub(crate) fn cut_due(&self, now: Instant) -> Advanced {
         let mut state = self.lock();
         state.alarmed = false;
         let mut cursor = state.uncut();
-        state.advance(self, &mut cursor, &mut Window::new(policy.clone()), now, None)
+        let mut window = Window::new(state.policy.window.clone());
+        state.advance(self, &mut cursor, &mut window, now, None)
     }
 
     /// Where a fresh window begins: behind the last cut.
@@ -84,10 +85,10 @@ impl State {
         now: Instant,
         flush: Option<FlushReason>,
     ) -> Advanced {
-        // Another cut what this window had counted, or something was put before it.
+        // Another cut what this window had counted, or something was put before it, or its rules are others now.
         if cursor.turn != self.turn {
             *cursor = self.uncut();
-            window.clear();
+            *window = Window::new(self.policy.window.clone());
         }
         let mut advanced = Advanced::default();
         while let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{Lane, State, index};
 use crate::model::{Attempt, Batch, BatchId, Cause, Piece, UnixMillis};
 use crate::observe::Outcome;
-use crate::policy::RetryPolicy;
 use crate::port::fault_point::fault_point;
 use crate::port::storage::UndoList;
 use crate::port::work::{Failed, FailedAttempt, Left, Step, Waiting, Work, damaged};
@@ -119,7 +118,6 @@ impl Lane {
     /// The open attempt failed. `unavailable` spends none.
     pub(crate) fn failed(
         &self,
-        policy: &RetryPolicy,
         failure: Failed,
         cause: Cause,
         now: Instant,
@@ -133,7 +131,7 @@ impl Lane {
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
-        let next_after = work.next_after(policy, failure, now, rng);
+        let next_after = work.next_after(&state.policy.retry, failure, now, rng);
         match next_after {
             Some(after) => {
                 work.not_before = Some(now + after);
@@ -182,12 +180,12 @@ impl Lane {
     }
 
     /// A batch that was given up and compensated goes through its saga once more, after a while.
-    pub(crate) fn again(&self, policy: &RetryPolicy, now: Instant, rng: &mut fastrand::Rng) {
-        let mut state = self.lock();
+    pub(crate) fn again(&self, now: Instant, rng: &mut fastrand::Rng) {
+        let state = &mut *self.lock();
         let Some(work) = state.work.as_mut().filter(|work| work.is_given_up()) else { return };
         let batch = work.batch.id().clone();
         let rounds = work.again();
-        work.not_before = Some(now + policy.wait(rounds, None, rng));
+        work.not_before = Some(now + state.policy.retry.wait(rounds, None, rng));
         work.recording = self.record(|| Entry::Again { batch });
     }
 

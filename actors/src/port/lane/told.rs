@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Lane, State};
 use crate::model::UnixMillis;
 use crate::observe::{Backlog, BatchDetail, Counters, OpenWindow};
-use crate::policy::{Holdup, Policy};
+use crate::policy::Holdup;
 
 /// A lane at one moment.
 #[derive(Debug, Clone)]
@@ -65,8 +65,9 @@ impl Lane {
     }
 
     /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
-    pub(crate) fn detail(&self, policy: &Policy, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
+    pub(crate) fn detail(&self, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
         let state = self.lock();
+        let policy = &state.policy;
         let window = OpenWindow {
             events: state.uncut,
             max_events: policy.window.max_events as u64,
