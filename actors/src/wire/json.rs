@@ -1,4 +1,5 @@
 use super::json_fields::{Fields, Object, Tenant};
+use super::json_scan::{Scanned, scan};
 use super::strict_json::{Checked, read, text};
 use super::{Decoded, Decoder};
 use crate::model::{Cause, Code};
@@ -66,6 +67,17 @@ impl Default for Json {
 impl Decoder for Json {
     #[inline]
     fn decode<'f>(&'f self, frame: &'f [u8]) -> Result<Decoded<'f>, Cause> {
+        match scan(frame, self) {
+            Some(Scanned { tenant, time }) => Ok(Decoded { tenant: tenant.into(), time, body: frame.into() }),
+            None => self.read(frame),
+        }
+    }
+}
+
+impl Json {
+    /// Reads what the quick way leaves, and says what is wrong with it.
+    #[cold]
+    pub(super) fn read<'f>(&'f self, frame: &'f [u8]) -> Result<Decoded<'f>, Cause> {
         let text = text(frame)?;
         if let Some(kind) = kind_unless_object(text) {
             read(text, Checked)?;
@@ -77,10 +89,7 @@ impl Decoder for Json {
             other => Err(self.refused(&other)),
         }
     }
-}
 
-impl Json {
-    #[cold]
     fn refused(&self, tenant: &Tenant<'_>) -> Cause {
         let field = &self.tenant_field;
         match tenant {

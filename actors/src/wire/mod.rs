@@ -8,6 +8,7 @@ mod decode;
 mod framing;
 mod json;
 mod json_fields;
+mod json_scan;
 mod json_value;
 mod length_prefixed;
 mod lines;
