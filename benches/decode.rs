@@ -113,6 +113,32 @@ fn benches(c: &mut Criterion) {
             })
         })
     });
+    // Others' fastest: what checks the whole frame, and what does not.
+    group.bench_function("lines + sonic_rs::Value", |b| {
+        b.iter(|| {
+            each_frame(&Framing::lines(), &lines, |frame| {
+                black_box(sonic_rs::from_slice::<sonic_rs::Value>(frame).expect("an event"));
+            })
+        })
+    });
+    group.bench_function("lines + sonic_rs struct, rest unchecked", |b| {
+        b.iter(|| {
+            each_frame(&Framing::lines(), &lines, |frame| {
+                let event: Unchecked<'_> = sonic_rs::from_slice(frame).expect("an event");
+                black_box((event.tenant, event.ts));
+            })
+        })
+    });
+    group.bench_function("lines + simd_json tape, which needs a copy", |b| {
+        let (mut copy, mut buffers) = (Vec::new(), simd_json::Buffers::default());
+        b.iter(|| {
+            each_frame(&Framing::lines(), &lines, |frame| {
+                copy.clear();
+                copy.extend_from_slice(frame);
+                black_box(simd_json::to_tape_with_buffers(&mut copy, &mut buffers).expect("an event"));
+            })
+        })
+    });
     group.finish();
 }
 

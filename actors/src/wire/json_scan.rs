@@ -147,8 +147,9 @@ impl<'f> Cursor<'f> {
     fn token(&mut self) -> Option<u8> {
         loop {
             match self.peek()? {
+                other if other > b' ' => return Some(other),
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
-                other => return Some(other),
+                _ => return None,
             }
         }
     }
@@ -167,25 +168,30 @@ impl<'f> Cursor<'f> {
         if self.peek()? != b'"' {
             return None;
         }
-        let from = self.at + 1;
-        let (mut at, mut has_escapes) = (from, false);
+        let rest = self.frame.get(self.at + 1..)?;
+        let len = plain(rest);
+        if *rest.get(len)? != b'"' {
+            return self.uncommon_text(len);
+        }
+        self.at += len + 2;
+        Some(Text { bytes: rest.get(..len)?, has_escapes: false })
+    }
+
+    /// A text that has escapes, or stands at the end of the frame; its first `at` bytes are plain.
+    #[inline(never)]
+    fn uncommon_text(&mut self, mut at: usize) -> Option<Text<'f>> {
+        let rest = self.frame.get(self.at + 1..)?;
+        let mut has_escapes = false;
         loop {
-            // Eight bytes at a time, up to one that means something.
-            while let Some(eight) = self.frame.get(at..)?.first_chunk() {
-                let found = meaningful(u64::from_le_bytes(*eight));
-                at += (found.trailing_zeros() / 8) as usize;
-                if found != 0 {
-                    break;
-                }
-            }
-            match *self.frame.get(at)? {
+            match *rest.get(at)? {
                 b'"' => {
-                    self.at = at + 1;
-                    return Some(Text { bytes: self.frame.get(from..at)?, has_escapes });
+                    self.at += at + 2;
+                    return Some(Text { bytes: rest.get(..at)?, has_escapes });
                 }
                 b'\\' => {
                     has_escapes = true;
-                    at += escaped(self.frame.get(at + 1..)?)?;
+                    at += escaped(rest.get(at + 1..)?)?;
+                    at += plain(rest.get(at..)?);
                 }
                 0..0x20 => return None,
                 _ => at += 1,
@@ -228,6 +234,38 @@ impl<'f> Cursor<'f> {
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// How many bytes at the beginning mean nothing in a text, as far as that is quickly seen: an end that is shorter than eight bytes
+/// is left to be looked at one by one.
+#[inline]
+fn plain(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    let mut rest = bytes;
+    loop {
+        let Some((eight, behind)) = rest.split_first_chunk() else { return at };
+        let found = meaningful(u64::from_le_bytes(*eight));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+        rest = behind;
+        while let Some((block, behind)) = rest.split_first_chunk()
+            && is_plain(block)
+        {
+            at += BLOCK;
+            rest = behind;
+        }
+    }
+}
+
+const BLOCK: usize = 32;
+
+/// Whether nothing in the block means anything in a text. Without a branch a byte, so that the processor does it side by side.
+#[inline]
+fn is_plain(block: &[u8; BLOCK]) -> bool {
+    let meaningful = |byte: u8| u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20);
+    block.iter().fold(0, |any, byte| any | meaningful(*byte)) == 0
+}
 
 /// Marks in the top bits of the bytes: the lowest mark stands where the first quote, backslash or control character is. Marks above
 /// it may be wrong.
