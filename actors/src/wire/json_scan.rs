@@ -147,9 +147,8 @@ impl<'f> Cursor<'f> {
     fn token(&mut self) -> Option<u8> {
         loop {
             match self.peek()? {
-                other if other > b' ' => return Some(other),
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
-                _ => return None,
+                other => return Some(other),
             }
         }
     }
@@ -370,6 +369,13 @@ mod tests {
         fn it_finds_the_first_byte_that_means_something(bytes in any::<[u8; 8]>()) {
             let first = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
             prop_assert_eq!(meaningful(u64::from_le_bytes(bytes)).trailing_zeros() as usize / 8, first.unwrap_or(8));
+        }
+    }
+
+    #[test]
+    fn what_follows_the_object_is_not_passed_over() {
+        for rest in ["\u{1}", "}", "x", " \u{1}}", "{}"] {
+            assert_eq!(scan(format!("{{\"t\":\"a\"}}{rest}").as_bytes(), &json()), None, "{rest:?}");
         }
     }
 
