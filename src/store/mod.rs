@@ -16,7 +16,7 @@ pub use files::{FilesOptions, FilesReader, FilesStore};
 #[cfg(feature = "sqlite")]
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+pub use sqlite::{Layout, SqliteOptions, SqliteReader, SqliteStore};
 
 /// What happens to a dead letter for which its tenant has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,7 @@
 //!   nothing else is refused for good.
 //! - Files have mode 0600 and directories 0700 where this store makes them.
 
-mod disk;
+pub(in crate::store) mod disk;
 mod error;
 mod ledger;
 mod line;

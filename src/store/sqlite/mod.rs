@@ -6,12 +6,19 @@
 //! SELECT batch, idx, body FROM events_with_batch WHERE tenant = 'acme' ORDER BY event_id DESC LIMIT 10;
 //! ```
 //!
-//! - Each event is a row. Its body is TEXT, or a BLOB where it is not UTF-8 or holds a NUL byte; `CAST(body AS BLOB)` is
+//! Where the events of a batch are is said by its layout, of which there are two: `rows`, above, and `index`, in files beside
+//! the database (see below).
+//!
+//! - In the layout `rows` each event is a row. Its body is TEXT, or a BLOB where it is not UTF-8 or holds a NUL byte; `CAST(body AS BLOB)` is
 //!   the bytes as they came, always.
 //! - Batches of all tenants that wait at the same time share one transaction and one sync of the disk.
 //! - A batch is kept under its id with a hash of its content: the same batch again is a success, another one under the
 //!   same id is an error.
 //! - What is answered as stored survives the process and the machine (write-ahead log, `synchronous = FULL`).
+//! - In the layout `index` a batch is a row, which says where in `NAME.segments` its events lie; `headworks query` reads
+//!   them. What there is of a tenant, in either layout, is in the view `stored_batches`:
+//!   `SELECT batch, events, bytes, datetime(first_arrived / 1000, 'unixepoch'), segment, offset, length FROM stored_batches
+//!   WHERE tenant = 'acme'`.
 //! - The database, its log and its shared memory have mode 0600 where this store creates them.
 //! - Events may be deleted by hand; [`Storage::count`] and the totals go on counting them, since they count batches; the
 //!   [audit](crate::audit) counts the rows too, and tells of what is missing.
@@ -24,6 +31,7 @@ mod quota;
 mod reader;
 mod replay;
 mod schema;
+pub(crate) mod segment;
 mod thread;
 mod write;
 
@@ -40,13 +48,28 @@ use headworks_actors::{
     Storage, StorageError, StreamId, TenantId, Undo, UnixMillis,
 };
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::{OpenError, ReadError};
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
+pub use segment::{SalvagedBatch, SegmentFile};
+use segment::Segments;
 use thread::{Job, Writer};
 use write::Write;
+
+/// Where the events of new batches go. It may be another at each opening: what is there already stays where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Layout {
+    /// Rows of the table `events`.
+    #[default]
+    Rows,
+    /// Files beside the database, which keeps a row a batch: the index.
+    Index,
+}
 
 /// How a [`SqliteStore`] uses its file.
 #[derive(Debug, Clone)]
@@ -70,6 +93,10 @@ pub struct SqliteOptions {
     pub letters_when_full: LettersWhenFull,
     /// The page size of a database that is created now, in bytes: a power of two from 512 to 65,536. Default 16 KiB.
     pub page_bytes: u32,
+    /// Where the events of new batches go. Default: rows.
+    pub layout: Layout,
+    /// The size of a segment of the layout `index`, in bytes; one group may be larger. Default 64 MiB.
+    pub segment_bytes: u64,
 }
 
 impl Default for SqliteOptions {
@@ -83,6 +110,8 @@ impl Default for SqliteOptions {
             letters_max_bytes: 256 << 20,
             letters_when_full: LettersWhenFull::PurgeOldest,
             page_bytes: 16 << 10,
+            layout: Layout::Rows,
+            segment_bytes: 64 << 20,
         }
     }
 }
@@ -135,7 +164,9 @@ impl SqliteStore {
         let conn = schema::open_for_writing(&path, &options)?;
         let file = file::Identity::of(&path);
         let quota = Quota::new(options.letters_max_bytes, options.letters_when_full);
-        let writer = Writer { conn, path: path.clone(), file, group_max_bytes: options.group_max_bytes, quota };
+        let SqliteOptions { layout, group_max_bytes, segment_bytes, .. } = options;
+        let segments = Segments::open(&path, &conn, segment_bytes, layout == Layout::Index)?;
+        let writer = Writer { conn, path: path.clone(), file, group_max_bytes, quota, segments, layout };
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
         let thread = std::thread::Builder::new()
             .name("headworks-sqlite".into())
