@@ -48,6 +48,8 @@ use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId,
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::{OpenError, ReadError};
+#[cfg(feature = "sqlite")]
+pub(in crate::store) use reader::Cursor;
 pub use reader::{FilesReader, TenantFiles};
 use shelf::{Shelf, Store};
 use thread::{Job, Writer};

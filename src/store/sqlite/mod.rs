@@ -23,6 +23,7 @@
 //! - Events may be deleted by hand; [`Storage::count`] and the totals go on counting them, since they count batches; the
 //!   [audit](crate::audit) counts the rows too, and tells of what is missing.
 
+mod cursor;
 mod error;
 mod file;
 mod holdings;
@@ -40,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::store::LettersWhenFull;
+use crate::store::{Layout, LettersWhenFull};
 use crate::store::joined::Joined;
 use bytes::Bytes;
 use headworks_actors::{
@@ -48,9 +49,9 @@ use headworks_actors::{
     Storage, StorageError, StreamId, TenantId, Undo, UnixMillis,
 };
 use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
@@ -58,18 +59,6 @@ pub use segment::{SalvagedBatch, SegmentFile};
 use segment::Segments;
 use thread::{Job, Writer};
 use write::Write;
-
-/// Where the events of new batches go. It may be another at each opening: what is there already stays where it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Layout {
-    /// Rows of the table `events`.
-    #[default]
-    Rows,
-    /// Files beside the database, which keeps a row a batch: the index.
-    Index,
-}
 
 /// How a [`SqliteStore`] uses its file.
 #[derive(Debug, Clone)]

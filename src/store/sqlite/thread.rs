@@ -5,9 +5,10 @@ use headworks_actors::{Cause, Code, StorageError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::error;
 use super::segment::Segments;
-use super::{Layout, error};
 use super::write::{Refusal, Write};
+use crate::store::Layout;
 
 pub(super) type Outcome = Result<(), StorageError>;
 

@@ -76,7 +76,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 pub use files::{SalvagedBatch, SegmentFile};
-pub(super) use files::{Read, SegmentFiles};
+pub(super) use files::SegmentFiles;
 pub(super) use writer::Segments;
 
 /// Where a batch lies.
