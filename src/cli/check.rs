@@ -136,8 +136,12 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         _ => {
             let mut told = vec![("file", format!("SQLite, {path}"))];
             if config.store.layout == Layout::Index {
-                let (segments, most) = (config.store_file().with_extension("segments"), size(config.store.segment_bytes));
-                told.push(("events", format!("in {}, files of {most}; the database is their index", segments.display())));
+                let (segments, most) =
+                    (config.store_file().with_extension("segments"), size(config.store.segment_bytes));
+                told.push((
+                    "events",
+                    format!("in {}, files of {most}; the database is their index", segments.display()),
+                ));
             }
             told.push(("commit", format!("{commit}; {patience}")));
             told

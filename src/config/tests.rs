@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::AckLevel;
+use crate::store::Layout;
 
 const EXAMPLE: &str = include_str!("../../docs/headworks.example.toml");
 

@@ -2,10 +2,10 @@ use std::path::Path;
 
 use headworks_actors::{StoreName, TenantId, UnixMillis};
 
+use super::StoreReadError;
 use super::files::{self, FilesReader};
 use super::manifest::{Kind, Manifest};
 use super::sqlite::{self, SqliteReader};
-use super::StoreReadError;
 
 /// Which events of a tenant are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,8 @@ struct Head {
     place: Option<Place>,
 }
 
-const HEAD: &str = "SELECT batch_id, id, first_rowid, last_rowid, first_arrived, last_arrived, content_hash, segment, offset, length
+const HEAD: &str =
+    "SELECT batch_id, id, first_rowid, last_rowid, first_arrived, last_arrived, content_hash, segment, offset, length
                     FROM batches WHERE batch_id = ?1";
 
 fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
@@ -87,14 +88,19 @@ impl SqliteReader {
     /// Takes down which batches came since. The first time the index by tenant finds them, later the order in which they came:
     /// numbers are given in the order of commits, and never twice.
     fn look(&self, cursor: &mut Cursor, tenant: &TenantId) -> rusqlite::Result<()> {
-        let newest: Option<i64> = self.conn.prepare_cached("SELECT max(batch_id) FROM batches")?.query_row([], |row| row.get(0))?;
+        let newest: Option<i64> =
+            self.conn.prepare_cached("SELECT max(batch_id) FROM batches")?.query_row([], |row| row.get(0))?;
         let newest = newest.unwrap_or(0);
         if newest <= cursor.seen {
             return Ok(());
         }
         let sql = match cursor.seen {
-            0 => "SELECT batch_id FROM batches WHERE tenant = ?1 AND batch_id > ?2 AND batch_id <= ?3 ORDER BY +batch_id",
-            _ => "SELECT batch_id FROM batches WHERE +tenant = ?1 AND batch_id > ?2 AND batch_id <= ?3 ORDER BY batch_id",
+            0 => {
+                "SELECT batch_id FROM batches WHERE tenant = ?1 AND batch_id > ?2 AND batch_id <= ?3 ORDER BY +batch_id"
+            }
+            _ => {
+                "SELECT batch_id FROM batches WHERE +tenant = ?1 AND batch_id > ?2 AND batch_id <= ?3 ORDER BY batch_id"
+            }
         };
         let mut found = self.conn.prepare_cached(sql)?;
         let found = found.query_map(params![tenant.as_str(), cursor.seen, newest], |row| row.get(0))?;

@@ -41,8 +41,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::store::{Layout, LettersWhenFull};
 use crate::store::joined::Joined;
+use crate::store::{Layout, LettersWhenFull};
 use bytes::Bytes;
 use headworks_actors::{
     Attempt, Batch, BatchId, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetters, EditAnswer, ReplayAnswer,
@@ -55,8 +55,8 @@ pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
-pub use segment::{SalvagedBatch, SegmentFile};
 use segment::Segments;
+pub use segment::{SalvagedBatch, SegmentFile};
 use thread::{Job, Writer};
 use write::Write;
 

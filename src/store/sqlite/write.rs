@@ -110,7 +110,12 @@ impl Write {
     }
 
     /// Does it. What SQLite refused is the caller's to undo.
-    pub(super) fn apply(&self, conn: &Connection, quota: &Quota, segments: Option<&mut Segments>) -> Result<(), Refusal> {
+    pub(super) fn apply(
+        &self,
+        conn: &Connection,
+        quota: &Quota,
+        segments: Option<&mut Segments>,
+    ) -> Result<(), Refusal> {
         match self {
             Self::Store(store) => store.apply(conn, segments),
             Self::Rollback { id, attempt } => Ok(rollback(conn, id, *attempt)?),

@@ -43,7 +43,8 @@ impl SegmentFiles {
         let path = file(&self.directory, place.segment);
         let Place { segment: number, offset, length } = place;
         let wrong = |why: &dyn std::fmt::Display| {
-            let how = format!("batch {batch}, segment {number}, bytes {offset} to {}: {why}", offset.saturating_add(length));
+            let how =
+                format!("batch {batch}, segment {number}, bytes {offset} to {}: {why}", offset.saturating_add(length));
             ReadError::of_segment(&path, how)
         };
         let cannot = |why: std::io::Error| wrong(&why);

@@ -75,8 +75,8 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use files::{SalvagedBatch, SegmentFile};
 pub(super) use files::SegmentFiles;
+pub use files::{SalvagedBatch, SegmentFile};
 pub(super) use writer::Segments;
 
 /// Where a batch lies.

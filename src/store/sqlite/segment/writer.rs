@@ -108,7 +108,8 @@ impl Segments {
 
     /// Cuts the torn tail, and goes on in the last segment where that is whole.
     fn mend(&mut self, indexed: &[Indexed]) -> io::Result<()> {
-        let mut unknown: Vec<_> = self.sealed.iter().copied().filter(|number| !indexed.iter().any(|row| row.number == *number)).collect();
+        let mut unknown: Vec<_> =
+            self.sealed.iter().copied().filter(|number| !indexed.iter().any(|row| row.number == *number)).collect();
         // What a crash left of a segment that was begun.
         if let [only] = unknown[..]
             && self.sealed.last() == Some(&only)
@@ -216,7 +217,10 @@ impl Segments {
         let path = self.path(self.current.number);
         self.write(&path).map_err(|why| {
             self.abandon(&path);
-            StorageError::unavailable(format!("cannot write to the segment {}: {why}; nothing of it was kept", path.display()))
+            StorageError::unavailable(format!(
+                "cannot write to the segment {}: {why}; nothing of it was kept",
+                path.display()
+            ))
         })
     }
 
@@ -272,7 +276,8 @@ impl Segments {
                     _ => {}
                 }
                 self.sealed.remove(number);
-                let mut forget = conn.prepare_cached("DELETE FROM segments WHERE segment = ?1").map_err(io::Error::other)?;
+                let mut forget =
+                    conn.prepare_cached("DELETE FROM segments WHERE segment = ?1").map_err(io::Error::other)?;
                 forget.execute([number.cast_signed()]).map_err(io::Error::other)?;
             }
             Ok(())
