@@ -41,7 +41,7 @@ fn whatever_the_store_its_events_are_printed_in_order_live_and_at_rest() {
         let place = Place::new();
         let mut process = daemon(&place, store);
         let to = process.listens();
-        let timed = br#"{"tenant":"acme","n":2000,"at":"2024-11-22T00:00:00Z"}"#;
+        let timed = br#"{"tenant":"acme","n":2000,"at":1732233600000}"#;
         let sent = [lines("acme", 0..2000), timed.to_vec(), b"\n".to_vec()].concat();
         send(to, &[sent.clone(), lines("zen", 0..3)].concat());
         let told = || {
