@@ -1,5 +1,5 @@
 //! The layout `index` of the SQLite store: segments on disk, and the database that knows where each batch lies in them.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cell::Cell;
 use std::fs;

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use headworks_actors::{Batch, ChunkBuilder, Opening, Seq, StorageError, TenantId, UnixMillis};
 use proptest::prelude::*;
 
