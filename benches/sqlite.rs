@@ -1,13 +1,13 @@
 //! How fast the embedded store takes events: `cargo bench --bench sqlite`.
 //!
 //! 20 writers keep one batch of 500 events of 200 bytes each in flight, as the tenants of a busy daemon do. Says rows a
-//! second of wall time, and CPU time of the whole process an event. `BENCH_DIR` names another place than `target`.
+//! second of wall time, and CPU time of the whole process an event, for each layout. `BENCH_DIR` names another place than `target`.
 #![expect(clippy::expect_used, reason = "a bench fails by panicking")]
 
 use std::time::Instant;
 
 use futures::future::join_all;
-use headworks::store::{SqliteOptions, SqliteStore};
+use headworks::store::{Layout, SqliteOptions, SqliteStore};
 use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, TenantId, Undo, UnixMillis};
 
 const TENANTS: usize = 20;
@@ -38,11 +38,14 @@ fn main() {
     let tenants: Vec<_> = (0..TENANTS).map(|n| TenantId::new(&format!("tenant-{n}")).expect("an id")).collect();
     // A temporary directory may be in memory; what counts is the disk.
     let parent = std::env::var("BENCH_DIR").unwrap_or_else(|_| "target".into());
-    for round in 1..=3 {
+    let rounds = (1..=3).flat_map(|round| [(round, Layout::Rows), (round, Layout::Index)]);
+    for (round, layout) in rounds {
         let directory = tempfile::tempdir_in(&parent).expect("a directory");
         let batches: Vec<Vec<_>> = tenants.iter().map(|t| (1..=BATCHES).map(|seq| batch(t, seq)).collect()).collect();
         let (began, cpu) = (Instant::now(), cpu_micros());
-        let store = SqliteStore::open(directory.path().join("bench.db"), SqliteOptions::default()).expect("a database");
+        let mut options = SqliteOptions::default();
+        options.layout = layout;
+        let store = SqliteStore::open(directory.path().join("bench.db"), options).expect("a database");
         runtime.block_on(async {
             join_all(batches.iter().map(async |batches| {
                 for batch in batches {
@@ -56,6 +59,6 @@ fn main() {
         let events = (TENANTS * EVENTS) as f64 * BATCHES as f64;
         let seconds = began.elapsed().as_secs_f64();
         let cpu = cpu_micros().zip(cpu).map_or(f64::NAN, |(after, before)| (after - before) / events);
-        println!("round {round}: {:.2} M rows/s, {cpu:.3} us CPU an event", events / seconds / 1e6);
+        println!("round {round}, {layout:?}: {:.2} M events/s, {cpu:.3} us CPU an event", events / seconds / 1e6);
     }
 }

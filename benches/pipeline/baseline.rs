@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
     let sink = match contest.store {
         Store::Null => Sink::Null(Tally::default()),
-        Store::Sqlite => Sink::Sqlite(Writer::open()?),
+        Store::Sqlite | Store::Index => Sink::Sqlite(Writer::open()?),
     };
     let windows = Rc::new(RefCell::new(Windows::new(sink)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

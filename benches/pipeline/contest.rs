@@ -47,6 +47,8 @@ pub(crate) enum Store {
     Null,
     /// Rows in a SQLite database on disk.
     Sqlite,
+    /// Segments on disk with SQLite as their index. The baseline has no such thing, and writes rows.
+    Index,
 }
 
 impl Store {
@@ -54,7 +56,7 @@ impl Store {
     pub(crate) fn default_events(self) -> u64 {
         match self {
             Self::Null => 5_000_000,
-            Self::Sqlite => 2_000_000,
+            Self::Sqlite | Self::Index => 2_000_000,
         }
     }
 }
@@ -95,6 +97,7 @@ impl fmt::Display for Store {
         f.write_str(match self {
             Self::Null => "null",
             Self::Sqlite => "sqlite",
+            Self::Index => "index",
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headworks::journal::{DurableJournal, JournalOptions};
 use headworks::source::{TcpOptions, TcpSource};
-use headworks::store::{SqliteOptions, SqliteReader, SqliteStore};
+use headworks::store::{Layout, SqliteOptions, SqliteReader, SqliteStore};
 use headworks::{Attempt, Batch, BatchId, Framing, IngressSpec, Json, Storage, StorageError, System, Undo};
 
 use crate::contest::{Contest, Journal, Result, Store};
@@ -53,10 +53,14 @@ pub(crate) fn run(contest: &Contest) -> Result<Outcome> {
             let start = flow(builder.start()?, contest)?;
             Ok(Outcome { finish: start.finish()?, stored: tally.counts() })
         }
-        Store::Sqlite => {
+        Store::Sqlite | Store::Index => {
             let folder = tempfile::tempdir()?;
             let file = folder.path().join("events.db");
-            let store = SqliteStore::open(&file, SqliteOptions::default())?;
+            let mut options = SqliteOptions::default();
+            if contest.store == Store::Index {
+                options.layout = Layout::Index;
+            }
+            let store = SqliteStore::open(&file, options)?;
             let builder = builder.max_in_flight_bytes(SQLITE_MAX_IN_FLIGHT_BYTES);
             let start = flow(builder.store(store.clone()).dead_letters(store.clone()).start()?, contest)?;
             let finish = start.finish()?;

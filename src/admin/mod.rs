@@ -7,6 +7,7 @@
 //! | `GET /v1/tenants/{id}` | one of them |
 //! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
+//! | `GET /v1/tenants/{id}/events?since=&until=&limit=&store=&follow=&as=` | its stored events in order, one a line; see [`EventsRequest`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
 //! | `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
 //! | `GET /v1/uncompensated?tenant=` | what could not be undone yet: an [`UncompensatedRow`] each |
@@ -26,6 +27,7 @@
 
 mod audit;
 mod dead_letters;
+mod events;
 mod explain;
 mod journal;
 mod letter;
@@ -51,6 +53,7 @@ use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
+pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation,
 };
@@ -123,6 +126,7 @@ impl Admin {
             .route("/v1/tenants", get(tenants::list))
             .route("/v1/tenants/{id}", get(tenants::show))
             .route("/v1/tenants/{id}/explain", get(explain::show))
+            .route("/v1/tenants/{id}/events", get(events::show))
             .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
             .route("/v1/log", get(log::show))
             .route("/v1/report", get(report::show))

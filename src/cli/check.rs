@@ -6,7 +6,7 @@ use std::time::Duration;
 use headworks::config::{
     Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind, StoreKind,
 };
-use headworks::store::LettersWhenFull;
+use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, WhenFull};
 
@@ -133,11 +133,27 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
-        _ => vec![("file", format!("SQLite, {path}")), ("commit", format!("{commit}; {patience}"))],
+        _ => {
+            let mut told = vec![("file", format!("SQLite, {path}"))];
+            if config.store.layout == Layout::Index {
+                let (segments, most) =
+                    (config.store_file().with_extension("segments"), size(config.store.segment_bytes));
+                told.push((
+                    "events",
+                    format!("in {}, files of {most}; the database is their index", segments.display()),
+                ));
+            }
+            told.push(("commit", format!("{commit}; {patience}")));
+            told
+        }
     };
     told.extend(config.stores.iter().map(|(name, store)| {
         let path = config.further_store_path(name, store);
-        let kind = if store.kind == StoreKind::Files { "plain files" } else { "SQLite" };
+        let kind = match (store.kind, store.layout) {
+            (StoreKind::Files, _) => "plain files",
+            (_, Layout::Index) => "SQLite as an index of files",
+            _ => "SQLite",
+        };
         ("further", format!("{name}: {kind}, {}", path.display()))
     }));
     if !config.stores.is_empty() {
@@ -435,6 +451,21 @@ Store
   directory     plain files, /srv/events/TENANT/events.ndjson
   commit        up to 2MiB of several tenants together
   dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
+";
+        assert!(out.contains(expected), "{out}");
+    }
+
+    #[test]
+    fn a_store_with_an_index_is_told_with_the_place_of_its_events() {
+        let text = "[store]\nlayout = 'index'\n[daemon]\ndata_dir = '/srv'\n[stores.more]\nlayout = 'index'";
+        let (exit, out, _) = checked(Some(text), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "
+Store
+  file     SQLite, /srv/headworks.db
+  events   in /srv/headworks.segments, files of 64MiB; the database is their index
+  commit   up to 2MiB of several tenants together; waits 500ms for a locked file
+  further  more: SQLite as an index of files, /srv/stores/more.db
 ";
         assert!(out.contains(expected), "{out}");
     }

@@ -165,7 +165,7 @@ fn asked(filter: &LetterFilter) -> Result<DeadLetterQuery, Failure> {
 }
 
 /// The database, if it is there.
-fn database(data_dir: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn database(data_dir: &Path) -> Result<PathBuf, Failure> {
     let file = data_dir.join("headworks.db");
     if file.exists() {
         return Ok(file);

@@ -140,8 +140,8 @@ fn document(value: &impl serde::Serialize) -> Result<String, Failure> {
 
 /// Stdout that remembers whether its reader has gone.
 #[derive(Default)]
-struct Stdout {
-    is_left: bool,
+pub(super) struct Stdout {
+    pub(super) is_left: bool,
 }
 
 impl Write for Stdout {

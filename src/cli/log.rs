@@ -22,7 +22,7 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     what: Vec<String>,
     /// Only entries from then on: a time like 2026-11-22T09:00:00Z, or how long ago, like 10m
-    #[arg(long, value_name = "TIME|AGO", value_parser = since)]
+    #[arg(long, value_name = "TIME|AGO", value_parser = moment)]
     since: Option<UnixMillis>,
     /// How many at the most, the newest
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -40,7 +40,7 @@ pub(crate) struct LogArgs {
 
 type Failure = (Exit, String);
 
-fn since(text: &str) -> Result<UnixMillis, String> {
+pub(super) fn moment(text: &str) -> Result<UnixMillis, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(UnixMillis::now().minus(ago));
     }
@@ -182,9 +182,9 @@ mod tests {
 
     #[test]
     fn since_is_a_time_or_how_long_ago() {
-        assert_eq!(since("2024-11-22T00:00:00Z"), Ok(NOW));
-        let ago = since("10m").unwrap();
+        assert_eq!(moment("2024-11-22T00:00:00Z"), Ok(NOW));
+        let ago = moment("10m").unwrap();
         assert!((UnixMillis::now().0 - ago.0 - 600_000).abs() < 60_000);
-        assert!(since("yesterday").unwrap_err().contains("how long ago, like 10m"));
+        assert!(moment("yesterday").unwrap_err().contains("how long ago, like 10m"));
     }
 }

@@ -10,6 +10,7 @@ mod generate;
 mod journal;
 mod live;
 mod log;
+mod query;
 mod report;
 mod run;
 mod sample;
@@ -46,6 +47,13 @@ enum Command {
     Check(check::CheckArgs),
     /// List the tenants in the store, or tell one of a running daemon what to do
     Tenants(tenants::Tenants),
+    /// Print the stored events of a tenant, in order
+    Query {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: query::QueryArgs,
+    },
     /// Show what failed, what was restarted or rolled back, why, and when the next attempt is
     Log {
         #[command(flatten)]
@@ -101,6 +109,7 @@ pub(crate) fn main() -> Exit {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
         Command::Tenants(tenants) => tenants::run(&tenants),
+        Command::Query { data, args } => query::run(&data, &args),
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
         Command::Report { data, args } => report::run(&data, &args),

@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
 use super::tree::dotted;
-use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig, StoreConfig};
+use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig, StoreConfig, StoreKind};
+use crate::store::Layout;
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
 
@@ -117,8 +118,9 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
 
 /// Whether the path, which starts at the data directory, may lead to what the daemon keeps there.
 fn is_own(path: &Path, data_dir: &Path) -> bool {
-    const KEPT: [&str; 8] = [
+    const KEPT: [&str; 9] = [
         "headworks.db",
+        "headworks.segments",
         "journal",
         "events",
         "stores",
@@ -141,6 +143,11 @@ fn is_own(path: &Path, data_dir: &Path) -> bool {
 
 fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     let key = |key| at.iter().copied().chain([key]);
+    if store.kind == StoreKind::Files && store.layout != Layout::Rows {
+        let why = "is for type = \"sqlite\": plain files have but one layout; leave it out, or choose that type";
+        return Err(Problem::new(key("layout"), why));
+    }
+    within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
     within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::LettersWhenFull;
+use crate::store::{Layout, LettersWhenFull};
 use crate::{AckLevel, Policy, StoreName, TenantId, units};
 
 /// `[daemon]`: the process itself.
@@ -252,6 +252,11 @@ pub struct StoreConfig {
     /// What it is. Default `sqlite`.
     #[serde(rename = "type")]
     pub kind: StoreKind,
+    /// Where the events of new batches go, if it is `sqlite`; it may be changed at any start. Default `rows`.
+    pub layout: Layout,
+    /// The size of the files of the layout `index`, in bytes: space is given back one of them at a time. Default 64 MiB.
+    #[serde(with = "units::bytes")]
+    pub segment_bytes: usize,
     /// The batches of several tenants are committed together up to so many bytes. Default 2 MiB.
     #[serde(with = "units::bytes")]
     pub group_max_bytes: usize,
@@ -262,7 +267,13 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { kind: StoreKind::Sqlite, group_max_bytes: 2 << 20, busy_timeout: Duration::from_millis(500) }
+        Self {
+            kind: StoreKind::Sqlite,
+            layout: Layout::Rows,
+            segment_bytes: 64 << 20,
+            group_max_bytes: 2 << 20,
+            busy_timeout: Duration::from_millis(500),
+        }
     }
 }
 
@@ -271,7 +282,7 @@ impl Default for StoreConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreKind {
-    /// One SQLite file, `headworks.db` in the data directory.
+    /// One SQLite file, `headworks.db` in the data directory; by its [`Layout`] with further files in `headworks.segments`.
     Sqlite,
     /// Plain files, a directory a tenant, in `events` in the data directory.
     Files,

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::AckLevel;
+use crate::store::Layout;
 
 const EXAMPLE: &str = include_str!("../../docs/headworks.example.toml");
 
@@ -161,6 +162,8 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[decoder]\ntenant_field = ''", 2, "decoder.tenant_field", "1 to 256"),
         ("[decoder]\ntime_field = 'tenant'", 2, "decoder.time_field", "cannot hold both"),
         ("[store]\nbusy_timeout = '1h'", 2, "store.busy_timeout", "to 1m"),
+        ("[store]\ntype = 'files'\nlayout = 'index'", 3, "store.layout", "is for type = \"sqlite\""),
+        ("[store]\nsegment_bytes = 1", 2, "store.segment_bytes", "from 64KiB to 1GiB"),
         ("[store]\ngroup_max_bytes = 1", 2, "store.group_max_bytes", "from 4KiB"),
         ("[sources]", 1, "sources", "is empty"),
         ("[sources.a]\nmax_frame = 15", 2, "sources.a.max_frame", "from 16B to 1GiB"),
@@ -401,6 +404,8 @@ prop_compose! {
         config.limits.max_in_flight = sizes.0;
         config.decoder.time_field = time_field;
         config.store.group_max_bytes = sizes.2;
+        config.store.segment_bytes = sizes.2;
+        config.store.layout = if times.0 % 2 == 0 { Layout::Index } else { Layout::Rows };
         config.dead_letters.max_bytes_per_tenant = sizes.0;
         config.store.busy_timeout = std::time::Duration::from_millis(times.1);
         config.journal.commit_every = std::time::Duration::from_millis(times.1 % 1_000);

@@ -55,6 +55,8 @@ fn options(config: &StoreConfig) -> SqliteOptions {
     SqliteOptions {
         group_max_bytes: config.group_max_bytes,
         busy_timeout: config.busy_timeout,
+        layout: config.layout,
+        segment_bytes: config.segment_bytes as u64,
         ..SqliteOptions::default()
     }
 }

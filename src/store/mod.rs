@@ -10,13 +10,29 @@ pub mod sqlite;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "sqlite")]
+mod events;
+#[cfg(feature = "sqlite")]
 mod reader;
 
+#[cfg(feature = "sqlite")]
+pub use events::{EventQuery, EventReader, StoredEvent};
 pub use files::{FilesOptions, FilesReader, FilesStore};
 #[cfg(feature = "sqlite")]
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+
+/// Where a database keeps the events of new batches. What is there already stays where it is, and is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Layout {
+    /// In itself: each event is a row.
+    #[default]
+    Rows,
+    /// In files beside it, its segments: each batch is a row.
+    Index,
+}
 
 /// What happens to a dead letter for which its tenant has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

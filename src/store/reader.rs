@@ -34,6 +34,12 @@ enum Further {
 #[error("{0}")]
 pub struct StoreReadError(String);
 
+impl StoreReadError {
+    pub(super) fn new(why: impl std::fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
 impl From<sqlite::ReadError> for StoreReadError {
     fn from(why: sqlite::ReadError) -> Self {
         Self(why.to_string())

@@ -5,8 +5,9 @@ use std::process::Stdio;
 
 use crate::rig::Place;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &["run"],
+    &["query"],
     &["check"],
     &["tenants"],
     &["dead-letters"],
@@ -52,6 +53,7 @@ fn the_tools_say_which_directory_they_miss() {
     let place = Place::new();
     for words in [
         &["tenants"][..],
+        &["query", "acme"],
         &["dead-letters", "list"],
         &["dead-letters", "show", "1"],
         &["dead-letters", "replay", "--all"],

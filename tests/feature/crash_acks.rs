@@ -34,10 +34,17 @@ fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// On a type of store, or on SQLite's other layout.
+fn on<'p>(daemon: Daemon<'p>, store: &str) -> Daemon<'p> {
+    match store {
+        "index" => daemon.with("store.layout", "index").with("store.segment_bytes", "64KiB"),
+        _ => daemon.with("store.type", store),
+    }
+}
+
 /// Small batches, small segments: many steps, many chances to be torn.
 fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
-    Daemon::new(place)
-        .with("store.type", store)
+    on(Daemon::new(place), store)
         .with("tenants.defaults.window.max_events", "15")
         .with("tenants.defaults.window.max_age", "50ms")
         .with("journal.segment_bytes", "64KiB")
@@ -210,6 +217,20 @@ fn killed_a_hundred_times_over_files_all_that_was_acknowledged_is_stored_once_an
     let text = std::fs::read(&file).unwrap();
     let end = text.iter().position(|byte| *byte == b'\n').unwrap();
     std::fs::write(&file, [vec![b' '; end], text[end..].to_vec()].concat()).unwrap();
+    assert_told(&place, "\nstored-zen: the store holds ");
+}
+
+#[test]
+fn killed_a_hundred_times_over_an_index_all_that_was_acknowledged_is_stored_once_and_the_audit_says_what_is_damaged() {
+    let place = Place::new();
+    killed_again_and_again(&place, "index");
+    assert_eq!(place.number("SELECT count(*) FROM events"), 0);
+    let sql = "SELECT segment FROM batches WHERE tenant = 'stored-zen' LIMIT 1";
+    let file = place.data().join(format!("headworks.segments/{:010}.seg", place.number(sql)));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let offset = place.number("SELECT offset FROM batches WHERE tenant = 'stored-zen' LIMIT 1");
+    bytes[usize::try_from(offset).unwrap() + 20] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
     assert_told(&place, "\nstored-zen: the store holds ");
 }
 

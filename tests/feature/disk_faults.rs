@@ -13,8 +13,11 @@ const FAILS: &str = "the journal fails; it takes no events until it can be writt
 const WORKS: &str = "the journal can be written again, and takes events";
 
 fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
-    Daemon::new(place)
-        .with("store.type", store)
+    let daemon = match store {
+        "index" => Daemon::new(place).with("store.layout", "index"),
+        _ => Daemon::new(place).with("store.type", store),
+    };
+    daemon
         .with("tenants.defaults.window.max_events", "15")
         .with("tenants.defaults.window.max_age", "50ms")
         .with("tenants.defaults.retry.cap", "200ms")
@@ -125,7 +128,7 @@ const FULL: &str = "No space left on device";
 
 #[test]
 fn a_full_disk_holds_the_senders_up_and_they_go_on_once_there_is_room() {
-    for (mounted, store) in [("data", "sqlite"), ("data", "files"), ("data/journal", "sqlite")] {
+    for (mounted, store) in [("data", "sqlite"), ("data", "files"), ("data", "index"), ("data/journal", "sqlite")] {
         let place = Place::new();
         let Some(disk) = Tmpfs::on(&place.path(mounted), "16m") else { return };
         told_and_over(&place, store, |_| Some(Filled::of(&disk)), FULL);
@@ -134,7 +137,7 @@ fn a_full_disk_holds_the_senders_up_and_they_go_on_once_there_is_room() {
 
 #[test]
 fn killed_with_a_full_disk_it_has_all_that_it_acknowledged_and_starts_once_there_is_room() {
-    for store in ["sqlite", "files"] {
+    for store in ["sqlite", "files", "index"] {
         let place = Place::new();
         let Some(disk) = Tmpfs::on(&place.data(), "16m") else { return };
         killed_meanwhile(&place, store, |_| Some(Filled::of(&disk)), FULL);

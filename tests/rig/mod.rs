@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use headworks::store::SqliteReader;
+use headworks::store::sqlite::TenantTotals;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -106,6 +108,16 @@ impl Place {
         let mut rows = events.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             bodies.entry(row.get(0).unwrap()).or_default().push(row.get(1).unwrap());
+        }
+        if self.number("SELECT count(*) FROM batches WHERE segment IS NOT NULL") > 0 {
+            let reader = SqliteReader::open(self.data().join("headworks.db")).unwrap();
+            for TenantTotals { tenant, events, .. } in reader.tenants().unwrap() {
+                let read = reader.bodies(&tenant).unwrap();
+                assert_eq!(read.len() as u64, events, "{tenant}: the index and the segments must agree");
+                if events > 0 {
+                    bodies.insert(tenant.to_string(), read);
+                }
+            }
         }
         bodies
     }

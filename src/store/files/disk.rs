@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Opens a file to read and write it, for its owner alone where it is made.
-pub(super) fn open(path: &Path, create: bool) -> io::Result<File> {
+pub(in crate::store) fn open(path: &Path, create: bool) -> io::Result<File> {
     step()?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(create).truncate(false);
@@ -15,7 +15,7 @@ pub(super) fn open(path: &Path, create: bool) -> io::Result<File> {
 }
 
 /// Makes a directory for its owner alone, if it is not there.
-pub(super) fn make_dir(path: &Path) -> io::Result<()> {
+pub(in crate::store) fn make_dir(path: &Path) -> io::Result<()> {
     step()?;
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -24,7 +24,7 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-pub(super) fn write_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::store) fn write_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     file.seek(SeekFrom::Start(at))?;
     if let Err(why) = step() {
         // What a disk does that fills up on the way.
@@ -35,19 +35,19 @@ pub(super) fn write_at(mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()>
 }
 
 /// The bytes are on the disk once this returns, and so is the length of the file.
-pub(super) fn sync(file: &File) -> io::Result<()> {
+pub(in crate::store) fn sync(file: &File) -> io::Result<()> {
     step()?;
     file.sync_data()
 }
 
 /// What is in the directory is on the disk once this returns.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(in crate::store) fn sync_dir(path: &Path) -> io::Result<()> {
     step()?;
     // Elsewhere a directory cannot be opened, and need not be synced.
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
-pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
+pub(in crate::store) fn set_len(file: &File, len: u64) -> io::Result<()> {
     step()?;
     file.set_len(len)
 }
@@ -59,7 +59,7 @@ fn step() -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(super) use failing::fail_after;
+pub(in crate::store) use failing::fail_after;
 
 #[cfg(test)]
 use failing::step;

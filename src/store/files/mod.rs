@@ -26,7 +26,7 @@
 //!   nothing else is refused for good.
 //! - Files have mode 0600 and directories 0700 where this store makes them.
 
-mod disk;
+pub(in crate::store) mod disk;
 mod error;
 mod ledger;
 mod line;
@@ -48,6 +48,8 @@ use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId,
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::{OpenError, ReadError};
+#[cfg(feature = "sqlite")]
+pub(in crate::store) use reader::Cursor;
 pub use reader::{FilesReader, TenantFiles};
 use shelf::{Shelf, Store};
 use thread::{Job, Writer};

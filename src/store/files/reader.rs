@@ -8,6 +8,8 @@ use headworks_actors::{BatchId, TenantId, UnixMillis};
 
 use super::record::{self, End, Record};
 use super::{OpenError, ReadError, line, shelf};
+#[cfg(feature = "sqlite")]
+use crate::store::events::{Span, StoredEvent};
 use crate::store::hash;
 
 /// Reads the files of a store, also while it writes to them; never changes them.
@@ -34,7 +36,17 @@ pub struct TenantFiles {
     pub last_arrived: Option<UnixMillis>,
 }
 
+/// Where somebody is who goes through a tenant's batches.
+#[cfg(feature = "sqlite")]
+#[derive(Debug, Default)]
+pub(in crate::store) struct Cursor {
+    places: std::collections::VecDeque<Place>,
+    /// How much of the index was read.
+    index: u64,
+}
+
 /// A batch that is there.
+#[derive(Debug)]
 struct Place {
     batch: BatchId,
     from: u64,
@@ -118,6 +130,49 @@ impl FilesReader {
         Ok(bodies)
     }
 
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) fn knows(&self, tenant: &TenantId) -> bool {
+        self.root.join(tenant.as_str()).join(shelf::INDEX).exists()
+    }
+
+    /// Makes sure that the next batch is at hand, if there is one; when its first event arrived.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) fn peek(
+        &self,
+        cursor: &mut Cursor,
+        tenant: &TenantId,
+        span: Span,
+    ) -> Result<Option<i64>, ReadError> {
+        if cursor.places.is_empty() {
+            cursor.places = self.places_behind(tenant, &mut cursor.index)?.into();
+            cursor.places.retain(|place| span.meets(place.arrived));
+        }
+        Ok(cursor.places.front().map(|place| place.arrived.0))
+    }
+
+    /// Visits the events of the batch at hand, and goes on to the next.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) fn read_next(
+        &self,
+        cursor: &mut Cursor,
+        tenant: &TenantId,
+        visit: &mut dyn FnMut(StoredEvent<'_>),
+    ) -> Result<(), ReadError> {
+        let Some(place) = cursor.places.pop_front() else { return Ok(()) };
+        let (batch, (first, last)) = (place.batch.clone(), place.arrived);
+        let bodies = match self.read(tenant, vec![place]) {
+            Ok(bodies) => bodies,
+            // Rolled back meanwhile.
+            Err(_) if self.places(tenant)?.iter().all(|place| place.batch != batch) => return Ok(()),
+            Err(why) => return Err(why),
+        };
+        let (id, arrived) = (batch.to_string(), (first == last).then_some(UnixMillis(first)));
+        for (place, body) in (0..).zip(&bodies) {
+            visit(StoredEvent { time: None, arrived, batch: &id, place, body });
+        }
+        Ok(())
+    }
+
     fn totals(&self, tenant: TenantId) -> Result<TenantFiles, ReadError> {
         let places = self.places(&tenant)?;
         Ok(TenantFiles {
@@ -131,13 +186,19 @@ impl FilesReader {
 
     /// The batches that are there, in the order they were stored.
     fn places(&self, tenant: &TenantId) -> Result<Vec<Place>, ReadError> {
+        self.places_behind(tenant, &mut 0)
+    }
+
+    /// Those whose records stand behind so many bytes of the index, which is set to where its whole records end.
+    fn places_behind(&self, tenant: &TenantId, at: &mut u64) -> Result<Vec<Place>, ReadError> {
         let path = self.root.join(tenant.as_str()).join(shelf::INDEX);
         let cannot = |why: std::io::Error| ReadError::new(&path, why);
-        let index = match File::open(&path) {
+        let mut index = match File::open(&path) {
             Ok(index) => index,
             Err(why) if why.kind() == ErrorKind::NotFound => return Ok(vec![]),
             Err(why) => return Err(cannot(why)),
         };
+        index.seek(SeekFrom::Start(*at)).map_err(cannot)?;
         let mut places = HashMap::new();
         let end = record::read(BufReader::new(index), |record| match record {
             Record::Stored { batch, from, to, events, hash, first_arrived, last_arrived, .. } => {
@@ -149,7 +210,8 @@ impl FilesReader {
         });
         match end.map_err(cannot)? {
             // A torn end is a write under way, or what the next opening cuts off.
-            End::Whole(_) | End::Torn(_) => {
+            End::Whole(behind) | End::Torn(behind) => {
+                *at += behind;
                 let mut places: Vec<_> = places.into_values().collect();
                 places.sort_by_key(|place| (place.from, place.to));
                 Ok(places)

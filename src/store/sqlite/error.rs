@@ -58,6 +58,20 @@ pub enum OpenError {
         /// The journal mode it has instead.
         mode: String,
     },
+    /// The directory of the segments cannot be used.
+    #[error("cannot use the segments {}: {source}; check the owner and the mode of the directory and its files", path.display())]
+    Segments {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Another store writes to the segments.
+    #[error("the segments {} are in use by another process or store; stop it, or choose another path", path.display())]
+    SegmentsInUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// SQLite refused for some other reason.
     #[error("cannot open the database {}: {detail}", path.display())]
     Sqlite {
@@ -81,17 +95,22 @@ impl OpenError {
     }
 }
 
-/// Why something could not be read from a database.
+/// Why something could not be read from a database or its segments.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the database {}: {detail}", path.display())]
+#[error("cannot read the {what} {}: {detail}", path.display())]
 pub struct ReadError {
+    what: &'static str,
     path: PathBuf,
     detail: String,
 }
 
 impl ReadError {
     pub(super) fn new(path: &Path, error: &rusqlite::Error) -> Self {
-        Self { path: path.to_owned(), detail: explain(error) }
+        Self { what: "database", path: path.to_owned(), detail: explain(error) }
+    }
+
+    pub(super) fn of_segment(path: &Path, detail: String) -> Self {
+        Self { what: "segment", path: path.to_owned(), detail }
     }
 }
 

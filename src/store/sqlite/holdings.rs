@@ -2,6 +2,7 @@ use headworks_actors::{DeadLetterKind, Opening};
 use rusqlite::{Connection, params};
 
 use super::letters;
+use super::segment::{Place, SegmentFiles};
 use crate::audit::Holdings;
 
 /// The events of each tenant's batches: what the batches say, and the rows that are there. Events have no index but their
@@ -12,6 +13,11 @@ const STORED: &str = "
     ))
     FROM batches b WHERE id >= ?1 AND id < ?2 GROUP BY tenant";
 
+/// Batches that lie in segments, in the order in which they do.
+const INDEXED: &str = "
+    SELECT tenant, id, segment, offset, length, content_hash
+    FROM batches WHERE segment IS NOT NULL AND id >= ?1 AND id < ?2 ORDER BY batch_id";
+
 const LETTERS: &str = "
     SELECT tenant, count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2 GROUP BY tenant";
 
@@ -21,7 +27,12 @@ const PURGED: &str = "
     SELECT tenant, sum(letters) FROM purged_letters WHERE kind = ?3 AND opening || '/' >= ?1 AND opening || '/' < ?2 GROUP BY tenant";
 
 /// What is there, at one moment: events and frames, each of one opening or of all of them.
-pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Opening>) -> rusqlite::Result<Holdings> {
+pub(super) fn read(
+    conn: &Connection,
+    mut segments: SegmentFiles,
+    events: Option<Opening>,
+    frames: Option<Opening>,
+) -> rusqlite::Result<Holdings> {
     let moment = conn.unchecked_transaction()?;
     let (low, high) = range(events);
     let mut holdings = Holdings::default();
@@ -31,6 +42,16 @@ pub(super) fn read(conn: &Connection, events: Option<Opening>, frames: Option<Op
         let held = holdings.tenants.entry(letters::tenant(0, &row.get::<_, String>(0)?)?).or_default();
         held.events = row.get::<_, i64>(1)?.cast_unsigned();
         held.rows = row.get::<_, i64>(2)?.cast_unsigned();
+    }
+    let mut indexed = moment.prepare_cached(INDEXED)?;
+    let mut rows = indexed.query(params![low, high])?;
+    while let Some(row) = rows.next()? {
+        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        let place = Place { segment: number(2)?, offset: number(3)?, length: number(4)? };
+        if let Ok(batch) = segments.read(place, row.get_ref(1)?.as_str()?, number(5)?) {
+            let held = holdings.tenants.entry(letters::tenant(0, &row.get::<_, String>(0)?)?).or_default();
+            held.rows += batch.events().count() as u64;
+        }
     }
     let mut kept = moment.prepare_cached(LETTERS)?;
     let mut rows = kept.query(params![low, high, DeadLetterKind::Event.as_str()])?;

@@ -13,8 +13,13 @@ pub(super) fn body_value(body: &[u8]) -> ToSqlOutput<'_> {
 
 /// A body as it came.
 pub(super) fn body_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    body_bytes(row, column).map(<[u8]>::to_vec)
+}
+
+/// The same, where it lies.
+pub(super) fn body_bytes<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
     match row.get_ref(column)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
         other => {
             Err(rusqlite::Error::FromSqlConversionFailure(column, other.data_type(), FromSqlError::InvalidType.into()))
         }

@@ -6,16 +6,24 @@
 //! SELECT batch, idx, body FROM events_with_batch WHERE tenant = 'acme' ORDER BY event_id DESC LIMIT 10;
 //! ```
 //!
-//! - Each event is a row. Its body is TEXT, or a BLOB where it is not UTF-8 or holds a NUL byte; `CAST(body AS BLOB)` is
+//! Where the events of a batch are is said by its layout, of which there are two: `rows`, above, and `index`, in files beside
+//! the database (see below).
+//!
+//! - In the layout `rows` each event is a row. Its body is TEXT, or a BLOB where it is not UTF-8 or holds a NUL byte; `CAST(body AS BLOB)` is
 //!   the bytes as they came, always.
 //! - Batches of all tenants that wait at the same time share one transaction and one sync of the disk.
 //! - A batch is kept under its id with a hash of its content: the same batch again is a success, another one under the
 //!   same id is an error.
 //! - What is answered as stored survives the process and the machine (write-ahead log, `synchronous = FULL`).
+//! - In the layout `index` a batch is a row, which says where in `NAME.segments` its events lie; `headworks query` reads
+//!   them. What there is of a tenant, in either layout, is in the view `stored_batches`:
+//!   `SELECT batch, events, bytes, datetime(first_arrived / 1000, 'unixepoch'), segment, offset, length FROM stored_batches
+//!   WHERE tenant = 'acme'`.
 //! - The database, its log and its shared memory have mode 0600 where this store creates them.
 //! - Events may be deleted by hand; [`Storage::count`] and the totals go on counting them, since they count batches; the
 //!   [audit](crate::audit) counts the rows too, and tells of what is missing.
 
+mod cursor;
 mod error;
 mod file;
 mod holdings;
@@ -24,6 +32,7 @@ mod quota;
 mod reader;
 mod replay;
 mod schema;
+pub(crate) mod segment;
 mod thread;
 mod write;
 
@@ -32,8 +41,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::store::LettersWhenFull;
 use crate::store::joined::Joined;
+use crate::store::{Layout, LettersWhenFull};
 use bytes::Bytes;
 use headworks_actors::{
     Attempt, Batch, BatchId, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetters, EditAnswer, ReplayAnswer,
@@ -42,9 +51,12 @@ use headworks_actors::{
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
+use segment::Segments;
+pub use segment::{SalvagedBatch, SegmentFile};
 use thread::{Job, Writer};
 use write::Write;
 
@@ -70,6 +82,10 @@ pub struct SqliteOptions {
     pub letters_when_full: LettersWhenFull,
     /// The page size of a database that is created now, in bytes: a power of two from 512 to 65,536. Default 16 KiB.
     pub page_bytes: u32,
+    /// Where the events of new batches go. Default: rows.
+    pub layout: Layout,
+    /// The size of a segment of the layout `index`, in bytes; one group may be larger. Default 64 MiB.
+    pub segment_bytes: u64,
 }
 
 impl Default for SqliteOptions {
@@ -83,6 +99,8 @@ impl Default for SqliteOptions {
             letters_max_bytes: 256 << 20,
             letters_when_full: LettersWhenFull::PurgeOldest,
             page_bytes: 16 << 10,
+            layout: Layout::Rows,
+            segment_bytes: 64 << 20,
         }
     }
 }
@@ -135,7 +153,9 @@ impl SqliteStore {
         let conn = schema::open_for_writing(&path, &options)?;
         let file = file::Identity::of(&path);
         let quota = Quota::new(options.letters_max_bytes, options.letters_when_full);
-        let writer = Writer { conn, path: path.clone(), file, group_max_bytes: options.group_max_bytes, quota };
+        let SqliteOptions { layout, group_max_bytes, segment_bytes, .. } = options;
+        let segments = Segments::open(&path, &conn, segment_bytes, layout == Layout::Index)?;
+        let writer = Writer { conn, path: path.clone(), file, group_max_bytes, quota, segments, layout };
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
         let thread = std::thread::Builder::new()
             .name("headworks-sqlite".into())

@@ -4,8 +4,10 @@ use std::time::Duration;
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, TenantId, UnixMillis};
 use rusqlite::{Connection, Params, Row};
 
+use super::segment::SegmentFiles;
 use super::{OpenError, ReadError, holdings, letters, schema};
 use crate::audit::Holdings;
+use crate::store::events::Span;
 
 /// Reads a database, also while a daemon writes to it; never writes to it.
 ///
@@ -13,8 +15,8 @@ use crate::audit::Holdings;
 /// these where no writer has them open.
 #[derive(Debug)]
 pub struct SqliteReader {
-    conn: Connection,
-    path: PathBuf,
+    pub(super) conn: Connection,
+    pub(super) path: PathBuf,
 }
 
 /// What a database holds of one tenant.
@@ -126,27 +128,25 @@ impl SqliteReader {
     }
 
     /// What is held of every tenant, at one moment, for an audit: events and malformed frames, each of one opening or of
-    /// all of them. Counts every row: it takes as long as reading the whole file.
+    /// all of them. Counts every row and reads every batch in a segment: it takes as long as reading all files.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// The database cannot be read. A batch in a segment that is not as it was stored counts as missing.
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, ReadError> {
-        holdings::read(&self.conn, events, frames).map_err(|error| self.failed(&error))
+        let segments = SegmentFiles::of(&self.path);
+        holdings::read(&self.conn, segments, events, frames).map_err(|error| self.failed(&error))
     }
 
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// The database cannot be read, or a batch in a segment is not as it was stored.
     pub fn bodies(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, ReadError> {
-        // Events have no index by tenant; their batches have one.
-        self.all(
-            "SELECT e.body FROM batches b CROSS JOIN events e
-             ON e.event_id BETWEEN b.first_rowid AND b.last_rowid AND e.batch_id = b.batch_id
-             WHERE b.tenant = ?1 ORDER BY b.batch_id, e.event_id",
-            [tenant.as_str()],
-            |row| letters::body_of(row, 0),
-        )
+        let (mut cursor, mut bodies) = (self.cursor(), vec![]);
+        while self.peek(&mut cursor, tenant, Span::ALL)?.is_some() {
+            self.read_next(&mut cursor, &mut |event| bodies.push(event.body.to_vec()))?;
+        }
+        Ok(bodies)
     }
 
     fn all<T>(
@@ -160,7 +160,7 @@ impl SqliteReader {
         read().map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> ReadError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> ReadError {
         ReadError::new(&self.path, error)
     }
 }

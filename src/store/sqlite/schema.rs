@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{OpenError, SqliteOptions};
 
 /// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// `PRAGMA application_id`: "hdwk". It tells our databases from other people's.
 const APPLICATION_ID: i64 = 0x6864_776b;
@@ -96,6 +96,44 @@ INSERT INTO dead_letter_bytes
     SELECT coalesce(tenant, ''), count(*), sum(256 + octet_length(detail) + octet_length(body)) FROM dead_letters GROUP BY 1;
 ";
 
+/// What version 3 adds: batches may lie in a segment, and then have no rows in `events`. Triggers keep what is indexed of
+/// each segment, so that batches deleted by hand count as well. 28 is the head of a segment.
+const VERSION_3: &str = "
+ALTER TABLE batches ADD COLUMN first_time INTEGER; -- of its events that have a time, ms since 1970
+ALTER TABLE batches ADD COLUMN last_time INTEGER;
+ALTER TABLE batches ADD COLUMN segment INTEGER;    -- where it lies, if not in `events`
+ALTER TABLE batches ADD COLUMN offset INTEGER;
+ALTER TABLE batches ADD COLUMN length INTEGER;
+CREATE TABLE segments (
+    segment INTEGER PRIMARY KEY,
+    upto    INTEGER NOT NULL, -- where the last record ends that was ever indexed
+    batches INTEGER NOT NULL, -- those that are indexed now
+    bytes   INTEGER NOT NULL  -- and their records
+);
+CREATE TABLE segments_id (id INTEGER NOT NULL);
+INSERT INTO segments_id VALUES (random());
+CREATE TRIGGER batch_indexed AFTER INSERT ON batches WHEN NEW.segment IS NOT NULL BEGIN
+    INSERT INTO segments VALUES (NEW.segment, NEW.offset + NEW.length, 1, NEW.length)
+    ON CONFLICT (segment) DO UPDATE
+    SET upto = max(upto, excluded.upto), batches = batches + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER batch_removed AFTER DELETE ON batches WHEN OLD.segment IS NOT NULL BEGIN
+    UPDATE segments SET batches = batches - 1, bytes = bytes - OLD.length WHERE segment = OLD.segment;
+END;
+CREATE VIEW stored_batches AS
+    SELECT tenant, id AS batch, substr(id, 1, 16) AS opening, seq, events, body_bytes AS bytes, first_arrived, last_arrived,
+           first_time, last_time, segment, offset, length, stored_at
+    FROM batches;
+CREATE VIEW stored_segments AS
+    SELECT segment, upto AS length, batches, bytes, upto - 28 - bytes AS garbage FROM segments;
+";
+
+/// What a reader needs to read version 2 as if it were version 3.
+const VERSION_2_READ_AS_3: &str = "
+CREATE TEMP VIEW batches AS
+    SELECT *, NULL AS first_time, NULL AS last_time, NULL AS segment, NULL AS offset, NULL AS length FROM main.batches;
+";
+
 /// What a reader needs to read version 1 as if it were version 2: it must not write to it.
 const VERSION_1_READ_AS_2: &str = "
 CREATE TEMP VIEW dead_letters AS
@@ -133,8 +171,9 @@ pub(super) fn open_for_writing(path: &Path, options: &SqliteOptions) -> Result<C
     // Asked again under the lock: another process may have created it meanwhile.
     let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let steps: &[&str] = match kind(path, &transaction)? {
-        Kind::Empty => &[TABLES, VERSION_2],
-        Kind::Ours { version: 1 } => &[VERSION_2],
+        Kind::Empty => &[TABLES, VERSION_2, VERSION_3],
+        Kind::Ours { version: 1 } => &[VERSION_2, VERSION_3],
+        Kind::Ours { version: 2 } => &[VERSION_3],
         Kind::Ours { .. } => &[],
     };
     for step in steps {
@@ -159,14 +198,14 @@ pub(super) fn open_for_reading(path: &Path, busy_timeout: Duration) -> Result<Co
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(busy_timeout).map_err(failed)?;
-    match kind(path, &conn)? {
-        Kind::Ours { version: 1 } => {
-            conn.execute_batch(VERSION_1_READ_AS_2).map_err(failed)?;
-            Ok(conn)
-        }
-        Kind::Ours { .. } => Ok(conn),
-        Kind::Empty => Err(OpenError::Foreign { path: path.to_owned() }),
-    }
+    let steps: &[&str] = match kind(path, &conn)? {
+        Kind::Ours { version: 1 } => &[VERSION_1_READ_AS_2, VERSION_2_READ_AS_3],
+        Kind::Ours { version: 2 } => &[VERSION_2_READ_AS_3],
+        Kind::Ours { .. } => &[],
+        Kind::Empty => return Err(OpenError::Foreign { path: path.to_owned() }),
+    };
+    steps.iter().try_for_each(|step| conn.execute_batch(step)).map_err(failed)?;
+    Ok(conn)
 }
 
 /// SQLite gives its own files the mode of the database, so the database must have the right one before SQLite sees it.

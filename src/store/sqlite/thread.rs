@@ -6,7 +6,9 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error;
+use super::segment::Segments;
 use super::write::{Refusal, Write};
+use crate::store::Layout;
 
 pub(super) type Outcome = Result<(), StorageError>;
 
@@ -28,13 +30,17 @@ pub(super) struct Writer {
     pub(super) file: super::file::Identity,
     pub(super) group_max_bytes: usize,
     pub(super) quota: super::quota::Quota,
+    /// Those of the database, if it has any.
+    pub(super) segments: Option<Segments>,
+    /// Where new batches go.
+    pub(super) layout: Layout,
 }
 
 type Group = Vec<(Write, oneshot::Sender<Outcome>)>;
 
 impl Writer {
     /// Serves until it is told to close or every handle is gone and nothing waits any more.
-    pub(super) fn run(self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut next = jobs.blocking_recv();
         while let Some(job) = next.take() {
             match job {
@@ -52,6 +58,9 @@ impl Writer {
                             let outcomes = vec![Err(failure); group.len()];
                             answer(group, outcomes);
                         }
+                    }
+                    if let Some(segments) = &mut self.segments {
+                        segments.sweep(&self.conn);
                     }
                 }
                 Job::Read(read) => {
@@ -74,7 +83,7 @@ impl Writer {
     }
 
     /// Commits the group: an outcome for each write, or one failure for all of them.
-    fn serve(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
+    fn serve(&mut self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
         let committed = catch_unwind(AssertUnwindSafe(|| self.commit(group))).unwrap_or_else(|panic| {
             let cause = Cause::from_panic(Code::StorePanic, &*panic);
             let detail = format!("the writer of {} panicked: {}", self.path.display(), cause.detail);
@@ -88,7 +97,7 @@ impl Writer {
         committed
     }
 
-    fn commit(&self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
+    fn commit(&mut self, group: &Group) -> Result<Vec<Outcome>, StorageError> {
         self.file.check(&self.path)?;
         if let Some(outcomes) = self.transact(group, false)? {
             return Ok(outcomes);
@@ -99,9 +108,15 @@ impl Writer {
 
     /// One transaction for the group. A savepoint for each write costs a quarter of the time, and it is needed only where
     /// SQLite refuses one: without them, `None` says that this has happened and the group must be done again, with them.
-    fn transact(&self, group: &Group, savepoints: bool) -> Result<Option<Vec<Outcome>>, StorageError> {
-        let execute = |sql| self.execute(sql).map_err(|error| self.failed("commit", &error));
+    fn transact(&mut self, group: &Group, savepoints: bool) -> Result<Option<Vec<Outcome>>, StorageError> {
+        let Self { conn, path, quota, segments, layout, .. } = self;
+        let mut segments = segments.as_mut().filter(|_| *layout == Layout::Index);
+        let failed = |what: &str, error: &rusqlite::Error| error::storage_error(what, path, error);
+        let execute = |sql| execute(conn, sql).map_err(|error| failed("commit", &error));
         execute("BEGIN IMMEDIATE")?;
+        if let Some(segments) = &mut segments {
+            segments.begin(group.iter().map(|(write, _)| write.segment_bytes()).sum());
+        }
         let mut outcomes = Vec::with_capacity(group.len());
         for (write, reply) in group {
             // The caller of a store that was dropped will ask again or roll back: either is right without it.
@@ -112,12 +127,12 @@ impl Writer {
             if savepoints {
                 execute("SAVEPOINT one")?;
             }
-            let outcome = match write.apply(&self.conn, &self.quota) {
+            let outcome = match write.apply(conn, quota, segments.as_deref_mut()) {
                 Ok(()) => Ok(()),
                 Err(Refusal::Rule(error)) => Err(error),
                 Err(Refusal::Sqlite(error)) => {
-                    let failure = self.failed(&write.describe(), &error);
-                    if error::is_outage(&error) || self.conn.is_autocommit() {
+                    let failure = failed(&write.describe(), &error);
+                    if error::is_outage(&error) || conn.is_autocommit() {
                         return Err(failure);
                     }
                     if !savepoints {
@@ -132,7 +147,16 @@ impl Writer {
             }
             outcomes.push(outcome);
         }
+        // What a row points to is on the disk before the row is.
+        if let Some(segments) = &mut segments {
+            segments.flush()?;
+        }
         execute("COMMIT")?;
+        if let Some(segments) = &mut self.segments
+            && group.iter().any(|(write, _)| write.may_remove())
+        {
+            segments.look_again();
+        }
         Ok(Some(outcomes))
     }
 
@@ -141,7 +165,7 @@ impl Writer {
     }
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
-        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+        execute(&self.conn, sql)
     }
 
     /// Brings the log home and closes the file. What was stored is safe whether or not this works.
@@ -150,6 +174,10 @@ impl Writer {
         self.conn.query_row(checkpoint, [], |_| Ok(())).map_err(|error| self.failed("copy the log", &error))?;
         self.conn.close().map_err(|(_, error)| error::storage_error("close the database", &self.path, &error))
     }
+}
+
+fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 fn answer(group: Group, outcomes: Vec<Outcome>) {

@@ -5,6 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::letters;
 use super::quota::Quota;
+use super::segment::{Place, Segments};
 use crate::store::hash;
 
 /// One thing to write, within a transaction.
@@ -95,10 +96,28 @@ impl Write {
         }
     }
 
-    /// Does it. What SQLite refused is the caller's to undo.
-    pub(super) fn apply(&self, conn: &Connection, quota: &Quota) -> Result<(), Refusal> {
+    /// About how much of a segment it takes.
+    pub(super) fn segment_bytes(&self) -> usize {
         match self {
-            Self::Store(store) => store.apply(conn),
+            Self::Store(store) => Segments::cost(&store.batch),
+            _ => 0,
+        }
+    }
+
+    /// Whether batches may go by it.
+    pub(super) fn may_remove(&self) -> bool {
+        matches!(self, Self::Rollback { .. })
+    }
+
+    /// Does it. What SQLite refused is the caller's to undo.
+    pub(super) fn apply(
+        &self,
+        conn: &Connection,
+        quota: &Quota,
+        segments: Option<&mut Segments>,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Store(store) => store.apply(conn, segments),
             Self::Rollback { id, attempt } => Ok(rollback(conn, id, *attempt)?),
             Self::Letters(letters) => quota.put(conn, letters),
             Self::Change(change) => Ok((change.make)(conn)?),
@@ -107,7 +126,7 @@ impl Write {
 }
 
 impl Store {
-    fn apply(&self, conn: &Connection) -> Result<(), Refusal> {
+    fn apply(&self, conn: &Connection, segments: Option<&mut Segments>) -> Result<(), Refusal> {
         let id = self.batch.id().to_string();
         let fence: Option<u32> = conn
             .prepare_cached("SELECT attempt FROM fences WHERE id = ?1")?
@@ -122,7 +141,7 @@ impl Store {
             .query_row([self.batch.tenant().as_str(), &id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         match there {
-            None => Ok(self.insert(conn, &id)?),
+            None => self.insert(conn, &id, segments),
             Some((hash, _)) if hash == self.content_hash.cast_signed() => {
                 // A rollback of an earlier attempt must not take away what this one was told is there.
                 conn.prepare_cached("UPDATE batches SET attempt = ?3 WHERE tenant = ?1 AND id = ?2 AND attempt < ?3")?
@@ -140,31 +159,24 @@ impl Store {
         }
     }
 
-    fn insert(&self, conn: &Connection, id: &str) -> rusqlite::Result<()> {
+    fn insert(&self, conn: &Connection, id: &str, segments: Option<&mut Segments>) -> Result<(), Refusal> {
+        let Some(segments) = segments else { return Ok(self.insert_rows(conn, id)?) };
+        let mark = segments.mark();
+        let place = segments.stage(&self.batch, self.content_hash).map_err(Refusal::Rule)?;
+        let inserted = self.insert_batch(conn, id, Where::Segment(place));
+        if inserted.is_err() {
+            segments.forget(mark);
+        }
+        Ok(inserted?)
+    }
+
+    fn insert_rows(&self, conn: &Connection, id: &str) -> rusqlite::Result<()> {
         let batch = &self.batch;
         // Under the write lock nobody else can take these numbers.
         let last: Option<i64> =
             conn.prepare_cached("SELECT max(event_id) FROM events")?.query_row([], |row| row.get(0))?;
         let first_rowid = last.unwrap_or(0) + 1;
-        let arrivals = || batch.events().map(|event| event.arrived.0);
-        conn.prepare_cached(
-            "INSERT INTO batches (id, tenant, seq, attempt, events, body_bytes, content_hash, first_rowid, last_rowid,
-                                  first_arrived, last_arrived, stored_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8 + ?5 - 1, ?9, ?10, ?11)",
-        )?
-        .execute(params![
-            id,
-            batch.tenant().as_str(),
-            batch.id().seq.0.cast_signed(),
-            self.attempt.0,
-            signed(batch.len()),
-            signed(batch.body_bytes()),
-            self.content_hash.cast_signed(),
-            first_rowid,
-            arrivals().min().unwrap_or(0),
-            arrivals().max().unwrap_or(0),
-            UnixMillis::now().0,
-        ])?;
+        self.insert_batch(conn, id, Where::Rows { first: first_rowid })?;
         let batch_id = conn.last_insert_rowid();
         insert_events(conn, batch, batch_id)?;
         // SQLite numbers the rows upwards from the last one, and a rollback relies on it.
@@ -174,6 +186,73 @@ impl Store {
             return Err(rusqlite::Error::StatementChangedRows(usize::try_from(rows).unwrap_or(0)));
         }
         Ok(())
+    }
+
+    fn insert_batch(&self, conn: &Connection, id: &str, place: Where) -> rusqlite::Result<()> {
+        let batch = &self.batch;
+        // A range of rows without any, where they lie in a segment.
+        let (rows, segment) = match place {
+            Where::Rows { first } => ((first, first + signed(batch.len()) - 1), None),
+            Where::Segment(place) => ((1, 0), Some(place)),
+        };
+        let number = |of: fn(Place) -> u64| segment.map(|place| of(place).cast_signed());
+        let spans = Spans::of(batch);
+        conn.prepare_cached(
+            "INSERT INTO batches (id, tenant, seq, attempt, events, body_bytes, content_hash, first_rowid, last_rowid,
+                                  first_arrived, last_arrived, stored_at, first_time, last_time, segment, offset, length)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        )?
+        .execute(params![
+            id,
+            batch.tenant().as_str(),
+            batch.id().seq.0.cast_signed(),
+            self.attempt.0,
+            signed(batch.len()),
+            signed(batch.body_bytes()),
+            self.content_hash.cast_signed(),
+            rows.0,
+            rows.1,
+            spans.arrived.map_or(0, |span| span.0),
+            spans.arrived.map_or(0, |span| span.1),
+            UnixMillis::now().0,
+            spans.time.map(|span| span.0),
+            spans.time.map(|span| span.1),
+            number(|place| place.segment),
+            number(|place| place.offset),
+            number(|place| place.length),
+        ])
+        .map(drop)
+    }
+}
+
+/// Where the events of a batch are.
+#[derive(Clone, Copy)]
+enum Where {
+    /// In `events`, from this number on.
+    Rows {
+        first: i64,
+    },
+    Segment(Place),
+}
+
+/// The least and the greatest of the times of a batch's events.
+#[derive(Default)]
+struct Spans {
+    arrived: Option<(i64, i64)>,
+    time: Option<(i64, i64)>,
+}
+
+impl Spans {
+    fn of(batch: &Batch) -> Self {
+        let widen = |span: &mut Option<(i64, i64)>, at: i64| {
+            let (low, high) = span.unwrap_or((at, at));
+            *span = Some((low.min(at), high.max(at)));
+        };
+        batch.events().fold(Self::default(), |mut spans, event| {
+            widen(&mut spans.arrived, event.arrived.0);
+            event.time.into_iter().for_each(|time| widen(&mut spans.time, time.0));
+            spans
+        })
     }
 }
 
