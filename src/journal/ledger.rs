@@ -128,9 +128,6 @@ impl Account {
 
     /// What is settled goes, with what was shed right behind it. Where the chunks lay.
     fn pass(&mut self, gone: &mut Vec<Place>) {
-        while let Some((_, until)) = self.shed.pop_front_if(|(from, _)| *from <= self.settled) {
-            self.settled = self.settled.max(until);
-        }
         while let Some(chunk) = self.chunks.pop_front_if(|chunk| {
             let ends = ChunkPlace { seq: chunk.seq, index: chunk.events };
             ends <= self.settled
@@ -139,6 +136,9 @@ impl Account {
                 self.settled = ChunkPlace { seq: chunk.seq.saturating_add(1), index: 0 };
             }
             gone.push(chunk.place);
+        }
+        while let Some((_, until)) = self.shed.pop_front_if(|(from, _)| *from <= self.settled) {
+            self.settled = self.settled.max(until);
         }
         if self.chunks.is_empty() {
             // A tenant at rest costs bytes.

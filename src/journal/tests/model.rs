@@ -30,6 +30,8 @@ pub(super) struct Tenant {
     uncompensated: Vec<Uncompensated>,
     /// What was shed and is not settled yet: behind it, or before it, are batches.
     shed: Vec<(u64, u64)>,
+    /// Where the last of it ended.
+    last_shed: Option<u64>,
     pub(super) door: DoorTotals,
 }
 
@@ -115,12 +117,13 @@ impl Model {
             (Deed::Cut { events }, _) if it.cut_until < it.accepted => {
                 let from = it.cut_until;
                 let until = (from + u64::from(events) + 1).min(it.accepted);
+                let is_behind_shed = it.last_shed == Some(from);
                 it.next_batch += 1;
                 let batch = BatchId::new(Opening(9), id, Seq(it.next_batch));
                 let entry = Entry::Cut {
                     batch: batch.clone(),
-                    // Either name of the place will do.
-                    from: it.place(from, events % 2 == 0 && from > 0),
+                    // Either name of the place will do, but not the end of a chunk that was shed.
+                    from: it.place(from, events % 2 == 0 && from > 0 && !is_behind_shed),
                     until: it.place(until, true),
                 };
                 it.cut_until = until;
@@ -135,6 +138,7 @@ impl Model {
                 let events = it.cut_until - from;
                 it.totals.shed += events;
                 it.shed.push((from, it.cut_until));
+                it.last_shed = Some(it.cut_until);
                 it.pass();
                 vec![Entry::Shed { tenant: id, from: place, until, events }]
             }
