@@ -212,7 +212,7 @@ impl From<inspect::Summary> for JournalSummary {
                 accepted: told.accepted,
                 stored: told.stored,
                 dead_lettered: told.dead_lettered,
-                shed: 0,
+                shed: told.shed,
                 discarded: told.discarded,
                 in_flight: told.in_flight,
             },

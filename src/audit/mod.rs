@@ -114,7 +114,7 @@ impl From<&RecoveredTenant> for Books {
             accepted: totals.accepted + door.discarded + door.dead_lettered,
             stored: totals.stored,
             dead_lettered: totals.dead_lettered + door.dead_lettered,
-            shed: 0,
+            shed: totals.shed,
             discarded: totals.discarded + door.discarded,
             in_flight: chunks.iter().map(|chunk| u64::from(chunk.events)).sum::<u64>().saturating_sub(lie_before),
         };

@@ -234,6 +234,7 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
             )
         }
         WhenFull::Reject => "then its events are rejected at once".to_owned(),
+        WhenFull::DropOldest => "then its oldest events are shed, as far as they are in no batch yet".to_owned(),
         _ => "then its events are held off".to_owned(),
     };
     vec![

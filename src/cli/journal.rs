@@ -169,6 +169,7 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
         "#accepted",
         "#stored",
         "#dead-lettered",
+        "#shed",
         "#discarded",
         "#in flight",
         "#chunks",
@@ -177,8 +178,13 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
     ]);
     for tenant in tenants {
         let events = &tenant.events;
-        let numbers = [events.accepted, events.stored, events.dead_lettered, events.discarded, events.in_flight];
-        let numbers = numbers.into_iter().chain([tenant.chunks, tenant.batches, tenant.batches_open]);
+        let settled = [events.stored, events.dead_lettered, events.shed, events.discarded];
+        let numbers = [events.accepted].into_iter().chain(settled).chain([
+            events.in_flight,
+            tenant.chunks,
+            tenant.batches,
+            tenant.batches_open,
+        ]);
         rows.push([tenant.tenant.to_string()].into_iter().chain(numbers.map(|n| n.to_string())).collect());
     }
     text += &rows.render(Some(usize::MAX));

@@ -151,7 +151,7 @@ fn ledger(from: &mut Reader<'_>) -> Result<Ledger, Malformed> {
 
 fn put_account(to: &mut Vec<u8>, account: &Account) {
     put_door(to, &account.door);
-    let BatchTotals { accepted: _, stored, dead_lettered, discarded, batches } = account.outcomes;
+    let BatchTotals { accepted: _, stored, dead_lettered, discarded, shed, batches } = account.outcomes;
     let (last_settled, piece) = account.last_settled;
     let fields = [account.next_chunk, account.next_batch, last_settled.0, piece.number()];
     for field in [stored, dead_lettered, discarded, batches].into_iter().chain(fields) {
@@ -179,6 +179,12 @@ fn put_account(to: &mut Vec<u8>, account: &Account) {
     put_u64(to, account.uncompensated.len() as u64);
     for owed in &account.uncompensated {
         put_uncompensated(to, owed);
+    }
+    put_u64(to, shed);
+    put_u64(to, account.shed.len() as u64);
+    for (from, until) in &account.shed {
+        put_place(to, *from);
+        put_place(to, *until);
     }
 }
 
@@ -281,6 +287,7 @@ fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
         stored: from.u64()?,
         dead_lettered: from.u64()?,
         discarded: from.u64()?,
+        shed: 0,
         batches: from.u64()?,
     };
     let (next_chunk, next_batch, last_settled) = (from.u64()?, from.u64()?, (Seq(from.u64()?), piece(from)?));
@@ -308,6 +315,12 @@ fn account(from: &mut Reader<'_>) -> Result<Account, Malformed> {
     if from.version > 1 {
         for _ in 0..from.count()? {
             account.uncompensated.push(uncompensated(from)?);
+        }
+    }
+    if from.version > 2 {
+        account.outcomes.shed = from.u64()?;
+        for _ in 0..from.count()? {
+            account.shed.push_back((place(from)?, place(from)?));
         }
     }
     Ok(account)

@@ -1,7 +1,7 @@
 //! Entries to bytes and back, pure. A kind that this version does not know is malformed: a new kind is a new format version.
 //!
 //! Version 1 knew one store a tenant and no pieces of a batch. What names a batch has another kind since then, so that an entry says by
-//! itself how it is read.
+//! itself how it is read. Version 3 knows events that were shed.
 
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ const COMPENSATED: u8 = 13;
 const UNDONE: u8 = 14;
 const AGAIN: u8 = 15;
 const SPLIT: u8 = 16;
+const SHED: u8 = 17;
 
 /// Added to the kinds of version 1 that name a batch, since version 2.
 const SINCE_2: u8 = 32;
@@ -51,6 +52,13 @@ pub(super) fn encode(entry: &Entry, to: &mut Vec<u8>) {
             put_batch(to, batch);
             put_place(to, *from);
             put_place(to, *until);
+        }
+        Entry::Shed { tenant, from, until, events } => {
+            to.push(SHED);
+            put_bytes(to, tenant.as_str().as_bytes());
+            put_place(to, *from);
+            put_place(to, *until);
+            put_u64(to, *events);
         }
         Entry::Made { batch, chunk } => {
             to.push(MADE | SINCE_2);
@@ -138,11 +146,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
     let is_newer = kind & SINCE_2 != 0;
     from.version = if is_newer { VERSION } else { 1 };
     let entry = match kind & !SINCE_2 {
-        CHUNK | MARK | FORGET | DOOR if is_newer => return Err(Malformed),
+        CHUNK | MARK | FORGET | DOOR | SHED if is_newer => return Err(Malformed),
         DONE | COMPENSATED | UNDONE | AGAIN | SPLIT if !is_newer => return Err(Malformed),
         CHUNK => Entry::Chunk { seq: from.u64()?, chunk: Arc::new(chunk(&mut from)?) },
         MARK => Entry::Mark { stream: from.stream()?, position: from.u64()?, at: from.time()? },
         CUT => Entry::Cut { batch: batch(&mut from)?, from: place(&mut from)?, until: place(&mut from)? },
+        SHED => Entry::Shed {
+            tenant: from.tenant()?,
+            from: place(&mut from)?,
+            until: place(&mut from)?,
+            events: from.u64()?,
+        },
         MADE => Entry::Made { batch: batch(&mut from)?, chunk: Arc::new(chunk(&mut from)?) },
         INTENT => Entry::Intent { batch: batch(&mut from)?, store: store(&mut from)?, attempt: Attempt(from.u32()?) },
         UNDO => Entry::Undo { batch: batch(&mut from)?, store: store(&mut from)?, step: step(&mut from)? },

@@ -64,6 +64,7 @@ pub struct TenantSummary {
     pub accepted: u64,
     pub stored: u64,
     pub dead_lettered: u64,
+    pub shed: u64,
     pub discarded: u64,
     /// Accepted events without an outcome.
     pub in_flight: u64,
@@ -111,11 +112,12 @@ pub(super) fn summarize(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> 
         live_bytes: live(segment.number),
     });
     let tenants = found.ledger.recovered().into_iter().map(|told| {
-        let Events { accepted, stored, dead_lettered, discarded, in_flight, .. } = Books::from(&told).events;
+        let Events { accepted, stored, dead_lettered, shed, discarded, in_flight } = Books::from(&told).events;
         TenantSummary {
             accepted,
             stored,
             dead_lettered,
+            shed,
             discarded,
             in_flight,
             chunks: told.chunks.len() as u64,
@@ -174,8 +176,8 @@ pub(super) fn give(disk: &dyn Disk, tenant: Option<&TenantId>, each: Each<'_>) -
                 let (seq, tenant) = (live.seq, &told.tenant);
                 return Err(JournalError::new(format!("chunk {seq} of tenant {tenant} changed while it was read")));
             };
-            let settled = if live.seq == told.settled.seq { told.settled.index as usize } else { 0 };
-            for event in chunk.events().skip(settled) {
+            let unsettled = told.unsettled(live);
+            for event in chunk.events().take(unsettled.end).skip(unsettled.start) {
                 each(&told.tenant, &event)
                     .map_err(|why| JournalError::new(format!("an event cannot be written: {why}")))?;
                 given += 1;

@@ -83,6 +83,8 @@ pub(super) struct Account {
     pub(super) settled: ChunkPlace,
     pub(super) chunks: VecDeque<Live>,
     pub(super) cuts: VecDeque<Cut>,
+    /// What was shed behind unsettled batches: from, until.
+    pub(super) shed: VecDeque<(ChunkPlace, ChunkPlace)>,
     /// Compensations that could not be done.
     pub(super) uncompensated: Vec<Uncompensated>,
 }
@@ -98,6 +100,7 @@ impl Default for Account {
             settled: ChunkPlace { seq: 1, index: 0 },
             chunks: VecDeque::new(),
             cuts: VecDeque::new(),
+            shed: VecDeque::new(),
             uncompensated: Vec::new(),
         }
     }
@@ -112,8 +115,36 @@ impl Account {
     }
 
     pub(super) fn totals(&self) -> BatchTotals {
-        let BatchTotals { stored, dead_lettered, discarded, .. } = self.outcomes;
-        BatchTotals { accepted: stored + dead_lettered + discarded + self.unsettled(), ..self.outcomes }
+        let BatchTotals { stored, dead_lettered, discarded, shed, .. } = self.outcomes;
+        BatchTotals { accepted: stored + dead_lettered + discarded + shed + self.unsettled(), ..self.outcomes }
+    }
+
+    /// Where events that are neither cut nor shed begin.
+    pub(super) fn uncut(&self) -> ChunkPlace {
+        let cut = self.cuts.back().map(|cut| cut.until);
+        let shed = self.shed.back().map(|(_, until)| *until);
+        cut.into_iter().chain(shed).fold(self.settled, ChunkPlace::max)
+    }
+
+    /// What is settled goes, with what was shed right behind it. Where the chunks lay.
+    fn pass(&mut self, gone: &mut Vec<Place>) {
+        while let Some(chunk) = self.chunks.pop_front_if(|chunk| {
+            let ends = ChunkPlace { seq: chunk.seq, index: chunk.events };
+            ends <= self.settled
+        }) {
+            if chunk.seq == self.settled.seq {
+                self.settled = ChunkPlace { seq: chunk.seq.saturating_add(1), index: 0 };
+            }
+            gone.push(chunk.place);
+        }
+        while let Some((_, until)) = self.shed.pop_front_if(|(from, _)| *from <= self.settled) {
+            self.settled = self.settled.max(until);
+        }
+        if self.chunks.is_empty() {
+            // A tenant at rest costs bytes.
+            self.chunks = VecDeque::new();
+            self.cuts.shrink_to_fit();
+        }
     }
 
     fn cut(&mut self, batch: &BatchId) -> Option<&mut Cut> {
@@ -267,6 +298,7 @@ impl Ledger {
                     progress: Progress::default(),
                 });
             }
+            Entry::Shed { tenant, from, until, events } => self.shed(tenant, *from, *until, *events),
             Entry::Intent { .. } if !does(Step::Intent) => {}
             Entry::Intent { batch, store, attempt } => match self.account(&batch.tenant).cut(batch) {
                 Some(cut) => cut.progress.intent(store, *attempt),
@@ -297,6 +329,34 @@ impl Ledger {
     fn on(&mut self, batch: &BatchId, does: impl FnOnce(&mut Progress)) {
         if let Some(cut) = self.account(&batch.tenant).cut(batch) {
             does(&mut cut.progress);
+        }
+    }
+
+    /// The oldest events that are in no batch are given up. Whole chunks go at once; one of which a part is cut ends where that does.
+    fn shed(&mut self, tenant: &TenantId, from: ChunkPlace, until: ChunkPlace, events: u64) {
+        let account = self.account(tenant);
+        if until <= account.uncut() {
+            return;
+        }
+        account.outcomes.shed += events;
+        account.next_chunk = account.next_chunk.max(until.seq);
+        let mut gone = Vec::new();
+        account.chunks.retain_mut(|live| {
+            let is_whole = ChunkPlace { seq: live.seq, index: 0 } >= from && live.seq < until.seq;
+            if is_whole {
+                gone.push(live.place);
+            } else if live.seq == from.seq {
+                live.events = live.events.min(from.index);
+            }
+            !is_whole
+        });
+        match account.shed.back_mut().filter(|(_, end)| *end == from) {
+            Some((_, end)) => *end = until,
+            None => account.shed.push_back((from, until)),
+        }
+        account.pass(&mut gone);
+        for place in gone {
+            self.release(place);
         }
     }
 
@@ -339,7 +399,8 @@ impl Ledger {
             // Written again: what lies further on counts.
             let Ok(at) = account.chunks.binary_search_by_key(&seq, |live| live.written) else { return };
             let Some(found) = account.chunks.get_mut(at) else { return };
-            let before = std::mem::replace(found, Live { seq: found.seq, ..live });
+            let before =
+                std::mem::replace(found, Live { seq: found.seq, events: live.events.min(found.events), ..live });
             self.release(before.place);
             self.hold(place);
             return;
@@ -396,20 +457,7 @@ impl Ledger {
             Outcome::Discarded | _ => account.outcomes.discarded += events,
         }
         let mut gone: Vec<Place> = made.iter().map(|made| made.place).collect();
-        while let Some(chunk) = account.chunks.pop_front_if(|chunk| {
-            let ends = ChunkPlace { seq: chunk.seq, index: chunk.events };
-            ends <= account.settled
-        }) {
-            if chunk.seq == account.settled.seq {
-                account.settled = ChunkPlace { seq: chunk.seq.saturating_add(1), index: 0 };
-            }
-            gone.push(chunk.place);
-        }
-        if account.chunks.is_empty() {
-            // A tenant at rest costs bytes.
-            account.chunks = VecDeque::new();
-            account.cuts.shrink_to_fit();
-        }
+        account.pass(&mut gone);
         for place in gone {
             self.release(place);
         }
@@ -499,6 +547,7 @@ fn recovered(tenant: &TenantId, account: &Account) -> RecoveredTenant {
         next_chunk: account.next_chunk,
         next_batch: Seq(account.next_batch),
         settled: account.settled,
+        uncut: account.uncut(),
         chunks: account.chunks.iter().map(|live| live.recovered(live.seq, live.place.segment)).collect(),
         cuts: cuts.collect(),
         uncompensated: account.uncompensated.clone(),

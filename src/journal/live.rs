@@ -50,8 +50,8 @@ impl DurableJournal {
                     Err(_) if ledger().find(&told.tenant, live).is_none() => continue,
                     Err(why) => return Err(why),
                 };
-                let settled = if live.seq == told.settled.seq { told.settled.index as usize } else { 0 };
-                for event in chunk.events().skip(settled) {
+                let unsettled = told.unsettled(live);
+                for event in chunk.events().take(unsettled.end).skip(unsettled.start) {
                     each(&told.tenant, &event)
                         .map_err(|why| JournalError::new(format!("an event cannot be written: {why}")))?;
                     given += 1;

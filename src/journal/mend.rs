@@ -25,7 +25,7 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
         account.chunks.iter().filter(|live| !live.place.is_found()).map(|live| u64::from(live.events)).sum();
     account.chunks.retain(|live| live.place.is_found());
     let expected = account.next_chunk.saturating_sub(account.settled.seq);
-    let lost = expected.saturating_sub(account.chunks.len() as u64);
+    let lost = expected.saturating_sub(account.chunks.len() as u64 + account.chunks_shed());
     if lost > 0 {
         notes.add(match missing {
             0 => format!("tenant {tenant} lost {lost} chunks of events"),
@@ -42,6 +42,7 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
     }
     let mut dropped = None;
     for at in 0..account.cuts.len() {
+        from = account.behind_shed(from);
         let is_whole = account.cuts.get(at).is_some_and(|cut| {
             account.normal(cut.from) == account.normal(from) && account.is_whole(cut.from, cut.until)
         });
@@ -56,12 +57,14 @@ fn mend(tenant: &TenantId, account: &mut Account, notes: &mut Notes, released: &
             from = cut.until;
             continue;
         }
-        if !cut.progress.was_tried() {
+        // What was shed behind it stays so.
+        if !cut.progress.was_tried() && account.shed.back().is_none_or(|(_, until)| *until <= from) {
             notes.add(format!("batch {} lost events and is cut anew under another id", cut.batch));
             dropped = Some(at);
             break;
         }
-        notes.add(format!("batch {} was tried and lost events: what is left of it becomes dead letters", cut.batch));
+        let tried = if cut.progress.was_tried() { "was tried and " } else { "" };
+        notes.add(format!("batch {} {tried}lost events: what is left of it becomes dead letters", cut.batch));
         let cause = || Cause::new(Code::JournalDamaged, "the journal is damaged where events of the batch lay");
         cut.progress.given_up.get_or_insert_with(cause);
         cut.made = cut.made.filter(|made| made.place.is_found());
@@ -107,6 +110,18 @@ impl Account {
         }
     }
 
+    /// The same place, or the end of what was shed there.
+    fn behind_shed(&self, place: ChunkPlace) -> ChunkPlace {
+        let here = self.shed.iter().find(|(from, _)| self.normal(*from) == self.normal(place));
+        here.map_or(place, |(_, until)| *until)
+    }
+
+    /// How many chunks are missing because they were shed.
+    fn chunks_shed(&self) -> u64 {
+        let shed = |(from, until): &(ChunkPlace, ChunkPlace)| until.seq.saturating_sub(self.normal(*from).seq);
+        self.shed.iter().map(shed).sum()
+    }
+
     /// Whether all chunks between the places are there.
     fn is_whole(&self, from: ChunkPlace, until: ChunkPlace) -> bool {
         let first = self.normal(from).seq;
@@ -136,6 +151,8 @@ impl Account {
             }
         };
         let settled = begins(self, self.settled);
+        let shed = self.shed.iter().map(|(from, until)| (begins(self, *from), begins(self, *until)));
+        let shed: Vec<_> = shed.collect();
         let bounds: Vec<_> = self.cuts.iter().map(|cut| (begins(self, cut.from), ends(self, cut.until))).collect();
         for (cut, (from, until)) in self.cuts.iter_mut().zip(bounds) {
             (cut.from, cut.until) = (from, until);
@@ -144,5 +161,6 @@ impl Account {
             live.seq = seq;
         }
         self.settled = settled;
+        self.shed = shed.into_iter().filter(|(from, until)| from < until).collect();
     }
 }

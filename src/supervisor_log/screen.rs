@@ -85,13 +85,17 @@ impl Screen {
 fn colour(what: &str) -> Option<console::Style> {
     let style = console::Style::new().force_styling(true);
     match what {
-        "failed" | "quarantined" | "compensation_failed" | "dead_lettered" | "discarded" | "hung" | "missed" => {
-            Some(style.red())
-        }
+        "failed"
+        | "quarantined"
+        | "compensation_failed"
+        | "dead_lettered"
+        | "discarded"
+        | "shedding"
+        | "hung"
+        | "missed" => Some(style.red()),
         "backing_off" | "parked" | "ambiguous" | "stalled" | "split" | "started_over" => Some(style.yellow()),
-        "restarted" | "resumed" | "unparked" | "unstalled" | "unhung" | "compensated" | "recovered" => {
-            Some(style.green())
-        }
+        "restarted" | "resumed" | "unparked" | "unstalled" | "unhung" | "shedding_ended" | "compensated"
+        | "recovered" => Some(style.green()),
         _ => None,
     }
 }

@@ -100,6 +100,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "split" => format!("{} is tried again in two halves, to find what is refused: {why}", capital(&with_events)),
         "started_over" => format!("{} was given up and begins anew, as on_failure says: {why}", capital(&with_events)),
         "discarded" => format!("{} was given up and is dropped, as on_failure says: {why}", capital(&with_events)),
+        "shedding" => format!("The tenant is full. {why} Batches that were cut are kept."),
+        "shedding_ended" => format!("There is room again, and nothing more is given up: {why}"),
         "recovered" => {
             let open = entry.attempt.map_or(String::new(), |attempt| {
                 format!(" Attempt {attempt} had begun; what became of it is not known, so it is sent again under its id.")

@@ -11,7 +11,7 @@ use super::registry::Shared;
 use super::slot::Slot;
 use super::stage::Share;
 use super::streams::Stream;
-use crate::model::{Cause, Chunk, Code, FlushReason};
+use crate::model::{Cause, Chunk, Code, FlushReason, Part, Role, SupervisorEvent, What};
 use crate::observe::{SourceCounters, SourceLedger};
 use crate::policy::{AckLevel, WhenFull};
 use crate::port::fault_point::fault_point;
@@ -32,6 +32,8 @@ pub(crate) struct OnRecord {
     chunks: usize,
     /// The positions of each chunk, and the least level of its tenant.
     accepted: Vec<(Box<[u64]>, AckLevel)>,
+    /// What was given up to make room for it, where it came in numbered streams.
+    shed: Vec<Part>,
     pub(crate) stream: Option<Arc<Stream>>,
 }
 
@@ -51,6 +53,13 @@ impl OnRecord {
                 stream.accepted(&positions, least, at);
             }
         }
+        for Part { chunk, range } in self.shed.drain(..) {
+            if let Some(origin) = chunk.origin()
+                && let Some(stream) = shared.streams.get(&origin.stream)
+            {
+                stream.shed(&origin.positions[range], at);
+            }
+        }
         at
     }
 }
@@ -64,7 +73,8 @@ pub(crate) struct Waiting {
 enum Full {
     System(Chunk),
     Journal(Chunk),
-    Tenant(Chunk),
+    /// It holds as much as it may: of its own, or, until no more than so much is in use, of the memory of all.
+    Tenant(Chunk, Option<usize>),
     /// What an earlier process left of the tenant comes first.
     Recovering(Chunk),
 }
@@ -97,12 +107,47 @@ pub(crate) fn admit(
         slot.lane.count_frames(frames);
         return None;
     };
-    match accept(shared, source, slot, chunk, now, record, frames) {
+    match accept_or_shed(shared, source, slot, chunk, now, record, frames) {
         Ok(()) => None,
-        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk) | Full::Recovering(chunk)) => {
+        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk, _) | Full::Recovering(chunk)) => {
             Some(Waiting { slot: slot.clone(), chunk })
         }
     }
+}
+
+/// Where the tenant is full, room is made for the chunk, if that is the tenant's rule and there is anything to be given up.
+fn accept_or_shed(
+    shared: &Arc<Shared>,
+    source: &mut SourceCounters,
+    slot: &Arc<Slot>,
+    chunk: Chunk,
+    now: Instant,
+    record: &mut OnRecord,
+    frames: Frames,
+) -> Result<(), Full> {
+    match accept(shared, source, slot, chunk, now, record, frames) {
+        Err(Full::Tenant(chunk, _)) if make_room(shared, slot, chunk.footprint(), record) => {
+            accept(shared, source, slot, chunk, now, record, Frames::default())
+        }
+        answer => answer,
+    }
+}
+
+/// Gives up the tenant's oldest events, by its policy. Whether it did.
+#[cold]
+fn make_room(shared: &Shared, slot: &Slot, footprint: usize, record: &mut OnRecord) -> bool {
+    let memory = shared.budget.with(footprint);
+    let Some(shed) = slot.lane.shed(footprint, memory, &mut record.entries) else { return false };
+    shared.budget.unreserve(shed.bytes);
+    record.shed.extend(shed.numbered);
+    let cause = |detail| Cause::new(Code::Shed, detail);
+    if shed.begins {
+        let why = cause("the tenant is full: its oldest events are given up to make room for new ones".to_owned());
+        shared.log(SupervisorEvent { cause: Some(why), ..slot.event(Role::Tenant, What::Shedding) });
+    }
+    let detail = format!("{} events given up to make room for newer ones, as overflow.when_full says", shed.events);
+    shared.failed(&slot.failure(shared, cause(detail), shed.events));
+    true
 }
 
 /// `frames` are counted once, whatever the answer.
@@ -118,20 +163,26 @@ fn accept(
     let positions = chunk.origin().map(|origin| origin.positions.clone());
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
     let _span = tracing::trace_span!(target: "headworks", "chunk", tenant = %slot.id, events).entered();
-    let full = if slot.recovering.load(Ordering::Acquire) {
-        Some(Full::Recovering as fn(Chunk) -> Full)
-    } else if !shared.journal.has_room(footprint) {
-        Some(Full::Journal as fn(Chunk) -> Full)
-    } else if !shared.budget.reserve(footprint) {
-        Some(Full::System as fn(Chunk) -> Full)
-    } else {
-        None
-    };
-    if let Some(full) = full {
+    if slot.recovering.load(Ordering::Acquire) {
         slot.lane.count_frames(frames);
-        return Err(full(chunk));
+        return Err(Full::Recovering(chunk));
     }
-    match slot.lane.accept(chunk, now, &mut record.entries, frames) {
+    if !shared.journal.has_room(footprint) {
+        slot.lane.count_frames(frames);
+        return Err(Full::Journal(chunk));
+    }
+    let memory = match shared.budget.reserve(footprint) {
+        Ok(memory) => memory,
+        Err(memory) => {
+            slot.lane.count_frames(frames);
+            // Who holds most makes room first, if only by not asking for more.
+            return Err(match slot.lane.above_share(footprint, memory) {
+                level @ Some(_) => Full::Tenant(chunk, level),
+                None => Full::System(chunk),
+            });
+        }
+    };
+    match slot.lane.accept(chunk, now, &mut record.entries, frames, memory) {
         Arrival::Accepted { wake, due, ack } => {
             record.chunks += 1;
             source.accepted += events;
@@ -146,7 +197,11 @@ fn accept(
         }
         Arrival::Full(chunk) => {
             shared.budget.unreserve(footprint);
-            Err(Full::Tenant(chunk))
+            Err(Full::Tenant(chunk, None))
+        }
+        Arrival::AboveShare(chunk, level) => {
+            shared.budget.unreserve(footprint);
+            Err(Full::Tenant(chunk, Some(level)))
         }
     }
 }
@@ -172,18 +227,16 @@ async fn wait_one(
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
     loop {
-        let system_room = shared.budget.room().notified();
-        let tenant_room = slot.room.notified();
-        let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
-        system_room.as_mut().enable();
+        let mut tenant_room = std::pin::pin!(slot.room.notified());
         tenant_room.as_mut().enable();
         let mut record = OnRecord::new(stream.cloned());
-        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
+        let now = Instant::now();
+        let accepted = accept_or_shed(shared, &mut source.lock(), &slot, chunk, now, &mut record, Frames::default());
+        if accepted.is_ok() || !record.entries.is_empty() || !record.shed.is_empty() {
+            record.append(shared);
+        }
         match accepted {
-            Ok(()) => {
-                record.append(shared);
-                return;
-            }
+            Ok(()) => return,
             Err(Full::Journal(back)) => {
                 chunk = back;
                 shared.journal.room().await;
@@ -194,6 +247,7 @@ async fn wait_one(
             }
             Err(Full::System(back)) => {
                 chunk = back;
+                let system_room = shared.budget.room_for(chunk.footprint());
                 if relieve(shared) {
                     system_room.await;
                 } else {
@@ -201,17 +255,24 @@ async fn wait_one(
                     let _ = tokio::time::timeout(PRESSURE_EVERY, system_room).await;
                 }
             }
-            Err(Full::Tenant(back)) => {
+            Err(Full::Tenant(back, level)) => {
                 chunk = back;
                 let policy = slot.policy();
                 let policy = &policy.overflow;
-                if policy.when_full == WhenFull::Reject || blocked >= policy.block_for {
-                    return reject(shared, source, stream, &slot, &chunk);
+                if policy.when_full != WhenFull::Block || blocked >= policy.block_for {
+                    return reject(shared, source, stream, &slot, &chunk, level.is_some());
                 }
                 if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
                     slot.want_flush(shared, FlushReason::Pressure);
                 }
-                if tokio::time::timeout(GLANCE, tenant_room).await.is_err() {
+                let memory = std::pin::pin!(async {
+                    match level {
+                        Some(level) => shared.budget.falls_to(level).await,
+                        None => std::future::pending().await,
+                    }
+                });
+                let room = futures::future::select(tenant_room, memory);
+                if tokio::time::timeout(GLANCE, room).await.is_err() {
                     let now = settled_by_others(shared, &slot);
                     blocked += if now == others { Duration::ZERO } else { GLANCE };
                     others = now;
@@ -226,7 +287,14 @@ fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
     all.wrapping_sub(slot.settled.load(Ordering::Acquire))
 }
 
-fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, slot: &Slot, chunk: &Chunk) {
+fn reject(
+    shared: &Shared,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    slot: &Slot,
+    chunk: &Chunk,
+    is_above_share: bool,
+) {
     if let (Some(stream), Some(origin)) = (stream, chunk.origin()) {
         stream.refused(&origin.positions, Code::TenantFull);
     }
@@ -234,7 +302,12 @@ fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, 
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;
     let max = slot.policy().overflow.max_in_flight;
-    let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
+    let detail = match is_above_share {
+        true => format!(
+            "{events} events refused: the memory of all tenants is scarce, and this one holds more than its share"
+        ),
+        false => format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight"),
+    };
     shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
 }
 

@@ -31,14 +31,15 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         reserve(&shared, reserved).await;
         let back = read(&shared, &left).await;
         for (seq, chunk) in &back.chunks {
-            let settled = if *seq == left.settled.seq { left.settled.index as usize } else { 0 };
             if let Some(origin) = chunk.origin()
                 && let Some(stream) = shared.streams.get(&origin.stream)
+                && let Ok(at) = left.chunks.binary_search_by_key(seq, |told| told.seq)
             {
-                stream.found(origin.positions.get(settled..).unwrap_or_default(), slot.policy().ack);
+                let unsettled = left.unsettled(&left.chunks[at]);
+                stream.found(origin.positions.get(unsettled).unwrap_or_default(), slot.policy().ack);
             }
         }
-        let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, Instant::now());
+        let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, left.uncut, Instant::now());
         shared.unread.fetch_sub(1, Ordering::AcqRel);
         shared.budget.cut(cut_bytes);
         shared.budget.correct(reserved, slot.lane.bytes());

@@ -306,13 +306,20 @@ impl Shared {
 
     /// The batch has its outcome: settles it, frees its memory, wakes whoever waited for that. `None` where it had been
     /// settled before.
-    pub(crate) fn settle(&self, slot: &Slot, batch: &BatchId, outcome: Outcome) -> Option<Left> {
+    pub(crate) fn settle(&self, slot: &Arc<Slot>, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);
         slot.room.notify_waiters();
         self.budget.settled(left.footprint);
+        if left.cuts_again {
+            slot.look_again(self);
+        }
+        if let Some(events) = left.shed {
+            let cause = Cause::new(Code::Shed, format!("{events} events were shed"));
+            self.log(SupervisorEvent { cause: Some(cause), ..slot.event(Role::Tenant, What::SheddingEnded) });
+        }
         for Part { chunk, range } in &left.numbered {
             if let Some(origin) = chunk.origin()
                 && let Some(stream) = self.streams.get(&origin.stream)

@@ -158,6 +158,11 @@ impl Slot {
         }
         let place = FlushReason::ALL.iter().position(|r| *r == reason).and_then(|place| u8::try_from(place + 1).ok());
         self.flush.store(place.unwrap_or(0), Ordering::Release);
+        self.look_again(shared);
+    }
+
+    /// Asks the tenant to look at its window, from any thread.
+    pub(crate) fn look_again(self: &Arc<Self>, shared: &Shared) {
         // Where nobody is there, the alarm starts the tenant, on the system's thread.
         if !self.tenant.tell(ChunksWait, &self.chunks_hinted) {
             shared.alarms.set(Instant::now(), self, Alarm::Window);

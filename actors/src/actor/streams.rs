@@ -60,6 +60,8 @@ struct State {
     owed: RangeInclusiveSet<u64>,
     /// Those that are answered when the journal has committed them.
     recorded: Vec<(Position, RangeInclusiveSet<u64>)>,
+    /// Those that were shed, and are answered when that is committed.
+    shed: Vec<(Position, RangeInclusiveSet<u64>)>,
     acks: RangeInclusiveSet<u64>,
     nacks: RangeInclusiveMap<u64, Code>,
     level: AckLevel,
@@ -161,10 +163,14 @@ impl Stream {
             for (refused, _) in state.nacks.iter() {
                 done.remove(refused.clone());
             }
+            for shed in state.shed.iter().flat_map(|(_, ranges)| ranges.iter()) {
+                done.remove(shed.clone());
+            }
         }
         // It knows of those before, and sends those behind again.
         for told in [0..=next - 1, goes_on + 1..=u64::MAX] {
             state.owed.remove(told.clone());
+            state.shed.iter_mut().for_each(|(_, ranges)| ranges.remove(told.clone()));
             state.nacks.remove(told);
         }
         match level {
@@ -193,7 +199,7 @@ impl Stream {
             changed.as_mut().enable();
             {
                 let state = self.lock();
-                let recorded = state.recorded.iter().map(|(_, ranges)| ranges.len()).sum::<usize>();
+                let recorded = state.recorded.iter().chain(&state.shed).map(|(_, ranges)| ranges.len()).sum::<usize>();
                 if state.session != session || state.acks.len() + state.nacks.len() + recorded <= MOST_ANSWERS {
                     return;
                 }
@@ -294,6 +300,24 @@ impl Stream {
         self.changed.notify_waiters();
     }
 
+    /// Accepted events were given up to make room, which is on record at `at`. Their sender is told no sooner than that is
+    /// committed: a nack is final.
+    pub(crate) fn shed(&self, positions: &[u64], at: Position) {
+        let mut state = self.lock();
+        let mut shed = RangeInclusiveSet::new();
+        for range in ranges(positions) {
+            // Where no connection has come yet, nobody knows what it will be owed.
+            shed.extend(if state.session == 0 { vec![range.clone()] } else { parts(&state.owed, &range) });
+            state.open.remove(range.clone());
+            state.owed.remove(range);
+        }
+        if !shed.is_empty() {
+            state.shed.push((at, shed));
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// Everything up to `last` was dealt with. To go on record.
     pub(crate) fn mark(&self, last: u64, now: UnixMillis) -> Option<Entry> {
         let mut state = self.lock();
@@ -333,6 +357,13 @@ impl Stream {
                 state.recorded.push((at, ranges));
             }
         }
+        for (at, ranges) in std::mem::take(&mut state.shed) {
+            if is_committed(at) {
+                state.nacks.extend(ranges.into_iter().map(|range| (range, Code::Shed)));
+            } else {
+                state.shed.push((at, ranges));
+            }
+        }
         let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
         let nacks = std::mem::take(&mut state.nacks).into_iter().map(|(range, code)| Answer::Nack(range, code));
         let ready: Vec<_> = acks.chain(nacks).collect();
@@ -342,7 +373,7 @@ impl Stream {
         }
         Some(Answers {
             ready,
-            commits: state.recorded.iter().map(|(at, _)| *at).min(),
+            commits: state.recorded.iter().chain(&state.shed).map(|(at, _)| *at).min(),
             is_owed: !state.owed.is_empty() || state.is_feeding,
         })
     }

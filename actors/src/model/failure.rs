@@ -57,6 +57,8 @@ codes! {
     Muted = "muted",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.
     TenantFull = "tenant_full",
+    /// The tenant is full, and gives up its oldest events to make room, as its policy says.
+    Shed = "shed",
     /// The store failed in a way that may pass.
     StoreTransient = "store_transient",
     /// The store refused the batch for good.

@@ -88,6 +88,10 @@ pub enum What {
     StartedOver,
     /// A batch was given up and dropped, as its rule says.
     Discarded,
+    /// The tenant is full, and begins to give up its oldest events to make room.
+    Shedding,
+    /// It holds half of what it held then: it has room again. The cause says how many events it gave up.
+    SheddingEnded,
     /// What an earlier process had left of the tenant was read back from the journal.
     Recovered,
     /// A batch was given up and kept as dead letters.
@@ -123,6 +127,8 @@ impl What {
             Self::Unhung => "unhung",
             Self::Parked => "parked",
             Self::Unparked => "unparked",
+            Self::Shedding => "shedding",
+            Self::SheddingEnded => "shedding_ended",
             Self::Recovered => "recovered",
             Self::Compensated => "compensated",
             Self::CompensationFailed => "compensation_failed",

@@ -178,6 +178,7 @@ fn trace(event: &SupervisorEvent) {
         | What::BackingOff
         | What::Split
         | What::StartedOver
+        | What::Shedding
         | What::Discarded
         | What::DeadLettered => say!(warn),
         What::Restarted
@@ -185,6 +186,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unstalled
         | What::Unhung
         | What::Unparked
+        | What::SheddingEnded
         | What::Compensated
         | What::Recovered
         | What::Draining => say!(info),

@@ -9,6 +9,7 @@ mod on_failure;
 mod overflow;
 mod restart;
 mod retry;
+mod share;
 mod stall;
 pub mod units;
 mod window;
@@ -21,6 +22,7 @@ pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
+pub(crate) use share::{Memory, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
 pub use window::{Window, WindowPolicy};
 

@@ -10,6 +10,9 @@ use super::{lasting, units, within};
 pub struct OverflowPolicy {
     /// What the tenant may have in flight, in bytes of memory: its open window and all that waits for the store.
     /// A single chunk may be larger. Default 8 MiB.
+    ///
+    /// A tenant counts as full before that where the memory of all is scarce: one that holds more than its share, four times
+    /// what is free above a reserve of an eighth, waits, is refused or sheds as its own policy says, and the others go on.
     #[serde(with = "units::bytes")]
     pub max_in_flight: usize,
     /// What then. Default `block`.
@@ -30,6 +33,11 @@ pub enum WhenFull {
     Block,
     /// The events are refused at once, and counted as rejected.
     Reject,
+    /// The oldest events that are in no batch yet are shed to make room, chunk by chunk, and counted as shed; the sender is never
+    /// held. While two batches wait for the store no further ones are cut, so that what waits can be shed. A batch that was
+    /// cut is never touched: where these fill the tenant, new events are refused as with `reject`, so give it room for
+    /// several windows.
+    DropOldest,
 }
 
 impl Default for OverflowPolicy {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -124,6 +125,18 @@ pub enum Entry {
         from: ChunkPlace,
         /// Where it ends: the index is never 0.
         until: ChunkPlace,
+    },
+    /// The oldest events that are in no batch were given up to make room: all from the last cut, or the last of these, up to
+    /// `until`. No batch holds them.
+    Shed {
+        /// Whose.
+        tenant: TenantId,
+        /// Where they begin: maybe within a chunk.
+        from: ChunkPlace,
+        /// Where they end: before the first event of a chunk.
+        until: ChunkPlace,
+        /// How many there were.
+        events: u64,
     },
     /// What the hooks made of a batch, where they changed it: every attempt stores these bodies.
     Made {
@@ -246,6 +259,8 @@ pub struct BatchTotals {
     pub dead_lettered: u64,
     /// Events of batches that a hook dropped.
     pub discarded: u64,
+    /// Events that were given up before they were in a batch, to make room.
+    pub shed: u64,
     /// Batches that are in the store.
     pub batches: u64,
 }
@@ -289,6 +304,8 @@ pub struct RecoveredTenant {
     pub next_batch: Seq,
     /// Where unsettled events begin: what lies before in a chunk is settled.
     pub settled: ChunkPlace,
+    /// Where events that are neither cut nor shed begin. What lies before and is in no cut is settled.
+    pub uncut: ChunkPlace,
     /// The chunks that hold unsettled events, in order of their seq.
     pub chunks: Vec<RecoveredChunk>,
     /// Batches that were cut and have no outcome, in order.
@@ -303,6 +320,13 @@ impl RecoveredTenant {
     pub fn is_settled(&self) -> bool {
         self.chunks.is_empty()
     }
+
+    /// Which events of one of its chunks are unsettled: what lies before is settled, what lies behind was shed.
+    #[must_use]
+    pub fn unsettled(&self, chunk: &RecoveredChunk) -> Range<usize> {
+        let settled = if self.settled.seq == chunk.seq { self.settled.index.min(chunk.events) } else { 0 };
+        settled as usize..chunk.events as usize
+    }
 }
 
 /// A chunk that an earlier opening left.
@@ -310,7 +334,7 @@ impl RecoveredTenant {
 pub struct RecoveredChunk {
     /// Its place in the tenant's order.
     pub seq: u64,
-    /// How many events it holds.
+    /// How many events it holds, without those at its end that were shed.
     pub events: u32,
     /// About how much memory it will take, in bytes.
     pub bytes: usize,

@@ -11,6 +11,7 @@
 mod cut;
 mod front;
 mod read_back;
+mod shed;
 mod told;
 
 use std::collections::VecDeque;
@@ -20,13 +21,14 @@ use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, TenantId};
 use crate::observe::Counters;
-use crate::policy::{AckLevel, Policy};
+use crate::policy::{AckLevel, Memory, Policy, share};
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use read_back::ReadBack;
+use shed::Shedding;
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
 /// What the journal holds of one tenant.
@@ -91,6 +93,8 @@ struct State {
     poison: (u64, u32),
     /// Compensations that could not be done, each with when it is tried again.
     uncompensated: Vec<(Uncompensated, Instant)>,
+    /// Events are given up to make room.
+    shedding: Option<Shedding>,
 }
 
 /// Frames of one tenant in one read.
@@ -115,6 +119,8 @@ pub(crate) enum Arrival {
     },
     /// The lane is full, and the chunk comes back.
     Full(Chunk),
+    /// The lane would hold more than its share of the memory of all: the chunk comes back, with how much may be in use before it.
+    AboveShare(Chunk, usize),
 }
 
 impl Lane {
@@ -155,19 +161,29 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
-    /// chunk of any size. `frames` are counted under the same lock, whatever the answer.
+    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may, or as is its share of `memory`. An
+    /// empty lane takes a chunk of any size. `frames` are counted under the same lock, whatever the answer.
     ///
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     ///
     /// Where it is to go on record, the entry is added to `record`, which the caller appends before the lane can be looked at.
-    pub(crate) fn accept(&self, chunk: Chunk, at: Instant, record: &mut Vec<Entry>, frames: Frames) -> Arrival {
+    pub(crate) fn accept(
+        &self,
+        chunk: Chunk,
+        at: Instant,
+        record: &mut Vec<Entry>,
+        frames: Frames,
+        memory: Memory,
+    ) -> Arrival {
         let footprint = chunk.footprint();
         let state = &mut *self.lock();
         state.count(frames);
         let policy = &*state.policy;
         if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
             return Arrival::Full(chunk);
+        }
+        if let Some(level) = state.above_share(footprint, memory) {
+            return Arrival::AboveShare(chunk, level);
         }
         state.counters.accepted += chunk.len() as u64;
         state.uncut += chunk.len() as u64;
@@ -184,6 +200,11 @@ impl Lane {
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
         Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack }
+    }
+
+    /// How much may be in use before a chunk of `footprint`, if the lane holds more than its share of `memory` with it.
+    pub(crate) fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {
+        self.lock().above_share(footprint, memory)
     }
 
     /// An event was accepted and given up in the same breath.
@@ -240,6 +261,12 @@ fn index(index: usize) -> u32 {
 }
 
 impl State {
+    fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {
+        let (bytes, share) = (self.bytes + footprint, share(&self.policy));
+        let is_above = self.bytes > 0 && bytes > memory.most(share);
+        is_above.then(|| memory.level(bytes, share).saturating_sub(footprint))
+    }
+
     fn count(&mut self, Frames { received, discarded }: Frames) {
         self.counters.received += received;
         self.counters.accepted += discarded;

@@ -301,6 +301,10 @@ pub(crate) struct Left {
     pub(crate) numbered: Vec<Part>,
     /// Why it was given up, if it was.
     pub(crate) code: Option<Code>,
+    /// Whether windows were kept open behind it, and may close now.
+    pub(crate) cuts_again: bool,
+    /// How many events were shed in a time that ended with it.
+    pub(crate) shed: Option<u64>,
 }
 
 /// Why a batch is given up of which not all can be read.

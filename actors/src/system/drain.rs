@@ -165,6 +165,7 @@ async fn until(shared: &Shared, deadline: Instant, done: impl Fn() -> bool) {
         let (mut room, mut left) = (std::pin::pin!(room), std::pin::pin!(left));
         room.as_mut().enable();
         left.as_mut().enable();
+        shared.budget.wake_at(usize::MAX);
         if done() {
             return;
         }

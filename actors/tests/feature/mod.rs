@@ -12,6 +12,7 @@ mod flow;
 mod hooks;
 mod isolation;
 mod mute;
+mod overflow;
 mod panics;
 mod property;
 mod receipts;

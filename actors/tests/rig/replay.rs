@@ -20,6 +20,7 @@ pub(crate) struct Replay {
 pub(crate) struct Tenant {
     pub(crate) chunks: Vec<(Arc<Chunk>, Place)>,
     pub(crate) cuts: Vec<Cut>,
+    pub(crate) shed: Vec<(ChunkPlace, ChunkPlace)>,
     pub(crate) uncompensated: Vec<Uncompensated>,
     pub(crate) door: DoorTotals,
     pub(crate) totals: BatchTotals,
@@ -96,6 +97,14 @@ impl Replay {
             }
             Entry::Forget { stream } => drop(self.streams.remove(stream)),
             Entry::Cut { batch, from, until } => self.cut(batch, *from, *until),
+            Entry::Shed { tenant, from, until, events } => {
+                let tenant = self.tenants.get_mut(tenant).expect("the tenant is on record");
+                assert_eq!(*from, tenant.uncut(), "only the oldest of what is uncut is shed");
+                assert!(from < until && until.index == 0 && until.seq <= tenant.chunks.len() as u64 + 1);
+                assert_eq!(*events, tenant.before(*until) - tenant.before(*from));
+                tenant.totals.shed += events;
+                tenant.shed.push((*from, *until));
+            }
             Entry::Made { batch, chunk } => {
                 let events = self.events(batch);
                 let tenant = self.tenants.get_mut(&batch.tenant).expect("the tenant is on record");
@@ -237,11 +246,7 @@ impl Replay {
     fn events(&self, batch: &BatchId) -> u64 {
         let tenant = &self.tenants[&batch.tenant];
         let cut = tenant.cuts.iter().find(|cut| cut.batch == *batch).expect("it was cut");
-        let before = |place: ChunkPlace| {
-            let chunks = tenant.chunks.iter().take(usize::try_from(place.seq - 1).unwrap());
-            chunks.map(|(chunk, _)| chunk.len() as u64).sum::<u64>() + u64::from(place.index)
-        };
-        before(cut.until) - before(cut.from)
+        tenant.before(cut.until) - tenant.before(cut.from)
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
@@ -257,6 +262,11 @@ impl Replay {
 }
 
 impl Tenant {
+    fn before(&self, place: ChunkPlace) -> u64 {
+        let chunks = self.chunks.iter().take(usize::try_from(place.seq - 1).unwrap());
+        chunks.map(|(chunk, _)| chunk.len() as u64).sum::<u64>() + u64::from(place.index)
+    }
+
     fn behind(&self, place: ChunkPlace) -> ChunkPlace {
         let chunk = place.seq.checked_sub(1).and_then(|index| self.chunks.get(usize::try_from(index).ok()?));
         match chunk {
@@ -270,13 +280,27 @@ impl Tenant {
     }
 
     fn uncut(&self) -> ChunkPlace {
-        self.cuts.last().map_or(ChunkPlace { seq: 1, index: 0 }, |cut| self.behind(cut.until))
+        let cut = self.cuts.last().map_or(ChunkPlace { seq: 1, index: 0 }, |cut| self.behind(cut.until));
+        self.shed.last().map_or(cut, |(_, until)| cut.max(*until))
     }
 
     fn recovered(&self, id: &TenantId) -> RecoveredTenant {
         let settled = self.cuts.iter().rfind(|cut| cut.outcome.is_some());
         let settled = settled.map_or(ChunkPlace { seq: 1, index: 0 }, |cut| self.behind(cut.until));
-        let chunks = (1..).zip(&self.chunks).filter(|(seq, _)| *seq >= settled.seq);
+        let hop = |settled, (from, until): &(ChunkPlace, ChunkPlace)| if *from == settled { *until } else { settled };
+        let settled = self.shed.iter().fold(settled, hop);
+        // Where a chunk ends that was shed, in part or as a whole.
+        let end = |seq: u64| {
+            self.shed
+                .iter()
+                .find(|(from, until)| (from.seq..until.seq).contains(&seq))
+                .map(|(from, _)| if from.seq == seq { from.index } else { 0 })
+        };
+        let chunks = (1..).zip(&self.chunks).filter(|(seq, _)| *seq >= settled.seq).filter_map(|(seq, chunk)| {
+            let told = recovered(seq, chunk);
+            let events = end(seq).unwrap_or(told.events);
+            (events > 0).then_some(RecoveredChunk { events, ..told })
+        });
         let cuts = self.cuts.iter().filter(|cut| cut.outcome.is_none()).map(|cut| RecoveredCut {
             batch: cut.batch.clone(),
             from: cut.from,
@@ -291,7 +315,8 @@ impl Tenant {
             next_chunk: self.chunks.len() as u64 + 1,
             next_batch: Seq(self.next_batch()),
             settled,
-            chunks: chunks.map(|(seq, chunk)| recovered(seq, chunk)).collect(),
+            uncut: self.uncut(),
+            chunks: chunks.collect(),
             cuts: cuts.collect(),
             uncompensated: self.uncompensated.clone(),
         }

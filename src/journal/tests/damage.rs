@@ -86,7 +86,7 @@ fn check(told: &Recovered, log: &Log) {
         let held: u64 = told.chunks.iter().map(|chunk| u64::from(chunk.events)).sum();
         let unsettled = if told.chunks.is_empty() { 0 } else { held - u64::from(told.settled.index) };
         let totals = told.totals;
-        assert_eq!(totals.accepted, totals.stored + totals.dead_lettered + totals.discarded + unsettled);
+        assert_eq!(totals.accepted, totals.stored + totals.dead_lettered + totals.shed + totals.discarded + unsettled);
         let number = |place: ChunkPlace| {
             let before = told.chunks.iter().filter(|chunk| chunk.seq < place.seq).map(|chunk| u64::from(chunk.events));
             before.sum::<u64>() + u64::from(place.index)

@@ -32,6 +32,7 @@ pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => (0..12_u8, 0..400_u16).prop_map(|(events, padding)| Deed::Accept { events, padding }),
         1 => Just(Deed::Mark),
         4 => (0..20_u8).prop_map(|events| Deed::Cut { events }),
+        2 => (0..3_u8).prop_map(|chunks| Deed::Shed { chunks }),
         1 => Just(Deed::Make),
         2 => Just(Deed::Try),
         1 => Just(Deed::Undo),

@@ -28,6 +28,10 @@ pub(super) struct Tenant {
     pub(super) next_batch: u64,
     pub(super) cuts: Vec<Cut>,
     uncompensated: Vec<Uncompensated>,
+    /// What was shed and is not settled yet: behind it, or before it, are batches.
+    shed: Vec<(u64, u64)>,
+    /// Where the last of it ended.
+    last_shed: Option<u64>,
     pub(super) door: DoorTotals,
 }
 
@@ -41,6 +45,12 @@ pub(super) struct Cut {
 }
 
 impl Tenant {
+    /// What was shed right behind what is settled is settled, too.
+    fn pass(&mut self) {
+        self.settled = self.shed.iter().fold(self.settled, |at, (from, until)| if *from == at { *until } else { at });
+        self.shed.retain(|(_, until)| *until > self.settled);
+    }
+
     /// The place before event `n`, as the lane would name it: in the chunk that ends there, where `ends`.
     fn place(&self, n: u64, ends: bool) -> ChunkPlace {
         let mut before = 0;
@@ -70,6 +80,7 @@ pub(super) enum Deed {
     Accept { events: u8, padding: u16 },
     Mark,
     Cut { events: u8 },
+    Shed { chunks: u8 },
     Make,
     Try,
     Undo,
@@ -106,17 +117,30 @@ impl Model {
             (Deed::Cut { events }, _) if it.cut_until < it.accepted => {
                 let from = it.cut_until;
                 let until = (from + u64::from(events) + 1).min(it.accepted);
+                let is_behind_shed = it.last_shed == Some(from);
                 it.next_batch += 1;
                 let batch = BatchId::new(Opening(9), id, Seq(it.next_batch));
                 let entry = Entry::Cut {
                     batch: batch.clone(),
-                    // Either name of the place will do.
-                    from: it.place(from, events % 2 == 0 && from > 0),
+                    // Either name of the place will do, but not the end of a chunk that was shed.
+                    from: it.place(from, events % 2 == 0 && from > 0 && !is_behind_shed),
                     until: it.place(until, true),
                 };
                 it.cut_until = until;
                 it.cuts.push(Cut { batch, from, until, made: None, progress: Progress::default() });
                 vec![entry]
+            }
+            (Deed::Shed { chunks }, _) if it.cut_until < it.accepted => {
+                let (from, place) = (it.cut_until, it.place(it.cut_until, false));
+                let seq = (place.seq + 1 + u64::from(chunks)).min(it.chunks.len() as u64 + 1);
+                let until = ChunkPlace { seq, index: 0 };
+                it.cut_until = it.number(until);
+                let events = it.cut_until - from;
+                it.totals.shed += events;
+                it.shed.push((from, it.cut_until));
+                it.last_shed = Some(it.cut_until);
+                it.pass();
+                vec![Entry::Shed { tenant: id, from: place, until, events }]
             }
             (Deed::Make, Some(cut)) if !cut.progress.was_tried() => {
                 let chunk = chunk(name, 1_000_000 + cut.from, cut.until - cut.from, 3);
@@ -191,6 +215,7 @@ impl Model {
                 let Cut { batch, from, until, .. } = it.cuts.remove(0);
                 let events = until - from;
                 it.settled = until;
+                it.pass();
                 let (total, outcome) = match outcome % 3 {
                     0 => (&mut it.totals.stored, Outcome::Stored),
                     1 => (&mut it.totals.dead_lettered, Outcome::DeadLettered),
@@ -242,8 +267,20 @@ impl Tenant {
         same("next batch", told.next_batch, Seq(self.next_batch + 1))?;
         same("settled", self.number(told.settled), self.settled)?;
         let first = self.place(self.settled, false).seq;
-        let seqs: Vec<u64> = told.chunks.iter().map(|chunk| chunk.seq).collect();
-        same("chunks", seqs, (first..told.next_chunk).collect())?;
+        let chunks: Vec<_> = told.chunks.iter().map(|chunk| (chunk.seq, u64::from(chunk.events))).collect();
+        let live = (first..told.next_chunk).filter_map(|seq| {
+            let begin = self.number(ChunkPlace { seq, index: 0 });
+            let end = begin + self.chunks[seq as usize - 1].len() as u64;
+            let shed = self.shed.iter().find(|(from, until)| *from < end && *until >= end);
+            let end = shed.map_or(end, |(from, _)| end.min((*from).max(begin)));
+            (end > begin).then_some((seq, end - begin))
+        });
+        same("chunks", chunks, live.collect())?;
+        same("uncut", self.number(told.uncut), self.cut_until)?;
+        let (told_unsettled, mut unsettled) =
+            (told.chunks.iter().map(|chunk| told.unsettled(chunk).len() as u64), self.accepted - self.settled);
+        unsettled -= self.shed.iter().map(|(from, until)| until - from).sum::<u64>();
+        same("unsettled", told_unsettled.sum(), unsettled)?;
         let read = |told_chunk| {
             let place = log.ledger().find(&told.tenant, told_chunk).ok_or("a chunk without a place")?;
             match read_entry(&*log.disk, log.salt, place) {

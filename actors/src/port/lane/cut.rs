@@ -91,7 +91,8 @@ impl State {
             *window = Window::new(self.policy.window.clone());
         }
         let mut advanced = Advanced::default();
-        while let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
+        while !self.holds_cuts(flush)
+            && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
             && let Some((_, at)) = self.chunks.get(index)
         {
             // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
@@ -110,6 +111,11 @@ impl State {
             if let Some(reason) = full {
                 self.close(lane, window, now, reason, &mut advanced);
             }
+        }
+        if self.holds_cuts(flush) {
+            // It goes on once a batch has its outcome.
+            (cursor.turn, self.due) = (self.turn, None);
+            return advanced;
         }
         if window.is_due(now) {
             self.close(lane, window, now, FlushReason::Age, &mut advanced);

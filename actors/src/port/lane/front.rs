@@ -282,9 +282,11 @@ impl Lane {
     /// The batch has its outcome and leaves the lane. `None` where it has left before.
     pub(crate) fn settle(&self, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
+        let held_cuts = state.holds_cuts(None);
         let batch = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?.batch;
         let work = state.work.take();
         state.moved += 1;
+        let cuts_again = held_cuts && !state.holds_cuts(None);
         let events = batch.len() as u64;
         self.record(|| Entry::Settled { batch: batch.id().clone(), outcome, events });
         self.tell_door(&mut state);
@@ -308,10 +310,11 @@ impl Lane {
         let (attempts, was_parked) = work.as_ref().map_or((0, false), |work| (work.attempt().0, work.parked));
         let found_store_back = work.as_ref().is_some_and(|work| work.parked && !work.woken);
         let code = work.as_ref().and_then(|work| work.last_cause.as_ref()).map(|cause| cause.code);
+        let shed = state.shedding_ended();
         let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code })
+        Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code, cuts_again, shed })
     }
 }
 

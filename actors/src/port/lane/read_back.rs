@@ -41,6 +41,7 @@ impl Lane {
             malformed: door.malformed,
             stored: totals.stored,
             dead_lettered: totals.dead_lettered + door.dead_lettered,
+            shed: totals.shed,
             discarded: totals.discarded + door.discarded,
             batches: totals.batches,
             ..Counters::default()
@@ -48,7 +49,7 @@ impl Lane {
         state.door = *door;
         state.discarded_at_door = door.discarded;
         state.dead_lettered_at_door = door.dead_lettered;
-        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded);
+        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded + totals.shed);
         if left.is_settled() {
             // Lost with a damaged journal: the process that found out has told.
             state.counters.accepted -= unsettled;
@@ -65,7 +66,13 @@ impl Lane {
     /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what
     /// is known of attempts to store them, and the rest as the open window. Returns how many events are lost, and the memory
     /// of the chunks that lie in batches.
-    pub(crate) fn read_back(&self, back: ReadBack, settled: ChunkPlace, now: Instant) -> (u64, usize) {
+    pub(crate) fn read_back(
+        &self,
+        back: ReadBack,
+        settled: ChunkPlace,
+        uncut: ChunkPlace,
+        now: Instant,
+    ) -> (u64, usize) {
         let mut state = self.lock();
         let (begin, next) = (settled.seq.max(1), state.first);
         let mut chunks = back.chunks;
@@ -87,7 +94,6 @@ impl Lane {
             // Between two chunks a place has two names: a part that only ends the chunk before would give its memory back again.
             (!range.is_empty()).then(|| Part { chunk: chunk.clone(), range })
         };
-        state.bytes = chunks.iter().map(|chunk| chunk.footprint()).sum();
         let mut place = ChunkPlace { seq: begin, ..settled };
         for (nth, (cut, made)) in back.cuts.into_iter().enumerate() {
             let seqs = cut.from.seq..=cut.until.seq;
@@ -109,19 +115,25 @@ impl Lane {
         if at(place.seq).is_some_and(|chunk| place.index as usize >= chunk.len()) {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
         }
+        // What lies between was shed.
+        place = place.max(uncut);
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         state.turn += 1;
+        let mut uncut_bytes = 0;
         for seq in place.seq..next {
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             state.uncut += range.len() as u64;
             state.uncut_bytes += chunk.body_bytes_of(range);
+            uncut_bytes += chunk.footprint();
             state.chunks.push_back((chunk, now));
         }
         let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
-        (lost, state.batches.iter().map(|waiting| waiting.batch.footprint()).sum())
+        let cut_bytes = state.batches.iter().map(|waiting| waiting.batch.footprint()).sum();
+        state.bytes = cut_bytes + uncut_bytes;
+        (lost, cut_bytes)
     }
 
     /// What is given up only now goes on record: the next process may be able to read what this one could not.
