@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::alarms::Alarm;
 use super::registry::Shared;
 use super::slot::Slot;
+use super::spill;
 use super::stage::Share;
 use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason};
@@ -40,6 +41,12 @@ impl OnRecord {
         Self { stream, ..Self::default() }
     }
 
+    /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.
+    pub(super) fn accepted(&mut self, positions: Option<Box<[u64]>>, least: AckLevel) {
+        self.chunks += 1;
+        self.accepted.extend(positions.map(|positions| (positions, least)));
+    }
+
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
         let at = shared.record(&mut self.entries);
@@ -61,7 +68,7 @@ pub(crate) struct Waiting {
     chunk: Chunk,
 }
 
-enum Full {
+pub(super) enum Full {
     System(Chunk),
     Journal(Chunk),
     Tenant(Chunk),
@@ -97,7 +104,8 @@ pub(crate) fn admit(
         slot.lane.count_frames(frames);
         return None;
     };
-    match accept(shared, source, slot, chunk, now, record, frames) {
+    let accepted = accept(shared, source, slot, chunk, now, record, frames);
+    match accepted.or_else(|full| spill::instead(shared, source, slot, full, record, false)) {
         Ok(()) => None,
         Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk) | Full::Recovering(chunk)) => {
             Some(Waiting { slot: slot.clone(), chunk })
@@ -133,9 +141,8 @@ fn accept(
     }
     match slot.lane.accept(chunk, now, &mut record.entries, frames) {
         Arrival::Accepted { wake, due, ack } => {
-            record.chunks += 1;
             source.accepted += events;
-            record.accepted.extend(positions.map(|positions| (positions, ack)));
+            record.accepted(positions, ack);
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
@@ -178,7 +185,12 @@ async fn wait_one(
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
         let mut record = OnRecord::new(stream.cloned());
-        let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
+        let accepted = {
+            let (source, record) = (&mut source.lock(), &mut record);
+            let waited = blocked >= slot.policy().overflow.block_for;
+            accept(shared, source, &slot, chunk, Instant::now(), record, Frames::default())
+                .or_else(|full| spill::instead(shared, source, &slot, full, record, waited))
+        };
         match accepted {
             Ok(()) => {
                 record.append(shared);
@@ -186,7 +198,17 @@ async fn wait_one(
             }
             Err(Full::Journal(back)) => {
                 chunk = back;
-                shared.journal.room().await;
+                let is_spilling = slot.lane.is_spilling();
+                if is_spilling && blocked >= slot.policy().overflow.block_for {
+                    return reject(shared, source, stream, &slot, &chunk);
+                }
+                let began = Instant::now();
+                let _ = tokio::time::timeout(GLANCE, shared.journal.room()).await;
+                if is_spilling {
+                    let now = settled_by_others(shared, &slot);
+                    blocked += if now == others { Duration::ZERO } else { began.elapsed() };
+                    others = now;
+                }
             }
             Err(Full::Recovering(back)) => {
                 chunk = back;
@@ -234,7 +256,11 @@ fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, 
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;
     let max = slot.policy().overflow.max_in_flight;
-    let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
+    let mut detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
+    let (_, spilled) = slot.lane.snapshot().spilled;
+    if spilled > 0 {
+        detail += &format!(", and {spilled} bytes in the journal alone");
+    }
     shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
 }
 

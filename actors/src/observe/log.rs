@@ -175,6 +175,7 @@ fn trace(event: &SupervisorEvent) {
         | What::MissedHeartbeat
         | What::Stalled
         | What::Parked
+        | What::Spilling
         | What::BackingOff
         | What::Split
         | What::StartedOver
@@ -185,6 +186,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unstalled
         | What::Unhung
         | What::Unparked
+        | What::CaughtUp
         | What::Compensated
         | What::Recovered
         | What::Draining => say!(info),

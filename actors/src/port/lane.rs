@@ -11,6 +11,7 @@
 mod cut;
 mod front;
 mod read_back;
+mod spill;
 mod told;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use read_back::ReadBack;
+pub(crate) use spill::{Spilled, TakenBack, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
 /// What the journal holds of one tenant.
@@ -75,6 +77,8 @@ struct State {
     door: DoorTotals,
     /// Events of an earlier process that are on record and not read yet.
     unread: u64,
+    /// What lies in the journal alone.
+    spill: spill::Spill,
     /// How many batches were cut.
     cuts: u64,
     /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
@@ -166,7 +170,9 @@ impl Lane {
         let state = &mut *self.lock();
         state.count(frames);
         let policy = &*state.policy;
-        if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
+        // Nothing overtakes what is spilled.
+        let is_full = state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight;
+        if is_full || state.spill.chunks > 0 {
             return Arrival::Full(chunk);
         }
         state.counters.accepted += chunk.len() as u64;
