@@ -19,6 +19,7 @@ mod recovery;
 mod registry;
 mod retry;
 mod saga;
+mod spill;
 mod streams;
 mod supervision;
 mod watchdog;
