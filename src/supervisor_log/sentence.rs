@@ -106,6 +106,11 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
             });
             format!("{} that an earlier process had accepted were read back.{open}", capital(&count(entry.events_kept, "event")))
         }
+        "spilling" => {
+            "The tenant's memory is full: what arrives lies in the journal alone, and is read back in order once there is room."
+                .to_owned()
+        }
+        "caught_up" => "All that lay in the journal alone was read back.".to_owned(),
         OPENED => {
             let version = entry.version.as_deref().unwrap_or("of an unknown version");
             let process = entry.process.map_or(String::new(), |process| format!(", process {process}"));
