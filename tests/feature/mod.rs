@@ -21,6 +21,7 @@ mod outage;
 mod replay;
 mod replay_crash;
 mod spans;
+mod spill;
 mod sqlite_store;
 mod stop;
 mod supervisor_log;
