@@ -84,6 +84,9 @@ pub struct ExplainedBacklog {
     #[serde(with = "rfc3339::option")]
     pub oldest_at: Option<UnixMillis>,
     pub unread: u64,
+    /// Events that lie in the journal alone, and about what they take there, in bytes.
+    pub in_journal: u64,
+    pub in_journal_bytes: u64,
     /// Those that may be in the store already: at rest, an attempt has no outcome on record.
     pub batches_open: u64,
 }
@@ -179,6 +182,8 @@ impl Explanation {
                 bytes: backlog.bytes,
                 oldest_at: backlog.oldest_at,
                 unread: backlog.unread,
+                in_journal: snapshot.in_journal,
+                in_journal_bytes: snapshot.in_journal_bytes,
                 batches_open: 0,
             },
             batch: batch.map(ExplainedBatch::from),

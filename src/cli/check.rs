@@ -226,13 +226,18 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
     let Policy { ack, window, overflow, retry, on_failure, restart, heartbeat } = policy;
+    let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
             format!(
-                "then its connection waits, for {} at most while others on it could go on",
+                "then its connection waits, for {} at most while others on it could go on; then {spilled}, if it is durable",
                 time(overflow.block_for)
             )
         }
+        WhenFull::Spill => format!(
+            "then {spilled}; beyond that its connection waits, for {} at most while others on it could go on",
+            time(overflow.block_for)
+        ),
         WhenFull::Reject => "then its events are rejected at once".to_owned(),
         WhenFull::DropOldest => "then its oldest events are shed, as far as they are in no batch yet".to_owned(),
         _ => "then its events are held off".to_owned(),
@@ -394,7 +399,7 @@ Limits
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
-  overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on
+  overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on; then up to 256MiB wait in the journal alone, if it is durable
   retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s; 10m in all
   refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine

@@ -167,6 +167,16 @@ fn backlog(told: &Explanation) -> String {
         0 => String::new(),
         unread => format!("; {} of an earlier process are yet to be read back", count(unread, "event")),
     };
+    let unread = match backlog.in_journal {
+        0 => unread,
+        events => {
+            let size = bytes(backlog.in_journal_bytes);
+            format!(
+                "{unread}; {} ({size}) more in the journal alone, read back as memory gets free",
+                count(events, "event")
+            )
+        }
+    };
     if backlog.batches == 0 && (told.is_live || backlog.events == 0) {
         return format!("nothing waits to be stored{unread}");
     }
@@ -371,6 +381,14 @@ events     10 accepted = 7 stored + 3 in flight
 counted    2 batches stored, 0 failed calls, 0 restarts
 ";
         assert_eq!(render(&quiet(), 80), expected);
+    }
+
+    #[test]
+    fn what_is_spilled_is_told_with_the_backlog() {
+        let backlog = ExplainedBacklog { in_journal: 1_200, in_journal_bytes: 3 << 20, ..ExplainedBacklog::default() };
+        let text = render(&Explanation { backlog, ..quiet() }, 200);
+        let expected = "backlog    nothing waits to be stored; 1200 events (3MiB) more in the journal alone, read back as memory gets free\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

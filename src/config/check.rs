@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
 use super::tree::dotted;
-use super::{Config, ConfigError, DecoderConfig, LogConfig, SourceConfig, StoreConfig, StoreKind};
+use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
@@ -112,8 +112,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
     }
-    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults)?;
-    tenants.by_id.iter().try_for_each(|(id, policy)| check_policy(&["tenants", "by_id", id.as_str()], policy))
+    let is_durable = journal.kind == JournalKind::Durable;
+    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
+    let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);
+    tenants.by_id.iter().try_for_each(own)
 }
 
 /// Whether the path, which starts at the data directory, may lead to what the daemon keeps there.
@@ -222,8 +224,9 @@ fn check_decoder(decoder: &DecoderConfig) -> Result<(), Problem> {
 }
 
 /// The policy's own sentence begins with its key.
-fn check_policy(at: &[&str], policy: &Policy) -> Result<(), Problem> {
-    policy.check().map_err(|sentence| {
+fn check_policy(at: &[&str], policy: &Policy, is_durable: bool) -> Result<(), Problem> {
+    let check = policy.check().and_then(|()| policy.overflow.check_journal(is_durable));
+    check.map_err(|sentence| {
         let (key, what) = sentence.split_once(' ').unwrap_or((&sentence, ""));
         Problem::new(at.iter().copied().chain(key.split('.')), what)
     })

@@ -104,6 +104,14 @@ fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
 }
 
 #[test]
+fn to_spill_without_a_durable_journal_is_refused_at_its_key() {
+    let why = read("journal.type = 'memory'\n[tenants.by_id.acme]\noverflow.when_full = 'spill'").unwrap_err();
+    assert_eq!((why.line(), why.key()), (Some(3), Some("tenants.by_id.acme.overflow.when_full")), "{why}");
+    assert!(why.to_string().contains("use a durable journal"), "{why}");
+    read("[tenants.by_id.acme]\noverflow.when_full = 'spill'").unwrap();
+}
+
+#[test]
 fn the_key_that_became_another_is_refused_with_its_new_name() {
     let why = read("[daemon]\nreport_every = '5s'").unwrap_err();
     assert_eq!((why.line(), why.key()), (Some(2), Some("daemon.report_every")), "{why}");

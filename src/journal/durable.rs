@@ -192,6 +192,10 @@ impl Journal for DurableJournal {
         drop(tokio::time::timeout(ROOM, self.shared.changed.notified()).await);
     }
 
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        lock_of(&self.reader.ledger).chunks(tenant, seq, bytes)
+    }
+
     async fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
         let (reader, tenant, chunk) = (self.reader.clone(), tenant.clone(), *chunk);
         match tokio::runtime::Handle::try_current() {

@@ -490,6 +490,22 @@ impl Ledger {
         Some(live.place).filter(|place| place.is_found())
     }
 
+    /// The unsettled chunks of the tenant from `seq` on that are in sequence: as many as take `bytes` of memory, and one at least.
+    pub(super) fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        let Some(account) = self.tenants.get(tenant) else { return vec![] };
+        let Ok(from) = account.chunks.binary_search_by_key(&seq, |live| live.seq) else { return vec![] };
+        let mut taken = 0;
+        (seq..)
+            .zip(account.chunks.range(from..))
+            .take_while(|(seq, live)| {
+                let is_first = taken == 0;
+                taken += live.bytes;
+                live.seq == *seq && (is_first || taken <= bytes)
+            })
+            .map(|(seq, live)| live.recovered(seq, live.place.segment))
+            .collect()
+    }
+
     /// Whether what lies at `place` is needed.
     pub(super) fn needs(&self, entry: &Entry, place: Place) -> bool {
         let live = match entry {

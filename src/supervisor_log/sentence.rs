@@ -106,8 +106,13 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
             let open = entry.attempt.map_or(String::new(), |attempt| {
                 format!(" Attempt {attempt} had begun; what became of it is not known, so it is sent again under its id.")
             });
-            format!("{} that an earlier process had accepted were read back.{open}", capital(&count(entry.events_kept, "event")))
+            format!("{} that an earlier process had accepted were found in the journal.{open}", capital(&count(entry.events_kept, "event")))
         }
+        "spilling" => {
+            "The tenant's memory is full: what arrives lies in the journal alone, and is read back in order once there is room."
+                .to_owned()
+        }
+        "caught_up" => "All that lay in the journal alone was read back.".to_owned(),
         OPENED => {
             let version = entry.version.as_deref().unwrap_or("of an unknown version");
             let process = entry.process.map_or(String::new(), |process| format!(", process {process}"));

@@ -23,6 +23,7 @@ mod query;
 mod replay;
 mod replay_crash;
 mod spans;
+mod spill;
 mod sqlite_store;
 mod stop;
 mod supervisor_log;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::alarms::Alarm;
 use super::registry::Shared;
 use super::slot::Slot;
+use super::spill;
 use super::stage::Share;
 use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason, Part, Role, SupervisorEvent, What};
@@ -42,6 +43,12 @@ impl OnRecord {
         Self { stream, ..Self::default() }
     }
 
+    /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.
+    pub(super) fn accepted(&mut self, positions: Option<Box<[u64]>>, least: AckLevel) {
+        self.chunks += 1;
+        self.accepted.extend(positions.map(|positions| (positions, least)));
+    }
+
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
         let at = shared.record(&mut self.entries);
@@ -70,7 +77,7 @@ pub(crate) struct Waiting {
     chunk: Chunk,
 }
 
-enum Full {
+pub(super) enum Full {
     System(Chunk),
     Journal(Chunk),
     /// It holds as much as it may: of its own, or, until no more than so much is in use, of the memory of all.
@@ -107,7 +114,8 @@ pub(crate) fn admit(
         slot.lane.count_frames(frames);
         return None;
     };
-    match accept_or_shed(shared, source, slot, chunk, now, record, frames) {
+    let accepted = accept_or_shed(shared, source, slot, chunk, now, record, frames);
+    match accepted.or_else(|full| spill::instead(shared, source, slot, full, record, false)) {
         Ok(()) => None,
         Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk, _) | Full::Recovering(chunk)) => {
             Some(Waiting { slot: slot.clone(), chunk })
@@ -184,9 +192,8 @@ fn accept(
     };
     match slot.lane.accept(chunk, now, &mut record.entries, frames, memory) {
         Arrival::Accepted { wake, due, ack } => {
-            record.chunks += 1;
             source.accepted += events;
-            record.accepted.extend(positions.map(|positions| (positions, ack)));
+            record.accepted(positions, ack);
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
@@ -230,8 +237,12 @@ async fn wait_one(
         let mut tenant_room = std::pin::pin!(slot.room.notified());
         tenant_room.as_mut().enable();
         let mut record = OnRecord::new(stream.cloned());
-        let now = Instant::now();
-        let accepted = accept_or_shed(shared, &mut source.lock(), &slot, chunk, now, &mut record, Frames::default());
+        let accepted = {
+            let (source, record) = (&mut source.lock(), &mut record);
+            let waited = blocked >= slot.policy().overflow.block_for;
+            accept_or_shed(shared, source, &slot, chunk, Instant::now(), record, Frames::default())
+                .or_else(|full| spill::instead(shared, source, &slot, full, record, waited))
+        };
         if accepted.is_ok() || !record.entries.is_empty() || !record.shed.is_empty() {
             record.append(shared);
         }
@@ -239,7 +250,17 @@ async fn wait_one(
             Ok(()) => return,
             Err(Full::Journal(back)) => {
                 chunk = back;
-                shared.journal.room().await;
+                let is_spilling = slot.lane.is_spilling();
+                if is_spilling && blocked >= slot.policy().overflow.block_for {
+                    return reject(shared, source, stream, &slot, &chunk, false);
+                }
+                let began = Instant::now();
+                let _ = tokio::time::timeout(GLANCE, shared.journal.room()).await;
+                if is_spilling {
+                    let now = settled_by_others(shared, &slot);
+                    blocked += if now == others { Duration::ZERO } else { began.elapsed() };
+                    others = now;
+                }
             }
             Err(Full::Recovering(back)) => {
                 chunk = back;
@@ -302,12 +323,16 @@ fn reject(
     slot.lane.count(|counters| counters.rejected += events);
     source.lock().rejected += events;
     let max = slot.policy().overflow.max_in_flight;
-    let detail = match is_above_share {
+    let mut detail = match is_above_share {
         true => format!(
             "{events} events refused: the memory of all tenants is scarce, and this one holds more than its share"
         ),
         false => format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight"),
     };
+    let (_, spilled) = slot.lane.snapshot().spilled;
+    if spilled > 0 {
+        detail += &format!(", and {spilled} bytes in the journal alone");
+    }
     shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
 }
 

@@ -97,6 +97,11 @@ impl Budget {
         self.unreserve(bytes);
     }
 
+    /// The most there may be.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }

@@ -19,6 +19,7 @@ pub(crate) mod registry;
 pub(crate) mod root;
 pub(crate) mod slot;
 pub(crate) mod spec;
+mod spill;
 pub(crate) mod stage;
 pub(crate) mod streams;
 pub(crate) mod supervise;

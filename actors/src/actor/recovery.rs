@@ -1,5 +1,6 @@
 //! What an earlier process left: read back tenant by tenant, before anything new of the same tenant.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,8 @@ use super::admission::{PRESSURE_EVERY, relieve};
 use super::compensation::pursue;
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
-use crate::model::{Cause, Chunk, Code, FlushReason, Role, SupervisorEvent, What};
+use super::spill::{self, Reading};
+use crate::model::{Cause, Chunk, Code, FlushReason, Role, SupervisorEvent, TenantId, What};
 use crate::policy::RetryPolicy;
 use crate::port::lane::ReadBack;
 use crate::port::{RecoveredChunk, RecoveredTenant, spawn};
@@ -25,21 +27,22 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
             spawn(pursue(shared.clone(), slot));
         }
     }
+    let mut rest = vec![];
     for (slot, left) in left {
+        let later = fitting(&shared, &slot, &left);
+        let now = left.chunks.get(..later).unwrap_or_default();
         let made = left.cuts.iter().filter_map(|cut| cut.made.as_ref());
-        let reserved = left.chunks.iter().chain(made).map(|chunk| chunk.bytes).sum();
+        let reserved = now.iter().chain(made).map(|chunk| chunk.bytes).sum();
         reserve(&shared, reserved).await;
-        let back = read(&shared, &left).await;
+        let back = read(&shared, &left, now).await;
         for (seq, chunk) in &back.chunks {
-            if let Some(origin) = chunk.origin()
-                && let Some(stream) = shared.streams.get(&origin.stream)
-                && let Ok(at) = left.chunks.binary_search_by_key(seq, |told| told.seq)
-            {
-                let unsettled = left.unsettled(&left.chunks[at]);
-                stream.found(origin.positions.get(unsettled).unwrap_or_default(), slot.policy().ack);
+            if let Ok(at) = left.chunks.binary_search_by_key(seq, |told| told.seq) {
+                found(&shared, &slot, chunk, left.unsettled(&left.chunks[at]));
             }
         }
-        let (lost, cut_bytes) = slot.lane.read_back(back, left.settled, left.uncut, Instant::now());
+        let (lost, cut_bytes) = slot.lane.read_back(back, &left, later, Instant::now());
+        // Before anything new comes, which then stays behind it.
+        let reading = Some(()).filter(|()| slot.lane.is_spilling()).and_then(|()| Reading::begin(&shared, &slot));
         shared.unread.fetch_sub(1, Ordering::AcqRel);
         shared.budget.cut(cut_bytes);
         shared.budget.correct(reserved, slot.lane.bytes());
@@ -49,6 +52,10 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         }
         let open = left.cuts.first().and_then(|cut| cut.progress.open()).map(|step| step.attempt.0);
         shared.log(SupervisorEvent { attempt: open, ..slot.event(Role::Supervisor, What::Recovered) });
+        if let Some(reading) = reading {
+            shared.log(slot.event(Role::Tenant, What::Spilling));
+            rest.push((reading, slot.clone(), left.chunks.get(later..).unwrap_or_default().to_vec()));
+        }
         if open.is_none() {
             slot.recovered();
         }
@@ -59,7 +66,40 @@ pub(crate) async fn recover(shared: Arc<Shared>, left: Vec<(Arc<Slot>, Recovered
         slot.hint_chunks(&shared);
         slot.hint_batches(&shared);
     }
+    for (reading, slot, chunks) in rest {
+        if !shared.streams.is_empty() {
+            // Who is owed an answer for them: a sender must not be told that they are stored.
+            for chunk in &chunks {
+                if let Some(chunk) = read_one(&shared, &slot.id, chunk).await {
+                    found(&shared, &slot, &chunk, 0..chunk.len());
+                }
+            }
+        }
+        spawn(spill::read_back(reading));
+    }
     shared.streams.all_found();
+}
+
+/// How many of the chunks are read back at once: those of batches, and of the others what the tenant may have in memory. The rest
+/// stays in the journal, as if it had been spilled.
+fn fitting(shared: &Shared, slot: &Slot, left: &RecoveredTenant) -> usize {
+    let most = slot.policy().overflow.max_in_flight.min(shared.budget.max());
+    let cut = left.cuts.last().map_or(0, |cut| cut.until.seq);
+    let mut bytes = 0;
+    let fits = |(nth, chunk): &(usize, &RecoveredChunk)| {
+        bytes += chunk.bytes;
+        *nth == 0 || chunk.seq <= cut || bytes <= most
+    };
+    left.chunks.iter().enumerate().take_while(fits).count()
+}
+
+/// What an earlier process accepted is on its way: nobody is told before it has arrived.
+fn found(shared: &Shared, slot: &Slot, chunk: &Chunk, unsettled: Range<usize>) {
+    if let Some(origin) = chunk.origin()
+        && let Some(stream) = shared.streams.get(&origin.stream)
+    {
+        stream.found(origin.positions.get(unsettled).unwrap_or_default(), slot.policy().ack);
+    }
 }
 
 /// Waits for the memory, where it lies in open windows until they are closed.
@@ -70,14 +110,14 @@ async fn reserve(shared: &Shared, bytes: usize) {
     }
 }
 
-async fn read(shared: &Shared, left: &RecoveredTenant) -> ReadBack {
+async fn read(shared: &Shared, left: &RecoveredTenant, chunks: &[RecoveredChunk]) -> ReadBack {
     let mut back = ReadBack::default();
-    for chunk in &left.chunks {
-        back.chunks.extend(read_one(shared, left, chunk).await.map(|read| (chunk.seq, read)));
+    for chunk in chunks {
+        back.chunks.extend(read_one(shared, &left.tenant, chunk).await.map(|read| (chunk.seq, read)));
     }
     for cut in &left.cuts {
         let made = match &cut.made {
-            Some(made) => read_one(shared, left, made).await,
+            Some(made) => read_one(shared, &left.tenant, made).await,
             None => None,
         };
         back.cuts.push((cut.clone(), made));
@@ -85,13 +125,14 @@ async fn read(shared: &Shared, left: &RecoveredTenant) -> ReadBack {
     back
 }
 
-async fn read_one(shared: &Shared, left: &RecoveredTenant, chunk: &RecoveredChunk) -> Option<Chunk> {
+/// Reads the chunk, again where that fails; `None` where it stays so.
+pub(super) async fn read_one(shared: &Shared, tenant: &TenantId, chunk: &RecoveredChunk) -> Option<Chunk> {
     let (policy, mut rng) = (RetryPolicy::default(), shared.seam.rng());
     for tries in 1..=TRIES {
-        match shared.journal.read(&left.tenant, chunk).await {
+        match shared.journal.read(tenant, chunk).await {
             Ok(read) => return Some(read),
             Err(why) => {
-                tracing::error!(target: "headworks", tenant = %left.tenant, chunk = chunk.seq, tries, %why, "cannot read back what was accepted");
+                tracing::error!(target: "headworks", %tenant, chunk = chunk.seq, tries, %why, "cannot read back what was accepted");
             }
         }
         tokio::time::sleep(policy.wait(tries, None, &mut rng)).await;

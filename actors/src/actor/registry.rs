@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) feeds: AtomicU64,
     /// Tenants with events of an earlier process that are not read back yet.
     pub(crate) unread: AtomicU64,
+    /// Tenants of which something lies in the journal alone.
+    pub(crate) spilling: AtomicU64,
     /// When windows were last closed to make room.
     pub(crate) last_pressure: Mutex<Option<Instant>>,
 }
@@ -143,6 +145,7 @@ impl Shared {
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
             unread: AtomicU64::new(0),
+            spilling: AtomicU64::new(0),
             last_pressure: Mutex::new(None),
         }
     }
@@ -214,6 +217,7 @@ impl Shared {
     fn insert_slot(&self, spec: TenantSpec, max_tenants: usize) -> Result<Arc<Slot>, Error> {
         let base = self.defaults.specs.get(&spec.id);
         let spec = spec.over(base).checked()?;
+        spec.check_journal(self.journal.is_durable())?;
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {
             Place::Occupied(_) => Err(Error::TenantExists(spec.id)),

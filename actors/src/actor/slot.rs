@@ -34,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) muted: AtomicBool,
     /// What an earlier process left has to be dealt with before new events are taken.
     pub(crate) recovering: AtomicBool,
+    /// A task reads back what was spilled.
+    pub(super) reading: AtomicBool,
     /// It came up because it was on record, and nobody has spawned it since.
     pub(crate) is_unclaimed: AtomicBool,
     pub(crate) idle: AtomicBool,
@@ -75,6 +77,7 @@ impl Slot {
             room: Notify::new(),
             muted: AtomicBool::new(muted),
             recovering: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             is_unclaimed: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             settled: AtomicU64::new(0),
@@ -247,6 +250,8 @@ impl Slot {
             window: lane.window,
             batches_waiting: lane.batches as u64,
             in_flight_bytes: lane.bytes as u64,
+            in_journal: lane.spilled.0,
+            in_journal_bytes: lane.spilled.1,
             uncompensated: lane.uncompensated,
         }
     }

@@ -45,6 +45,12 @@ impl TenantSpec {
         Ok(self)
     }
 
+    /// Whether its rules can work with that kind of journal.
+    pub(crate) fn check_journal(&self, is_durable: bool) -> Result<(), Error> {
+        let check = self.policy.as_ref().map_or(Ok(()), |policy| policy.overflow.check_journal(is_durable));
+        check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
+    }
+
     /// Whether it leaves everything to the system's defaults.
     pub(crate) fn is_silent(&self) -> bool {
         self.policy.is_none() && self.saga.is_none() && self.stores.is_none() && self.hooks.is_empty()

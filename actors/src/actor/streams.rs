@@ -453,6 +453,10 @@ impl Streams {
         self.0.entry(id.clone()).or_insert_with(|| Arc::new(Stream::new(id.clone()))).clone()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn remove(&self, id: &StreamId) {
         self.0.remove(id);
     }

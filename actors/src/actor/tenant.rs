@@ -70,7 +70,7 @@ pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
 }
 
 /// Tells whoever has to know what a look at the lane came to.
-fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
+pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
     if !advanced.flushed.is_empty() {
         shared.budget.cut(advanced.cut_bytes);
         for flushed in &advanced.flushed {

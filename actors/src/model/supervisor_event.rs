@@ -94,6 +94,10 @@ pub enum What {
     SheddingEnded,
     /// What an earlier process had left of the tenant was read back from the journal.
     Recovered,
+    /// The tenant's memory is full: what arrives lies in the journal alone, and is read back in order.
+    Spilling,
+    /// All that lay in the journal alone was read back.
+    CaughtUp,
     /// A batch was given up and kept as dead letters.
     DeadLettered,
     /// No event for the tenant's idle time.
@@ -130,6 +134,8 @@ impl What {
             Self::Shedding => "shedding",
             Self::SheddingEnded => "shedding_ended",
             Self::Recovered => "recovered",
+            Self::Spilling => "spilling",
+            Self::CaughtUp => "caught_up",
             Self::Compensated => "compensated",
             Self::CompensationFailed => "compensation_failed",
             Self::Split => "split",

@@ -32,6 +32,8 @@ pub struct Counters {
     pub shed: u64,
     /// Events dropped by a hook's rule.
     pub discarded: u64,
+    /// Events accepted into the journal alone, whether they were read back since or not. No part of the sums.
+    pub spilled: u64,
     /// Batches that are in the store.
     pub batches: u64,
     /// Windows closed, by reason, in the order of [`FlushReason::ALL`]; serialised as a map.
@@ -66,6 +68,7 @@ impl Counters {
             dead_lettered: less(self.dead_lettered, before.dead_lettered),
             shed: less(self.shed, before.shed),
             discarded: less(self.discarded, before.discarded),
+            spilled: less(self.spilled, before.spilled),
             batches: less(self.batches, before.batches),
             flushes,
             attempts_failed: less(self.attempts_failed, before.attempts_failed),
@@ -118,6 +121,10 @@ pub struct TenantSnapshot {
     pub batches_waiting: u64,
     /// The memory all of this takes, in bytes.
     pub in_flight_bytes: u64,
+    /// Those of the events in flight that lie in the journal alone, and are read back once memory is free.
+    pub in_journal: u64,
+    /// About what these take on disk, in bytes.
+    pub in_journal_bytes: u64,
     /// Compensations that could not be done and are tried again and again: a store may hold events that were given up.
     pub uncompensated: u64,
 }

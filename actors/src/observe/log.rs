@@ -175,6 +175,7 @@ fn trace(event: &SupervisorEvent) {
         | What::MissedHeartbeat
         | What::Stalled
         | What::Parked
+        | What::Spilling
         | What::BackingOff
         | What::Split
         | What::StartedOver
@@ -187,6 +188,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unhung
         | What::Unparked
         | What::SheddingEnded
+        | What::CaughtUp
         | What::Compensated
         | What::Recovered
         | What::Draining => say!(info),

@@ -17,10 +17,14 @@ pub struct OverflowPolicy {
     pub max_in_flight: usize,
     /// What then. Default `block`.
     pub when_full: WhenFull,
-    /// How long `block` may hold a connection that other tenants share. The time counts only while other tenants
-    /// make progress; afterwards the events are rejected. Default 5 s.
+    /// How long `block` may hold a connection that other tenants share, and `spill` where its quota is reached. The time counts
+    /// only while other tenants make progress; afterwards `block` spills, where the journal is durable and the quota is not
+    /// reached, and else the events are rejected. Default 5 s.
     #[serde(with = "units::duration")]
     pub block_for: Duration,
+    /// What the tenant may have in the journal alone, in bytes on disk. 0 spills nothing. Default 256 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_spilled: usize,
 }
 
 /// The choices for a full tenant.
@@ -29,7 +33,7 @@ pub struct OverflowPolicy {
 #[non_exhaustive]
 pub enum WhenFull {
     /// The connection is not read until there is room: the sender feels it, nothing is lost. Others on the same
-    /// connection wait too, for `block_for` at the most.
+    /// connection wait too, for `block_for` at the most; then the events are spilled, or rejected where they cannot be.
     Block,
     /// The events are refused at once, and counted as rejected.
     Reject,
@@ -38,11 +42,20 @@ pub enum WhenFull {
     /// cut is never touched: where these fill the tenant, new events are refused as with `reject`, so give it room for
     /// several windows.
     DropOldest,
+    /// The events are accepted into the durable journal alone, also where the memory of the whole system is full, and read back
+    /// in order once half of the tenant's memory is free: no connection waits, and nothing is lost, for the price of the disk. Once
+    /// `max_spilled` is reached, or the journal is full, as `Block` for `block_for`, and then rejected. Needs a durable journal.
+    Spill,
 }
 
 impl Default for OverflowPolicy {
     fn default() -> Self {
-        Self { max_in_flight: 8 << 20, when_full: WhenFull::Block, block_for: Duration::from_secs(5) }
+        Self {
+            max_in_flight: 8 << 20,
+            when_full: WhenFull::Block,
+            block_for: Duration::from_secs(5),
+            max_spilled: 256 << 20,
+        }
     }
 }
 
@@ -53,6 +66,20 @@ impl OverflowPolicy {
     /// A sentence that names the key and its bounds.
     pub fn check(&self) -> Result<(), String> {
         within("overflow.max_in_flight", self.max_in_flight, 1 << 10, 1 << 40)?;
+        within("overflow.max_spilled", self.max_spilled, 0, 1 << 44)?;
         lasting("overflow.block_for", self.block_for, Duration::ZERO, Duration::from_secs(24 * 3600))
+    }
+
+    /// Whether it can work with that kind of journal.
+    ///
+    /// # Errors
+    /// A sentence that names the key: to spill needs a journal that is durable.
+    pub fn check_journal(&self, is_durable: bool) -> Result<(), String> {
+        if is_durable || self.when_full != WhenFull::Spill {
+            return Ok(());
+        }
+        Err("overflow.when_full is \"spill\", but the journal is in memory, and holds nothing that memory does not: use a \
+             durable journal, or \"block\""
+            .to_owned())
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Begun, ChunkPlace, Compensation, DoorTotals, Entry, Journal, Position, Progress, Recovered, RecoveredStream,
-    RecoveredTenant, StepState, UndoStep,
+    Begun, ChunkPlace, Compensation, DoorTotals, Entry, Journal, Position, Progress, Recovered, RecoveredChunk,
+    RecoveredStream, RecoveredTenant, StepState, UndoStep,
 };
 use crate::model::{
     Attempt, BatchId, Cause, Chunk, ChunkBuilder, Code, Opening, Origin, Seq, StoreName, StreamId, TenantId, UnixMillis,
@@ -21,6 +21,7 @@ pub async fn journal<J: Journal>(open: impl AsyncFn(&str) -> J) {
     positions_grow_and_are_committed(&open("positions").await).await;
     begins_once(&open("begins").await);
     has_room_and_says_when(&open("room").await).await;
+    chunks_are_read_back(&open("chunks").await).await;
     let first = open("life").await;
     let is_durable = first.is_durable();
     let told = begin(&first, 1);
@@ -49,6 +50,41 @@ pub async fn journal<J: Journal>(open: impl AsyncFn(&str) -> J) {
 
 fn begin(journal: &impl Journal, opening: u64) -> Recovered {
     journal.begin(Opening(opening), AT).unwrap_or_else(|why| panic!("a journal must begin: {why}"))
+}
+
+/// What is on record can be read back while it is unsettled, in the opening that put it there too.
+async fn chunks_are_read_back(journal: &impl Journal) {
+    begin(journal, 1);
+    let acme = tenant("acme");
+    assert_eq!(journal.chunks(&acme, 1, usize::MAX), [], "nothing must be told of a tenant that is not on record");
+    put(journal, (1..=9).map(|seq| Entry::Chunk { seq, chunk: chunk("acme", seq) })).await;
+    put(journal, [Entry::Chunk { seq: 1, chunk: chunk("zen", 1) }]).await;
+    if !journal.is_durable() {
+        return;
+    }
+    let told = journal.chunks(&acme, 3, usize::MAX);
+    let seqs = |told: &[RecoveredChunk]| told.iter().map(|chunk| chunk.seq).collect::<Vec<_>>();
+    assert_eq!(seqs(&told), [3, 4, 5, 6, 7, 8, 9], "all from there on must be told, in order");
+    for told in &told {
+        let read = journal.read(&acme, told).await.unwrap_or_else(|why| panic!("it must be read: {why}"));
+        assert_eq!(read, *chunk("acme", told.seq), "a chunk must come back byte for byte");
+        assert_eq!(told.events, 3);
+        assert!(told.bytes >= read.body_bytes(), "its memory must not be told too small");
+    }
+    let two = told[0].bytes + told[1].bytes;
+    assert_eq!(seqs(&journal.chunks(&acme, 3, two)), [3, 4], "no more than was asked for must be told");
+    assert_eq!(seqs(&journal.chunks(&acme, 3, 0)), [3], "one at least must be told");
+    assert_eq!(journal.chunks(&acme, 10, usize::MAX), [], "what is not on record must not be told");
+    put(
+        journal,
+        [
+            Entry::Cut { batch: batch("acme", 1), from: place(1, 0), until: place(4, 1) },
+            Entry::Settled { batch: batch("acme", 1), outcome: Outcome::Stored, events: 10 },
+        ],
+    )
+    .await;
+    assert_eq!(journal.chunks(&acme, 3, usize::MAX), [], "what is settled must not be told");
+    assert_eq!(seqs(&journal.chunks(&acme, 4, 0)), [4], "what is not wholly settled must be");
 }
 
 async fn close(journal: impl Journal) {

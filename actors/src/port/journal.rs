@@ -58,7 +58,11 @@ pub trait Journal: Send + Sync + 'static {
     /// May be dropped at any time.
     fn room(&self) -> impl Future<Output = ()> + Send;
 
-    /// Reads a chunk that an earlier opening left.
+    /// The committed chunks of the tenant from `seq` on, in order and without a gap, as long as they hold unsettled events: as many
+    /// as take `bytes` of memory together, and one at least if that one is there. To be [read](Self::read).
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk>;
+
+    /// Reads a chunk that an earlier opening left, or that [`chunks`](Self::chunks) told of.
     ///
     /// # Errors
     /// Where the disk cannot be read, or the record is damaged after all.
@@ -329,7 +333,7 @@ impl RecoveredTenant {
     }
 }
 
-/// A chunk that an earlier opening left.
+/// A chunk on record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoveredChunk {
     /// Its place in the tenant's order.
@@ -428,6 +432,10 @@ impl Journal for MemoryJournal {
 
     async fn room(&self) {}
 
+    fn chunks(&self, _: &TenantId, _: u64, _: usize) -> Vec<RecoveredChunk> {
+        vec![]
+    }
+
     async fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
         Err(JournalError::new(format!(
             "a memory journal has nothing to recover, but was asked for chunk {} of {tenant}",
@@ -454,6 +462,7 @@ pub trait DynJournal: Send + Sync + 'static {
     fn committed(&self, position: Position) -> BoxFuture<'_, ()>;
     fn has_room(&self, bytes: usize) -> bool;
     fn room(&self) -> BoxFuture<'_, ()>;
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk>;
     fn read<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -490,6 +499,10 @@ impl<J: Journal> DynJournal for J {
 
     fn room(&self) -> BoxFuture<'_, ()> {
         Journal::room(self).boxed()
+    }
+
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        Journal::chunks(self, tenant, seq, bytes)
     }
 
     fn read<'a>(
@@ -536,6 +549,10 @@ impl<J: Journal> Journal for Arc<J> {
 
     fn room(&self) -> impl Future<Output = ()> + Send {
         J::room(self)
+    }
+
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        J::chunks(self, tenant, seq, bytes)
     }
 
     fn read(

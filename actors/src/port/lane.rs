@@ -12,6 +12,7 @@ mod cut;
 mod front;
 mod read_back;
 mod shed;
+mod spill;
 mod told;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use read_back::ReadBack;
 use shed::Shedding;
+pub(crate) use spill::{Spilled, TakenBack, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
 /// What the journal holds of one tenant.
@@ -77,6 +79,8 @@ struct State {
     door: DoorTotals,
     /// Events of an earlier process that are on record and not read yet.
     unread: u64,
+    /// What lies in the journal alone.
+    spill: spill::Spill,
     /// How many batches were cut.
     cuts: u64,
     /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
@@ -179,7 +183,9 @@ impl Lane {
         let state = &mut *self.lock();
         state.count(frames);
         let policy = &*state.policy;
-        if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
+        // Nothing overtakes what is spilled.
+        let is_full = state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight;
+        if is_full || state.spill.chunks > 0 {
             return Arrival::Full(chunk);
         }
         if let Some(level) = state.above_share(footprint, memory) {

@@ -232,6 +232,9 @@ impl SystemBuilder {
         }
         panic_place::remember();
         self.policy.check().map_err(Error::InvalidPolicy)?;
+        let is_durable = self.journal.as_ref().is_some_and(|journal| journal.is_durable());
+        self.policy.overflow.check_journal(is_durable).map_err(Error::InvalidPolicy)?;
+        self.specs.values().try_for_each(|spec| spec.check_journal(is_durable))?;
         let specs = self.specs.into_iter().map(|(id, spec)| Ok((id, spec.checked()?)));
         let defaults = Defaults {
             policy: Arc::new(self.policy),

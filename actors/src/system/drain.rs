@@ -75,6 +75,9 @@ impl fmt::Display for DrainReport {
         }
         for TenantDrained { end, .. } in self.unfinished() {
             write!(f, "\n  {} in_flight={} status={}", end.tenant, end.in_flight, end.status)?;
+            if end.in_journal > 0 {
+                write!(f, " in_journal={}", end.in_journal)?;
+            }
         }
         Ok(())
     }
@@ -145,7 +148,8 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
 }
 
 fn is_settled(shared: &Shared) -> bool {
-    shared.budget.used() == 0 && shared.letters.is_empty() && shared.unread.load(Ordering::Acquire) == 0
+    let is_read = [&shared.unread, &shared.spilling].iter().all(|tenants| tenants.load(Ordering::Acquire) == 0);
+    shared.budget.used() == 0 && shared.letters.is_empty() && is_read
 }
 
 fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {

@@ -73,14 +73,28 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let budget = prop_oneof![Just(1 << 10), Just(8 << 20)];
+    let day = secs(86_400);
+    let overflow = prop_oneof![
+        Just(OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Block, ..OverflowPolicy::default() }),
+        Just(OverflowPolicy::default()),
+        // All that does not fit is spilled, or as much as the quota lets.
+        Just(OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::Spill, ..OverflowPolicy::default() }),
+        Just(OverflowPolicy { when_full: WhenFull::Spill, ..OverflowPolicy::default() }),
+        Just(OverflowPolicy {
+            max_in_flight: 1 << 10,
+            when_full: WhenFull::Spill,
+            max_spilled: 2 << 10,
+            block_for: day
+        }),
+    ];
+    let overflow = overflow.prop_map(move |overflow| OverflowPolicy { block_for: day, ..overflow });
     let poison = prop_oneof![Just(0), Just(2), Just(100)];
-    (1..8usize, 1..2_000u64, 1..4u32, budget, poison).prop_map(|(max_events, age, attempts, budget, max_poison)| {
+    (1..8usize, 1..2_000u64, 1..4u32, overflow, poison).prop_map(|(max_events, age, attempts, overflow, max_poison)| {
         Policy {
             window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
             retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
             // No event is refused at the door, so that what was sent is what was accepted.
-            overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
+            overflow,
             ..Policy::default()
         }
     })

@@ -20,6 +20,7 @@ mod recovery;
 mod registry;
 mod retry;
 mod saga;
+mod spill;
 mod streams;
 mod supervision;
 mod watchdog;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headworks_actors::{DeadLetterKind, Fault, OverflowPolicy, Policy, RetryPolicy, WhenFull, WindowPolicy};
+use headworks_actors::{DeadLetterKind, Fault, OverflowPolicy, Policy, RetryPolicy, WindowPolicy};
 use proptest::prelude::*;
 
 use crate::rig::{Rig, Store, event, millis, pass, secs, tenant, virtual_time};
@@ -58,7 +58,11 @@ fn policy() -> impl Strategy<Value = Policy> {
                 window: WindowPolicy { max_events, max_bytes, max_age: millis(age) },
                 retry: RetryPolicy { attempts, ..RetryPolicy::default() },
                 // No event is refused, so that what was sent is what was accepted.
-                overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
+                overflow: OverflowPolicy {
+                    max_in_flight: budget,
+                    block_for: secs(86_400),
+                    ..OverflowPolicy::default()
+                },
                 ..Policy::default()
             }
         },

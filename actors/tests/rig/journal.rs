@@ -232,6 +232,10 @@ impl Journal for ModelJournal {
         self.until(|state| state.has_room).await;
     }
 
+    fn chunks(&self, tenant: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        self.on_disk().chunks(tenant, seq, bytes)
+    }
+
     async fn read(&self, tenant: &TenantId, chunk: &RecoveredChunk) -> Result<Chunk, JournalError> {
         self.until(|state| !state.holds_reads).await;
         let mut state = self.lock();

@@ -249,6 +249,26 @@ impl Replay {
         tenant.before(cut.until) - tenant.before(cut.from)
     }
 
+    /// The unsettled chunks of the tenant from `seq` on, of so many bytes.
+    pub(crate) fn chunks(&self, id: &TenantId, seq: u64, bytes: usize) -> Vec<RecoveredChunk> {
+        let Some(tenant) = self.tenants.get(id) else { return vec![] };
+        let mut chunks = tenant.recovered(id).chunks;
+        chunks.retain(|chunk| chunk.seq >= seq);
+        if chunks.first().is_none_or(|first| first.seq != seq) {
+            return vec![];
+        }
+        let mut taken = 0;
+        chunks
+            .into_iter()
+            .enumerate()
+            .take_while(|(nth, chunk)| {
+                taken += chunk.bytes;
+                *nth == 0 || taken <= bytes
+            })
+            .map(|(_, chunk)| chunk)
+            .collect()
+    }
+
     pub(crate) fn recovered(&self) -> Recovered {
         let tenants = self.tenants.iter().map(|(id, tenant)| tenant.recovered(id)).collect();
         let streams = self.streams.iter().map(|(id, sender)| RecoveredStream {

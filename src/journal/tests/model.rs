@@ -291,6 +291,12 @@ impl Tenant {
         for chunk in &told.chunks {
             same("bytes", &*read(chunk)?, &*self.chunks[chunk.seq as usize - 1])?;
         }
+        // What a spilled tenant asks for, from wherever it has come to.
+        for (nth, chunk) in told.chunks.iter().enumerate() {
+            let chunks = |bytes| log.ledger().chunks(&told.tenant, chunk.seq, bytes);
+            same("chunks from one on", &chunks(usize::MAX)[..], &told.chunks[nth..])?;
+            same("one chunk at least", &chunks(0)[..], &told.chunks[nth..=nth])?;
+        }
         same("uncompensated", &told.uncompensated, &self.uncompensated)?;
         same("cuts", told.cuts.len(), self.cuts.len())?;
         for (told, cut) in told.cuts.iter().zip(&self.cuts) {

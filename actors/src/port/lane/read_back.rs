@@ -64,17 +64,14 @@ impl Lane {
     }
 
     /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what
-    /// is known of attempts to store them, and the rest as the open window. Returns how many events are lost, and the memory
-    /// of the chunks that lie in batches.
-    pub(crate) fn read_back(
-        &self,
-        back: ReadBack,
-        settled: ChunkPlace,
-        uncut: ChunkPlace,
-        now: Instant,
-    ) -> (u64, usize) {
+    /// is known of attempts to store them, and the rest as the open window. The chunks from `later` on stay in the journal, as
+    /// if they had been spilled. Returns how many events are lost, and the memory of the chunks that lie in batches.
+    pub(crate) fn read_back(&self, back: ReadBack, left: &RecoveredTenant, later: usize, now: Instant) -> (u64, usize) {
         let mut state = self.lock();
-        let (begin, next) = (settled.seq.max(1), state.first);
+        let (read, later) = left.chunks.split_at(later.min(left.chunks.len()));
+        let settled = left.settled;
+        let (begin, next) = (settled.seq.max(1), later.first().map_or(state.first, |chunk| chunk.seq));
+        let spilled = state.first - next;
         let mut chunks = back.chunks;
         let mut lost_chunks = BTreeSet::new();
         let chunks: Vec<_> = (begin..next)
@@ -116,19 +113,25 @@ impl Lane {
             place = ChunkPlace { seq: place.seq + 1, index: 0 };
         }
         // What lies between was shed.
-        place = place.max(uncut);
+        place = place.max(left.uncut);
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         state.turn += 1;
         let mut uncut_bytes = 0;
         for seq in place.seq..next {
+            if lost_chunks.contains(&seq) {
+                let events = read.iter().find(|chunk| chunk.seq == seq).map_or(0, |chunk| chunk.events);
+                state.lose(self, events, now);
+                continue;
+            }
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             state.uncut += range.len() as u64;
             state.uncut_bytes += chunk.body_bytes_of(range);
             uncut_bytes += chunk.footprint();
             state.chunks.push_back((chunk, now));
         }
-        let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut);
+        state.spill.left(spilled, later);
+        let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut + state.spill.events);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         let cut_bytes = state.batches.iter().map(|waiting| waiting.batch.footprint()).sum();

@@ -38,7 +38,8 @@ impl Lane {
     /// The entry is added to `record`, which the caller appends before the lane can be looked at.
     pub(crate) fn shed(&self, footprint: usize, mut memory: Memory, record: &mut Vec<Entry>) -> Option<Shed> {
         let state = &mut *self.lock();
-        if state.policy.overflow.when_full != WhenFull::DropOldest {
+        // What is spilled comes after all that is here, and what arrives after that: room here would not help it.
+        if state.policy.overflow.when_full != WhenFull::DropOldest || state.spill.chunks > 0 {
             return None;
         }
         let full_at = state.bytes;

@@ -17,6 +17,8 @@ pub(crate) struct LaneSnapshot {
     unread: u64,
     pub(crate) batches: usize,
     pub(crate) bytes: usize,
+    /// What lies in the journal alone: events, and bytes on disk.
+    pub(crate) spilled: (u64, u64),
     /// Of the batch at the front: how often it failed, whether it is parked, whether it is given up.
     pub(crate) front: Option<(u32, bool, bool)>,
     /// Compensations that could not be done.
@@ -28,12 +30,12 @@ pub(crate) struct LaneSnapshot {
 impl LaneSnapshot {
     /// Accepted events without an outcome.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.window + self.cut + self.given_up_at_door + self.unread
+        self.window + self.cut + self.given_up_at_door + self.unread + self.spilled.0
     }
 
     /// Whether there is nothing that the tenant's actors would have to do.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.window + self.unread == 0 && self.batches == 0
+        self.window + self.unread + self.spilled.0 == 0 && self.batches == 0
     }
 }
 
@@ -112,6 +114,7 @@ impl State {
             unread: self.unread,
             batches: self.batches.len(),
             bytes: self.bytes,
+            spilled: (self.spill.events, self.spill.bytes),
             front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
             uncompensated: self.uncompensated.len() as u64,
             moved: self.moved,
