@@ -167,11 +167,13 @@ async fn wait_one(
     shared: &Arc<Shared>,
     source: &SourceLedger,
     stream: Option<&Arc<Stream>>,
-    Waiting { slot, mut chunk }: Waiting,
+    Waiting { mut slot, mut chunk }: Waiting,
 ) {
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
     loop {
+        // Its tenant may have been passivated while this waited for something else.
+        slot = shared.present(&slot);
         let system_room = shared.budget.room().notified();
         let tenant_room = slot.room.notified();
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));

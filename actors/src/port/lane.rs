@@ -11,6 +11,7 @@
 mod cut;
 mod front;
 mod read_back;
+mod rest;
 mod told;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use read_back::ReadBack;
+pub(crate) use rest::Rest;
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
 /// What the journal holds of one tenant.
