@@ -125,7 +125,8 @@ impl Dormant {
         };
         let lives = [(Role::Tenant, self.tenant), (Role::Writer, self.writer)];
         let lived = lives.into_iter().filter(|(_, life)| *life != Control::NEVER);
-        let ended = |(actor, life)| ActorDetail { actor, epoch: Control::epoch_of(life), status: Some(Status::Stopped) };
+        let ended =
+            |(actor, life)| ActorDetail { actor, epoch: Control::epoch_of(life), status: Some(Status::Stopped) };
         TenantDetail {
             tenant: id.clone(),
             at,

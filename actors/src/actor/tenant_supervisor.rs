@@ -27,7 +27,9 @@ pub(crate) struct Upkeep {
 /// Why none of a tenant's actors may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
-    Quarantined { until: Instant },
+    Quarantined {
+        until: Instant,
+    },
     Stopped,
     /// The tenant was passivated, and has another slot by now or none.
     Gone,

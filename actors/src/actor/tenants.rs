@@ -181,7 +181,8 @@ impl Shared {
             (Code::SpawnRate, Some(rate)) => {
                 format!("tenants.max_spawn_rate allows {} new tenants a second", rate.per_second)
             }
-            _ => "tenants.unknown is \"reject\": only tenants that are configured, or were spawned, are let in".to_owned(),
+            _ => "tenants.unknown is \"reject\": only tenants that are configured, or were spawned, are let in"
+                .to_owned(),
         };
         Cause::new(code, format!("tenant {name} is not known, and cannot come up: {why}"))
     }

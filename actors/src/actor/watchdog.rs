@@ -18,7 +18,12 @@ use crate::policy::{Holdup, Moves};
 /// A tenant's heartbeat is due: looks what became of the last one, sends the next, and has the clock set again, whatever the
 /// tenant does. A tenant that nobody needs any more is passivated. Only on the system's thread.
 pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
-    let (is_filled, now, policy) = (slot.tenant.is_filled(), Instant::now(), slot.policy());
+    let (now, policy) = (Instant::now(), slot.policy());
+    let is_filled = slot.tenant.is_filled();
+    if is_filled {
+        look_at_tenant(slot, shared);
+        look_at_batches(slot, shared, now);
+    }
     let used = slot.lane.last_accepted().unwrap_or(slot.awake_since);
     if policy.heartbeat.is_forgotten(now, used) && slot.is_to_be_let_go() && slot.passivate(shared) && slot.is_gone() {
         return;
@@ -28,11 +33,9 @@ pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
         slot.beating.store(false, Ordering::Release);
         return;
     }
-    shared.alarms.set(now + slot.policy().heartbeat.every, slot, Alarm::Beat);
+    shared.alarms.set(now + policy.heartbeat.every, slot, Alarm::Beat);
     slot.lane.record_door();
     if is_filled {
-        look_at_tenant(slot, shared);
-        look_at_batches(slot, shared, now);
         slot.tenant.tell(Beat, &slot.beat_sent);
     }
 }

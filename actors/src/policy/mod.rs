@@ -23,8 +23,8 @@ pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use stall::{Holdup, Moves, Stall};
-pub use unknown::{SpawnRate, Unknown};
 pub(crate) use unknown::SpawnGate;
+pub use unknown::{SpawnRate, Unknown};
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.

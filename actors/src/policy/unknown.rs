@@ -64,9 +64,8 @@ mod tests {
         let (rate, start) = (SpawnRate { per_second: 10, burst: 3 }, Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         let mut gate = SpawnGate::default();
-        let took: Vec<_> = [0, 0, 0, 0, 99, 100, 101, 1_000, 1_000, 1_000, 1_000]
-            .map(|millis| gate.take(rate, at(millis)))
-            .into();
+        let took: Vec<_> =
+            [0, 0, 0, 0, 99, 100, 101, 1_000, 1_000, 1_000, 1_000].map(|millis| gate.take(rate, at(millis))).into();
         assert_eq!(took, [true, true, true, false, false, true, false, true, true, true, false]);
     }
 

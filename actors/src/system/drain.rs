@@ -149,10 +149,10 @@ fn is_settled(shared: &Shared) -> bool {
 }
 
 fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {
-    let tenants = shared.snapshots().into_iter().map(|end| TenantDrained {
-        in_flight_before: before.get(&end.tenant).copied().unwrap_or(0),
-        end,
-    });
+    let tenants = shared
+        .snapshots()
+        .into_iter()
+        .map(|end| TenantDrained { in_flight_before: before.get(&end.tenant).copied().unwrap_or(0), end });
     let dead_letters_pending = shared.letters.len() as u64;
     DrainReport { complete: is_settled(shared), dead_letters_pending, tenants: tenants.collect() }
 }

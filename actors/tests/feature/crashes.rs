@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use headworks_actors::{
-    AckLevel, Answer, Code, DeadLetterKind, Error, Fault, OverflowPolicy, Policy, RetryPolicy, StreamId, TenantSpec,
-    WhenFull, WindowPolicy,
+    AckLevel, Answer, Code, DeadLetterKind, Error, Fault, HeartbeatPolicy, OverflowPolicy, Policy, RetryPolicy,
+    StreamId, TenantSpec, WhenFull, WindowPolicy,
 };
 use proptest::prelude::*;
 
@@ -75,15 +75,24 @@ fn op() -> impl Strategy<Value = Op> {
 fn policy() -> impl Strategy<Value = Policy> {
     let budget = prop_oneof![Just(1 << 10), Just(8 << 20)];
     let poison = prop_oneof![Just(0), Just(2), Just(100)];
-    (1..8usize, 1..2_000u64, 1..4u32, budget, poison).prop_map(|(max_events, age, attempts, budget, max_poison)| {
-        Policy {
-            window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
-            retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
-            // No event is refused at the door, so that what was sent is what was accepted.
-            overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
-            ..Policy::default()
-        }
-    })
+    let forgets = prop::option::of(10..2_000u64);
+    (1..8usize, 1..2_000u64, 1..4u32, budget, poison, forgets).prop_map(
+        |(max_events, age, attempts, budget, max_poison, forgets)| {
+            let heartbeat = forgets.map_or_else(HeartbeatPolicy::default, |after| HeartbeatPolicy {
+                every: millis(100),
+                passivate_after: Some(millis(after)),
+                ..HeartbeatPolicy::default()
+            });
+            Policy {
+                window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
+                retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
+                // No event is refused at the door, so that what was sent is what was accepted.
+                overflow: OverflowPolicy { max_in_flight: budget, when_full: WhenFull::Block, block_for: secs(86_400) },
+                heartbeat,
+                ..Policy::default()
+            }
+        },
+    )
 }
 
 /// A sender that keeps what it was not told about.
