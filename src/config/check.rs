@@ -111,6 +111,9 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
     }
+    // Far above what can be kept up with.
+    within(["tenants", "max_spawn_rate"], tenants.max_spawn_rate, 0, 1_000_000, u32::to_string)?;
+    within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults)?;
     tenants.by_id.iter().try_for_each(|(id, policy)| check_policy(&["tenants", "by_id", id.as_str()], policy))
 }
