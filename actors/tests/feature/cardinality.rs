@@ -199,7 +199,8 @@ fn an_event_that_comes_in_the_moment_of_passivation_is_neither_lost_nor_doubled(
                 let a = rig.tenant("a");
                 let more = lines([event("a", 1_000 + n)]);
                 let (passivated, fed) = futures::join!(a.passivate(), ingress.feed(more));
-                (passivated.unwrap(), drop(fed.unwrap()));
+                passivated.unwrap();
+                drop(fed.unwrap());
             }
         }
         rig.drained().await;
