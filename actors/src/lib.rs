@@ -37,7 +37,8 @@
 //!   [`System::uncompensated`] until it is.
 //! - One **supervisor**: starts the others. One that panics or stops is started afresh on the same mailbox, after a
 //!   backoff, up to the intensity of its [`RestartPolicy`]; then its tenant is quarantined for a while. By hand a tenant is
-//!   stopped, restarted, resumed and passivated, by its [`TenantHandle`].
+//!   stopped, restarted, resumed and passivated, by its [`TenantHandle`]; one without events is passivated by itself
+//!   ([`HeartbeatPolicy::passivate_after`]).
 //!
 //! What fails without a word is found from outside, by a watchdog: a tenant that answers no heartbeat and a writer that makes no
 //! step are failures like any other ([`HeartbeatPolicy`]); code that never returns, and so holds the thread of all actors, cannot be

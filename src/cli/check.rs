@@ -8,7 +8,7 @@ use headworks::config::{
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, WhenFull};
+use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, Unknown, WhenFull};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -195,12 +195,25 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
     let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
     vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
-        ("tenants", format!("at most {}", config.limits.max_tenants)),
+        ("tenants", format!("at most {}; {}", config.limits.max_tenants, unknown(config))),
         ("dead letters", letters),
         ("stop", format!("within {}", time(config.daemon.drain_deadline))),
         ("hang", hang),
         ("report", report),
     ]
+}
+
+/// What becomes of events of tenants that nobody knows.
+fn unknown(config: &Config) -> String {
+    let tenants = &config.tenants;
+    match (tenants.unknown(), tenants.spawn_rate()) {
+        (Unknown::Reject, _) => "events of unknown ones are rejected".to_owned(),
+        (Unknown::CatchAll(other), _) => format!("events of unknown ones become {other}'s"),
+        (_, None) => "unknown ones come up by their first events".to_owned(),
+        (_, Some(rate)) => {
+            format!("unknown ones come up by their first events, {} a second, {} at once", rate.per_second, rate.burst)
+        }
+    }
 }
 
 /// When a sender that asks is told that its event is safe.
@@ -280,10 +293,14 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
         (
             "heartbeat",
             format!(
-                "every {}, a restart after {} without an answer; idle after {} without an event, stalled after {} without a step",
+                "every {}, a restart after {} without an answer; idle after {} without an event, {}; stalled after {} without a step",
                 time(heartbeat.every),
                 heartbeat.max_missed,
                 time(heartbeat.idle_after),
+                match heartbeat.passivate_after {
+                    Some(after) => format!("passivated after {}", time(after)),
+                    None => "never passivated".to_owned(),
+                },
                 time(heartbeat.stall_after)
             ),
         ),
@@ -391,7 +408,7 @@ Store
 
 Limits
   memory        16MiB of events in flight
-  tenants       at most 10000
+  tenants       at most 10000; unknown ones come up by their first events
   dead letters  256MiB a tenant; then the oldest go, counted
   stop          within 30s
   hang          the process ends once something has held its actors for 1m
@@ -404,7 +421,7 @@ Tenants
   refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
-  heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, stalled after 1m without a step
+  heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
 ";
         assert_eq!(checked(None, &[], false), (Exit::Ok, expected.to_owned(), String::new()));
     }

@@ -112,6 +112,9 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
     }
+    // Far above what can be kept up with.
+    within(["tenants", "max_spawn_rate"], tenants.max_spawn_rate, 0, 1_000_000, u32::to_string)?;
+    within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     let is_durable = journal.kind == JournalKind::Durable;
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
     let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);

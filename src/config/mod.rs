@@ -37,7 +37,7 @@ pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
+    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
 };
 
 use crate::store::manifest::{Kind, Manifest};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Layout, LettersWhenFull};
-use crate::{AckLevel, Policy, StoreName, TenantId, units};
+use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, Unknown, units};
 
 /// `[daemon]`: the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,6 +315,14 @@ pub struct TenantsConfig {
     pub stores_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     /// Tenants whose events are dropped at the door, and counted. Default none.
     pub mute: BTreeSet<TenantId>,
+    /// What becomes of events of tenants that have no entry in `by_id` or `stores_by_id` and are not on record. Default `spawn`.
+    pub unknown: UnknownTenants,
+    /// The tenant for `catch_all`. Default `others`.
+    pub catch_all: TenantId,
+    /// How many unknown tenants may come up a second, in the long run; 0 for any number. Default 0.
+    pub max_spawn_rate: u32,
+    /// How many of them may come up at once, where there is a rate. Default 1000.
+    pub max_spawn_burst: u32,
     /// The rules of every tenant that has none of its own.
     pub defaults: Policy,
     /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in `defaults`.
@@ -327,8 +335,50 @@ impl Default for TenantsConfig {
             stores: vec![StoreName::ONLY],
             stores_by_id: BTreeMap::new(),
             mute: BTreeSet::new(),
+            unknown: UnknownTenants::Spawn,
+            catch_all: others(),
+            max_spawn_rate: 0,
+            max_spawn_burst: 1_000,
             defaults: Policy::default(),
             by_id: BTreeMap::new(),
         }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
+fn others() -> TenantId {
+    TenantId::new("others").expect("it follows the grammar")
+}
+
+/// What becomes of events of unknown tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum UnknownTenants {
+    /// Their tenants come up, as far as `limits.max_tenants` and `max_spawn_rate` allow.
+    #[default]
+    Spawn,
+    /// They are rejected.
+    Reject,
+    /// They become events of the tenant `catch_all`, their bodies as they came.
+    CatchAll,
+}
+
+impl TenantsConfig {
+    /// What the system is told of unknown tenants.
+    #[must_use]
+    pub fn unknown(&self) -> Unknown {
+        match self.unknown {
+            UnknownTenants::Spawn => Unknown::Spawn,
+            UnknownTenants::Reject => Unknown::Reject,
+            UnknownTenants::CatchAll => Unknown::CatchAll(self.catch_all.clone()),
+        }
+    }
+
+    /// How fast they may come up.
+    #[must_use]
+    pub fn spawn_rate(&self) -> Option<SpawnRate> {
+        let rate = SpawnRate { per_second: self.max_spawn_rate, burst: self.max_spawn_burst };
+        (rate.per_second > 0).then_some(rate)
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
-    SourceConfig, StoreConfig, TenantsConfig,
+    SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId};
 
@@ -43,6 +43,10 @@ struct TypedTenants {
     stores: Option<Vec<StoreName>>,
     stores_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     mute: BTreeSet<TenantId>,
+    unknown: UnknownTenants,
+    catch_all: Option<TenantId>,
+    max_spawn_rate: Option<u32>,
+    max_spawn_burst: Option<u32>,
     defaults: Policy,
     by_id: BTreeMap<TenantId, Policy>,
 }
@@ -51,21 +55,19 @@ impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
         let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
             typed;
-        let TypedTenants { stores: saga, stores_by_id, mute, defaults, by_id } = tenants;
-        let saga = saga.unwrap_or_else(|| TenantsConfig::default().stores);
+        let base = TenantsConfig::default();
+        let tenants = TenantsConfig {
+            stores: tenants.stores.unwrap_or(base.stores),
+            stores_by_id: tenants.stores_by_id,
+            mute: tenants.mute,
+            unknown: tenants.unknown,
+            catch_all: tenants.catch_all.unwrap_or(base.catch_all),
+            max_spawn_rate: tenants.max_spawn_rate.unwrap_or(base.max_spawn_rate),
+            max_spawn_burst: tenants.max_spawn_burst.unwrap_or(base.max_spawn_burst),
+            defaults: tenants.defaults,
+            by_id: tenants.by_id,
+        };
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self {
-            daemon,
-            log,
-            report,
-            limits,
-            decoder,
-            sources,
-            journal,
-            store,
-            stores,
-            dead_letters,
-            tenants: TenantsConfig { stores: saga, stores_by_id, mute, defaults, by_id },
-        }
+        Self { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
     }
 }

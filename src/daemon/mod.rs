@@ -34,7 +34,7 @@ use headworks_actors::{
 
 #[cfg(unix)]
 use crate::admin::Admin;
-use crate::config::{Config, JournalKind, SourceConfig};
+use crate::config::{Config, JournalKind, ReportTo, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
 use crate::store::{SqliteStore, files, sqlite};
@@ -179,6 +179,8 @@ impl Daemon {
             .dead_letters(stores.database.clone())
             .max_in_flight_bytes(config.limits.max_in_flight)
             .max_tenants(config.limits.max_tenants)
+            .unknown_tenants(tenants.unknown())
+            .max_spawn_rate(tenants.spawn_rate())
             .hang_after(match config.daemon.exit_when_hung {
                 Duration::ZERO => HANG_AFTER,
                 exit => HANG_AFTER.min(exit),
@@ -198,6 +200,10 @@ impl Daemon {
             })
             .collect();
         specs.extend(sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga)));
+        if config.report.to == ReportTo::Store && !specs.iter().any(|spec| *spec.id() == config.report.tenant) {
+            // The reports' own tenant is known, whoever else is refused.
+            specs.push(TenantSpec::from(config.report.tenant.clone()));
+        }
         let system = specs.into_iter().fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         let log_file = LogFile::start(&config, began, &system);
         let reports = reports.map(|reports| reports.start(&system));

@@ -229,11 +229,13 @@ async fn wait_one(
     shared: &Arc<Shared>,
     source: &SourceLedger,
     stream: Option<&Arc<Stream>>,
-    Waiting { slot, mut chunk }: Waiting,
+    Waiting { mut slot, mut chunk }: Waiting,
 ) {
     let mut blocked = Duration::ZERO;
     let mut others = settled_by_others(shared, &slot);
     loop {
+        // Its tenant may have been passivated while this waited for something else.
+        slot = shared.present(&slot);
         let mut tenant_room = std::pin::pin!(slot.room.notified());
         tenant_room.as_mut().enable();
         let mut record = OnRecord::new(stream.cloned());

@@ -3,7 +3,9 @@
 //! A timer an actor would cost memory and a place in the runtime's wheel for each; here an alarm is a place in a list that is
 //! shared by all that are due in the same millisecond, and an actor that has nothing to do is not woken.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 
 use super::registry::Shared;
 use super::slot::Slot;
+use super::stage::Stage;
 use super::tenant::window_is_due;
 use super::watchdog::beat;
 
@@ -31,6 +34,8 @@ pub(crate) enum Alarm {
     Beat,
     /// A quarantine may be over.
     Lift,
+    /// The tenant was passivated: nobody is to remember its slot.
+    Forget,
 }
 
 /// What goes off together.
@@ -77,7 +82,7 @@ impl Alarms {
 }
 
 /// Sets alarms off until the end of the system.
-pub(crate) async fn ring(shared: Arc<Shared>) {
+pub(crate) async fn ring(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) {
     let alarms = &shared.alarms;
     loop {
         let Some(first) = alarms.first() else {
@@ -94,6 +99,8 @@ pub(crate) async fn ring(shared: Arc<Shared>) {
             together.iter().for_each(|(slot, _)| slot.near_actors());
             for (slot, alarm) in together {
                 match alarm {
+                    Alarm::Forget => stage.borrow_mut().forget(slot),
+                    _ if slot.is_gone() => {}
                     Alarm::Window => window_is_due(slot, &shared),
                     Alarm::Beat => beat(slot, &shared),
                     Alarm::Lift => slot.lift(&shared),

@@ -194,6 +194,8 @@ pub(crate) async fn pursue(shared: Arc<Shared>, slot: Arc<Slot>) {
             }
         }
     }
+    // Where its actors have ended before, there is nothing left that would.
+    slot.beat_later(&shared);
 }
 
 /// Sends a batch that is taken back where its rules say.

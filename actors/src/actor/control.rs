@@ -40,23 +40,39 @@ pub(super) mod state {
 }
 
 const STATE: u64 = 0b11;
-/// Before the first life: the epoch after it is 0.
-const NEVER: u64 = u64::MAX;
 
 impl Default for Control {
     /// Of an actor that was never started.
     fn default() -> Self {
+        Self::after(Self::NEVER)
+    }
+}
+
+impl Control {
+    /// Before the first life: the epoch after it is 0.
+    pub(super) const NEVER: u64 = u64::MAX;
+
+    /// Of an actor whose last life has this mark.
+    pub(super) fn after(life: u64) -> Self {
         Self {
-            life: AtomicU64::new(NEVER),
+            life: AtomicU64::new(life | state::ENDED),
             order: AtomicU8::new(order::NONE),
             polling: AtomicBool::new(false),
             waker: Mutex::default(),
             last_cause: Mutex::default(),
         }
     }
-}
 
-impl Control {
+    /// The mark of its last life, which is over.
+    pub(super) fn last_life(&self) -> u64 {
+        self.life.load(Ordering::Acquire) | state::ENDED
+    }
+
+    /// How many lives came before the one with this mark.
+    pub(super) fn epoch_of(life: u64) -> u64 {
+        if life == Self::NEVER { 0 } else { life >> 2 }
+    }
+
     fn give(&self, order: u8) {
         self.order.fetch_max(order, Ordering::AcqRel);
         self.wake();
@@ -140,10 +156,7 @@ impl Control {
 
     /// How many lives the actor had before this one.
     pub(crate) fn epoch(&self) -> u64 {
-        match self.life.load(Ordering::Acquire) {
-            NEVER => 0,
-            life => life >> 2,
-        }
+        Self::epoch_of(self.life.load(Ordering::Acquire))
     }
 
     /// Marks that the actor's own code runs, for whoever looks for one that does not return. As cheap as two plain writes.

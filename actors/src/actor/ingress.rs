@@ -132,7 +132,7 @@ impl Ingress {
         self.step.numbers = numbers;
         let hook_failed_events = hook_failed.len() as u64;
         for slot in hook_failed {
-            slot.lane.give_up_at_door();
+            shared.present(&slot).lane.give_up_at_door();
         }
         for failure in failures {
             shared.failed(&failure);
@@ -306,10 +306,14 @@ impl Step {
     fn refused(&mut self, door: &Door<'_>, refusal: Refusal, frame: &[u8], event: &Decoded<'_>, position: Option<u64>) {
         match refusal {
             Refusal::Malformed(cause) => self.malformed(door, cause, frame, frame.len() as u64, position),
-            Refusal::Limit(cause) => {
-                self.refused.extend(position.map(|position| (position, cause.code)));
+            Refusal::Unknown(code) => {
+                self.refused.extend(position.map(|position| (position, code)));
                 self.rejected += 1;
-                self.failure(door, None, cause);
+                // There may be a flood of them: the first of a step is described, the others are counted.
+                match self.failures.iter_mut().find(|failure| failure.cause.code == code) {
+                    Some(failure) => failure.events += 1,
+                    None => self.failure(door, None, door.shared.refusal(code, &event.tenant)),
+                }
             }
             Refusal::Hook(slot, cause) => {
                 self.refused.extend(position.map(|position| (position, cause.code)));

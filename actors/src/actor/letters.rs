@@ -101,6 +101,7 @@ pub(crate) async fn pump(shared: Arc<Shared>) {
         let events = group.iter().filter(|letter| letter.kind == DeadLetterKind::Event);
         for slot in events.filter_map(|letter| shared.slot(letter.tenant.as_ref()?)) {
             slot.lane.letter_kept();
+            slot.room.notify_waiters();
         }
         let mut queue = shared.letters.lock();
         for letter in queue.letters.drain(..group.len()).collect::<Vec<_>>() {

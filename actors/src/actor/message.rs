@@ -11,7 +11,7 @@ use super::ingress::Ingress;
 use super::slot::Slot;
 use super::spec::{IngressSpec, TenantSpec};
 use super::streams::Stream;
-use crate::model::{Error, Event};
+use crate::model::{Error, Event, TenantId};
 use crate::port::StorageError;
 
 // A source or an embedder, to an ingress.
@@ -89,7 +89,7 @@ pub(crate) struct GaveUp(pub(crate) Arc<Slot>);
 
 /// Start a tenant.
 #[derive(Message)]
-#[rtype(result = "Result<Arc<Slot>, Error>")]
+#[rtype(result = "Result<TenantId, Error>")]
 pub(crate) struct Spawn(pub(crate) TenantSpec);
 
 /// Start an ingress.

@@ -1,7 +1,7 @@
 //! Thin actors: take a message, ask a rule, send a message.
 //!
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
-//! supervisor starts them all; [`registry`] and [`slot`] hold what must outlive them. A failure climbs from [`supervise`] to
+//! supervisor starts them all; [`registry`], [`tenants`] and [`slot`] hold what must outlive them. A failure climbs from [`supervise`] to
 //! [`tenant_supervisor`] to [`root`]; [`watchdog`] looks for those that fail without a word.
 
 pub(crate) mod admission;
@@ -10,6 +10,7 @@ pub(crate) mod alarms;
 pub(crate) mod budget;
 pub(crate) mod compensation;
 pub(crate) mod control;
+pub(crate) mod dormant;
 pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;
@@ -26,5 +27,6 @@ pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod tenant;
 pub(crate) mod tenant_supervisor;
+pub(crate) mod tenants;
 pub(crate) mod watchdog;
 pub(crate) mod writer;

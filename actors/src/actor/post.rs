@@ -26,6 +26,16 @@ impl<A: Child> Default for Post<A> {
 }
 
 impl<A: Child> Post<A> {
+    /// Of an actor whose last life has this mark.
+    pub(super) fn after(life: u64) -> Self {
+        let control = OnceLock::new();
+        if life != Control::NEVER {
+            // It was empty.
+            let _ = control.set(Arc::new(Control::after(life)));
+        }
+        Self { control, addr: Mutex::new(None) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Addr<A>>> {
         self.addr.lock().unwrap_or_else(PoisonError::into_inner)
     }

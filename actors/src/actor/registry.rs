@@ -1,4 +1,4 @@
-//! What all actors share, and the registry of tenants. Nothing in here dies with an actor.
+//! What all actors share, the registry of [tenants](super::tenants) among it. Nothing in here dies with an actor.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Addr;
-use dashmap::{DashMap, DashSet, Entry as Place};
+use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,18 +19,17 @@ use super::slot::Slot;
 use super::spec::TenantSpec;
 use super::streams::Streams;
 use super::supervise::Running;
-use crate::model::{BatchId, Cause, Code, Error, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
+use super::tenants::{Admittance, Tenants};
+use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
-use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, RecoveredTenant, Seam, Stores};
+use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
 pub(crate) struct Shared {
     pub(crate) defaults: Defaults,
-    pub(crate) max_tenants: usize,
-    slots: DashMap<TenantId, Arc<Slot>>,
-    mutes: DashSet<TenantId>,
+    pub(crate) tenants: Tenants,
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
     pub(crate) streams: Streams,
     /// Calls that were given a stream of their own.
@@ -108,7 +107,7 @@ impl Shared {
     #[expect(clippy::too_many_arguments, reason = "called once, by the builder that names them")]
     pub(crate) fn new(
         defaults: Defaults,
-        max_tenants: usize,
+        admittance: Admittance,
         max_in_flight: usize,
         max_letters: usize,
         journal: Arc<dyn DynJournal>,
@@ -120,9 +119,7 @@ impl Shared {
     ) -> Self {
         Self {
             defaults,
-            max_tenants,
-            slots: DashMap::new(),
-            mutes: DashSet::new(),
+            tenants: Tenants::new(admittance),
             sources: DashMap::new(),
             streams: Streams::default(),
             calls: AtomicU64::new(0),
@@ -166,86 +163,6 @@ impl Shared {
             *now = (*now).max(phase);
             moves
         })
-    }
-
-    pub(crate) fn slot(&self, id: &TenantId) -> Option<Arc<Slot>> {
-        self.slots.get(id).map(|slot| slot.clone())
-    }
-
-    /// Every tenant, by name.
-    pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
-        let mut slots: Vec<_> = self.slots.iter().map(|slot| slot.clone()).collect();
-        slots.sort_by(|a, b| a.id.cmp(&b.id));
-        slots
-    }
-
-    /// The tenant's slot, made from the defaults if it is new.
-    pub(crate) fn slot_on_demand(&self, id: TenantId) -> Result<Arc<Slot>, Error> {
-        match self.slot(&id) {
-            Some(slot) => Ok(slot),
-            None => match self.new_slot(TenantSpec::from(id.clone())) {
-                // Another thread was faster.
-                Err(Error::TenantExists(_)) => self.slot(&id).ok_or(Error::Closed),
-                made => made,
-            },
-        }
-    }
-
-    /// A new tenant's slot. Where the spec is silent, the one given to the builder counts.
-    pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, Error> {
-        self.insert_slot(spec, self.max_tenants)
-    }
-
-    /// The slot of a tenant that is on record: it comes up whatever the limit is now.
-    pub(crate) fn recovered_slot(&self, left: &RecoveredTenant) -> Result<Arc<Slot>, Error> {
-        let slot = self.insert_slot(TenantSpec::from(left.tenant.clone()), usize::MAX)?;
-        slot.lane.restore(left);
-        slot.is_unclaimed.store(true, Ordering::Release);
-        if !left.is_settled() {
-            slot.recovering.store(true, Ordering::Release);
-            self.unread.fetch_add(1, Ordering::AcqRel);
-        }
-        Ok(slot)
-    }
-
-    /// The slot of a tenant that came up because it was on record, for the first who asks to spawn it with nothing of its own.
-    pub(crate) fn unclaimed(&self, spec: &TenantSpec) -> Option<Arc<Slot>> {
-        let slot = self.slot(&spec.id).filter(|_| spec.is_silent())?;
-        slot.is_unclaimed.swap(false, Ordering::AcqRel).then_some(slot)
-    }
-
-    fn insert_slot(&self, spec: TenantSpec, max_tenants: usize) -> Result<Arc<Slot>, Error> {
-        let base = self.defaults.specs.get(&spec.id);
-        let spec = spec.over(base).checked()?;
-        spec.check_journal(self.journal.is_durable())?;
-        let known = self.slots.len();
-        match self.slots.entry(spec.id.clone()) {
-            Place::Occupied(_) => Err(Error::TenantExists(spec.id)),
-            Place::Vacant(_) if known >= max_tenants => Err(Error::TenantLimit { tenant: spec.id, limit: max_tenants }),
-            Place::Vacant(entry) => {
-                let muted = self.mutes.contains(&spec.id);
-                let slot = Arc::new(Slot::new(spec, self, muted));
-                entry.insert(slot.clone());
-                Ok(slot)
-            }
-        }
-    }
-
-    pub(crate) fn mute(&self, id: &TenantId, muted: bool) {
-        if muted {
-            self.mutes.insert(id.clone());
-        } else {
-            self.mutes.remove(id);
-        }
-        if let Some(slot) = self.slot(id) {
-            slot.muted.store(muted, Ordering::Release);
-        }
-    }
-
-    pub(crate) fn muted(&self) -> Vec<TenantId> {
-        let mut muted: Vec<_> = self.mutes.iter().map(|id| id.clone()).collect();
-        muted.sort();
-        muted
     }
 
     pub(crate) fn source(&self, name: &Arc<str>) -> Arc<SourceLedger> {

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::alarms::Alarm;
 use super::control::Control;
+use super::dormant::{Dormant, Own};
 use super::message::{BatchesWait, ChunksWait};
 use super::post::Post;
-use super::registry::Shared;
-use super::spec::TenantSpec;
+use super::registry::{Phase, Shared};
 use super::tenant::Tenant;
 use super::tenant_supervisor::Upkeep;
 use super::writer::Writer;
@@ -22,7 +22,7 @@ use crate::policy::{Liveliness, Policy};
 use crate::port::lane::{Lane, LaneDetail, LaneSnapshot};
 use crate::port::{Hooks, Stores};
 
-/// One tenant, from its first event to the end of the system: its addresses, its lane, its rules.
+/// One tenant, for as long as it is awake: its addresses, its lane, its rules.
 pub(crate) struct Slot {
     pub(crate) id: TenantId,
     /// The saga.
@@ -32,6 +32,8 @@ pub(crate) struct Slot {
     /// Whether the tenant's lane may have got room.
     pub(crate) room: Notify,
     pub(crate) muted: AtomicBool,
+    /// See [`is_gone`](Self::is_gone).
+    pub(super) gone: AtomicBool,
     /// What an earlier process left has to be dealt with before new events are taken.
     pub(crate) recovering: AtomicBool,
     /// A task reads back what was spilled.
@@ -39,6 +41,7 @@ pub(crate) struct Slot {
     /// It came up because it was on record, and nobody has spawned it since.
     pub(crate) is_unclaimed: AtomicBool,
     pub(crate) idle: AtomicBool,
+    pub(super) awake_since: Instant,
     /// Batches settled so far.
     pub(crate) settled: AtomicU64,
     pub(crate) tenant: Post<Tenant>,
@@ -60,30 +63,32 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(spec: TenantSpec, shared: &Shared, muted: bool) -> Self {
-        let defaults = &shared.defaults;
-        let hooks = match spec.hooks.is_empty() {
-            true => defaults.hooks.clone(),
-            false => Arc::new(defaults.hooks.then(&spec.hooks)),
-        };
-        let stores = spec.stores.unwrap_or_else(|| defaults.stores.clone());
-        let policy = spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new);
-        let (id, has_hooks) = (spec.id.clone(), hooks.sees_batches());
+    /// `left` is what was kept of it, where it had a slot before.
+    pub(crate) fn new(id: TenantId, own: Own, left: Option<&Dormant>, shared: &Shared) -> Self {
+        let Own { policy, stores, hooks } = own;
+        let (of_id, has_hooks) = (id.clone(), hooks.sees_batches());
+        let lane = Lane::new(of_id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal);
+        if let Some(left) = left {
+            lane.go_on(&left.rest);
+        }
+        let is_over = shared.phase() >= Phase::Stopping;
         Self {
-            lane: Lane::new(id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal),
-            id: spec.id,
+            lane,
+            muted: AtomicBool::new(shared.tenants.is_muted(&id)),
+            id,
             stores,
             hooks,
             room: Notify::new(),
-            muted: AtomicBool::new(muted),
+            gone: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
             reading: AtomicBool::new(false),
-            is_unclaimed: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
-            settled: AtomicU64::new(0),
-            tenant: Post::default(),
-            writer: Post::default(),
-            upkeep: Mutex::default(),
+            is_unclaimed: AtomicBool::new(left.is_some_and(|left| left.is_unclaimed)),
+            idle: AtomicBool::new(left.is_some_and(|left| left.is_idle)),
+            awake_since: Instant::now(),
+            settled: AtomicU64::new(left.map_or(0, |left| left.settled)),
+            tenant: Post::after(left.map_or(Control::NEVER, |left| left.tenant)),
+            writer: Post::after(left.map_or(Control::NEVER, |left| left.writer)),
+            upkeep: Mutex::new(Upkeep::new(left.and_then(|left| left.restarts.as_deref().cloned()), is_over)),
             compensating: AtomicBool::new(false),
             pursuing: AtomicBool::new(false),
             beating: AtomicBool::new(false),
@@ -92,6 +97,11 @@ impl Slot {
             batches_hinted: AtomicBool::new(false),
             flush: AtomicU8::new(0),
         }
+    }
+
+    /// Whether its tenant was passivated: then it is of no use any more, and who needs the tenant asks the registry again.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// The rules as they are now: they may be changed at any time.

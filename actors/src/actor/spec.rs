@@ -51,6 +51,13 @@ impl TenantSpec {
         check.map_err(|why| Error::InvalidPolicy(format!("tenant {}: {why}", self.id)))
     }
 
+    /// What it says of nobody: nothing.
+    pub(crate) fn silent() -> Self {
+        #[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
+        let nobody = TenantId::new("nobody").expect("it follows the grammar");
+        Self::from(nobody)
+    }
+
     /// Whether it leaves everything to the system's defaults.
     pub(crate) fn is_silent(&self) -> bool {
         self.policy.is_none() && self.saga.is_none() && self.stores.is_none() && self.hooks.is_empty()

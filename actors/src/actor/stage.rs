@@ -12,7 +12,8 @@ use hashbrown::HashTable;
 
 use super::registry::Shared;
 use super::slot::Slot;
-use crate::model::{Cause, Chunk, ChunkBuilder, Code, Error, Event, Origin, StreamId, TenantId, UnixMillis};
+use super::tenants::Unmet;
+use crate::model::{Cause, Chunk, ChunkBuilder, Code, Event, Origin, StreamId, UnixMillis};
 use crate::wire::Decoded;
 
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
@@ -75,8 +76,8 @@ pub(crate) enum Place {
 pub(crate) enum Refusal {
     /// It is no event.
     Malformed(Cause),
-    /// It is one, but its tenant may not come up.
-    Limit(Cause),
+    /// It is one, but its tenant is not known and may not come up.
+    Unknown(Code),
     /// A hook failed on it: it is accepted, and given up.
     Hook(Arc<Slot>, Cause),
 }
@@ -132,25 +133,51 @@ impl Stage {
         }
     }
 
-    /// A tenant that this thread has not met.
+    /// A tenant that this stage has not met, or has forgotten.
     #[cold]
     fn meet(&mut self, tenant: &str) -> Result<usize, Refusal> {
-        let id =
-            TenantId::new(tenant).map_err(|why| Refusal::Malformed(Cause::new(Code::BadTenant, why.to_string())))?;
-        let slot = self.shared.slot_on_demand(id).map_err(|why| {
-            let why_text = why.to_string();
-            match why {
-                Error::TenantLimit { .. } => Refusal::Limit(Cause::new(Code::TenantLimit, why_text)),
-                _ => Refusal::Malformed(Cause::new(Code::BadTenant, why_text)),
-            }
+        let slot = self.shared.meet(tenant).map_err(|unmet| match unmet {
+            Unmet::BadId(why) => Refusal::Malformed(Cause::new(Code::BadTenant, why.to_string())),
+            Unmet::Refused(code) => Refusal::Unknown(code),
         })?;
+        // Under its own name: an unknown tenant's event may be for another.
+        let name = slot.id.as_str();
+        let hash = self.hasher.hash_one(name);
+        if name != tenant
+            && let Some(row) = self.places.find(hash, |row| self.rows[*row as usize].slot.id.as_str() == name)
+        {
+            return Ok(*row as usize);
+        }
         let row = self.rows.len();
         self.rows.push(Row { slot, last: (0, 0), making: NOWHERE });
         let (rows, hasher) = (&self.rows, &self.hasher);
-        self.places.insert_unique(hasher.hash_one(tenant), index(row), |row| {
-            hasher.hash_one(rows[*row as usize].slot.id.as_str())
-        });
+        self.places.insert_unique(hash, index(row), |row| hasher.hash_one(rows[*row as usize].slot.id.as_str()));
         Ok(row)
+    }
+
+    /// The slot is gone. Nothing of its tenant is on the stage, unless a read failed in the middle: then its row stays, and gets
+    /// another slot.
+    pub(crate) fn forget(&mut self, slot: &Arc<Slot>) {
+        let Self { places, hasher, rows, .. } = self;
+        let hash = |row: &Row| hasher.hash_one(row.slot.id.as_str());
+        let is_it = |row: &u32| Arc::ptr_eq(&rows[*row as usize].slot, slot);
+        let Ok(place) = places.find_entry(hasher.hash_one(slot.id.as_str()), is_it) else { return };
+        let (row, last) = (*place.get(), index(rows.len() - 1));
+        let is_moving = |row: &Row| row.making != NOWHERE;
+        if is_moving(&rows[row as usize]) || is_moving(&rows[last as usize]) {
+            return;
+        }
+        place.remove();
+        if row != last
+            && let Some(place) = places.find_mut(hash(&rows[last as usize]), |at| *at == last)
+        {
+            *place = row;
+        }
+        rows.swap_remove(row as usize);
+        if rows.len() < rows.capacity() / 4 {
+            rows.shrink_to(rows.len() * 2);
+            places.shrink_to(rows.len() * 2, |row| hash(&rows[*row as usize]));
+        }
     }
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
@@ -164,6 +191,9 @@ impl Stage {
             for Making { row, builder, discarded, positions } in together {
                 let Row { slot, last, making } = &mut self.rows[*row];
                 *making = NOWHERE;
+                if slot.is_gone() {
+                    *slot = self.shared.wake(&slot.id);
+                }
                 *last = (index(builder.body_bytes()), index(builder.len()));
                 let mut chunk = builder.build(slot.id.clone(), arrived);
                 if let Some(stream) = stream {

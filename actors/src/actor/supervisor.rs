@@ -9,10 +9,9 @@ use actix::{Actor, Addr, Context, Handler, MessageResult, Supervised};
 use super::ingress::Ingress;
 use super::message::{OpenIngress, Run, Spawn};
 use super::registry::{Phase, Shared};
-use super::slot::Slot;
 use super::stage::Stage;
 use super::supervise::{Child, supervise};
-use crate::model::{Error, Role};
+use crate::model::{Error, Role, TenantId};
 use crate::port::spawn;
 
 pub(crate) struct Supervisor {
@@ -21,8 +20,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let stage = Rc::new(RefCell::new(Stage::new(shared.clone())));
+    pub(crate) fn new(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) -> Self {
         Self { shared, stage }
     }
 
@@ -37,7 +35,7 @@ impl Actor for Supervisor {
 
 impl Supervised for Supervisor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        *self = Self::new(self.shared.clone());
+        *self = Self::new(self.shared.clone(), self.stage.clone());
     }
 }
 
@@ -46,7 +44,7 @@ impl Child for Supervisor {
 }
 
 impl Handler<Spawn> for Supervisor {
-    type Result = Result<Arc<Slot>, Error>;
+    type Result = Result<TenantId, Error>;
 
     fn handle(&mut self, Spawn(spec): Spawn, _: &mut Self::Context) -> Self::Result {
         self.shared.panic_points.pass("supervisor/Spawn", None);
@@ -56,7 +54,7 @@ impl Handler<Spawn> for Supervisor {
             None => self.shared.new_slot(spec)?,
         };
         slot.start(&self.shared);
-        Ok(slot)
+        Ok(slot.id.clone())
     }
 }
 

@@ -35,13 +35,6 @@ impl Tenant {
         }
     }
 
-    /// Sets the alarm for the next heartbeat, if it is not set.
-    fn beat_later(&self) {
-        if !self.slot.beating.swap(true, Ordering::AcqRel) {
-            self.shared.alarms.set(Instant::now() + self.slot.policy().heartbeat.every, &self.slot, Alarm::Beat);
-        }
-    }
-
     /// Takes what came since the last look into the window, closes it where a rule says so, and tells the writer.
     fn look(&mut self) {
         let _span = tracing::trace_span!(target: "headworks", "window", tenant = %self.slot.id).entered();
@@ -88,7 +81,7 @@ impl Actor for Tenant {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        self.beat_later();
+        self.slot.beat_later(&self.shared);
         // The hint, or the heartbeat, may be what a dead predecessor died of.
         self.slot.chunks_hinted.store(false, Ordering::Release);
         self.slot.beat_sent.store(false, Ordering::Release);

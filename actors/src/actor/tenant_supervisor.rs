@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::alarms::Alarm;
 use super::control::Control;
+use super::dormant::Dormant;
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
-use crate::model::{Cause, FlushReason, Role, Status, SupervisorEvent, What};
+use crate::model::{Cause, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
 use crate::policy::{Decision, Restarts, Stall};
 
 /// What the supervision of a tenant has to remember.
@@ -26,16 +27,26 @@ pub(crate) struct Upkeep {
 /// Why none of a tenant's actors may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
-    Quarantined { until: Instant },
+    Quarantined {
+        until: Instant,
+    },
     Stopped,
+    /// The tenant was passivated, and has another slot by now or none.
+    Gone,
 }
 
 impl Upkeep {
+    pub(super) fn new(restarts: Option<Restarts>, is_stopped: bool) -> Self {
+        let held = is_stopped.then_some(Held::Stopped);
+        Self { restarts: restarts.unwrap_or_default(), held, ..Self::default() }
+    }
+
     /// What it is called to be held.
     pub(super) fn held(&self) -> Option<Status> {
         self.held.map(|held| match held {
             Held::Quarantined { .. } => Status::Quarantined,
             Held::Stopped => Status::Stopped,
+            Held::Gone => Status::Dormant,
         })
     }
 }
@@ -86,26 +97,36 @@ impl Slot {
         shared.alarms.set(until, self, Alarm::Lift);
     }
 
-    /// Ends both actors until [`resume`](Self::resume), from any thread.
-    pub(crate) fn stop(&self, shared: &Shared) {
-        self.upkeep().held = Some(Held::Stopped);
+    /// Ends both actors until [`resume`](Self::resume), from any thread. False where the slot is gone: then it is for the next.
+    pub(crate) fn stop(&self, shared: &Shared) -> bool {
+        let mut upkeep = self.upkeep();
+        if upkeep.held == Some(Held::Gone) {
+            return false;
+        }
+        upkeep.held = Some(Held::Stopped);
+        drop(upkeep);
         for role in self.end_actors() {
             shared.log(self.event(role, What::Stopped));
         }
+        true
     }
 
     /// Lets the tenant go where it is held, else cuts a backoff short. From any thread.
     pub(crate) fn resume(self: &Arc<Self>, shared: &Shared) {
         let mut upkeep = self.upkeep();
-        if upkeep.held.is_none() {
-            drop(upkeep);
-            self.each_control(Control::resume);
-        } else if shared.phase() < Phase::Stopping {
-            let until = Instant::now();
-            upkeep.held = Some(Held::Quarantined { until });
-            drop(upkeep);
-            // Actors are started on the system's thread, by the alarm.
-            shared.alarms.set(until, self, Alarm::Lift);
+        match upkeep.held {
+            None => {
+                drop(upkeep);
+                self.each_control(Control::resume);
+            }
+            Some(Held::Stopped | Held::Quarantined { .. }) if shared.phase() < Phase::Stopping => {
+                let until = Instant::now();
+                upkeep.held = Some(Held::Quarantined { until });
+                drop(upkeep);
+                // Actors are started on the system's thread, by the alarm.
+                shared.alarms.set(until, self, Alarm::Lift);
+            }
+            Some(_) => {}
         }
     }
 
@@ -131,34 +152,48 @@ impl Slot {
         self.start(shared);
     }
 
-    /// Ends both actors if there is nothing for them to do, until there is. Whether there was nothing. Only on the system's
-    /// thread, on which new events are accepted as well: none comes in between.
+    /// Whether it may be passivated without being asked for: it is at nothing, not held, and nothing is to be undone.
+    pub(super) fn is_to_be_let_go(&self) -> bool {
+        self.lane.snapshot().is_over() && !self.is_held() && !self.pursuing.load(Ordering::Acquire)
+    }
+
+    /// Ends both actors and lets the tenant's memory go if there is nothing for them to do, until there is. Whether there was
+    /// nothing. Only on the system's thread, on which new events are accepted as well: none comes in between.
+    ///
+    /// Of a tenant that is held, or that has compensations to be done, its slot stays.
     pub(crate) fn passivate(self: &Arc<Self>, shared: &Shared) -> bool {
-        if !self.lane.snapshot().is_at_rest() || self.compensating.load(Ordering::Acquire) {
+        if self.is_gone() {
+            return true;
+        }
+        let lane = self.lane.snapshot();
+        let is_busy = self.compensating.load(Ordering::Acquire) || self.recovering.load(Ordering::Acquire);
+        if is_busy || !lane.is_at_rest() {
             return false;
         }
-        self.lane.record_door();
         let event = self.event(Role::Tenant, What::Passivated);
+        let laid_down = shared.tenants.lay_down(self, || {
+            let mut upkeep = self.upkeep();
+            if upkeep.held.is_some() || self.pursuing.load(Ordering::Acquire) {
+                return None;
+            }
+            let dormant = Dormant::of(self, self.lane.rest()?, &upkeep.restarts, shared);
+            upkeep.held = Some(Held::Gone);
+            self.gone.store(true, Ordering::Release);
+            Some(dormant)
+        });
         self.flush.store(0, Ordering::Release);
-        if !self.end_actors().is_empty() {
+        let had_actors = !self.end_actors().is_empty();
+        if laid_down {
+            // Whoever waits for it looks again, and the table of those that were met forgets it.
+            self.room.notify_waiters();
+            shared.alarms.set(Instant::now(), self, Alarm::Forget);
+        } else {
+            self.lane.record_door();
+        }
+        if had_actors {
             shared.log(event);
         }
         true
-    }
-
-    /// Closes the window, waits until nothing is in flight, and passivates.
-    pub(crate) async fn passivate_soon(self: &Arc<Self>, shared: &Shared) {
-        loop {
-            let mut room = std::pin::pin!(self.room.notified());
-            room.as_mut().enable();
-            if self.passivate(shared) {
-                return;
-            }
-            if self.lane.has_uncut() {
-                self.want_flush(shared, FlushReason::Explicit);
-            }
-            room.await;
-        }
     }
 
     /// Ends both actors, and says which there were.
@@ -170,4 +205,24 @@ impl Slot {
         upkeep.stall = Stall::default();
         tenant.into_iter().chain(writer).collect()
     }
+}
+
+/// Closes the tenant's window, waits until nothing is in flight, and passivates it.
+pub(crate) async fn passivate_soon(shared: &Arc<Shared>, id: &TenantId) {
+    while let Some(slot) = shared.slot(id) {
+        let mut room = std::pin::pin!(slot.room.notified());
+        room.as_mut().enable();
+        if slot.passivate(shared) {
+            return;
+        }
+        if slot.lane.has_uncut() {
+            slot.want_flush(shared, FlushReason::Explicit);
+        }
+        room.await;
+    }
+}
+
+/// Ends the tenant's actors until it is resumed, be it that it has none. From any thread.
+pub(crate) fn stop(shared: &Arc<Shared>, id: &TenantId) {
+    while !shared.wake(id).stop(shared) {}
 }

@@ -16,20 +16,26 @@ use crate::model::{Cause, Code, Hung, Role, SupervisorEvent, UnixMillis, What};
 use crate::policy::{Holdup, Moves};
 
 /// A tenant's heartbeat is due: looks what became of the last one, sends the next, and has the clock set again, whatever the
-/// tenant does. A tenant without actors has none, unless it is held. Only on the system's thread.
+/// tenant does. A tenant that nobody needs any more is passivated. Only on the system's thread.
 pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    let (now, policy) = (Instant::now(), slot.policy());
     let is_filled = slot.tenant.is_filled();
-    if !is_filled && !slot.is_held() {
-        // Passivated: whoever brings it back sets the clock.
-        slot.beating.store(false, Ordering::Release);
-        return;
-    }
-    let now = Instant::now();
-    shared.alarms.set(now + slot.policy().heartbeat.every, slot, Alarm::Beat);
-    slot.lane.record_door();
     if is_filled {
         look_at_tenant(slot, shared);
         look_at_batches(slot, shared, now);
+    }
+    let used = slot.lane.last_accepted().unwrap_or(slot.awake_since);
+    if policy.heartbeat.is_forgotten(now, used) && slot.is_to_be_let_go() && slot.passivate(shared) && slot.is_gone() {
+        return;
+    }
+    if !is_filled && !slot.is_held() && policy.heartbeat.passivate_after.is_none() {
+        // Whoever brings it back sets the clock.
+        slot.beating.store(false, Ordering::Release);
+        return;
+    }
+    shared.alarms.set(now + policy.heartbeat.every, slot, Alarm::Beat);
+    slot.lane.record_door();
+    if is_filled {
         slot.tenant.tell(Beat, &slot.beat_sent);
     }
 }

@@ -53,6 +53,10 @@ codes! {
     HookPanic = "hook_panic",
     /// The tenant is unknown and no more may come up.
     TenantLimit = "tenant_limit",
+    /// The tenant is unknown, and events of unknown tenants are refused.
+    UnknownTenant = "unknown_tenant",
+    /// The tenant is unknown, and too many new ones have come up lately.
+    SpawnRate = "spawn_rate",
     /// The tenant is muted: its events are dropped.
     Muted = "muted",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.

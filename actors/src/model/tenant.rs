@@ -29,10 +29,12 @@ impl TenantId {
     /// # Errors
     /// [`InvalidTenantId`] says which rule was broken.
     pub fn new(name: &str) -> Result<Self, InvalidTenantId> {
-        match check_name(name) {
-            Ok(()) => Ok(Self(name.into())),
-            Err(rule) => Err(InvalidTenantId { name: shortened(name), rule }),
-        }
+        Self::check(name).map(|()| Self(name.into()))
+    }
+
+    /// Whether `name` follows the grammar, without an id being made of it.
+    pub(crate) fn check(name: &str) -> Result<(), InvalidTenantId> {
+        check_name(name).map_err(|rule| InvalidTenantId { name: shortened(name), rule })
     }
 
     /// The id as text.

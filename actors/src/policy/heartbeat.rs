@@ -22,12 +22,22 @@ pub struct HeartbeatPolicy {
     /// writer that is to blame for it counts as failed and is started afresh. More than `retry.attempt_timeout`. Default 60 s.
     #[serde(with = "units::duration")]
     pub stall_after: Duration,
+    /// After how long without an event a tenant with nothing in flight is passivated: its actors end, and all but its counters
+    /// leaves the memory, until its next event; looked at once a heartbeat. `None`, written `"never"`, for never. Default 5 min.
+    #[serde(with = "units::duration_or_never")]
+    pub passivate_after: Option<Duration>,
 }
 
 impl Default for HeartbeatPolicy {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { every: Duration::from_secs(10), idle_after: minute, max_missed: 3, stall_after: minute }
+        Self {
+            every: Duration::from_secs(10),
+            idle_after: minute,
+            max_missed: 3,
+            stall_after: minute,
+            passivate_after: Some(5 * minute),
+        }
     }
 }
 
@@ -41,7 +51,13 @@ impl HeartbeatPolicy {
         lasting("heartbeat.every", self.every, least, day)?;
         lasting("heartbeat.idle_after", self.idle_after, least, day)?;
         within("heartbeat.max_missed", self.max_missed, 1, 1_000)?;
-        lasting("heartbeat.stall_after", self.stall_after, least, day)
+        lasting("heartbeat.stall_after", self.stall_after, least, day)?;
+        self.passivate_after.map_or(Ok(()), |after| lasting("heartbeat.passivate_after", after, least, day))
+    }
+
+    /// Whether a tenant whose last sign of use was at `used` is to be passivated by now, if it has nothing to do.
+    pub(crate) fn is_forgotten(&self, now: Instant, used: Instant) -> bool {
+        self.passivate_after.is_some_and(|after| now.saturating_duration_since(used) >= after)
     }
 }
 

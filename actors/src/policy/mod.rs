@@ -12,6 +12,7 @@ mod retry;
 mod share;
 mod stall;
 pub mod units;
+mod unknown;
 mod window;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
+pub(crate) use unknown::SpawnGate;
+pub use unknown::{SpawnRate, Unknown};
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.

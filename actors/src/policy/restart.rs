@@ -80,6 +80,11 @@ pub struct Restarts {
 }
 
 impl Restarts {
+    /// Whether a failure now would count together with earlier ones.
+    pub(crate) fn are_recent(&self, policy: &RestartPolicy, now: Instant) -> bool {
+        self.recent.iter().any(|at| now.duration_since(*at) < policy.period)
+    }
+
     /// One of them failed at `now`. `progress` counts the batches its tenant has settled so far: where it grew since the
     /// last failure, the count of restarts begins anew.
     pub fn failed(&mut self, policy: &RestartPolicy, now: Instant, progress: u64, rng: &mut fastrand::Rng) -> Decision {

@@ -42,6 +42,35 @@ pub mod duration {
     }
 }
 
+/// `#[serde(with = "duration_or_never")]`: a human duration, or `"never"`.
+pub mod duration_or_never {
+    use std::time::Duration;
+
+    use serde::de::IntoDeserializer;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// # Errors
+    /// Only those of the serializer.
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&display(*duration))
+    }
+
+    /// The duration, or `never`.
+    #[must_use]
+    pub fn display(duration: Option<Duration>) -> String {
+        duration.map_or_else(|| "never".to_owned(), |duration| humantime::format_duration(duration).to_string())
+    }
+
+    /// # Errors
+    /// A sentence with examples of what is valid.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "never" => Ok(None),
+            text => super::duration::deserialize(text.into_deserializer()).map(Some),
+        }
+    }
+}
+
 /// `#[serde(with = "bytes")]`: a human size, or a plain number of bytes.
 pub mod bytes {
     use bytesize::ByteSize;

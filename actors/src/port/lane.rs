@@ -11,6 +11,7 @@
 mod cut;
 mod front;
 mod read_back;
+mod rest;
 mod shed;
 mod spill;
 mod told;
@@ -29,6 +30,7 @@ pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use read_back::ReadBack;
+pub(crate) use rest::Rest;
 use shed::Shedding;
 pub(crate) use spill::{Spilled, TakenBack, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};

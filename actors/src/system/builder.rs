@@ -1,5 +1,7 @@
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,12 +15,14 @@ use crate::actor::recovery::recover;
 use crate::actor::registry::{Defaults, Phase, Shared};
 use crate::actor::slot::Slot;
 use crate::actor::spec::TenantSpec;
+use crate::actor::stage::Stage;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
+use crate::actor::tenants::Admittance;
 use crate::actor::watchdog::{turn, watch};
 use crate::model::{Error, TenantId, panic_place};
 use crate::observe::{Observer, Report};
-use crate::policy::Policy;
+use crate::policy::{Policy, SpawnRate, Unknown};
 #[cfg(feature = "testing")]
 use crate::port::PanicAt;
 use crate::port::{
@@ -49,7 +53,7 @@ pub struct SystemBuilder {
     specs: HashMap<TenantId, TenantSpec>,
     max_in_flight_bytes: usize,
     max_dead_letter_queue_bytes: usize,
-    max_tenants: usize,
+    admittance: Admittance,
     log_entries: usize,
     reporting: Reporting,
     observers: Vec<Arc<dyn Observer>>,
@@ -71,7 +75,7 @@ impl Default for SystemBuilder {
             specs: HashMap::new(),
             max_in_flight_bytes: 64 << 20,
             max_dead_letter_queue_bytes: 4 << 20,
-            max_tenants: 10_000,
+            admittance: Admittance { unknown: Unknown::Spawn, max: 10_000, rate: None },
             log_entries: 4_096,
             reporting: Reporting { every: Some(Duration::from_secs(60)), to: vec![] },
             observers: vec![],
@@ -142,9 +146,23 @@ impl SystemBuilder {
         self
     }
 
-    /// How many tenants may be known. Events of further ones are rejected. Default 10,000.
+    /// How many tenants may be known. Events of further ones are rejected; those that have a spec, or are on record, are let in
+    /// whatever the number. Default 10,000.
     pub fn max_tenants(mut self, tenants: usize) -> Self {
-        self.max_tenants = tenants;
+        self.admittance.max = tenants;
+        self
+    }
+
+    /// What becomes of events of tenants that have no spec, are not on record and were not spawned. Default: they come up.
+    pub fn unknown_tenants(mut self, unknown: Unknown) -> Self {
+        self.admittance.unknown = unknown;
+        self
+    }
+
+    /// How many new tenants may come up by their first events; `None` for any number. Those that have a spec are not counted.
+    /// Default `None`.
+    pub fn max_spawn_rate(mut self, rate: Option<SpawnRate>) -> Self {
+        self.admittance.rate = rate;
         self
     }
 
@@ -257,7 +275,7 @@ impl SystemBuilder {
             });
             Shared::new(
                 defaults,
-                self.max_tenants,
+                self.admittance,
                 self.max_in_flight_bytes,
                 self.max_dead_letter_queue_bytes,
                 self.journal.unwrap_or_else(|| Arc::new(MemoryJournal::new())),
@@ -276,13 +294,8 @@ impl SystemBuilder {
         for stream in recovered.streams {
             shared.streams.restore(stream);
         }
-        let mut left = vec![];
-        for tenant in recovered.tenants {
-            let slot = shared.recovered_slot(&tenant)?;
-            if !tenant.is_settled() {
-                left.push((slot, tenant));
-            }
-        }
+        let tenants = recovered.tenants.into_iter();
+        let left: Vec<_> = tenants.filter_map(|tenant| Some((shared.recovered_tenant(&tenant)?, tenant))).collect();
         let reporting = self.reporting;
         let supervisor = match self.placement {
             Placement::Inline => {
@@ -306,8 +319,9 @@ fn raise(
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
     let recovery = spawn(recover(shared.clone(), left));
-    let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone())));
-    let Running { addr, control } = supervise(&shared, Supervisor::new(shared.clone()));
+    let stage = Rc::new(RefCell::new(Stage::new(shared.clone())));
+    let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone(), stage.clone())));
+    let Running { addr, control } = supervise(&shared, Supervisor::new(shared.clone(), stage));
     let ended = async move {
         let mut phase = shared.phase.subscribe();
         // The sender lives in `shared`, which lives in here.

@@ -153,10 +153,10 @@ fn is_settled(shared: &Shared) -> bool {
 }
 
 fn report_of(shared: &Shared, before: &HashMap<TenantId, u64>) -> DrainReport {
-    let tenants = shared.all_slots().into_iter().map(|slot| TenantDrained {
-        end: slot.snapshot(),
-        in_flight_before: before.get(&slot.id).copied().unwrap_or(0),
-    });
+    let tenants = shared
+        .snapshots()
+        .into_iter()
+        .map(|end| TenantDrained { in_flight_before: before.get(&end.tenant).copied().unwrap_or(0), end });
     let dead_letters_pending = shared.letters.len() as u64;
     DrainReport { complete: is_settled(shared), dead_letters_pending, tenants: tenants.collect() }
 }

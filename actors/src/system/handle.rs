@@ -23,6 +23,7 @@ use crate::actor::slot::Slot;
 use crate::actor::spec::{IngressSpec, TenantSpec};
 use crate::actor::streams::Stream;
 use crate::actor::supervisor::Supervisor;
+use crate::actor::tenant_supervisor::{passivate_soon, stop};
 use crate::model::{
     Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, SystemHealth, TenantId,
     What,
@@ -121,20 +122,20 @@ impl System {
     /// [`Error::TenantExists`], [`Error::TenantLimit`], [`Error::InvalidPolicy`] or [`Error::Closed`].
     pub async fn spawn(&self, spec: impl Into<TenantSpec>) -> Result<TenantHandle, Error> {
         let spawn = Spawn(spec.into());
-        let slot = self.handle.supervisor.send(spawn).await.map_err(unanswered(Role::Supervisor))??;
-        Ok(TenantHandle { system: self.clone(), slot })
+        let id = self.handle.supervisor.send(spawn).await.map_err(unanswered(Role::Supervisor))??;
+        Ok(TenantHandle { system: self.clone(), id })
     }
 
     /// The tenant, if it is known.
     #[must_use]
     pub fn tenant(&self, id: &TenantId) -> Option<TenantHandle> {
-        Some(TenantHandle { slot: self.shared.slot(id)?, system: self.clone() })
+        self.shared.knows(id).then(|| TenantHandle { id: id.clone(), system: self.clone() })
     }
 
     /// Every tenant as it is now, by name.
     #[must_use]
     pub fn tenants(&self) -> Vec<TenantSnapshot> {
-        self.shared.all_slots().iter().map(|slot| slot.snapshot()).collect()
+        self.shared.snapshots()
     }
 
     /// What could not be undone of batches that were given up, by tenant: as long as a compensation stands here, its store may
@@ -329,30 +330,44 @@ fn source_failed(shared: &Shared, name: &str, why: &str) {
     shared.failed(&Failure { at, tenant: None, source, batch: None, cause, events: 0 });
 }
 
-/// One tenant of a running system. Stays valid through every restart of the tenant's actors.
+/// One tenant of a running system. Stays valid through every restart of the tenant's actors, and while it is passivated.
 #[derive(Clone)]
 pub struct TenantHandle {
     system: System,
-    slot: Arc<Slot>,
+    id: TenantId,
 }
 
 impl std::fmt::Debug for TenantHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TenantHandle").field("id", &self.slot.id).finish_non_exhaustive()
+        f.debug_struct("TenantHandle").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 impl TenantHandle {
+    /// Its slot, if it is awake.
+    fn slot(&self) -> Option<Arc<Slot>> {
+        self.system.shared.slot(&self.id)
+    }
+
+    /// Asks something of it that means nothing to one that is dormant.
+    fn on_slot(&self, ask: impl FnOnce(&Arc<Slot>, &Shared)) {
+        if let Some(slot) = self.slot() {
+            ask(&slot, &self.system.shared);
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &TenantId {
-        &self.slot.id
+        &self.id
     }
 
     /// The tenant as it is now, in one moment.
     #[must_use]
     pub fn snapshot(&self) -> TenantSnapshot {
-        self.slot.snapshot()
+        let snapshot = self.system.shared.snapshot(&self.id);
+        #[expect(clippy::expect_used, reason = "a handle is of a known tenant, and none is forgotten")]
+        snapshot.expect("the tenant is known")
     }
 
     /// All that is known of it: window, backlog, the batch in front with its attempts, actors, failures, its supervisor log.
@@ -371,13 +386,15 @@ impl TenantHandle {
     /// ```
     #[must_use]
     pub fn explain(&self) -> TenantDetail {
-        self.slot.detail(&self.system.shared)
+        let detail = self.system.shared.detail(&self.id);
+        #[expect(clippy::expect_used, reason = "a handle is of a known tenant, and none is forgotten")]
+        detail.expect("the tenant is known")
     }
 
     /// What could not be undone of its batches; see [`System::uncompensated`].
     #[must_use]
     pub fn uncompensated(&self) -> Vec<Uncompensated> {
-        self.slot.lane.uncompensated()
+        self.slot().map(|slot| slot.lane.uncompensated()).unwrap_or_default()
     }
 
     /// Takes events of this tenant. See [`System::offer`].
@@ -385,13 +402,13 @@ impl TenantHandle {
     /// # Errors
     /// As [`System::offer`].
     pub async fn offer<B: Into<bytes::Bytes>>(&self, bodies: impl IntoIterator<Item = B>) -> Result<(), Error> {
-        let events = bodies.into_iter().map(|body| Event::new(self.slot.id.clone(), None, body)).collect();
+        let events = bodies.into_iter().map(|body| Event::new(self.id.clone(), None, body)).collect();
         self.system.offer(events).await
     }
 
     /// Closes the open window now, if it holds anything.
     pub fn flush(&self) {
-        self.slot.want_flush(&self.system.shared, FlushReason::Explicit);
+        self.on_slot(|slot, shared| slot.want_flush(shared, FlushReason::Explicit));
     }
 
     /// Replaces the tenant's actors by fresh ones. Nothing accepted is lost; an attempt to store that is under way counts
@@ -399,7 +416,7 @@ impl TenantHandle {
     ///
     /// A tenant that is stopped or quarantined is [resumed](Self::resume); one that has no actors is left alone.
     pub fn restart(&self) {
-        self.slot.restart(&self.system.shared);
+        self.on_slot(|slot, shared| slot.restart(shared));
     }
 
     /// Ends the tenant's actors, until [`resume`](Self::resume) or [`restart`](Self::restart). Its events are still accepted, and
@@ -408,13 +425,13 @@ impl TenantHandle {
     ///
     /// A system that drains cannot store what waits: resume its tenants first.
     pub fn stop(&self) {
-        self.slot.stop(&self.system.shared);
+        stop(&self.system.shared, &self.id);
     }
 
     /// Lets a tenant go on that was stopped or is quarantined, with its count of restarts begun anew; for any other, cuts
     /// the wait before a restart short.
     pub fn resume(&self) {
-        self.slot.resume(&self.system.shared);
+        self.on_slot(|slot, shared| slot.resume(shared));
     }
 
     /// Ends the tenant's actors and frees their memory, as soon as nothing of the tenant is in flight; its next event brings
@@ -427,14 +444,14 @@ impl TenantHandle {
     /// # Cancel safety
     /// If the future is dropped, the tenant goes on as it was, but for the window that may be closed.
     pub async fn passivate(&self) -> Result<(), Error> {
-        let (slot, shared) = (self.slot.clone(), self.system.shared.clone());
+        let (id, shared) = (self.id.clone(), self.system.shared.clone());
         let (mut tell, told) = oneshot::channel();
         let run = Run(Box::new(move || {
             async move {
                 let mut phase = shared.phase.subscribe();
                 let is_over = phase.wait_for(|phase| *phase >= Phase::Stopping).map(drop).boxed_local();
                 let called_off = select(is_over, tell.closed().boxed_local());
-                let done = select(slot.passivate_soon(&shared).boxed_local(), called_off).await;
+                let done = select(passivate_soon(&shared, &id).boxed_local(), called_off).await;
                 if matches!(done, Either::Left(_)) {
                     drop(done);
                     // Nobody waits any more only if the caller has gone.
@@ -449,30 +466,30 @@ impl TenantHandle {
 
     /// See [`System::mute`].
     pub fn mute(&self) {
-        self.system.mute(&self.slot.id);
+        self.system.mute(&self.id);
     }
 
     /// See [`System::unmute`].
     pub fn unmute(&self) {
-        self.system.unmute(&self.slot.id);
+        self.system.unmute(&self.id);
     }
 
     /// Makes the actors panic, as if their own code had.
     #[cfg(feature = "testing")]
     pub fn inject_panic(&self) {
-        self.slot.each_control(Control::panic);
+        self.on_slot(|slot, _| slot.each_control(Control::panic));
     }
 
     /// Makes the tenant's actor wait for what never comes, as if its own code did.
     #[cfg(feature = "testing")]
     pub fn inject_hang(&self) {
-        self.slot.tenant.tell(Hang, &AtomicBool::new(false));
+        self.on_slot(|slot, _| _ = slot.tenant.tell(Hang, &AtomicBool::new(false)));
     }
 
     /// The same of its writer, if that was ever started.
     #[cfg(feature = "testing")]
     pub fn inject_writer_hang(&self) {
-        self.slot.writer.tell(Hang, &AtomicBool::new(false));
+        self.on_slot(|slot, _| _ = slot.writer.tell(Hang, &AtomicBool::new(false)));
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use headworks_actors::{
-    AckLevel, Answer, Code, DeadLetterKind, Error, Fault, OverflowPolicy, Policy, RetryPolicy, StreamId, TenantSpec,
-    WhenFull, WindowPolicy,
+    AckLevel, Answer, Code, DeadLetterKind, Error, Fault, HeartbeatPolicy, OverflowPolicy, Policy, RetryPolicy,
+    StreamId, TenantSpec, WhenFull, WindowPolicy,
 };
 use proptest::prelude::*;
 
@@ -89,15 +89,24 @@ fn policy() -> impl Strategy<Value = Policy> {
     ];
     let overflow = overflow.prop_map(move |overflow| OverflowPolicy { block_for: day, ..overflow });
     let poison = prop_oneof![Just(0), Just(2), Just(100)];
-    (1..8usize, 1..2_000u64, 1..4u32, overflow, poison).prop_map(|(max_events, age, attempts, overflow, max_poison)| {
-        Policy {
-            window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
-            retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
-            // No event is refused at the door, so that what was sent is what was accepted.
-            overflow,
-            ..Policy::default()
-        }
-    })
+    let forgets = prop::option::of(10..2_000u64);
+    (1..8usize, 1..2_000u64, 1..4u32, overflow, poison, forgets).prop_map(
+        |(max_events, age, attempts, overflow, max_poison, forgets)| {
+            let heartbeat = forgets.map_or_else(HeartbeatPolicy::default, |after| HeartbeatPolicy {
+                every: millis(100),
+                passivate_after: Some(millis(after)),
+                ..HeartbeatPolicy::default()
+            });
+            Policy {
+                window: WindowPolicy { max_events, max_bytes: 1 << 20, max_age: millis(age) },
+                retry: RetryPolicy { attempts, max_poison, ..RetryPolicy::default() },
+                // No event is refused at the door, so that what was sent is what was accepted.
+                overflow,
+                heartbeat,
+                ..Policy::default()
+            }
+        },
+    )
 }
 
 /// A sender that keeps what it was not told about.

@@ -1,6 +1,7 @@
 mod backpressure;
 mod bad_frames;
 mod bisection;
+mod cardinality;
 mod compensation;
 mod conformance;
 mod crashes;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headworks_actors::{DeadLetterKind, Fault, OverflowPolicy, Policy, RetryPolicy, WindowPolicy};
+use headworks_actors::{DeadLetterKind, Fault, HeartbeatPolicy, OverflowPolicy, Policy, RetryPolicy, WindowPolicy};
 use proptest::prelude::*;
 
 use crate::rig::{Rig, Store, event, millis, pass, secs, tenant, virtual_time};
@@ -21,6 +21,8 @@ enum Op {
     Panic(usize),
     Restart(usize),
     Resume(usize),
+    /// For so long, in milliseconds.
+    Passivate(usize, u64),
     /// The fault, in each `nth` call, of one tenant or of all.
     Fault(Fault, u64, Option<usize>),
     Heal,
@@ -45,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => whose.clone().prop_map(Op::Panic),
         1 => whose.clone().prop_map(Op::Restart),
         1 => whose.clone().prop_map(Op::Resume),
+        1 => (whose.clone(), 0..2_000u64).prop_map(|(whose, within)| Op::Passivate(whose, within)),
         4 => (fault, 1..4u64, prop::option::of(whose)).prop_map(|(fault, nth, of)| Op::Fault(fault, nth, of)),
         1 => Just(Op::Heal),
     ]
@@ -52,8 +55,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let budget = prop_oneof![Just(1 << 10), Just(8 << 20)];
-    (1..8usize, 20..400usize, 1..2_000u64, 1..4u32, budget).prop_map(
-        |(max_events, max_bytes, age, attempts, budget)| {
+    let idle = prop::option::of((100..1_000u64, 10..3_000u64));
+    (1..8usize, 20..400usize, 1..2_000u64, 1..4u32, budget, idle).prop_map(
+        |(max_events, max_bytes, age, attempts, budget, idle)| {
+            // Those that are passivated by themselves are so every other moment.
+            let heartbeat = idle.map_or_else(HeartbeatPolicy::default, |(every, after)| HeartbeatPolicy {
+                every: millis(every),
+                passivate_after: Some(millis(after)),
+                ..HeartbeatPolicy::default()
+            });
             Policy {
                 window: WindowPolicy { max_events, max_bytes, max_age: millis(age) },
                 retry: RetryPolicy { attempts, ..RetryPolicy::default() },
@@ -63,6 +73,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                     block_for: secs(86_400),
                     ..OverflowPolicy::default()
                 },
+                heartbeat,
                 ..Policy::default()
             }
         },
@@ -126,6 +137,11 @@ async fn run(policy: Policy, ops: Vec<Op>, system_budget: usize) {
             Op::Panic(whose) => handle(whose).iter().for_each(|tenant| tenant.inject_panic()),
             Op::Restart(whose) => handle(whose).iter().for_each(|tenant| tenant.restart()),
             Op::Resume(whose) => handle(whose).iter().for_each(|tenant| tenant.resume()),
+            Op::Passivate(whose, within) => {
+                if let Some(tenant) = handle(whose) {
+                    drop(tokio::time::timeout(millis(within), tenant.passivate()).await);
+                }
+            }
             Op::Fault(fault, nth, of) => store.script(move |batch, call| {
                 let hit = of.is_none_or(|whose| batch.tenant().as_str() == TENANTS[whose]);
                 if hit && call % nth == 0 { fault } else { Fault::None }

@@ -218,5 +218,5 @@ impl<D: DeadLetters> Run<D> {
 
 /// Whether it was refused at the door: it has not come back. With any other code it has, and was given up again.
 pub(super) fn is_refusal(code: Code) -> bool {
-    matches!(code, Code::Muted | Code::TenantFull | Code::TenantLimit)
+    matches!(code, Code::Muted | Code::TenantFull | Code::TenantLimit | Code::UnknownTenant | Code::SpawnRate)
 }

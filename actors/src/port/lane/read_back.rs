@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Lane;
+use super::{Lane, Rest};
 use crate::model::{Batch, Chunk, Part};
-use crate::observe::Counters;
 use crate::port::work::{Waiting, Work, of_made};
 use crate::port::{ChunkPlace, Entry, RecoveredCut, RecoveredTenant};
 
@@ -23,44 +22,8 @@ impl Lane {
     /// Takes over the numbers of an earlier process; its events are to be [read back](Self::read_back).
     pub(crate) fn restore(&self, left: &RecoveredTenant) {
         let mut state = self.lock();
-        let RecoveredTenant { door, totals, .. } = left;
-        state.counters = Counters {
-            received: totals.accepted
-                + door.discarded
-                + door.dead_lettered
-                + door.duplicate
-                + door.muted
-                + door.throttled
-                + door.rejected
-                + door.malformed,
-            accepted: totals.accepted + door.discarded + door.dead_lettered,
-            duplicate: door.duplicate,
-            muted: door.muted,
-            throttled: door.throttled,
-            rejected: door.rejected,
-            malformed: door.malformed,
-            stored: totals.stored,
-            dead_lettered: totals.dead_lettered + door.dead_lettered,
-            shed: totals.shed,
-            discarded: totals.discarded + door.discarded,
-            batches: totals.batches,
-            ..Counters::default()
-        };
-        state.door = *door;
-        state.discarded_at_door = door.discarded;
-        state.dead_lettered_at_door = door.dead_lettered;
-        let unsettled = totals.accepted - (totals.stored + totals.dead_lettered + totals.discarded + totals.shed);
-        if left.is_settled() {
-            // Lost with a damaged journal: the process that found out has told.
-            state.counters.accepted -= unsettled;
-            state.counters.received -= unsettled;
-        } else {
-            state.unread = unsettled;
-        }
-        state.first = left.next_chunk;
-        state.cuts = left.next_batch.0 - 1;
-        let now = Instant::now();
-        state.uncompensated = left.uncompensated.iter().map(|owed| (owed.clone(), now)).collect();
+        state.go_on(&Rest::recovered(left));
+        state.owe(left);
     }
 
     /// Takes back the events of an earlier process, before any others: batches that it had cut under their old ids, with what

@@ -35,7 +35,12 @@ impl LaneSnapshot {
 
     /// Whether there is nothing that the tenant's actors would have to do.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.window + self.unread + self.spilled.0 == 0 && self.batches == 0
+        self.in_flight() == 0 && self.batches == 0
+    }
+
+    /// Whether nothing of the tenant is under way or owed: then its numbers are all there is to it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_at_rest() && self.uncompensated == 0
     }
 }
 

@@ -1,0 +1,144 @@
+//! What is kept of a tenant that has nothing to do: some 300 bytes where an awake one takes thousands.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::control::Control;
+use super::registry::{Defaults, Phase, Shared};
+use super::slot::Slot;
+use super::spec::TenantSpec;
+use crate::model::{Role, Status, TenantId};
+use crate::observe::{ActorDetail, Backlog, OpenWindow, TenantDetail, TenantSnapshot};
+use crate::policy::{Policy, Restarts};
+use crate::port::lane::Rest;
+use crate::port::{Hooks, RecoveredTenant, Stores};
+
+/// The rules, the stores and the hooks of a tenant.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) hooks: Arc<Hooks>,
+}
+
+impl Own {
+    /// What the spec says, and where it is silent, the defaults.
+    pub(crate) fn of(spec: TenantSpec, defaults: &Defaults) -> Self {
+        let hooks = match spec.hooks.is_empty() {
+            true => defaults.hooks.clone(),
+            false => Arc::new(defaults.hooks.then(&spec.hooks)),
+        };
+        Self {
+            policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
+            stores: spec.stores.unwrap_or_else(|| defaults.stores.clone()),
+            hooks,
+        }
+    }
+
+    /// To be kept only where it is not what the defaults say anyway.
+    fn unless_default(self, defaults: &Defaults) -> Option<Box<Self>> {
+        let is_default = Arc::ptr_eq(&self.policy, &defaults.policy)
+            && Arc::ptr_eq(&self.stores, &defaults.stores)
+            && Arc::ptr_eq(&self.hooks, &defaults.hooks);
+        (!is_default).then(|| Box::new(self))
+    }
+}
+
+/// A tenant without a slot: it has none before an event comes after it was passivated, or after a start for which nothing of it
+/// was left to be done.
+pub(crate) struct Dormant {
+    pub(crate) rest: Rest,
+    /// Where it is not as the defaults are.
+    own: Option<Box<Own>>,
+    /// The last lives of both actors.
+    pub(super) tenant: u64,
+    pub(super) writer: u64,
+    /// Batches settled so far, and failures that would still count together with one more.
+    pub(super) settled: u64,
+    pub(super) restarts: Option<Box<Restarts>>,
+    pub(super) is_unclaimed: bool,
+    pub(super) is_idle: bool,
+}
+
+impl Dormant {
+    /// What is to be kept of the slot.
+    pub(super) fn of(slot: &Slot, rest: Rest, restarts: &Restarts, shared: &Shared) -> Self {
+        let policy = slot.policy();
+        let restarts = restarts.are_recent(&policy.restart, Instant::now()).then(|| Box::new(restarts.clone()));
+        let own = Own { policy, stores: slot.stores.clone(), hooks: slot.hooks.clone() };
+        let life = |control: Option<&Arc<Control>>| control.map_or(Control::NEVER, |control| control.last_life());
+        Self {
+            rest,
+            own: own.unless_default(&shared.defaults),
+            tenant: life(slot.tenant.control()),
+            writer: life(slot.writer.control()),
+            settled: slot.settled.load(Ordering::Acquire),
+            restarts,
+            is_unclaimed: slot.is_unclaimed.load(Ordering::Acquire),
+            is_idle: slot.idle.load(Ordering::Acquire),
+        }
+    }
+
+    /// A tenant that an earlier process has settled with. `spec` is what is said of it now.
+    pub(super) fn recovered(left: &RecoveredTenant, spec: TenantSpec, shared: &Shared) -> Self {
+        Self {
+            rest: Rest::recovered(left),
+            own: Own::of(spec, &shared.defaults).unless_default(&shared.defaults),
+            tenant: Control::NEVER,
+            writer: Control::NEVER,
+            settled: 0,
+            restarts: None,
+            is_unclaimed: true,
+            is_idle: false,
+        }
+    }
+
+    /// Its rules, stores and hooks.
+    pub(crate) fn own(&self, defaults: &Defaults) -> Own {
+        self.own.as_deref().cloned().unwrap_or_else(|| Own::of(TenantSpec::silent(), defaults))
+    }
+
+    pub(super) fn snapshot(&self, id: &TenantId, shared: &Shared) -> TenantSnapshot {
+        let is_over = shared.phase() >= Phase::Stopping;
+        TenantSnapshot {
+            tenant: id.clone(),
+            status: if is_over { Status::Stopped } else { Status::Dormant },
+            is_muted: shared.tenants.is_muted(id),
+            counters: self.rest.counters,
+            in_flight: 0,
+            window: 0,
+            batches_waiting: 0,
+            in_flight_bytes: 0,
+            in_journal: 0,
+            in_journal_bytes: 0,
+            uncompensated: 0,
+        }
+    }
+
+    pub(super) fn detail(&self, id: &TenantId, shared: &Shared) -> TenantDetail {
+        let at = shared.seam.now();
+        let window = &self.own.as_ref().map_or(&shared.defaults.policy, |own| &own.policy).window;
+        let window = OpenWindow {
+            max_events: window.max_events as u64,
+            max_bytes: window.max_bytes as u64,
+            ..OpenWindow::default()
+        };
+        let lives = [(Role::Tenant, self.tenant), (Role::Writer, self.writer)];
+        let lived = lives.into_iter().filter(|(_, life)| *life != Control::NEVER);
+        let ended =
+            |(actor, life)| ActorDetail { actor, epoch: Control::epoch_of(life), status: Some(Status::Stopped) };
+        TenantDetail {
+            tenant: id.clone(),
+            at,
+            snapshot: self.snapshot(id, shared),
+            window,
+            backlog: Backlog::default(),
+            batch: None,
+            actors: lived.map(ended).collect(),
+            failures: shared.collect(|collector| collector.of(id, at)),
+            log: shared.log.last_of(id, TenantDetail::LOG_ENTRIES),
+        }
+    }
+}
