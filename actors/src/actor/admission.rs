@@ -124,6 +124,7 @@ pub(crate) fn admit(
 }
 
 /// Where the tenant is full, room is made for the chunk, if that is the tenant's rule and there is anything to be given up.
+#[expect(clippy::result_large_err, reason = "the chunk goes back to whoever waits with it, where there is no hurry")]
 fn accept_or_shed(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
@@ -159,6 +160,7 @@ fn make_room(shared: &Shared, slot: &Slot, footprint: usize, record: &mut OnReco
 }
 
 /// `frames` are counted once, whatever the answer.
+#[expect(clippy::result_large_err, reason = "the chunk goes back to whoever waits with it, where there is no hurry")]
 fn accept(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
