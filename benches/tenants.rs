@@ -246,7 +246,7 @@ fn main() {
     let named: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).map(String::as_str).collect();
     let wants = |part| named.is_empty() || named.contains(&part);
     let (count, distinct) = if is_quick { (10_000, 100_000) } else { (100_000, 1_000_000) };
-    let lasting = Duration::from_secs(if is_quick { 3 } else { 20 });
+    let lasting = Duration::from_secs(if is_quick { 10 } else { 20 });
     if wants("passivated") {
         passivated(count);
     }
