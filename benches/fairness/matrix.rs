@@ -9,8 +9,9 @@ use crate::stats::{median, millis, range};
 /// What the mad one may add to the others' p99, where the quiet runs do not differ by more among themselves.
 const BOUND: f64 = 0.10;
 
-/// One row a case. The pairs are the runs of all cases in the order of time, each after its quiet one.
-pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) {
+/// One row a case. The quiet runs are in the order of time, each before its case: pair after pair. The cases that exceed the bound,
+/// where there are enough runs to tell.
+pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) -> Vec<Case> {
     let quiet_p99: Vec<_> = quiet.iter().map(|run| millis(run.p99)).collect();
     let middle = median(quiet_p99.clone());
     let (least, most) = range(&quiet_p99);
@@ -38,8 +39,13 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) {
             vec![name, format!("{:.1}", all(|run| millis(run.p50))), format!("{:.1}", all(|run| millis(run.p99)))];
         cells.extend(match ratios {
             Some(ratios) => {
-                let ((least, most), middle) = (range(&ratios), median(ratios));
-                let held = if middle <= bound { "yes" } else { "NO" };
+                let ((least, most), is_enough) = (range(&ratios), ratios.len() > 1);
+                let middle = median(ratios);
+                let held = match middle <= bound {
+                    _ if !is_enough => "too few runs",
+                    true => "yes",
+                    false => "NO",
+                };
                 [format!("{middle:.2} ({least:.2} to {most:.2})"), held.to_owned()]
             }
             None => [format!("1 ({:.2} to {:.2})", least / middle, most / middle), String::new()],
@@ -50,10 +56,14 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) {
         cells
     };
     table.add_row(row("(nobody: quiet)".to_owned(), &quiet.iter().collect::<Vec<_>>(), None));
+    let mut exceed = vec![];
     for (at, (case, runs)) in results.iter().enumerate() {
         let before = quiet.iter().skip(at).step_by(results.len());
-        let ratios = runs.iter().zip(before).map(|(run, quiet)| millis(run.p99) / millis(quiet.p99));
-        table.add_row(row(case.to_string(), &runs.iter().collect::<Vec<_>>(), Some(ratios.collect())));
+        let ratios: Vec<_> = runs.iter().zip(before).map(|(run, quiet)| millis(run.p99) / millis(quiet.p99)).collect();
+        if ratios.len() > 1 && median(ratios.clone()) > bound {
+            exceed.push(*case);
+        }
+        table.add_row(row(case.to_string(), &runs.iter().collect::<Vec<_>>(), Some(ratios)));
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!(
@@ -64,6 +74,7 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) {
         noise * 100.0,
         (bound - 1.0) * 100.0
     );
+    exceed
 }
 
 /// What was sent, stored, dead-lettered, refused and in flight.
