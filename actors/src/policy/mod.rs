@@ -10,6 +10,7 @@ mod overflow;
 mod restart;
 mod retry;
 mod stall;
+mod throttle;
 pub mod units;
 mod window;
 
@@ -22,6 +23,7 @@ pub use overflow::{OverflowPolicy, WhenFull};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use stall::{Holdup, Moves, Stall};
+pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.
@@ -43,6 +45,8 @@ pub struct Policy {
     pub ack: AckLevel,
     /// When the window closes.
     pub window: WindowPolicy,
+    /// What the tenant may send over time.
+    pub throttle: ThrottlePolicy,
     /// What happens while the tenant's budget is full.
     pub overflow: OverflowPolicy,
     /// How storing is tried again.
@@ -62,6 +66,7 @@ impl Policy {
     /// A sentence that names the key and its bounds.
     pub fn check(&self) -> Result<(), String> {
         self.window.check()?;
+        self.throttle.check()?;
         self.overflow.check()?;
         self.retry.check()?;
         self.restart.check()?;
