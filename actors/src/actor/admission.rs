@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::alarms::Alarm;
-use super::registry::Shared;
+use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::stage::Share;
 use super::streams::Stream;
-use crate::model::{Cause, Chunk, Code, FlushReason};
+use crate::model::{Cause, Chunk, Code, Failure, FlushReason};
 use crate::observe::{SourceCounters, SourceLedger};
 use crate::policy::{AckLevel, WhenFull};
 use crate::port::fault_point::fault_point;
-use crate::port::lane::{Arrival, Frames};
+use crate::port::lane::{Arrival, Frames, Over};
 use crate::port::{Entry, Position};
 
 /// How often a blocked connection looks whether others make progress.
@@ -32,6 +32,8 @@ pub(crate) struct OnRecord {
     chunks: usize,
     /// The positions of each chunk, and the least level of its tenant.
     accepted: Vec<(Box<[u64]>, AckLevel)>,
+    /// What was refused at once. Told when no lock is held: whoever is told may look at anything.
+    failures: Vec<Failure>,
     pub(crate) stream: Option<Arc<Stream>>,
 }
 
@@ -43,6 +45,7 @@ impl OnRecord {
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
         let at = shared.record(&mut self.entries);
+        self.failures.drain(..).for_each(|failure| shared.failed(&failure));
         for _ in 0..std::mem::take(&mut self.chunks) {
             fault_point("after-accept");
         }
@@ -67,7 +70,21 @@ enum Full {
     Tenant(Chunk),
     /// What an earlier process left of the tenant comes first.
     Recovering(Chunk),
+    /// The tenant is above its rate, until about then.
+    Rate(Box<Chunk>, Instant),
 }
+
+impl Full {
+    fn into_chunk(self) -> Chunk {
+        match self {
+            Self::System(chunk) | Self::Journal(chunk) | Self::Tenant(chunk) | Self::Recovering(chunk) => chunk,
+            Self::Rate(chunk, _) => *chunk,
+        }
+    }
+}
+
+/// The positions of a chunk's events, where its sender numbers them.
+type Positions = Option<Box<[u64]>>;
 
 /// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
 /// in `source`.
@@ -99,9 +116,7 @@ pub(crate) fn admit(
     };
     match accept(shared, source, slot, chunk, now, record, frames) {
         Ok(()) => None,
-        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk) | Full::Recovering(chunk)) => {
-            Some(Waiting { slot: slot.clone(), chunk })
-        }
+        Err(full) => Some(Waiting { slot: slot.clone(), chunk: full.into_chunk() }),
     }
 }
 
@@ -132,17 +147,24 @@ fn accept(
         return Err(full(chunk));
     }
     match slot.lane.accept(chunk, now, &mut record.entries, frames) {
-        Arrival::Accepted { wake, due, ack } => {
+        Arrival::Accepted { wake, due, ack, footprint: kept, over } => {
             record.chunks += 1;
-            source.accepted += events;
-            record.accepted.extend(positions.map(|positions| (positions, ack)));
+            shared.budget.unreserve_part(footprint, kept);
+            let over_events = over.as_ref().map_or(0, Over::events);
+            source.accepted += events - over_events as u64;
+            let (front, rest) = split(positions, over_events);
+            record.accepted.extend(front.map(|positions| (positions, ack)));
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
             if wake {
                 slot.hint_chunks(shared);
             }
-            Ok(())
+            over.map_or(Ok(()), |over| above_rate(shared, source, slot, record, over, rest))
+        }
+        Arrival::Over(over) => {
+            shared.budget.unreserve(footprint);
+            above_rate(shared, source, slot, record, over, positions)
         }
         Arrival::Full(chunk) => {
             shared.budget.unreserve(footprint);
@@ -151,25 +173,70 @@ fn accept(
     }
 }
 
-/// Waits until every share has been accepted or, by its tenant's policy, rejected.
+/// The positions of what was accepted, and those of the last `over`, which were not.
+fn split(positions: Positions, over: usize) -> (Positions, Positions) {
+    match positions {
+        Some(positions) if over > 0 => {
+            let (front, rest) = positions.split_at(positions.len() - over);
+            (Some(front.into()), Some(rest.into()))
+        }
+        all => (all, None),
+    }
+}
+
+/// What is above the tenant's rate waits, or was refused.
+fn above_rate(
+    shared: &Shared,
+    source: &mut SourceCounters,
+    slot: &Slot,
+    record: &mut OnRecord,
+    over: Over,
+    positions: Positions,
+) -> Result<(), Full> {
+    match over {
+        Over::Delayed { rest, until } => Err(Full::Rate(rest, until)),
+        Over::Refused { events, retry_after } => {
+            source.throttled += events as u64;
+            if let (Some(stream), Some(positions)) = (&record.stream, positions) {
+                stream.throttled(&positions, retry_after);
+            }
+            record.failures.push(throttled(shared, slot, events as u64));
+            Ok(())
+        }
+    }
+}
+
+fn throttled(shared: &Shared, slot: &Slot, events: u64) -> Failure {
+    let rates = slot.policy().throttle.rates();
+    slot.failure(
+        shared,
+        Cause::new(Code::Throttled, format!("{events} events refused: the tenant is above {rates}")),
+        events,
+    )
+}
+
+/// Waits until every share has been accepted or, by its tenant's policy, rejected. `is_shared` says that the connection has brought
+/// events of several tenants.
 ///
 /// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
 pub(crate) async fn wait(
     shared: &Arc<Shared>,
     source: &SourceLedger,
     stream: Option<&Arc<Stream>>,
+    is_shared: bool,
     waiting: Vec<Waiting>,
 ) {
-    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, source, stream, one))).await;
+    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, source, stream, is_shared, one))).await;
 }
 
 async fn wait_one(
     shared: &Arc<Shared>,
     source: &SourceLedger,
     stream: Option<&Arc<Stream>>,
+    is_shared: bool,
     Waiting { slot, mut chunk }: Waiting,
 ) {
-    let mut blocked = Duration::ZERO;
+    let (mut blocked, mut delayed) = (Duration::ZERO, Duration::ZERO);
     let mut others = settled_by_others(shared, &slot);
     loop {
         let system_room = shared.budget.room().notified();
@@ -177,6 +244,8 @@ async fn wait_one(
         let (mut system_room, mut tenant_room) = (std::pin::pin!(system_room), std::pin::pin!(tenant_room));
         system_room.as_mut().enable();
         tenant_room.as_mut().enable();
+        let mut rules = std::pin::pin!(shared.rules_changed.notified());
+        rules.as_mut().enable();
         let mut record = OnRecord::new(stream.cloned());
         let accepted = accept(shared, &mut source.lock(), &slot, chunk, Instant::now(), &mut record, Frames::default());
         match accepted {
@@ -199,6 +268,26 @@ async fn wait_one(
                 } else {
                     // The windows may hold all there is, so that nothing else would ever make room.
                     let _ = tokio::time::timeout(PRESSURE_EVERY, system_room).await;
+                }
+            }
+            Err(Full::Rate(back, until)) => {
+                chunk = *back;
+                // Where a part of it passed.
+                record.append(shared);
+                if shared.phase() > Phase::Running {
+                    // Nothing more comes: what is here already is not lost for a rate.
+                    slot.lane.unthrottle();
+                    continue;
+                }
+                let now = Instant::now();
+                let left = slot.policy().throttle.delay_for.saturating_sub(delayed);
+                if !is_shared {
+                    let _ = tokio::time::timeout_at(until, rules).await;
+                } else if left.is_zero() {
+                    return throttle(shared, source, stream, &slot, &chunk, until.saturating_duration_since(now));
+                } else {
+                    let _ = tokio::time::timeout_at(until.min(now + left), rules).await;
+                    delayed += now.elapsed();
                 }
             }
             Err(Full::Tenant(back)) => {
@@ -236,6 +325,24 @@ fn reject(shared: &Shared, source: &SourceLedger, stream: Option<&Arc<Stream>>, 
     let max = slot.policy().overflow.max_in_flight;
     let detail = format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight");
     shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
+}
+
+/// Refuses what has waited for its tenant's rate for as long as others bear with it.
+fn throttle(
+    shared: &Shared,
+    source: &SourceLedger,
+    stream: Option<&Arc<Stream>>,
+    slot: &Slot,
+    chunk: &Chunk,
+    retry_after: Duration,
+) {
+    if let (Some(stream), Some(origin)) = (stream, chunk.origin()) {
+        stream.throttled(&origin.positions, retry_after);
+    }
+    let events = chunk.len() as u64;
+    slot.lane.count(|counters| counters.throttled += events);
+    source.lock().throttled += events;
+    shared.failed(&throttled(shared, slot, events));
 }
 
 /// The memory of the whole system is full: closes the windows, if that is where it lies. False where it is too soon

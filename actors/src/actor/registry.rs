@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Addr;
 use dashmap::{DashMap, DashSet, Entry as Place};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::aggregator::Aggregator;
@@ -31,6 +31,10 @@ pub(crate) struct Shared {
     pub(crate) max_tenants: usize,
     slots: DashMap<TenantId, Arc<Slot>>,
     mutes: DashSet<TenantId>,
+    /// Rules that were given at run time.
+    policies: DashMap<TenantId, Arc<Policy>>,
+    /// Rules were changed, or no longer hold anybody.
+    pub(crate) rules_changed: Notify,
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
     pub(crate) streams: Streams,
     /// Calls that were given a stream of their own.
@@ -121,6 +125,8 @@ impl Shared {
             max_tenants,
             slots: DashMap::new(),
             mutes: DashSet::new(),
+            policies: DashMap::new(),
+            rules_changed: Notify::new(),
             sources: DashMap::new(),
             streams: Streams::default(),
             calls: AtomicU64::new(0),
@@ -213,7 +219,11 @@ impl Shared {
 
     fn insert_slot(&self, spec: TenantSpec, max_tenants: usize) -> Result<Arc<Slot>, Error> {
         let base = self.defaults.specs.get(&spec.id);
-        let spec = spec.over(base).checked()?;
+        let has_own = spec.policy.is_some();
+        let mut spec = spec.over(base).checked()?;
+        if !has_own && let Some(changed) = self.policies.get(&spec.id) {
+            spec.policy = Some(Policy::clone(&changed));
+        }
         let known = self.slots.len();
         match self.slots.entry(spec.id.clone()) {
             Place::Occupied(_) => Err(Error::TenantExists(spec.id)),
@@ -225,6 +235,36 @@ impl Shared {
                 Ok(slot)
             }
         }
+    }
+
+    /// Other rules for a tenant from now on, whether or not it is known yet.
+    pub(crate) fn set_policy(&self, id: &TenantId, policy: Policy) -> Result<(), Error> {
+        policy.check().map_err(|why| Error::InvalidPolicy(format!("tenant {id}: {why}")))?;
+        let policy = Arc::new(policy);
+        let before = self.policies.insert(id.clone(), policy.clone());
+        match self.slot(id) {
+            Some(slot) => slot.set_policy(self, &policy),
+            None => {
+                let before = before.unwrap_or_else(|| self.first_policy(id));
+                if let Some(cause) = changes(&before, &policy) {
+                    let event = SupervisorEvent::new(Some(id.clone()), Role::Tenant, What::PolicyChanged);
+                    self.log(SupervisorEvent { cause: Some(cause), ..event });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules of a tenant, whether or not it is known yet.
+    pub(crate) fn policy(&self, id: &TenantId) -> Arc<Policy> {
+        let given = || self.policies.get(id).map(|policy| policy.clone());
+        self.slot(id).map(|slot| slot.policy()).or_else(given).unwrap_or_else(|| self.first_policy(id))
+    }
+
+    /// The rules that a tenant comes up with, unless it is told otherwise.
+    fn first_policy(&self, id: &TenantId) -> Arc<Policy> {
+        let own = self.defaults.specs.get(id).and_then(|spec| spec.policy.clone());
+        own.map_or_else(|| self.defaults.policy.clone(), Arc::new)
     }
 
     pub(crate) fn mute(&self, id: &TenantId, muted: bool) {
@@ -347,4 +387,10 @@ impl Shared {
             aggregator.control.end();
         }
     }
+}
+
+/// What is said of rules that were changed; `None` where they are the same.
+pub(crate) fn changes(from: &Policy, to: &Policy) -> Option<Cause> {
+    let changes: Vec<_> = from.changes(to).iter().map(ToString::to_string).collect();
+    (!changes.is_empty()).then(|| Cause::new(Code::PolicyChanged, changes.join("; ")))
 }

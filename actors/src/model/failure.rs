@@ -55,6 +55,8 @@ codes! {
     TenantLimit = "tenant_limit",
     /// The tenant is muted: its events are dropped.
     Muted = "muted",
+    /// The tenant is above its rate.
+    Throttled = "throttled",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.
     TenantFull = "tenant_full",
     /// The store failed in a way that may pass.
@@ -87,6 +89,8 @@ codes! {
     ClockPanic = "clock_panic",
     /// A source failed.
     Source = "source",
+    /// Somebody changed the rules of a tenant.
+    PolicyChanged = "policy_changed",
 }
 
 impl fmt::Display for Code {

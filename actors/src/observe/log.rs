@@ -187,6 +187,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unparked
         | What::Compensated
         | What::Recovered
+        | What::PolicyChanged
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Idle | What::Active => say!(debug),
     }

@@ -4,6 +4,7 @@
 //! simple model.
 
 mod ack;
+mod change;
 mod heartbeat;
 mod on_failure;
 mod overflow;
@@ -17,6 +18,7 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub use ack::{AckLevel, InvalidAckLevel};
+pub use change::PolicyChange;
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};

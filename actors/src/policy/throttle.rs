@@ -83,6 +83,15 @@ impl ThrottlePolicy {
         lasting("throttle.delay_for", self.delay_for, Duration::ZERO, Duration::from_secs(24 * 3600))
     }
 
+    /// The rates that are set, as an error says them.
+    pub(crate) fn rates(&self) -> String {
+        let events =
+            (self.events_per_second > 0).then(|| format!("throttle.events_per_second = {}", self.events_per_second));
+        let bytes = (self.bytes_per_second > 0)
+            .then(|| format!("throttle.bytes_per_second = {}", units::bytes::display(self.bytes_per_second)));
+        events.into_iter().chain(bytes).collect::<Vec<_>>().join(" and ")
+    }
+
     /// Whether there is a rate to hold to.
     #[must_use]
     pub fn is_set(&self) -> bool {
@@ -344,7 +353,10 @@ mod tests {
     fn a_burst_that_the_clock_of_the_door_could_not_use_is_refused() {
         let why = events(1_000, 49).check().unwrap_err();
         assert!(why.starts_with("throttle.burst_events is 49, but must be at least 50"), "{why}");
-        assert_eq!([events(1_000, 50), events(10, 1), events(1_000, 0)].map(|policy| policy.check()), [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(
+            [events(1_000, 50), events(10, 1), events(1_000, 0)].map(|policy| policy.check()),
+            [Ok(()), Ok(()), Ok(())]
+        );
         assert!(bytes(1 << 20, 1_000).check().unwrap_err().starts_with("throttle.burst_bytes is 1000, "));
     }
 }

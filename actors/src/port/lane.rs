@@ -10,6 +10,7 @@
 
 mod cut;
 mod front;
+mod over;
 mod read_back;
 mod told;
 
@@ -20,12 +21,13 @@ use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, TenantId};
 use crate::observe::Counters;
-use crate::policy::{AckLevel, Policy};
+use crate::policy::{AckLevel, Policy, Throttle};
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
+pub(crate) use over::Over;
 pub(crate) use read_back::ReadBack;
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
@@ -46,6 +48,8 @@ pub(crate) struct Lane {
 struct State {
     /// The rules as they are now.
     policy: Arc<Policy>,
+    /// What of the tenant's rate is used up, once it was held to one.
+    throttle: Option<Box<Throttle>>,
     counters: Counters,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
     chunks: VecDeque<(Arc<Chunk>, Instant)>,
@@ -112,7 +116,13 @@ pub(crate) enum Arrival {
         due: Option<Instant>,
         /// How safe its events must be at least before their sender is told.
         ack: AckLevel,
+        /// What it takes in memory.
+        footprint: usize,
+        /// What was taken off it before, since it was above the tenant's rate.
+        over: Option<Over>,
     },
+    /// None of it may pass, by the tenant's rate.
+    Over(Over),
     /// The lane is full, and the chunk comes back.
     Full(Chunk),
 }
@@ -126,7 +136,8 @@ impl Lane {
         has_hooks: bool,
         journal: &Arc<dyn DynJournal>,
     ) -> Self {
-        let state = State { policy, first: 1, ..State::default() };
+        let throttle = throttle(&policy);
+        let state = State { policy, throttle, first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
         Self { tenant, opening, stores, has_hooks, journal, state: Mutex::new(state) }
     }
@@ -134,6 +145,17 @@ impl Lane {
     /// The rules as they are now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.lock().policy.clone()
+    }
+
+    /// Other rules from now on; gives those before. The open window is counted anew, by the new ones.
+    pub(crate) fn set_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
+        let state = &mut *self.lock();
+        match &mut state.throttle {
+            Some(throttle) => throttle.change(&policy.throttle, Instant::now()),
+            None => state.throttle = throttle(&policy),
+        }
+        state.turn += 1;
+        std::mem::replace(&mut state.policy, policy)
     }
 
     /// How much memory the lane holds.
@@ -155,8 +177,8 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may. An empty lane takes a
-    /// chunk of any size. `frames` are counted under the same lock, whatever the answer.
+    /// Accepts the chunk, as far as the tenant's rate lets it pass, or hands it back where the tenant has as much in flight as
+    /// it may. An empty lane takes a chunk of any size. `frames` are counted under the same lock, whatever the answer.
     ///
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     ///
@@ -165,10 +187,16 @@ impl Lane {
         let footprint = chunk.footprint();
         let state = &mut *self.lock();
         state.count(frames);
-        let policy = &*state.policy;
-        if state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight {
+        let passes = state.may_pass(&chunk, at);
+        if passes > 0 && state.bytes > 0 && state.bytes + footprint > state.policy.overflow.max_in_flight {
             return Arrival::Full(chunk);
         }
+        let (chunk, over) = match state.pass(chunk, passes, at) {
+            Ok(passed) => passed,
+            Err(over) => return Arrival::Over(over),
+        };
+        let footprint = if over.is_some() { chunk.footprint() } else { footprint };
+        let policy = &*state.policy;
         state.counters.accepted += chunk.len() as u64;
         state.uncut += chunk.len() as u64;
         state.uncut_bytes += chunk.body_bytes();
@@ -183,7 +211,7 @@ impl Lane {
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack }
+        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
     /// An event was accepted and given up in the same breath.
@@ -232,6 +260,10 @@ impl Lane {
     pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
         count(&mut self.lock().counters);
     }
+}
+
+fn throttle(policy: &Policy) -> Option<Box<Throttle>> {
+    policy.throttle.is_set().then(|| Box::new(Throttle::new(&policy.throttle, Instant::now())))
 }
 
 /// A chunk holds fewer than 4 Gi events.

@@ -21,4 +21,5 @@ mod retry;
 mod saga;
 mod streams;
 mod supervision;
+mod throttle;
 mod watchdog;
