@@ -1,5 +1,7 @@
 //! A tenant is held to its rate, alone, and its rules can be others from one moment to the next.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use headworks_actors::{
@@ -31,7 +33,7 @@ fn flood(ingress: IngressHandle, name: &'static str, each: usize) -> JoinHandle<
     tokio::task::spawn_local(async move {
         for n in 0.. {
             ingress.feed(lines(events(name, n * each..(n + 1) * each))).await.unwrap();
-            tokio::task::yield_now().await;
+            pass(millis(1)).await;
         }
     })
 }
@@ -43,8 +45,7 @@ fn accepted(rig: &Rig, name: &str) -> u64 {
 #[test]
 fn a_flood_passes_at_the_rate_and_never_above_rate_times_time_and_the_burst() {
     virtual_time(async {
-        for (rate, burst, each) in [(100, 0, 7), (100, 5, 500), (1_000, 50, 3_000), (3, 1, 40), (20_000, 1_000, 5_000)]
-        {
+        for (rate, burst, each) in [(100, 0, 7), (100, 5, 500), (1_000, 50, 3_000), (3, 1, 40), (4_000, 200, 1_000)] {
             let rig = only_a(at_rate(rate, burst, WhenOver::Delay));
             let begun = Instant::now();
             let flooding = flood(rig.ingress().await, "a", each);
@@ -169,11 +170,13 @@ fn numbered_frames_that_are_delayed_keep_their_positions() {
         assert!(!feeding.is_finished());
         world.crash(rig).await;
         let rig = world.start(windows_of(1));
+        eprintln!("{:#?} {:?}", rig.system.tenants(), rig.stored("b"));
         let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
         let last = usize::try_from(conn.answers.last()).unwrap();
         assert_eq!(last, 0, "its read was not over");
         conn.ingress.feed(lines(all[last..].to_vec())).await.unwrap();
         assert_eq!(conn.acks().await, (1..=30).collect::<Vec<_>>());
+        eprintln!("{:#?}", rig.system.tenants());
         drop(conn);
         for name in ["a", "b"] {
             let expected: Vec<_> =
@@ -255,12 +258,17 @@ fn the_connection_of_one_tenant_is_held_for_as_long_as_it_takes_and_others_do_no
 fn mute_throttle_and_overflow_together_keep_the_accounting_at_every_moment() {
     virtual_time(async {
         let overflow =
-            OverflowPolicy { max_in_flight: 2 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
-        let rules = Policy { overflow, ..policy(at_rate(200, 50, WhenOver::Reject)) };
-        let (rig, store) = Rig::faulty(rules, Fault::Stall.of_tenant(tenant("a")));
+            OverflowPolicy { max_in_flight: 4 << 10, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
+        let rules = Policy { overflow, throttle: at_rate(200, 50, WhenOver::Reject), ..windows_of(10) };
+        let is_stuck = Arc::new(AtomicBool::new(false));
+        let stuck = is_stuck.clone();
+        let stall = move || if stuck.load(Ordering::Relaxed) { Fault::Stall } else { Fault::None };
+        let (rig, store) =
+            Rig::faulty(rules, move |batch, _| if batch.tenant().as_str() == "a" { stall() } else { Fault::None });
         let ingress = rig.ingress().await;
         for round in 0..200 {
             let n = round * 10;
+            is_stuck.store(round > 100, Ordering::Relaxed);
             if round % 20 == 0 {
                 rig.system.mute(&tenant("a"));
             } else if round % 20 == 3 {
@@ -289,6 +297,8 @@ fn a_restart_of_the_actors_and_a_passivation_do_not_bring_the_burst_anew() {
         let rig = only_a(at_rate(1, 10, WhenOver::Reject));
         let ingress = rig.ingress().await;
         ingress.feed(lines(events("a", 0..12))).await.unwrap();
+        rig.tenant("a").flush();
+        until("the batch", || rig.stored("a").len() == 10).await;
         rig.tenant("a").inject_panic();
         until("the restart", || !rig.logged("a", What::Restarted).is_empty()).await;
         ingress.feed(lines(events("a", 12..20))).await.unwrap();
@@ -329,8 +339,9 @@ fn a_rate_is_changed_turned_off_and_on_while_events_wait_for_it() {
         assert_eq!(measure(10).await, 100);
         let a = rig.tenant("a");
         let set = |throttle| a.set_policy(policy(throttle)).unwrap();
-        set(at_rate(500, 0, WhenOver::Delay));
-        assert!(measure(10).await.abs_diff(5_000) <= 50);
+        set(at_rate(500, 25, WhenOver::Delay));
+        let up = measure(10).await;
+        assert!(up.abs_diff(5_000) <= 50, "{up}");
         set(at_rate(20, 0, WhenOver::Delay));
         assert!(measure(10).await.abs_diff(200) <= 3, "the old debt starves nobody");
         set(ThrottlePolicy::default());
@@ -347,7 +358,7 @@ fn a_rate_is_changed_turned_off_and_on_while_events_wait_for_it() {
         let logged = rig.logged("a", What::PolicyChanged);
         assert_eq!(logged.len(), 5);
         let told = &*logged[0].cause.as_ref().unwrap().detail;
-        assert_eq!(told, "throttle.burst_events = 0, was 1; throttle.events_per_second = 500, was 10");
+        assert_eq!(told, "throttle.burst_events = 25, was 1; throttle.events_per_second = 500, was 10");
         pass(millis(20)).await;
         rig.drained().await;
     });
