@@ -415,11 +415,13 @@ impl Streams {
     }
 
     /// A stream that is on record.
-    pub(crate) fn restore(&self, left: RecoveredStream) {
+    pub(crate) fn restore(&self, left: RecoveredStream, now: UnixMillis) {
         let stream = Stream::new(left.stream.clone());
         {
             let mut state = stream.lock();
-            (state.last, state.touched) = (left.position, left.at);
+            // Something ahead of it was accepted in the last read, of which nothing else is on record: not even when that was.
+            let touched = if left.ahead.is_empty() { left.at } else { now };
+            (state.last, state.touched) = (left.position, touched);
             state.ahead = left.ahead.into_iter().map(|(from, to)| from..=to).collect();
             state.unread = state.ahead.clone();
             if left.position > 0 {

@@ -271,7 +271,7 @@ impl SystemBuilder {
             tracing::error!(target: "headworks", damage, "the journal is damaged");
         }
         for stream in recovered.streams {
-            shared.streams.restore(stream);
+            shared.streams.restore(stream, shared.seam.now());
         }
         let mut left = vec![];
         for tenant in recovered.tenants {
