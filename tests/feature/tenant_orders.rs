@@ -114,7 +114,10 @@ fn the_rules_of_a_tenant_are_printed_and_changed_while_the_daemon_runs() {
     let address = daemon.listens();
     let rules: toml::Table = order(&place, &["policy", "acme"]).parse().unwrap();
     assert_eq!(rules["throttle"]["events_per_second"].as_integer(), Some(0));
-    let told = order(&place, &["set", "acme", "throttle.events_per_second=1", "throttle.burst_events=4", "throttle.when_over=reject"]);
+    let told = order(
+        &place,
+        &["set", "acme", "throttle.events_per_second=1", "throttle.burst_events=4", "throttle.when_over=reject"],
+    );
     let expected = "\
 acme: throttle.burst_events = 4, was 0
 acme: throttle.events_per_second = 1, was 0
@@ -136,7 +139,10 @@ until the daemon ends; to keep it, write it into its configuration
     assert!(report.contains("throttled"), "{report}");
     let log = place.run(&["log", "--data", "data", "--tenant", "acme"]).succeeded().text();
     assert!(log.contains("The tenant's rules were changed: throttle.burst_events = 4, was 0;"), "{log}");
-    assert_eq!(order(&place, &["set", "acme", "throttle.burst_events=4"]), "nothing is changed: the rules were so before\n");
+    assert_eq!(
+        order(&place, &["set", "acme", "throttle.burst_events=4"]),
+        "nothing is changed: the rules were so before\n"
+    );
     let refused = place.run(&["tenants", "set", "acme", "throttle.rate=5", "--data", "data"]).with(1).err;
     assert!(refused.contains("there is no rule \"throttle.rate\"; valid: ack, "), "{refused}");
     let refused = place.run(&["tenants", "set", "acme", "window.max_age=soon", "--data", "data"]).with(1).err;
