@@ -6,6 +6,8 @@
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
 //! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
+//! | `GET /v1/tenants/{id}/policy` | the rules it lives by now: a [`Policy`](crate::Policy) |
+//! | `PATCH /v1/tenants/{id}/policy` | changes what a [`PolicyRequest`] says, until the process ends: [`PolicyChanged`] |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/tenants/{id}/events?since=&until=&limit=&store=&follow=&as=` | its stored events in order, one a line; see [`EventsRequest`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
@@ -33,6 +35,7 @@ mod journal;
 mod letter;
 mod log;
 mod pieces;
+mod policy;
 mod problem;
 mod report;
 mod socket;
@@ -47,7 +50,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use headworks_actors::System;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
@@ -60,6 +63,7 @@ pub use explain::{
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use log::LogRequest;
+pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
@@ -73,6 +77,8 @@ pub struct Admin {
     data_dir: Arc<PathBuf>,
     journal: Option<Arc<dyn Inspect>>,
     replayer: Option<Replayer<SqliteStore>>,
+    /// Held while the rules of a tenant are changed.
+    rules: Arc<Mutex<()>>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -87,7 +93,14 @@ impl Admin {
     /// Of a system whose stores are in a data directory.
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
-        Self { system, data_dir: Arc::new(data_dir), journal: None, replayer: None, ending: None }
+        Self {
+            system,
+            data_dir: Arc::new(data_dir),
+            journal: None,
+            replayer: None,
+            rules: Arc::default(),
+            ending: None,
+        }
     }
 
     /// The system's journal is durable.
@@ -127,6 +140,7 @@ impl Admin {
             .route("/v1/tenants/{id}", get(tenants::show))
             .route("/v1/tenants/{id}/explain", get(explain::show))
             .route("/v1/tenants/{id}/events", get(events::show))
+            .route("/v1/tenants/{id}/policy", get(policy::show).patch(policy::change))
             .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
             .route("/v1/log", get(log::show))
             .route("/v1/report", get(report::show))

@@ -8,7 +8,7 @@ use headworks::config::{
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, Unknown, WhenFull};
+use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, ThrottlePolicy, Unknown, WhenFull, WhenOver};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -238,7 +238,7 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, overflow, retry, on_failure, restart, heartbeat } = policy;
+    let Policy { ack, window, throttle, overflow, retry, on_failure, restart, heartbeat } = policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -265,6 +265,7 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                 time(window.max_age)
             ),
         ),
+        ("throttle", rate(throttle)),
         ("overflow", format!("{} in flight, {when_full}", size(overflow.max_in_flight))),
         (
             "retry",
@@ -305,6 +306,31 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
             ),
         ),
     ]
+}
+
+/// What a tenant may send over time.
+fn rate(throttle: &ThrottlePolicy) -> String {
+    let ThrottlePolicy { events_per_second, bytes_per_second, burst_events, burst_bytes, when_over, delay_for } =
+        throttle;
+    let at_once = |burst: String, is_set: bool| if is_set { format!(", {burst} at once") } else { String::new() };
+    let events = (*events_per_second > 0).then(|| {
+        format!("{events_per_second} events a second{}", at_once(burst_events.to_string(), *burst_events > 0))
+    });
+    let bytes = (*bytes_per_second > 0)
+        .then(|| format!("{} a second{}", size(*bytes_per_second), at_once(size(*burst_bytes), *burst_bytes > 0)));
+    let rates: Vec<_> = events.into_iter().chain(bytes).collect();
+    if rates.is_empty() {
+        return "no rate is too high".to_owned();
+    }
+    let when_over = match when_over {
+        WhenOver::Delay => format!(
+            "above that its connection waits, for {} at most where it has brought events of others",
+            time(*delay_for)
+        ),
+        WhenOver::Reject => "above that its events are refused at once".to_owned(),
+        _ => "above that its events are held off".to_owned(),
+    };
+    format!("{}; {when_over}", rates.join(" and "))
 }
 
 /// What becomes of a batch that cannot be stored.
@@ -416,6 +442,7 @@ Limits
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
+  throttle   no rate is too high
   overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on; then up to 256MiB wait in the journal alone, if it is durable
   retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s; 10m in all
   refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
@@ -463,6 +490,29 @@ Mind
   tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
 ";
         assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
+    }
+
+    #[test]
+    fn a_rate_is_told_in_words() {
+        let text = "
+[tenants.defaults.throttle]
+events_per_second = 100
+bytes_per_second = '1MiB'
+burst_events = 20
+when_over = 'reject'
+";
+        let (exit, out, _) = checked(Some(text), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected =
+            "throttle   100 events a second, 20 at once and 1MiB a second; above that its events are refused at once\n";
+        assert!(out.contains(expected), "{out}");
+        let (_, out, _) = checked(Some("[tenants.defaults.throttle]\nevents_per_second = 5"), &[], false);
+        let expected = "5 events a second; above that its connection waits, for 5s at most where it has brought events of others\n";
+        assert!(out.contains(expected), "{out}");
+        let (exit, _, err) =
+            checked(Some("[tenants.defaults.throttle]\nevents_per_second = 100\nburst_events = 1"), &[], false);
+        assert_eq!(exit, Exit::Config);
+        assert!(err.contains("tenants.defaults.throttle.burst_events is 1, but must be at least 5"), "{err}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-use headworks::TenantId;
-use headworks::admin::{Order, Ordered, TenantRow};
+use headworks::admin::{Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
+use headworks::{Policy, TenantId};
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
-use super::live::encoded;
+use super::live::{Live, encoded};
 use super::say;
 use super::table::{Rows, json};
 
@@ -43,6 +43,35 @@ enum Action {
     Mute(Target),
     /// Let a tenant's events in again
     Unmute(Target),
+    /// Print the rules that a tenant lives by now
+    Policy(PolicyArgs),
+    /// Change rules of a tenant until the daemon ends; `tenants.by_id` of the configuration keeps them
+    Set(SetArgs),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct PolicyArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Print JSON instead of TOML.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct SetArgs {
+    /// The tenant; it need not be known yet
+    tenant: TenantId,
+    /// The rules and their values, like throttle.events_per_second=100 window.max_age=250ms
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+    #[command(flatten)]
+    data: Data,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE, like window.max_age=250ms")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// Whom a running daemon is to tell.
@@ -68,21 +97,52 @@ pub(crate) fn run(tenants: &Tenants) -> Result<Exit, Failure> {
         Some(Action::Flush(target)) => (Order::Flush, target),
         Some(Action::Mute(target)) => (Order::Mute, target),
         Some(Action::Unmute(target)) => (Order::Unmute, target),
+        Some(Action::Policy(args)) => return policy(args),
+        Some(Action::Set(args)) => return set(args),
     };
-    let live = match target.data.directory()? {
-        (_, Directory::Live(live)) => live,
-        (path, Directory::Files(_)) => {
-            let why = format!(
-                "no daemon runs on {}, and only a running one can {} a tenant: start it with `headworks run --data DIR`, or name \
-                 its directory with --data",
-                path.display(),
-                order.as_str()
-            );
-            return Err((Exit::Unavailable, why));
-        }
-    };
+    let live = live(&target.data, order.as_str())?;
     let told: Ordered = live.post(&format!("/v1/tenants/{}/{}", encoded(target.tenant.as_str()), order.as_str()))?;
     Ok(say(format!("{}: {}\n", told.tenant, told.order.done()).as_bytes()))
+}
+
+/// The daemon that is to do something with a tenant.
+fn live(data: &Data, verb: &str) -> Result<Live, Failure> {
+    match data.directory()? {
+        (_, Directory::Live(live)) => Ok(live),
+        (path, Directory::Files(_)) => {
+            let why = format!(
+                "no daemon runs on {}, and only a running one can {verb} a tenant: start it with `headworks run --data DIR`, or name \
+                 its directory with --data",
+                path.display(),
+            );
+            Err((Exit::Unavailable, why))
+        }
+    }
+}
+
+fn route(tenant: &TenantId) -> String {
+    format!("/v1/tenants/{}/policy", encoded(tenant.as_str()))
+}
+
+fn policy(PolicyArgs { target, json: as_json }: &PolicyArgs) -> Result<Exit, Failure> {
+    let policy: Policy = live(&target.data, "tell the rules of")?.get(&route(&target.tenant))?;
+    let failed = |why: String| (Exit::Internal, why);
+    let text = match as_json {
+        true => json(&policy).map_err(|why| failed(why.to_string()))?,
+        false => toml::to_string(&policy).map_err(|why| failed(why.to_string()))?,
+    };
+    Ok(say(text.as_bytes()))
+}
+
+fn set(SetArgs { tenant, settings, data }: &SetArgs) -> Result<Exit, Failure> {
+    let request = PolicyRequest { set: settings.iter().cloned().collect() };
+    let told: PolicyChanged = live(data, "change the rules of")?.send("PATCH", &route(tenant), &request)?;
+    let mut text: String = told.changes.iter().map(|change| format!("{tenant}: {change}\n")).collect();
+    text += match told.changes.is_empty() {
+        true => "nothing is changed: the rules were so before\n",
+        false => "until the daemon ends; to keep it, write it into its configuration\n",
+    };
+    Ok(say(text.as_bytes()))
 }
 
 fn list(List { data, args }: &List) -> Result<Exit, Failure> {

@@ -24,6 +24,7 @@ mod environment;
 mod error;
 mod layers;
 mod sections;
+mod settings;
 mod tree;
 mod typed;
 
@@ -39,6 +40,8 @@ pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
     LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
 };
+
+pub use settings::with_settings;
 
 use crate::store::manifest::{Kind, Manifest};
 use crate::{Policy, StoreName, TenantId};

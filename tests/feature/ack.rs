@@ -61,7 +61,7 @@ fn read(line: &str) -> Vec<(u64, String)> {
     let words: Vec<_> = line.split(' ').collect();
     let (positions, said) = match words[..] {
         ["ack", positions] => (positions, "ack"),
-        ["nack", positions, code] => (positions, code),
+        ["nack", positions, code, ..] => (positions, code),
         ["alive"] => return vec![],
         _ => panic!("{line:?}"),
     };
@@ -329,6 +329,38 @@ fn an_interrupt_tells_what_is_not_acknowledged_and_how_to_go_on() {
     for words in ["interrupted", "5 not acknowledged", "not acknowledged is 1", "--stream mine"] {
         assert!(ended.err.contains(words), "{words}: {}", ended.err);
     }
+}
+
+#[test]
+fn the_client_in_the_specification_is_told_when_to_come_again_with_what_was_throttled() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("there is no python3 here");
+        return;
+    }
+    let place = Place::new();
+    let specification = include_str!("../../docs/TCP_ACKNOWLEDGEMENTS.md");
+    let code = specification.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    place.write("client.py", code);
+    let mut command = place.daemon();
+    command.env("HEADWORKS__TENANTS__DEFAULTS__THROTTLE__EVENTS_PER_SECOND", "1");
+    command.env("HEADWORKS__TENANTS__DEFAULTS__THROTTLE__BURST_EVENTS", "4");
+    command.env("HEADWORKS__TENANTS__DEFAULTS__THROTTLE__WHEN_OVER", "reject");
+    let mut daemon = Process::spawn(&mut command);
+    let to = daemon.listens();
+    let (host, port) = (to.ip().to_string(), to.port().to_string());
+    place.write("input", lines("acme", 0..1_000));
+    let mut python = Command::new("python3");
+    python.args(["client.py", &host, &port, "s", "input"]).current_dir(place.path(""));
+    let printed = Process::spawn(&mut python).ended().succeeded().text();
+    let nack = printed.lines().find(|line| line.starts_with("nack")).unwrap();
+    let (_, after) = nack.split_once(" throttled retry_after=").unwrap();
+    assert!((1..=1_000).contains(&after.parse::<u64>().unwrap()), "{nack}");
+    let positions: Vec<_> = printed.strip_suffix("end\n").unwrap().lines().flat_map(read).collect();
+    assert_eq!(positions.len(), 1_000, "each is answered once");
+    daemon.terminated().succeeded();
+    let stored = place.stored()["acme"].len();
+    assert_eq!(positions.iter().filter(|(_, said)| said == "ack").count(), stored);
+    assert!((4..1_000).contains(&stored), "{stored}");
 }
 
 #[test]

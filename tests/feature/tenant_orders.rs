@@ -106,3 +106,50 @@ fn a_daemon_whose_actors_are_held_ends_with_70_names_who_holds_them_and_loses_no
     next.terminated().succeeded();
     assert_eq!(place.stored()["acme"].len(), 3);
 }
+
+#[test]
+fn the_rules_of_a_tenant_are_printed_and_changed_while_the_daemon_runs() {
+    let place = Place::new();
+    let mut daemon = Process::spawn(&mut place.daemon());
+    let address = daemon.listens();
+    let rules: toml::Table = order(&place, &["policy", "acme"]).parse().unwrap();
+    assert_eq!(rules["throttle"]["events_per_second"].as_integer(), Some(0));
+    let told = order(
+        &place,
+        &["set", "acme", "throttle.events_per_second=1", "throttle.burst_events=4", "throttle.when_over=reject"],
+    );
+    let expected = "\
+acme: throttle.burst_events = 4, was 0
+acme: throttle.events_per_second = 1, was 0
+acme: throttle.when_over = \"reject\", was \"delay\"
+until the daemon ends; to keep it, write it into its configuration
+";
+    assert_eq!(told, expected);
+    let rules: Value = serde_json::from_str(&order(&place, &["policy", "acme", "--json"])).unwrap();
+    assert_eq!(rules["throttle"]["when_over"], "reject");
+    send(address, &lines("acme", 0..50));
+    send(address, &lines("b", 0..50));
+    place.until("SELECT count(*) FROM events WHERE tenant = 'b'", 50);
+    let acme = live(&place, "acme");
+    let number = |key: &str| acme[key].as_u64().unwrap();
+    assert_eq!(number("received"), 50);
+    assert_eq!(number("accepted") + number("throttled"), 50);
+    assert!(number("accepted") >= 4 && number("throttled") > 0, "{acme}");
+    let report = place.run(&["report", "--data", "data"]).succeeded().text();
+    assert!(report.contains("throttled"), "{report}");
+    let log = place.run(&["log", "--data", "data", "--tenant", "acme"]).succeeded().text();
+    assert!(log.contains("The tenant's rules were changed: throttle.burst_events = 4, was 0;"), "{log}");
+    assert_eq!(
+        order(&place, &["set", "acme", "throttle.burst_events=4"]),
+        "nothing is changed: the rules were so before\n"
+    );
+    let refused = place.run(&["tenants", "set", "acme", "throttle.rate=5", "--data", "data"]).with(1).err;
+    assert!(refused.contains("there is no rule \"throttle.rate\"; valid: ack, "), "{refused}");
+    let refused = place.run(&["tenants", "set", "acme", "window.max_age=soon", "--data", "data"]).with(1).err;
+    assert!(refused.contains("window.max_age: \"soon\" is no duration"), "{refused}");
+    place.run(&["tenants", "set", "acme", "throttle", "--data", "data"]).with(2);
+    order(&place, &["set", "acme", "throttle.events_per_second=0"]);
+    send(address, &lines("acme", 50..250));
+    place.until("SELECT count(*) FROM events WHERE tenant = 'acme'", number("accepted") as i64 + 200);
+    daemon.terminated().succeeded();
+}

@@ -1,8 +1,7 @@
-//! The door: whether a tenant's share of a read is accepted, and what happens while it cannot be.
+//! The door: whether a tenant's share of a read is accepted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,18 +11,12 @@ use super::slot::Slot;
 use super::spill;
 use super::stage::Share;
 use super::streams::Stream;
-use crate::model::{Cause, Chunk, Code, FlushReason, Part, Role, SupervisorEvent, What};
-use crate::observe::{SourceCounters, SourceLedger};
-use crate::policy::{AckLevel, WhenFull};
+use crate::model::{Cause, Chunk, Code, Failure, Part, Role, SupervisorEvent, What};
+use crate::observe::SourceCounters;
+use crate::policy::AckLevel;
 use crate::port::fault_point::fault_point;
-use crate::port::lane::{Arrival, Frames};
+use crate::port::lane::{Arrival, Frames, Over};
 use crate::port::{Entry, Position};
-
-/// How often a blocked connection looks whether others make progress.
-const GLANCE: Duration = Duration::from_millis(100);
-
-/// Windows are closed to make room at most this often.
-pub(super) const PRESSURE_EVERY: Duration = Duration::from_millis(20);
 
 /// What of a read goes on record, and who is told once it is.
 #[derive(Default)]
@@ -35,8 +28,14 @@ pub(crate) struct OnRecord {
     accepted: Vec<(Box<[u64]>, AckLevel)>,
     /// What was given up to make room for it, where it came in numbered streams.
     shed: Vec<Part>,
+    /// What has to be said of it. Told when no lock is held: whoever is told may look at anything.
+    failures: Vec<Failure>,
+    events: Vec<SupervisorEvent>,
     pub(crate) stream: Option<Arc<Stream>>,
 }
+
+/// The positions of a chunk's events, where its sender numbers them.
+pub(super) type Positions = Option<Box<[u64]>>;
 
 impl OnRecord {
     pub(crate) fn new(stream: Option<Arc<Stream>>) -> Self {
@@ -44,14 +43,21 @@ impl OnRecord {
     }
 
     /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.
-    pub(super) fn accepted(&mut self, positions: Option<Box<[u64]>>, least: AckLevel) {
+    pub(super) fn accepted(&mut self, positions: Positions, least: AckLevel) {
         self.chunks += 1;
         self.accepted.extend(positions.map(|positions| (positions, least)));
+    }
+
+    /// The supervisor log is to have it.
+    pub(super) fn tell(&mut self, event: SupervisorEvent) {
+        self.events.push(event);
     }
 
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
         let at = shared.record(&mut self.entries);
+        self.failures.drain(..).for_each(|failure| shared.failed(&failure));
+        self.events.drain(..).for_each(|event| shared.log(event));
         for _ in 0..std::mem::take(&mut self.chunks) {
             fault_point("after-accept");
         }
@@ -73,17 +79,32 @@ impl OnRecord {
 
 /// What waits at the door.
 pub(crate) struct Waiting {
-    slot: Arc<Slot>,
-    chunk: Chunk,
+    pub(super) slot: Arc<Slot>,
+    pub(super) chunk: Box<Chunk>,
 }
 
+/// What a chunk waits for, which comes back.
 pub(super) enum Full {
-    System(Chunk),
-    Journal(Chunk),
-    /// It holds as much as it may: of its own, or, until no more than so much is in use, of the memory of all.
-    Tenant(Chunk, Option<usize>),
+    System(Box<Chunk>),
+    Journal(Box<Chunk>),
+    /// Its tenant holds as much as it may: of its own, or, until no more than so much is in use, of the memory of all.
+    Tenant(Box<Chunk>, Option<usize>),
     /// What an earlier process left of the tenant comes first.
-    Recovering(Chunk),
+    Recovering(Box<Chunk>),
+    /// The tenant is above its rate, until about then.
+    Rate(Box<Chunk>, Instant),
+}
+
+impl Full {
+    fn into_chunk(self) -> Box<Chunk> {
+        match self {
+            Self::System(chunk)
+            | Self::Journal(chunk)
+            | Self::Tenant(chunk, _)
+            | Self::Recovering(chunk)
+            | Self::Rate(chunk, _) => chunk,
+        }
+    }
 }
 
 /// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
@@ -114,18 +135,14 @@ pub(crate) fn admit(
         slot.lane.count_frames(frames);
         return None;
     };
-    let accepted = accept_or_shed(shared, source, slot, chunk, now, record, frames);
-    match accepted.or_else(|full| spill::instead(shared, source, slot, full, record, false)) {
-        Ok(()) => None,
-        Err(Full::System(chunk) | Full::Journal(chunk) | Full::Tenant(chunk, _) | Full::Recovering(chunk)) => {
-            Some(Waiting { slot: slot.clone(), chunk })
-        }
-    }
+    let full = take_in(shared, source, slot, chunk, now, record, frames, false).err()?;
+    Some(Waiting { slot: slot.clone(), chunk: full.into_chunk() })
 }
 
-/// Where the tenant is full, room is made for the chunk, if that is the tenant's rule and there is anything to be given up.
-#[expect(clippy::result_large_err, reason = "the chunk goes back to whoever waits with it, where there is no hurry")]
-fn accept_or_shed(
+/// Takes the chunk in by whatever way its tenant's rules have. `frames` are counted once, whatever the answer; `waited` is whether
+/// it was held for as long as `block` may.
+#[expect(clippy::too_many_arguments, reason = "what is known of a chunk at the door")]
+pub(super) fn take_in(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
     slot: &Arc<Slot>,
@@ -133,13 +150,15 @@ fn accept_or_shed(
     now: Instant,
     record: &mut OnRecord,
     frames: Frames,
+    waited: bool,
 ) -> Result<(), Full> {
-    match accept(shared, source, slot, chunk, now, record, frames) {
+    let accepted = match accept(shared, source, slot, chunk, now, record, frames) {
         Err(Full::Tenant(chunk, _)) if make_room(shared, slot, chunk.footprint(), record) => {
-            accept(shared, source, slot, chunk, now, record, Frames::default())
+            accept(shared, source, slot, *chunk, now, record, Frames::default())
         }
         answer => answer,
-    }
+    };
+    accepted.or_else(|full| spill::instead(shared, source, slot, full, record, waited))
 }
 
 /// Gives up the tenant's oldest events, by its policy. Whether it did.
@@ -152,15 +171,13 @@ fn make_room(shared: &Shared, slot: &Slot, footprint: usize, record: &mut OnReco
     let cause = |detail| Cause::new(Code::Shed, detail);
     if shed.begins {
         let why = cause("the tenant is full: its oldest events are given up to make room for new ones".to_owned());
-        shared.log(SupervisorEvent { cause: Some(why), ..slot.event(Role::Tenant, What::Shedding) });
+        record.tell(SupervisorEvent { cause: Some(why), ..slot.event(Role::Tenant, What::Shedding) });
     }
     let detail = format!("{} events given up to make room for newer ones, as overflow.when_full says", shed.events);
-    shared.failed(&slot.failure(shared, cause(detail), shed.events));
+    record.failures.push(slot.failure(shared, cause(detail), shed.events));
     true
 }
 
-/// `frames` are counted once, whatever the answer.
-#[expect(clippy::result_large_err, reason = "the chunk goes back to whoever waits with it, where there is no hurry")]
 fn accept(
     shared: &Arc<Shared>,
     source: &mut SourceCounters,
@@ -175,11 +192,11 @@ fn accept(
     let _span = tracing::trace_span!(target: "headworks", "chunk", tenant = %slot.id, events).entered();
     if slot.recovering.load(Ordering::Acquire) {
         slot.lane.count_frames(frames);
-        return Err(Full::Recovering(chunk));
+        return Err(Full::Recovering(chunk.into()));
     }
     if !shared.journal.has_room(footprint) {
         slot.lane.count_frames(frames);
-        return Err(Full::Journal(chunk));
+        return Err(Full::Journal(chunk.into()));
     }
     let memory = match shared.budget.reserve(footprint) {
         Ok(memory) => memory,
@@ -187,22 +204,25 @@ fn accept(
             slot.lane.count_frames(frames);
             // Who holds most makes room first, if only by not asking for more.
             return Err(match slot.lane.above_share(footprint, memory) {
-                level @ Some(_) => Full::Tenant(chunk, level),
-                None => Full::System(chunk),
+                level @ Some(_) => Full::Tenant(chunk.into(), level),
+                None => Full::System(chunk.into()),
             });
         }
     };
     match slot.lane.accept(chunk, now, &mut record.entries, frames, memory) {
-        Arrival::Accepted { wake, due, ack } => {
-            source.accepted += events;
-            record.accepted(positions, ack);
+        Arrival::Accepted { wake, due, ack, footprint: kept, over } => {
+            shared.budget.unreserve_part(footprint, kept);
             if let Some(due) = due {
                 shared.alarms.set(due, slot, Alarm::Window);
             }
             if wake {
                 slot.hint_chunks(shared);
             }
-            Ok(())
+            accepted(shared, source, slot, record, events, positions, ack, over)
+        }
+        Arrival::Over(over) => {
+            shared.budget.unreserve(footprint);
+            above_rate(shared, source, slot, record, over, positions)
         }
         Arrival::Full(chunk) => {
             shared.budget.unreserve(footprint);
@@ -215,149 +235,61 @@ fn accept(
     }
 }
 
-/// Waits until every share has been accepted or, by its tenant's policy, rejected.
-///
-/// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
-pub(crate) async fn wait(
-    shared: &Arc<Shared>,
-    source: &SourceLedger,
-    stream: Option<&Arc<Stream>>,
-    waiting: Vec<Waiting>,
-) {
-    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, source, stream, one))).await;
-}
-
-async fn wait_one(
-    shared: &Arc<Shared>,
-    source: &SourceLedger,
-    stream: Option<&Arc<Stream>>,
-    Waiting { mut slot, mut chunk }: Waiting,
-) {
-    let mut blocked = Duration::ZERO;
-    let mut others = settled_by_others(shared, &slot);
-    loop {
-        // Its tenant may have been passivated while this waited for something else.
-        slot = shared.present(&slot);
-        let mut tenant_room = std::pin::pin!(slot.room.notified());
-        tenant_room.as_mut().enable();
-        let mut record = OnRecord::new(stream.cloned());
-        let accepted = {
-            let (source, record) = (&mut source.lock(), &mut record);
-            let waited = blocked >= slot.policy().overflow.block_for;
-            accept_or_shed(shared, source, &slot, chunk, Instant::now(), record, Frames::default())
-                .or_else(|full| spill::instead(shared, source, &slot, full, record, waited))
-        };
-        if accepted.is_ok() || !record.entries.is_empty() || !record.shed.is_empty() {
-            record.append(shared);
-        }
-        match accepted {
-            Ok(()) => return,
-            Err(Full::Journal(back)) => {
-                chunk = back;
-                let is_spilling = slot.lane.is_spilling();
-                if is_spilling && blocked >= slot.policy().overflow.block_for {
-                    return reject(shared, source, stream, &slot, &chunk, false);
-                }
-                let began = Instant::now();
-                let _ = tokio::time::timeout(GLANCE, shared.journal.room()).await;
-                if is_spilling {
-                    let now = settled_by_others(shared, &slot);
-                    blocked += if now == others { Duration::ZERO } else { began.elapsed() };
-                    others = now;
-                }
-            }
-            Err(Full::Recovering(back)) => {
-                chunk = back;
-                tenant_room.await;
-            }
-            Err(Full::System(back)) => {
-                chunk = back;
-                let system_room = shared.budget.room_for(chunk.footprint());
-                if relieve(shared) {
-                    system_room.await;
-                } else {
-                    // The windows may hold all there is, so that nothing else would ever make room.
-                    let _ = tokio::time::timeout(PRESSURE_EVERY, system_room).await;
-                }
-            }
-            Err(Full::Tenant(back, level)) => {
-                chunk = back;
-                let policy = slot.policy();
-                let policy = &policy.overflow;
-                if policy.when_full != WhenFull::Block || blocked >= policy.block_for {
-                    return reject(shared, source, stream, &slot, &chunk, level.is_some());
-                }
-                if slot.lane.has_uncut() && slot.lane.snapshot().batches == 0 {
-                    slot.want_flush(shared, FlushReason::Pressure);
-                }
-                let memory = std::pin::pin!(async {
-                    match level {
-                        Some(level) => shared.budget.falls_to(level).await,
-                        None => std::future::pending().await,
-                    }
-                });
-                let room = futures::future::select(tenant_room, memory);
-                if tokio::time::timeout(GLANCE, room).await.is_err() {
-                    let now = settled_by_others(shared, &slot);
-                    blocked += if now == others { Duration::ZERO } else { GLANCE };
-                    others = now;
-                }
-            }
-        }
-    }
-}
-
-fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
-    let all = shared.settled.load(Ordering::Acquire);
-    all.wrapping_sub(slot.settled.load(Ordering::Acquire))
-}
-
-fn reject(
+/// The chunk was accepted, but for what of it is `over` the tenant's rate.
+#[expect(clippy::too_many_arguments, reason = "what is known of a chunk at the door")]
+pub(super) fn accepted(
     shared: &Shared,
-    source: &SourceLedger,
-    stream: Option<&Arc<Stream>>,
+    source: &mut SourceCounters,
     slot: &Slot,
-    chunk: &Chunk,
-    is_above_share: bool,
-) {
-    if let (Some(stream), Some(origin)) = (stream, chunk.origin()) {
-        stream.refused(&origin.positions, Code::TenantFull);
-    }
-    let events = chunk.len() as u64;
-    slot.lane.count(|counters| counters.rejected += events);
-    source.lock().rejected += events;
-    let max = slot.policy().overflow.max_in_flight;
-    let mut detail = match is_above_share {
-        true => format!(
-            "{events} events refused: the memory of all tenants is scarce, and this one holds more than its share"
-        ),
-        false => format!("{events} events refused: the tenant has overflow.max_in_flight = {max} bytes in flight"),
-    };
-    let (_, spilled) = slot.lane.snapshot().spilled;
-    if spilled > 0 {
-        detail += &format!(", and {spilled} bytes in the journal alone");
-    }
-    shared.failed(&slot.failure(shared, Cause::new(Code::TenantFull, detail), events));
+    record: &mut OnRecord,
+    events: u64,
+    positions: Positions,
+    ack: AckLevel,
+    over: Option<Over>,
+) -> Result<(), Full> {
+    let over_events = over.as_ref().map_or(0, Over::events);
+    source.accepted += events - over_events as u64;
+    let (front, rest) = split(positions, over_events);
+    record.accepted(front, ack);
+    over.map_or(Ok(()), |over| above_rate(shared, source, slot, record, over, rest))
 }
 
-/// The memory of the whole system is full: closes the windows, if that is where it lies. False where it is too soon
-/// for that again.
-pub(super) fn relieve(shared: &Shared) -> bool {
-    if !shared.budget.lies_in_windows() {
-        return true;
-    }
-    {
-        let now = Instant::now();
-        let mut last = shared.last_pressure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if last.is_some_and(|last| now.duration_since(last) < PRESSURE_EVERY) {
-            return false;
+/// The positions of what was accepted, and those of the last `over`, which were not.
+fn split(positions: Positions, over: usize) -> (Positions, Positions) {
+    match positions {
+        Some(positions) if over > 0 => {
+            let (front, rest) = positions.split_at(positions.len() - over);
+            (Some(front.into()), Some(rest.into()))
         }
-        *last = Some(now);
+        all => (all, None),
     }
-    for slot in shared.all_slots() {
-        if slot.lane.has_uncut() {
-            slot.want_flush(shared, FlushReason::Pressure);
+}
+
+/// What is above the tenant's rate waits, or was refused.
+pub(super) fn above_rate(
+    shared: &Shared,
+    source: &mut SourceCounters,
+    slot: &Slot,
+    record: &mut OnRecord,
+    over: Over,
+    positions: Positions,
+) -> Result<(), Full> {
+    match over {
+        Over::Delayed { rest, until } => Err(Full::Rate(rest, until)),
+        Over::Refused { events, retry_after } => {
+            source.throttled += events as u64;
+            if let (Some(stream), Some(positions)) = (&record.stream, positions) {
+                stream.throttled(&positions, retry_after);
+            }
+            record.failures.push(throttled(shared, slot, events as u64));
+            Ok(())
         }
     }
-    true
+}
+
+/// So many events are above the tenant's rate.
+pub(super) fn throttled(shared: &Shared, slot: &Slot, events: u64) -> Failure {
+    let rates = slot.policy().throttle.rates();
+    let cause = Cause::new(Code::Throttled, format!("{events} events refused: the tenant is above {rates}"));
+    slot.failure(shared, cause, events)
 }

@@ -87,6 +87,13 @@ impl Budget {
         }
     }
 
+    /// Only `kept` of what `reserve` took is used.
+    pub(crate) fn unreserve_part(&self, reserved: usize, kept: usize) {
+        if kept < reserved {
+            self.unreserve(reserved - kept);
+        }
+    }
+
     pub(crate) fn cut(&self, bytes: usize) {
         self.cut.fetch_add(bytes, Ordering::AcqRel);
     }

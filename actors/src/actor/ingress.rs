@@ -19,6 +19,7 @@ use super::spec::IngressSpec;
 use super::stage::{Place, Refusal, Stage};
 use super::streams::{Feed, Numbers, Stream};
 use super::supervise::Child;
+use super::waiting::{self, Held};
 use crate::model::{Cause, Code, Error, Failure, Role, TenantId, UnixMillis};
 use crate::observe::SourceLedger;
 use crate::port::{DeadLetter, DeadLetterKind};
@@ -38,6 +39,8 @@ pub(crate) struct Ingress {
     step: Step,
     /// What goes on record of a step, at its end; kept for its room.
     record: OnRecord,
+    /// Whose events it has brought.
+    brought: Brought,
     /// The connection of a stream of numbered frames that this is, if it is one.
     session: Option<u64>,
     /// It failed in the middle of a numbered read: which frames were taken is for the sender to ask anew.
@@ -61,6 +64,27 @@ struct Step {
     numbers: Option<Numbers>,
     refused: Vec<(u64, Code)>,
     done: Vec<u64>,
+}
+
+/// Whose events a connection has brought so far.
+#[derive(Default)]
+enum Brought {
+    #[default]
+    Nobodys,
+    One(Arc<Slot>),
+    Several,
+}
+
+impl Brought {
+    #[inline]
+    fn add(&mut self, slot: &Arc<Slot>) {
+        match self {
+            Self::Several => {}
+            Self::One(one) if Arc::ptr_eq(one, slot) => {}
+            Self::One(_) => *self = Self::Several,
+            Self::Nobodys => *self = Self::One(slot.clone()),
+        }
+    }
 }
 
 /// What one step leaves to be waited for.
@@ -93,6 +117,7 @@ impl Ingress {
             stage,
             step: Step::default(),
             record: OnRecord::new(stream),
+            brought: Brought::default(),
             session,
             is_broken: false,
         }
@@ -147,12 +172,13 @@ impl Ingress {
         source.duplicate += duplicate;
         // Accepted, and given up in the same breath.
         source.accepted += hook_failed_events;
-        let record = &mut self.record;
+        let (record, brought) = (&mut self.record, &mut self.brought);
         let stream = record.stream.clone();
         let id = stream.as_ref().map(|stream| &stream.id);
-        self.stage
-            .borrow_mut()
-            .take(arrived, id, |share| waiting.extend(admission::admit(shared, &mut source, share, now, record)));
+        self.stage.borrow_mut().take(arrived, id, |share| {
+            brought.add(share.slot);
+            waiting.extend(admission::admit(shared, &mut source, share, now, record));
+        });
         drop(source);
         let rest = Rest { waiting, letters, last };
         let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
@@ -191,6 +217,7 @@ impl Ingress {
         // What waits at the door is taken in even where its caller has gone.
         let feeding = Feeding::begin(&shared);
         let stream = self.record.stream.clone();
+        let is_shared = matches!(self.brought, Brought::Several);
         async move {
             let _feeding = feeding;
             // Side by side: letters that wait for their store do not hold back events that could move.
@@ -199,7 +226,8 @@ impl Ingress {
                     shared.letters.push(rest.letters).await;
                 }
             };
-            let events = admission::wait(&shared, &source, stream.as_ref(), rest.waiting);
+            let held = Held { source: &source, stream: stream.as_ref(), is_shared };
+            let events = waiting::wait(&shared, held, rest.waiting);
             futures::future::join(letters, events).await;
             if let Some((stream, last)) = stream.zip(rest.last)
                 && let Some(mark) = stream.mark(last, shared.seam.now())

@@ -28,5 +28,6 @@ pub(crate) mod supervisor;
 pub(crate) mod tenant;
 pub(crate) mod tenant_supervisor;
 pub(crate) mod tenants;
+pub(crate) mod waiting;
 pub(crate) mod watchdog;
 pub(crate) mod writer;

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::admission::{PRESSURE_EVERY, relieve};
 use super::compensation::pursue;
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::spill::{self, Reading};
+use super::waiting::{PRESSURE_EVERY, relieve};
 use crate::model::{Cause, Chunk, Code, FlushReason, Role, SupervisorEvent, TenantId, What};
 use crate::policy::RetryPolicy;
 use crate::port::lane::ReadBack;

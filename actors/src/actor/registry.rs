@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Addr;
 use dashmap::DashMap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::aggregator::Aggregator;
@@ -30,6 +30,8 @@ use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Positio
 pub(crate) struct Shared {
     pub(crate) defaults: Defaults,
     pub(crate) tenants: Tenants,
+    /// Rules were changed, or no longer hold anybody.
+    pub(crate) rules_changed: Notify,
     sources: DashMap<Arc<str>, Arc<SourceLedger>>,
     pub(crate) streams: Streams,
     /// Calls that were given a stream of their own.
@@ -120,6 +122,7 @@ impl Shared {
         Self {
             defaults,
             tenants: Tenants::new(admittance),
+            rules_changed: Notify::new(),
             sources: DashMap::new(),
             streams: Streams::default(),
             calls: AtomicU64::new(0),

@@ -15,6 +15,7 @@ use super::post::Post;
 use super::registry::{Phase, Shared};
 use super::tenant::Tenant;
 use super::tenant_supervisor::Upkeep;
+use super::tenants::changes;
 use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
 use crate::observe::{ActorDetail, TenantDetail, TenantSnapshot};
@@ -107,6 +108,20 @@ impl Slot {
     /// The rules as they are now: they may be changed at any time.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.lane.policy()
+    }
+
+    /// Other rules from now on: they hold from the next chunk, window, attempt and heartbeat, and for the window that is open.
+    pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>) {
+        let before = self.lane.set_policy(policy.clone());
+        let Some(cause) = changes(&before, policy) else { return };
+        shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
+        // The window that is open may be due, or have more in it than it may.
+        if (before.window != policy.window || before.overflow != policy.overflow) && self.lane.has_uncut() {
+            shared.alarms.set(Instant::now(), self, Alarm::Window);
+        }
+        // What waits at the door looks again.
+        shared.rules_changed.notify_waiters();
+        self.room.notify_waiters();
     }
 
     /// Starts the tenant's actor, if it does not run and is not held; it finds what there is to be done. Only on the system's

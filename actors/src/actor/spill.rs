@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::admission::{Full, OnRecord, PRESSURE_EVERY, relieve};
+use super::admission::{Full, OnRecord, above_rate, accepted};
 use super::recovery::read_one;
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::tenant::told;
+use super::waiting::{PRESSURE_EVERY, relieve};
 use crate::model::{Cause, Chunk, Code, FlushReason, Role, What};
 use crate::observe::{Outcome, SourceCounters};
-use crate::port::lane::{Spilled, TakenBack, Wanted};
+use crate::port::lane::{Spilled, TakenBack, Unspilled, Wanted};
 use crate::port::{RecoveredChunk, spawn};
 
 /// About how much is read at once, in bytes: what comes back late must not hold memory that others could use meanwhile.
@@ -41,18 +42,20 @@ pub(super) fn instead(
         None => Full::System(chunk),
     };
     let (events, positions) = (chunk.len() as u64, chunk.origin().map(|origin| origin.positions.clone()));
-    let Spilled { begins, ack, kept } =
-        slot.lane.spill(chunk, Instant::now(), &mut record.entries, waited).map_err(back)?;
+    let Spilled { begins, ack, kept, over } = match slot.lane.spill(chunk, Instant::now(), &mut record.entries, waited)
+    {
+        Ok(spilled) => spilled,
+        Err(Unspilled::Not(chunk)) => return Err(back(chunk)),
+        Err(Unspilled::Over(over)) => return above_rate(shared, source, slot, record, over, positions),
+    };
     shared.budget.correct(0, kept);
-    source.accepted += events;
-    record.accepted(positions, ack);
     if begins {
-        shared.log(slot.event(Role::Tenant, What::Spilling));
+        record.tell(slot.event(Role::Tenant, What::Spilling));
     }
     if let Some(reading) = Reading::begin(shared, slot) {
         spawn(read_back(reading));
     }
-    Ok(())
+    accepted(shared, source, slot, record, events, positions, ack, over)
 }
 
 /// Something of the tenant lies in the journal alone, and somebody sees to it. One at a time.

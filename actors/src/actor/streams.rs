@@ -32,8 +32,9 @@ const FARTHEST: u64 = u64::MAX / 2;
 pub enum Answer {
     /// They are as safe as was asked for.
     Ack(RangeInclusive<u64>),
-    /// They were refused, or are kept as dead letters, for this reason. Final.
-    Nack(RangeInclusive<u64>, Code),
+    /// They were refused, or are kept as dead letters, for this reason. Final. Of frames above their tenant's rate, after how
+    /// long the like of them may pass.
+    Nack(RangeInclusive<u64>, Code, Option<Duration>),
 }
 
 /// One sender's stream.
@@ -63,7 +64,7 @@ struct State {
     /// Those that were shed, and are answered when that is committed.
     shed: Vec<(Position, RangeInclusiveSet<u64>)>,
     acks: RangeInclusiveSet<u64>,
-    nacks: RangeInclusiveMap<u64, Code>,
+    nacks: RangeInclusiveMap<u64, (Code, Option<Duration>)>,
     level: AckLevel,
     /// Which connection it is that counts.
     session: u64,
@@ -255,8 +256,17 @@ impl Stream {
 
     /// Frames were refused.
     pub(crate) fn refused(&self, positions: &[u64], code: Code) {
+        self.nack(positions, code, None);
+    }
+
+    /// Frames were refused, being above their tenant's rate.
+    pub(crate) fn throttled(&self, positions: &[u64], retry_after: Duration) {
+        self.nack(positions, Code::Throttled, Some(retry_after));
+    }
+
+    fn nack(&self, positions: &[u64], code: Code, retry_after: Option<Duration>) {
         let mut state = self.lock();
-        state.nacks.extend(ranges(positions).into_iter().map(|range| (range, code)));
+        state.nacks.extend(ranges(positions).into_iter().map(|range| (range, (code, retry_after))));
         drop(state);
         self.changed.notify_waiters();
     }
@@ -291,7 +301,7 @@ impl Stream {
             match (outcome, code) {
                 // Dropped by a hook's rule it has no code: then it is as good as stored.
                 (Outcome::DeadLettered | Outcome::Discarded, Some(code)) => {
-                    state.nacks.extend(owed.into_iter().map(|range| (range, code)));
+                    state.nacks.extend(owed.into_iter().map(|range| (range, (code, None))));
                 }
                 _ => state.acks.extend(owed),
             }
@@ -359,13 +369,14 @@ impl Stream {
         }
         for (at, ranges) in std::mem::take(&mut state.shed) {
             if is_committed(at) {
-                state.nacks.extend(ranges.into_iter().map(|range| (range, Code::Shed)));
+                state.nacks.extend(ranges.into_iter().map(|range| (range, (Code::Shed, None))));
             } else {
                 state.shed.push((at, ranges));
             }
         }
         let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
-        let nacks = std::mem::take(&mut state.nacks).into_iter().map(|(range, code)| Answer::Nack(range, code));
+        let nacks = std::mem::take(&mut state.nacks);
+        let nacks = nacks.into_iter().map(|(range, (code, retry_after))| Answer::Nack(range, code, retry_after));
         let ready: Vec<_> = acks.chain(nacks).collect();
         if !ready.is_empty() {
             // Whoever waits for there to be fewer. Not otherwise: whoever asks waits for a change, and would wake itself for ever.
@@ -435,11 +446,13 @@ impl Streams {
     }
 
     /// A stream that is on record.
-    pub(crate) fn restore(&self, left: RecoveredStream) {
+    pub(crate) fn restore(&self, left: RecoveredStream, now: UnixMillis) {
         let stream = Stream::new(left.stream.clone());
         {
             let mut state = stream.lock();
-            (state.last, state.touched) = (left.position, left.at);
+            // Something ahead of it was accepted in the last read, of which nothing else is on record: not even when that was.
+            let touched = if left.ahead.is_empty() { left.at } else { now };
+            (state.last, state.touched) = (left.position, touched);
             state.ahead = left.ahead.into_iter().map(|(from, to)| from..=to).collect();
             state.unread = state.ahead.clone();
             if left.position > 0 {

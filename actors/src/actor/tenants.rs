@@ -17,9 +17,9 @@ use super::dormant::{Dormant, Own};
 use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::spec::TenantSpec;
-use crate::model::{Cause, Code, Error, InvalidTenantId, TenantId};
+use crate::model::{Cause, Code, Error, InvalidTenantId, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{TenantDetail, TenantSnapshot};
-use crate::policy::{SpawnGate, SpawnRate, Unknown};
+use crate::policy::{Policy, SpawnGate, SpawnRate, Unknown};
 use crate::port::RecoveredTenant;
 
 /// Who may become known by an event.
@@ -37,6 +37,8 @@ pub(crate) struct Tenants {
     /// How many: to ask the map takes a lock of each of its parts.
     known: AtomicUsize,
     mutes: DashSet<TenantId>,
+    /// Rules that were given at run time.
+    policies: DashMap<TenantId, Arc<Policy>>,
     admittance: Admittance,
     gate: Mutex<SpawnGate>,
 }
@@ -60,6 +62,7 @@ impl Tenants {
             places: DashMap::default(),
             known: AtomicUsize::new(0),
             mutes: DashSet::new(),
+            policies: DashMap::new(),
             admittance,
             gate: Mutex::default(),
         }
@@ -194,7 +197,7 @@ impl Shared {
             Entry::Vacant(place) => {
                 let base = self.defaults.specs.get(id).cloned();
                 let own = Own::of(base.unwrap_or_else(TenantSpec::silent), &self.defaults);
-                let slot = self.made(id, own, None);
+                let slot = self.made(id, self.changed(id, own), None);
                 place.insert(Place::Awake(slot.clone()));
                 self.tenants.known.fetch_add(1, Ordering::AcqRel);
                 return slot;
@@ -204,7 +207,7 @@ impl Shared {
             Place::Awake(slot) => return slot.clone(),
             Place::Dormant(dormant) => dormant,
         };
-        let slot = self.made(id, dormant.own(&self.defaults), Some(dormant));
+        let slot = self.made(id, self.changed(id, dormant.own(&self.defaults)), Some(dormant));
         place.insert(Place::Awake(slot.clone()));
         slot
     }
@@ -224,7 +227,7 @@ impl Shared {
     /// A new tenant's slot. Where the spec is silent, the one given to the builder counts.
     pub(crate) fn new_slot(&self, spec: TenantSpec) -> Result<Arc<Slot>, Error> {
         let base = self.defaults.specs.get(&spec.id);
-        let is_expected = base.is_some();
+        let (is_expected, has_own) = (base.is_some(), spec.policy.is_some());
         let spec = spec.over(base).checked()?;
         spec.check_journal(self.journal.is_durable())?;
         let id = spec.id.clone();
@@ -234,7 +237,11 @@ impl Shared {
                 Err(Error::TenantLimit { tenant: id, limit: self.tenants.admittance.max })
             }
             Entry::Vacant(place) => {
-                let slot = self.made(&id, Own::of(spec, &self.defaults), None);
+                if has_own {
+                    // What is said last counts.
+                    self.tenants.policies.remove(&id);
+                }
+                let slot = self.made(&id, self.changed(&id, Own::of(spec, &self.defaults)), None);
                 place.insert(Place::Awake(slot.clone()));
                 self.tenants.known.fetch_add(1, Ordering::AcqRel);
                 Ok(slot)
@@ -271,6 +278,44 @@ impl Shared {
         slot.is_unclaimed.swap(false, Ordering::AcqRel).then_some(slot)
     }
 
+    /// What was said of the tenant, with the rules that it was given at run time.
+    fn changed(&self, id: &TenantId, own: Own) -> Own {
+        match self.tenants.policies.get(id) {
+            Some(policy) => Own { policy: policy.clone(), ..own },
+            None => own,
+        }
+    }
+
+    /// Other rules for a tenant from now on, whether or not it is awake, or known yet.
+    pub(crate) fn set_policy(&self, id: &TenantId, policy: Policy) -> Result<(), Error> {
+        let check = policy.check().and_then(|()| policy.overflow.check_journal(self.journal.is_durable()));
+        check.map_err(|why| Error::InvalidPolicy(format!("tenant {id}: {why}")))?;
+        let (before, policy) = (self.policy(id), Arc::new(policy));
+        self.tenants.policies.insert(id.clone(), policy.clone());
+        if let Some(slot) = self.slot(id) {
+            slot.set_policy(self, &policy);
+        } else if let Some(cause) = changes(&before, &policy) {
+            let event = SupervisorEvent::new(Some(id.clone()), Role::Tenant, What::PolicyChanged);
+            self.log(SupervisorEvent { cause: Some(cause), ..event });
+        }
+        Ok(())
+    }
+
+    /// The rules of a tenant, whether or not it is awake, or known yet.
+    pub(crate) fn policy(&self, id: &TenantId) -> Arc<Policy> {
+        if let Some(slot) = self.slot(id) {
+            return slot.policy();
+        }
+        if let Some(given) = self.tenants.policies.get(id) {
+            return given.clone();
+        }
+        if let Some(Place::Dormant(dormant)) = self.tenants.places.get(id).as_deref() {
+            return dormant.own(&self.defaults).policy;
+        }
+        let own = self.defaults.specs.get(id).and_then(|spec| spec.policy.clone());
+        own.map_or_else(|| self.defaults.policy.clone(), Arc::new)
+    }
+
     pub(crate) fn mute(&self, id: &TenantId, muted: bool) {
         if muted {
             self.tenants.mutes.insert(id.clone());
@@ -287,6 +332,12 @@ impl Shared {
         muted.sort();
         muted
     }
+}
+
+/// How rules were changed, in words.
+pub(super) fn changes(from: &Policy, to: &Policy) -> Option<Cause> {
+    let changes: Vec<_> = from.changes(to).iter().map(ToString::to_string).collect();
+    (!changes.is_empty()).then(|| Cause::new(Code::PolicyChanged, changes.join("; ")))
 }
 
 impl Place {

@@ -150,6 +150,43 @@ impl Chunk {
         (0..self.len()).map(|index| self.get(index))
     }
 
+    /// Takes the first `n` events off, into a chunk of their own; positions in a stream go with their events.
+    ///
+    /// What is taken is copied, once, so that neither part holds the memory of both.
+    ///
+    /// # Panics
+    /// If `n` is not between 0 and [`len`](Self::len): no chunk is empty.
+    pub(crate) fn split_front(&mut self, n: usize) -> Self {
+        assert!(0 < n && n < self.len(), "no chunk is empty");
+        let end = self.ends[n - 1];
+        let timed = n.min(self.times.len());
+        let origin = self.origin.as_mut().map(|origin| {
+            let (front, rest) = origin.positions.split_at(n);
+            let front = Origin { stream: origin.stream.clone(), positions: front.into() };
+            origin.positions = rest.into();
+            Box::new(front)
+        });
+        let front = Self {
+            tenant: self.tenant.clone(),
+            arrived: self.arrived,
+            bytes: self.bytes[..end as usize].to_vec(),
+            ends: Ends::from_slice(&self.ends[..n]),
+            times: self.times[..timed].to_vec(),
+            origin,
+        };
+        self.bytes.drain(..end as usize);
+        self.times.drain(..timed);
+        self.ends.drain(..n);
+        self.ends.iter_mut().for_each(|later| *later -= end);
+        // Not at each of many cuts.
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+            self.times.shrink_to_fit();
+            self.ends.shrink_to_fit();
+        }
+        front
+    }
+
     fn start_of(&self, index: usize) -> usize {
         match index {
             0 => 0,
@@ -239,6 +276,26 @@ mod tests {
         assert_eq!(chunk.body_bytes(), 8);
         assert_eq!(chunk.body_bytes_of(1..3), 5);
         assert_eq!(chunk.body_bytes_of(0..0), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_chunk_in_two_parts_holds_what_it_held_and_no_more_memory(
+            events in proptest::collection::vec((proptest::collection::vec(0..255u8, 0..20), proptest::option::of(0..9i64)), 2..40),
+            at in 0..1_000usize,
+        ) {
+            let mut builder = ChunkBuilder::default();
+            events.iter().for_each(|(body, time)| builder.push(body, time.map(UnixMillis)));
+            let origin = Origin { stream: "s".parse().unwrap(), positions: (0..events.len() as u64).map(|n| n * n).collect() };
+            let whole = builder.build(acme(), UnixMillis(1)).unwrap().with_origin(origin);
+            let (mut rest, n) = (whole.clone(), 1 + at % (events.len() - 1));
+            let front = rest.split_front(n);
+            proptest::prop_assert_eq!((front.len(), front.len() + rest.len()), (n, whole.len()));
+            proptest::prop_assert!(front.events().chain(rest.events()).eq(whole.events()));
+            let positions = |chunk: &Chunk| chunk.origin().unwrap().positions.to_vec();
+            proptest::prop_assert_eq!([positions(&front), positions(&rest)].concat(), positions(&whole));
+            proptest::prop_assert!(front.footprint() <= whole.footprint() && rest.footprint() <= whole.footprint());
+        }
     }
 
     #[test]

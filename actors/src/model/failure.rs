@@ -59,6 +59,8 @@ codes! {
     SpawnRate = "spawn_rate",
     /// The tenant is muted: its events are dropped.
     Muted = "muted",
+    /// The tenant is above its rate.
+    Throttled = "throttled",
     /// The tenant's budget stayed full for longer than its policy lets a connection wait.
     TenantFull = "tenant_full",
     /// The tenant is full, and gives up its oldest events to make room, as its policy says.
@@ -93,6 +95,8 @@ codes! {
     ClockPanic = "clock_panic",
     /// A source failed.
     Source = "source",
+    /// Somebody changed the rules of a tenant.
+    PolicyChanged = "policy_changed",
 }
 
 impl fmt::Display for Code {

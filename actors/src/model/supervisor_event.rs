@@ -106,6 +106,8 @@ pub enum What {
     Active,
     /// A tenant's actors ended while nothing of it was in flight; its next event brings them back.
     Passivated,
+    /// Somebody changed the rules of a tenant; the cause names them.
+    PolicyChanged,
     /// The system takes no new work, and stores what it accepted.
     Draining,
     /// An actor ended because it was told to.
@@ -145,6 +147,7 @@ impl What {
             Self::Idle => "idle",
             Self::Active => "active",
             Self::Passivated => "passivated",
+            Self::PolicyChanged => "policy_changed",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }

@@ -191,6 +191,7 @@ fn trace(event: &SupervisorEvent) {
         | What::CaughtUp
         | What::Compensated
         | What::Recovered
+        | What::PolicyChanged
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Idle | What::Active => say!(debug),
     }

@@ -4,13 +4,16 @@
 //! simple model.
 
 mod ack;
+mod change;
 mod heartbeat;
 mod on_failure;
 mod overflow;
+mod patience;
 mod restart;
 mod retry;
 mod share;
 mod stall;
+mod throttle;
 pub mod units;
 mod unknown;
 mod window;
@@ -18,13 +21,16 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub use ack::{AckLevel, InvalidAckLevel};
+pub use change::PolicyChange;
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
+pub(crate) use patience::Patience;
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
+pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
 pub(crate) use unknown::SpawnGate;
 pub use unknown::{SpawnRate, Unknown};
 pub use window::{Window, WindowPolicy};
@@ -48,6 +54,8 @@ pub struct Policy {
     pub ack: AckLevel,
     /// When the window closes.
     pub window: WindowPolicy,
+    /// What the tenant may send over time.
+    pub throttle: ThrottlePolicy,
     /// What happens while the tenant's budget is full.
     pub overflow: OverflowPolicy,
     /// How storing is tried again.
@@ -67,6 +75,7 @@ impl Policy {
     /// A sentence that names the key and its bounds.
     pub fn check(&self) -> Result<(), String> {
         self.window.check()?;
+        self.throttle.check()?;
         self.overflow.check()?;
         self.retry.check()?;
         self.restart.check()?;

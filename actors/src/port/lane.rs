@@ -10,6 +10,7 @@
 
 mod cut;
 mod front;
+mod over;
 mod read_back;
 mod rest;
 mod shed;
@@ -23,16 +24,17 @@ use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, TenantId};
 use crate::observe::Counters;
-use crate::policy::{AckLevel, Memory, Policy, share};
+use crate::policy::{AckLevel, Memory, Patience, Policy, Throttle, share};
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
+pub(crate) use over::{Bound, Over};
 pub(crate) use read_back::ReadBack;
 pub(crate) use rest::Rest;
 use shed::Shedding;
-pub(crate) use spill::{Spilled, TakenBack, Wanted};
+pub(crate) use spill::{Spilled, TakenBack, Unspilled, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 
 /// What the journal holds of one tenant.
@@ -52,6 +54,10 @@ pub(crate) struct Lane {
 struct State {
     /// The rules as they are now.
     policy: Arc<Policy>,
+    /// What of the tenant's rate is used up, once it was held to one.
+    throttle: Option<Box<Throttle>>,
+    /// How long it has held others, full and above its rate, once it has.
+    patience: Option<Box<[Patience; 2]>>,
     counters: Counters,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
     chunks: VecDeque<(Arc<Chunk>, Instant)>,
@@ -122,11 +128,17 @@ pub(crate) enum Arrival {
         due: Option<Instant>,
         /// How safe its events must be at least before their sender is told.
         ack: AckLevel,
+        /// What it takes in memory.
+        footprint: usize,
+        /// What was taken off it before, since it was above the tenant's rate.
+        over: Option<Over>,
     },
+    /// None of it may pass, by the tenant's rate.
+    Over(Over),
     /// The lane is full, and the chunk comes back.
-    Full(Chunk),
+    Full(Box<Chunk>),
     /// The lane would hold more than its share of the memory of all: the chunk comes back, with how much may be in use before it.
-    AboveShare(Chunk, usize),
+    AboveShare(Box<Chunk>, usize),
 }
 
 impl Lane {
@@ -138,7 +150,8 @@ impl Lane {
         has_hooks: bool,
         journal: &Arc<dyn DynJournal>,
     ) -> Self {
-        let state = State { policy, first: 1, ..State::default() };
+        let throttle = throttle(&policy);
+        let state = State { policy, throttle, first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
         Self { tenant, opening, stores, has_hooks, journal, state: Mutex::new(state) }
     }
@@ -146,6 +159,17 @@ impl Lane {
     /// The rules as they are now.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.lock().policy.clone()
+    }
+
+    /// Other rules from now on; gives those before. The open window is counted anew, by the new ones.
+    pub(crate) fn set_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
+        let state = &mut *self.lock();
+        match &mut state.throttle {
+            Some(throttle) => throttle.change(&policy.throttle, Instant::now()),
+            None => state.throttle = throttle(&policy),
+        }
+        state.turn += 1;
+        std::mem::replace(&mut state.policy, policy)
     }
 
     /// How much memory the lane holds.
@@ -167,8 +191,9 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the chunk, or hands it back where the tenant has as much in flight as it may, or as is its share of `memory`. An
-    /// empty lane takes a chunk of any size. `frames` are counted under the same lock, whatever the answer.
+    /// Accepts the chunk, as far as the tenant's rate lets it pass, or hands it back where the tenant has as much in flight as it
+    /// may, or as is its share of `memory`. An empty lane takes a chunk of any size. `frames` are counted under the same lock,
+    /// whatever the answer.
     ///
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     ///
@@ -184,15 +209,23 @@ impl Lane {
         let footprint = chunk.footprint();
         let state = &mut *self.lock();
         state.count(frames);
+        let passes = state.may_pass(&chunk, at);
+        if passes > 0 {
+            // Nothing overtakes what is spilled.
+            let is_full = state.bytes > 0 && state.bytes + footprint > state.policy.overflow.max_in_flight;
+            if is_full || state.spill.chunks > 0 {
+                return Arrival::Full(chunk.into());
+            }
+            if let Some(level) = state.above_share(footprint, memory) {
+                return Arrival::AboveShare(chunk.into(), level);
+            }
+        }
+        let (chunk, over) = match state.pass(chunk, passes, at) {
+            Ok(passed) => passed,
+            Err(over) => return Arrival::Over(over),
+        };
+        let footprint = if over.is_some() { chunk.footprint() } else { footprint };
         let policy = &*state.policy;
-        // Nothing overtakes what is spilled.
-        let is_full = state.bytes > 0 && state.bytes + footprint > policy.overflow.max_in_flight;
-        if is_full || state.spill.chunks > 0 {
-            return Arrival::Full(chunk);
-        }
-        if let Some(level) = state.above_share(footprint, memory) {
-            return Arrival::AboveShare(chunk, level);
-        }
         state.counters.accepted += chunk.len() as u64;
         state.uncut += chunk.len() as u64;
         state.uncut_bytes += chunk.body_bytes();
@@ -207,7 +240,7 @@ impl Lane {
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack }
+        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
     /// How much may be in use before a chunk of `footprint`, if the lane holds more than its share of `memory` with it.
@@ -261,6 +294,10 @@ impl Lane {
     pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
         count(&mut self.lock().counters);
     }
+}
+
+fn throttle(policy: &Policy) -> Option<Box<Throttle>> {
+    policy.throttle.is_set().then(|| Box::new(Throttle::new(&policy.throttle, Instant::now())))
 }
 
 /// A chunk holds fewer than 4 Gi events.

@@ -292,7 +292,7 @@ impl SystemBuilder {
             tracing::error!(target: "headworks", damage, "the journal is damaged");
         }
         for stream in recovered.streams {
-            shared.streams.restore(stream);
+            shared.streams.restore(stream, shared.seam.now());
         }
         let tenants = recovered.tenants.into_iter();
         let left: Vec<_> = tenants.filter_map(|tenant| Some((shared.recovered_tenant(&tenant)?, tenant))).collect();

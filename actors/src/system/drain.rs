@@ -135,6 +135,8 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
         shared.log(SupervisorEvent::new(None, Role::Supervisor, What::Draining));
     }
     let close_windows = || shared.all_slots().iter().for_each(|slot| slot.want_flush(shared, FlushReason::Drain));
+    // What waits for a rate waits no longer.
+    shared.rules_changed.notify_waiters();
     // First stage: sources end, calls that are under way return. Windows need not wait for that: a call that a full tenant
     // holds may last until the deadline.
     close_windows();

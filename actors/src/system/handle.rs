@@ -29,7 +29,7 @@ use crate::model::{
     What,
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
-use crate::policy::AckLevel;
+use crate::policy::{AckLevel, Policy};
 use crate::port::Uncompensated;
 use crate::wire::{Framing, RawLines};
 
@@ -277,6 +277,37 @@ impl System {
         self.shared.mute(id, false);
     }
 
+    /// Gives a tenant other rules, whether or not it is known yet, until the end of the system. They hold from its next chunk,
+    /// window, attempt and heartbeat; the window that is open obeys them at once, and what waits at the door looks again. What of
+    /// a throttle's burst is used up stays used. A tenant that comes up later has them too, unless it is
+    /// [spawned](Self::spawn) with rules of its own. The supervisor log says what was changed.
+    ///
+    /// ```
+    /// # use headworks_actors::{System, TenantId};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let system = System::builder().start()?;
+    /// let acme: TenantId = "acme".parse()?;
+    /// let mut policy = system.policy(&acme);
+    /// policy.throttle.events_per_second = 100;
+    /// system.set_policy(&acme, policy)?;
+    /// assert_eq!(system.policy(&acme).throttle.events_per_second, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidPolicy`]: nothing is changed.
+    pub fn set_policy(&self, id: &TenantId, policy: Policy) -> Result<(), Error> {
+        self.shared.set_policy(id, policy)
+    }
+
+    /// The rules of a tenant as they are now, whether or not it is known yet.
+    #[must_use]
+    pub fn policy(&self, id: &TenantId) -> Policy {
+        Policy::clone(&self.shared.policy(id))
+    }
+
     /// The muted tenants, by name.
     #[must_use]
     pub fn muted(&self) -> Vec<TenantId> {
@@ -472,6 +503,20 @@ impl TenantHandle {
     /// See [`System::unmute`].
     pub fn unmute(&self) {
         self.system.unmute(&self.id);
+    }
+
+    /// See [`System::set_policy`].
+    ///
+    /// # Errors
+    /// As [`System::set_policy`].
+    pub fn set_policy(&self, policy: Policy) -> Result<(), Error> {
+        self.system.set_policy(&self.id, policy)
+    }
+
+    /// Its rules as they are now.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.system.policy(&self.id)
     }
 
     /// Makes the actors panic, as if their own code had.

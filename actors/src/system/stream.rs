@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::actor::registry::Shared;
 use crate::actor::streams::{self, Answer, Stream};
@@ -96,6 +97,8 @@ pub struct Settlement {
     pub stored: u64,
     /// How many were refused, are kept as dead letters, or were dropped because no store took them, by the reason.
     pub refused: BTreeMap<Code, u64>,
+    /// Where some were refused as above their tenant's rate: after how long the like of them may pass, at the latest that was told.
+    pub retry_after: Option<Duration>,
 }
 
 impl std::fmt::Debug for Receipt {
@@ -141,12 +144,15 @@ impl Receipt {
         while self.answered < self.events {
             let Some(answers) = self.connection.answers().await else { break };
             for answer in answers {
-                let (Answer::Ack(range) | Answer::Nack(range, _)) = &answer;
+                let (Answer::Ack(range) | Answer::Nack(range, ..)) = &answer;
                 let events = range.end() - range.start() + 1;
                 self.answered += events;
                 match answer {
                     Answer::Ack(_) => self.settlement.stored += events,
-                    Answer::Nack(_, code) => *self.settlement.refused.entry(code).or_default() += events,
+                    Answer::Nack(_, code, retry_after) => {
+                        *self.settlement.refused.entry(code).or_default() += events;
+                        self.settlement.retry_after = self.settlement.retry_after.max(retry_after);
+                    }
                 }
             }
         }

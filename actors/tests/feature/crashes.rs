@@ -209,7 +209,7 @@ impl Run {
             for answer in answers {
                 match answer {
                     Answer::Ack(range) => range.for_each(|position| self.told(position, None)),
-                    Answer::Nack(range, code) => range.for_each(|position| self.told(position, Some(code))),
+                    Answer::Nack(range, code, _) => range.for_each(|position| self.told(position, Some(code))),
                 }
             }
         }

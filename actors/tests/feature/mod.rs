@@ -24,4 +24,5 @@ mod saga;
 mod spill;
 mod streams;
 mod supervision;
+mod throttle;
 mod watchdog;

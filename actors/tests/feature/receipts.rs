@@ -34,7 +34,7 @@ fn a_receipt_says_accepted_once_it_is_committed_and_settled_once_it_has_its_outc
         world.journal.release();
         assert!(is_waiting(receipt.settled()).await, "the store is away");
         world.store.heal();
-        assert_eq!(*receipt.settled().await, Settlement { stored: 2, refused: BTreeMap::new() });
+        assert_eq!(*receipt.settled().await, Settlement { stored: 2, ..Settlement::default() });
         assert_eq!(receipt.settled().await.stored, 2, "asked again, it says the same");
         drop(receipt);
         world.end(rig).await;
@@ -79,7 +79,11 @@ fn what_was_refused_is_counted_by_its_reason() {
             (Code::TenantFull, 20),
         ];
         let settlement = receipt.settled().await.clone();
-        assert_eq!(settlement, Settlement { stored: 2, refused: BTreeMap::from(refused) }, "one of them was discarded");
+        assert_eq!(
+            settlement,
+            Settlement { stored: 2, refused: BTreeMap::from(refused), retry_after: None },
+            "one of them was discarded"
+        );
         drop(receipt);
         world.end(rig).await;
     });
@@ -93,7 +97,7 @@ fn an_event_that_is_dropped_because_no_store_takes_it_is_not_told_as_stored() {
         let rig = world.start(policy);
         let mut receipt = send(&rig, made("a", 0..2)).await;
         let refused = BTreeMap::from([(Code::StorePermanent, 2)]);
-        assert_eq!(*receipt.settled().await, Settlement { stored: 0, refused });
+        assert_eq!(*receipt.settled().await, Settlement { refused, ..Settlement::default() });
         assert_eq!(rig.snapshot("a").counters.discarded, 2);
         drop(receipt);
         world.end(rig).await;
@@ -138,7 +142,7 @@ fn receipts_of_many_calls_do_not_mix_and_a_dropped_one_harms_nobody() {
         drop(send(&rig, made("a", 2..3)).await);
         let mut other = send(&rig, made("a", 3..4)).await;
         assert_eq!(one.settled().await.refused, BTreeMap::from([(Code::StorePermanent, 2)]));
-        assert_eq!(*other.settled().await, Settlement { stored: 1, refused: BTreeMap::new() });
+        assert_eq!(*other.settled().await, Settlement { stored: 1, ..Settlement::default() });
         drop((one, other));
         world.end(rig).await;
     });

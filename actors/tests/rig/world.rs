@@ -151,7 +151,7 @@ impl Conn {
             for answer in answers {
                 match answer {
                     Answer::Ack(range) => acks.extend(range),
-                    Answer::Nack(range, code) => nacks.extend(range.map(|position| (position, code))),
+                    Answer::Nack(range, code, _) => nacks.extend(range.map(|position| (position, code))),
                 }
             }
         }

@@ -162,7 +162,7 @@ async fn exchange(
                 match reply {
                     Ok(Reply::End) | Err(Ended::Broken { .. }) if is_done => return Ok(Ended::Done),
                     Ok(Reply::Ack(positions)) => answer(window, positions, None)?,
-                    Ok(Reply::Nack { positions, code }) => answer(window, positions, Some(&code))?,
+                    Ok(Reply::Nack { positions, code, .. }) => answer(window, positions, Some(&code))?,
                     Ok(Reply::Alive) => {}
                     Ok(Reply::End) => return Err(Ended::broken("it has closed the connection")),
                     Ok(Reply::Error(why)) => return Err(Ended::Refused(why)),

@@ -213,8 +213,8 @@ impl Source for Sender {
                                     told.acked.lock().unwrap().insert(position);
                                 }
                             }
-                            Answer::Nack(_, Code::JournalDamaged) if told.rots => {}
-                            Answer::Nack(range, code) => {
+                            Answer::Nack(_, Code::JournalDamaged, _) if told.rots => {}
+                            Answer::Nack(range, code, _) => {
                                 *told.broken.lock().unwrap() = Some(format!("{range:?} are refused: {code}"));
                             }
                         }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::{MAX_POSITION, number};
 
@@ -21,6 +22,8 @@ pub enum Reply {
         positions: RangeInclusive<u64>,
         /// Why, in a word: a [`Code`](crate::Code) as a rule, but a client must bear one that it does not know.
         code: String,
+        /// After how long the like of them may pass, where they were above their tenant's rate. In milliseconds on the wire.
+        retry_after: Option<Duration>,
     },
     /// There is nothing to say, and the server is there.
     Alive,
@@ -48,8 +51,13 @@ impl Reply {
         let reply = match word {
             "ok" => ok(rest),
             "ack" => positions(rest).map(Self::Ack),
-            "nack" => rest.split_once(' ').and_then(|(which, code)| {
-                Some(Self::Nack { positions: positions(which)?, code: code_word(code)?.to_owned() })
+            "nack" => rest.split_once(' ').and_then(|(which, why)| {
+                let (code, more) = why.split_once(' ').unwrap_or((why, ""));
+                Some(Self::Nack {
+                    positions: positions(which)?,
+                    code: code_word(code)?.to_owned(),
+                    retry_after: retry_after(more)?,
+                })
             }),
             "alive" => Some(Self::Alive),
             "end" => Some(Self::End),
@@ -67,6 +75,15 @@ fn ok(rest: &str) -> Option<Reply> {
         values.map(number).next().flatten().filter(|position| *position <= MAX_POSITION)
     };
     Some(Reply::Ok { last: value("last")?, next: value("next")? })
+}
+
+/// What follows a code: keys with values, of which others than ours are a later version's.
+fn retry_after(more: &str) -> Option<Option<Duration>> {
+    let mut pairs = more.split(' ').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('='));
+    pairs.try_fold(None, |found, pair| match pair? {
+        ("retry_after", millis) => Some(Some(Duration::from_millis(number(millis)?))),
+        (key, _) => code_word(key).map(|_| found),
+    })
 }
 
 fn positions(text: &str) -> Option<RangeInclusive<u64>> {
@@ -98,7 +115,10 @@ impl fmt::Display for Reply {
         match self {
             Self::Ok { last, next } => write!(f, "ok last={last} next={next}"),
             Self::Ack(positions) => write!(f, "ack {}", Positions(positions)),
-            Self::Nack { positions, code } => write!(f, "nack {} {code}", Positions(positions)),
+            Self::Nack { positions, code, retry_after } => {
+                write!(f, "nack {} {code}", Positions(positions))?;
+                retry_after.map_or(Ok(()), |after| write!(f, " retry_after={}", after.as_millis()))
+            }
             Self::Alive => f.write_str("alive"),
             Self::End => f.write_str("end"),
             // Whatever the reason is, it is one line.
@@ -117,13 +137,18 @@ mod tests {
 
     #[test]
     fn each_line_of_the_server_is_written_as_the_specification_says() {
-        let nack = |positions, code: &str| Reply::Nack { positions, code: code.to_owned() };
+        let nack = |positions, code: &str| Reply::Nack { positions, code: code.to_owned(), retry_after: None };
+        let later = Some(Duration::from_millis(1_500));
         for (reply, line) in [
             (Reply::Ok { last: 0, next: 1 }, "ok last=0 next=1"),
             (Reply::Ack(1..=500), "ack 1-500"),
             (Reply::Ack(7..=7), "ack 7"),
             (nack(8..=9, "bad_json"), "nack 8-9 bad_json"),
             (nack(10..=10, "tenant_full"), "nack 10 tenant_full"),
+            (
+                Reply::Nack { positions: 3..=5, code: "throttled".to_owned(), retry_after: later },
+                "nack 3-5 throttled retry_after=1500",
+            ),
             (Reply::Alive, "alive"),
             (Reply::End, "end"),
             (Reply::Error("no such level".to_owned()), "error no such level"),
@@ -136,6 +161,8 @@ mod tests {
     #[test]
     fn a_line_with_a_word_of_a_later_version_is_passed_over_and_so_is_a_key_it_adds() {
         assert_eq!(Reply::parse(b"slower 20"), Ok(None));
+        let nack = Reply::Nack { positions: 7..=7, code: "throttled".to_owned(), retry_after: None };
+        assert_eq!(Reply::parse(b"nack 7 throttled colour=red"), Ok(Some(nack)));
         assert_eq!(Reply::parse(b"ok last=3 window=9 next=4"), Ok(Some(Reply::Ok { last: 3, next: 4 })));
     }
 
@@ -155,6 +182,8 @@ mod tests {
             "nack 1",
             "nack 1 Bad",
             "nack 1 two words",
+            "nack 1 throttled retry_after=",
+            "nack 1 throttled retry_after=soon",
             "ack 9223372036854775808",
             "\u{7f}",
         ] {
@@ -172,7 +201,8 @@ mod tests {
         prop_oneof![
             (0..=MAX_POSITION, 1..=MAX_POSITION).prop_map(|(last, next)| Reply::Ok { last, next }),
             range().prop_map(Reply::Ack),
-            (range(), "[a-z0-9_]{1,64}").prop_map(|(positions, code)| Reply::Nack { positions, code }),
+            (range(), "[a-z0-9_]{1,64}", prop::option::of((0..=u64::MAX).prop_map(Duration::from_millis)))
+                .prop_map(|(positions, code, retry_after)| Reply::Nack { positions, code, retry_after }),
             Just(Reply::Alive),
             Just(Reply::End),
             "[^\\p{C}]{0,80}".prop_map(Reply::Error),

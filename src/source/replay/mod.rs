@@ -108,11 +108,11 @@ pub struct ReplayReport {
 
 impl ReplayReport {
     fn count(&mut self, answer: &Answer) {
-        let (Answer::Ack(positions) | Answer::Nack(positions, _)) = answer;
+        let (Answer::Ack(positions) | Answer::Nack(positions, ..)) = answer;
         let letters = positions.end() - positions.start() + 1;
         match answer {
-            Answer::Nack(_, code) if run::is_refusal(*code) => *self.refused.entry(*code).or_default() += letters,
-            Answer::Nack(_, code) => {
+            Answer::Nack(_, code, _) if run::is_refusal(*code) => *self.refused.entry(*code).or_default() += letters,
+            Answer::Nack(_, code, _) => {
                 self.replayed += letters;
                 *self.given_up_again.entry(*code).or_default() += letters;
             }

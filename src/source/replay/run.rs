@@ -195,10 +195,10 @@ impl<D: DeadLetters> Run<D> {
     async fn answered(&self, run: &StreamId, answers: &[Answer]) -> Result<(), String> {
         let now = Some(UnixMillis::now());
         let marks = answers.iter().map(|answer| match answer {
-            Answer::Nack(positions, code) if is_refusal(*code) => {
+            Answer::Nack(positions, code, _) if is_refusal(*code) => {
                 ReplayAnswer { positions: positions.clone(), replayed_at: None }
             }
-            Answer::Ack(positions) | Answer::Nack(positions, _) => {
+            Answer::Ack(positions) | Answer::Nack(positions, ..) => {
                 ReplayAnswer { positions: positions.clone(), replayed_at: now }
             }
         });
@@ -218,5 +218,8 @@ impl<D: DeadLetters> Run<D> {
 
 /// Whether it was refused at the door: it has not come back. With any other code it has, and was given up again.
 pub(super) fn is_refusal(code: Code) -> bool {
-    matches!(code, Code::Muted | Code::TenantFull | Code::TenantLimit | Code::UnknownTenant | Code::SpawnRate)
+    matches!(
+        code,
+        Code::Muted | Code::Throttled | Code::TenantFull | Code::TenantLimit | Code::UnknownTenant | Code::SpawnRate
+    )
 }

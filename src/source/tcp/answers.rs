@@ -85,7 +85,9 @@ pub(super) async fn write_all(
 fn reply(answer: Answer) -> Reply {
     match answer {
         Answer::Ack(positions) => Reply::Ack(positions),
-        Answer::Nack(positions, code) => Reply::Nack { positions, code: code.as_str().to_owned() },
+        Answer::Nack(positions, code, retry_after) => {
+            Reply::Nack { positions, code: code.as_str().to_owned(), retry_after }
+        }
     }
 }
 
@@ -106,14 +108,14 @@ mod tests {
         virtual_time().block_on(async {
             let (mut ours, mut theirs) = tokio::io::duplex(1 << 10);
             let answers = stream::iter([
-                vec![Answer::Ack(1..=3), Answer::Nack(4..=4, Code::BadJson)],
-                vec![Answer::Nack(5..=9, Code::TenantLimit)],
+                vec![Answer::Ack(1..=3), Answer::Nack(4..=4, Code::BadJson, None)],
+                vec![Answer::Nack(5..=9, Code::Throttled, Some(Duration::from_millis(1_500)))],
             ]);
             let (mut lines, gate) = (Lines::default(), Gate::default());
             lines.push(&Reply::Ok { last: 0, next: 1 });
             let mut written = Box::pin(write_all(&mut ours, &mut lines, answers.chain(stream::pending()), &gate));
             assert!((&mut written).now_or_never().is_none());
-            let expected = "ok last=0 next=1\nack 1-3\nnack 4 bad_json\nnack 5-9 tenant_limit\n";
+            let expected = "ok last=0 next=1\nack 1-3\nnack 4 bad_json\nnack 5-9 throttled retry_after=1500\n";
             let mut read = vec![0; expected.len()];
             theirs.read_exact(&mut read).await.unwrap();
             assert_eq!(String::from_utf8(read).unwrap(), expected);

@@ -4,10 +4,11 @@
 //! remembers where they end and what they come to, and nothing of each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Advanced, Lane, State};
+use super::{Advanced, Lane, Over, State};
 use crate::model::{Batch, BatchId, Chunk, FlushReason, Origin, Seq};
 use crate::policy::{AckLevel, WhenFull, Window};
 use crate::port::work::Waiting;
@@ -44,6 +45,16 @@ pub(crate) struct Spilled {
     pub(crate) ack: AckLevel,
     /// What it goes on taking in memory.
     pub(crate) kept: usize,
+    /// What was taken off it before, since it was above the tenant's rate.
+    pub(crate) over: Option<Over>,
+}
+
+/// Why a chunk was not spilled.
+pub(crate) enum Unspilled {
+    /// The tenant's rules say otherwise, its quota is reached, or the journal keeps nothing.
+    Not(Box<Chunk>),
+    /// None of it may pass, by the tenant's rate.
+    Over(Over),
 }
 
 /// What is to be read back next.
@@ -84,17 +95,17 @@ fn passing(chunk: &Chunk) -> usize {
 }
 
 impl Lane {
-    /// Accepts a chunk into the journal alone, or hands it back: where the tenant's rules say otherwise, the quota is reached, or
-    /// the journal keeps nothing. `waited` is whether it was held for as long as `block` may.
+    /// Accepts a chunk into the journal alone, as far as the tenant's rate lets it pass. `waited` is whether it was held for as long
+    /// as `block` may.
     ///
     /// As for [`accept`](Self::accept), the entry is added to `record`.
     pub(crate) fn spill(
         &self,
-        chunk: Chunk,
+        chunk: Box<Chunk>,
         at: Instant,
         record: &mut Vec<Entry>,
         waited: bool,
-    ) -> Result<Spilled, Chunk> {
+    ) -> Result<Spilled, Unspilled> {
         let state = &mut *self.lock();
         let overflow = &state.policy.overflow;
         let begins = state.spill.chunks == 0;
@@ -110,8 +121,11 @@ impl Lane {
         let fits = state.spill.bytes + bytes <= overflow.max_spilled as u64
             && state.spill.kept + kept <= overflow.max_in_flight / 2;
         if self.journal.is_none() || !may || !fits {
-            return Err(chunk);
+            return Err(Unspilled::Not(chunk));
         }
+        let passes = state.may_pass(&chunk, at);
+        let (chunk, over) = state.pass(*chunk, passes, at).map_err(Unspilled::Over)?;
+        let (bytes, kept) = (on_disk(&chunk), passing(&chunk));
         let seq = state.next_chunk();
         let events = chunk.len() as u64;
         state.counters.accepted += events;
@@ -126,8 +140,8 @@ impl Lane {
         if kept > 0 {
             spill.origins.extend(chunk.origin().map(|origin| (seq, origin.clone())));
         }
-        record.push(Entry::Chunk { seq, chunk: chunk.into() });
-        Ok(Spilled { begins, ack: state.policy.ack, kept })
+        record.push(Entry::Chunk { seq, chunk: Arc::new(chunk) });
+        Ok(Spilled { begins, ack: state.policy.ack, kept, over })
     }
 
     /// Whether anything is spilled.

@@ -1,0 +1,51 @@
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use headworks_actors::{Policy, PolicyChange, TenantId};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, Problem};
+use crate::config::with_settings;
+
+/// Rules of a tenant that are to be others, by key: `window.max_age` and `250ms`. The values are read as a configuration's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// The values, by key.
+    pub set: BTreeMap<String, String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChanged {
+    /// Whose rules.
+    pub tenant: TenantId,
+    /// Those that are others now; none where they were so before. They hold until the process ends.
+    pub changes: Vec<PolicyChange>,
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    id: Result<Path<TenantId>, PathRejection>,
+) -> Result<Json<Policy>, Problem> {
+    let Path(id) = id?;
+    Ok(Json(admin.system.policy(&id)))
+}
+
+pub(super) async fn change(
+    State(admin): State<Admin>,
+    id: Result<Path<TenantId>, PathRejection>,
+    request: Result<Json<PolicyRequest>, JsonRejection>,
+) -> Result<Json<PolicyChanged>, Problem> {
+    let (Path(tenant), Json(PolicyRequest { set })) = (id?, request?);
+    // One after the other: each begins with what the one before made of the rules.
+    let _only = admin.rules.lock().await;
+    let before = admin.system.policy(&tenant);
+    let settings = set.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let policy = with_settings(&before, settings).map_err(Problem::bad_request)?;
+    let changes = before.changes(&policy);
+    admin.system.set_policy(&tenant, policy).map_err(Problem::bad_request)?;
+    Ok(Json(PolicyChanged { tenant, changes }))
+}
