@@ -175,6 +175,7 @@ fn trace(event: &SupervisorEvent) {
         | What::MissedHeartbeat
         | What::Stalled
         | What::Parked
+        | What::BreakerOpened
         | What::BackingOff
         | What::Split
         | What::StartedOver
@@ -185,6 +186,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unstalled
         | What::Unhung
         | What::Unparked
+        | What::BreakerClosed
         | What::Compensated
         | What::Recovered
         | What::Draining => say!(info),

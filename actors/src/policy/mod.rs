@@ -4,24 +4,34 @@
 //! simple model.
 
 mod ack;
+mod breaker;
+mod concurrency;
 mod heartbeat;
 mod on_failure;
 mod overflow;
+mod priority;
 mod restart;
 mod retry;
 mod stall;
+mod turns;
 pub mod units;
 mod window;
 
 use serde::{Deserialize, Serialize};
 
 pub use ack::{AckLevel, InvalidAckLevel};
+pub use breaker::BreakerPolicy;
+pub(crate) use breaker::{Breaker, Tripped};
+pub(crate) use concurrency::Concurrency;
+pub use concurrency::StoreLimits;
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
+pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use stall::{Holdup, Moves, Stall};
+pub(crate) use turns::{Place, Tag, Turns, Want};
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.
@@ -47,6 +57,10 @@ pub struct Policy {
     pub overflow: OverflowPolicy,
     /// How storing is tried again.
     pub retry: RetryPolicy,
+    /// When a store is left alone by this tenant, whose calls of it keep failing.
+    pub breaker: BreakerPolicy,
+    /// How the tenant stands among those that share its stores.
+    pub priority: PriorityPolicy,
     /// What becomes of a batch that cannot be stored. Default `dead_letter`.
     pub on_failure: OnFailure,
     /// How actors are restarted.
@@ -64,6 +78,8 @@ impl Policy {
         self.window.check()?;
         self.overflow.check()?;
         self.retry.check()?;
+        self.breaker.check()?;
+        self.priority.check()?;
         self.restart.check()?;
         self.heartbeat.check()?;
         // An attempt may take so long and be sound.
