@@ -41,8 +41,7 @@ pub(crate) struct Gate {
 }
 
 struct State {
-    /// Seats that have a turn.
-    under_way: u32,
+    /// Of seats that have a turn.
     limit: Concurrency,
     turns: Turns<(Arc<Slot>, usize)>,
 }
@@ -110,7 +109,7 @@ impl Known {
             self.gates.retain(|_, gate| gate.strong_count() > 0);
             self.sweep_at = (self.gates.len() * 2).max(64);
         }
-        let state = State { under_way: 0, limit: Concurrency::new(limits), turns: Turns::default() };
+        let state = State { limit: Concurrency::new(limits), turns: Turns::default() };
         let gate = Arc::new(Gate { _store: store.clone(), state: Mutex::new(state) });
         self.gates.insert(address, Arc::downgrade(&gate));
         gate
@@ -121,11 +120,10 @@ impl State {
     /// Gives a turn to whoever waits, as far as there is room; whom to tell.
     fn call(&mut self, now: Instant) -> Vec<Arc<Slot>> {
         let mut called = vec![];
-        while self.under_way < self.limit.limit()
+        while self.limit.has_room()
             && let Some(((slot, nth), tag)) = self.turns.next(now)
         {
-            self.under_way += 1;
-            self.limit.began(self.under_way);
+            self.limit.began();
             if let Some(seat) = slot.seats.get(nth) {
                 let mut sitter = lock(&seat.sitter);
                 (sitter.tag, sitter.standing) = (tag, Standing::Called);
@@ -184,13 +182,12 @@ impl Turn {
             Standing::Called => sitter.standing = Standing::In,
             Standing::In | Standing::Away => {
                 if sitter.standing == Standing::In {
-                    state.under_way -= 1;
+                    state.limit.ended();
                 }
-                if state.turns.is_empty() && state.under_way < state.limit.limit() {
+                if state.turns.is_empty() && state.limit.has_room() {
                     sitter.tag = state.turns.pass(want, sitter.tag);
                     sitter.standing = Standing::In;
-                    state.under_way += 1;
-                    state.limit.began(state.under_way);
+                    state.limit.began();
                 } else {
                     let who = (self.slot.clone(), self.nth);
                     sitter.standing = Standing::Waits(state.turns.wait(want, sitter.tag, who, now));
@@ -243,7 +240,7 @@ impl Drop for Turn {
         match std::mem::take(&mut sitter.standing) {
             Standing::Away => return,
             Standing::Waits(place) => drop(state.turns.leave(place)),
-            Standing::Called | Standing::In => state.under_way -= 1,
+            Standing::Called | Standing::In => state.limit.ended(),
         }
         drop(sitter);
         // The clock is asked only where somebody waits.

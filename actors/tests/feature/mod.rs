@@ -7,6 +7,7 @@ mod crashes;
 mod drain;
 mod embedding;
 mod explain;
+mod fairness;
 mod field;
 mod flow;
 mod hooks;
