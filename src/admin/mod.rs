@@ -52,7 +52,8 @@ use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
 pub use explain::{
-    Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation,
+    Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
+    ExplainedWindow, Explanation,
 };
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};

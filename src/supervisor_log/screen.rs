@@ -88,10 +88,11 @@ fn colour(what: &str) -> Option<console::Style> {
         "failed" | "quarantined" | "compensation_failed" | "dead_lettered" | "discarded" | "hung" | "missed" => {
             Some(style.red())
         }
-        "backing_off" | "parked" | "ambiguous" | "stalled" | "split" | "started_over" => Some(style.yellow()),
-        "restarted" | "resumed" | "unparked" | "unstalled" | "unhung" | "compensated" | "recovered" => {
-            Some(style.green())
+        "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over" => {
+            Some(style.yellow())
         }
+        "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "compensated"
+        | "recovered" => Some(style.green()),
         _ => None,
     }
 }
