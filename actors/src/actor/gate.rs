@@ -214,7 +214,7 @@ impl Turn {
         }
     }
 
-    /// The call failed in a way that may pass, after one that had not.
+    /// The store refused the call for now, and had not refused the one before.
     pub(super) fn overloaded(&self, now: Instant) {
         self.learn(now, |limit| limit.overloaded(now));
     }

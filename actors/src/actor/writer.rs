@@ -147,7 +147,9 @@ impl Writer {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(FailedAttempt { store, attempt, next_after, in_a_row, breaker }) = next else { return };
-        if in_a_row == 1
+        // By its own word. What hangs or panics does not tell that there are too many calls.
+        if cause.code == Code::StoreTransient
+            && in_a_row == 1
             && let Some(turn) = &self.turn
         {
             turn.overloaded(Instant::now());

@@ -40,9 +40,10 @@ const CLEARLY: f64 = 1.1;
 /// How many calls a store may have under way: additive increase, multiplicative decrease, judged once an interval of about the length
 /// of a call.
 ///
-/// Only calls that stored something tell how slow the store is: what a tenant's own calls hang or fail for is no measure of it. And
-/// of what fails only the first of each tenant in a row is told, and it must be a tenth of all answers: one sick tenant, however
-/// often it is tried, takes no turns away from the others.
+/// Only calls that stored something tell how slow the store is: what a tenant's own calls hang or fail for is no measure of it. A
+/// call that times out counts for nothing at all: fewer turns would only leave fewer to those whose calls do not hang, and it is for
+/// the breakers to give the store a rest. Of what the store says no to for now only the first of each tenant in a row is told, and it
+/// must be a tenth of all answers: one sick tenant, however often it is tried, takes no turns away from the others.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     max: u32,
@@ -107,7 +108,7 @@ impl Concurrency {
         self.look(now);
     }
 
-    /// A call of a tenant of which the one before had not failed timed out, or failed in a way that may pass.
+    /// The store refused a call for now, of a tenant of which the call before had not failed.
     pub(crate) fn overloaded(&mut self, now: Instant) {
         self.interval.overloads += 1;
         self.look(now);
