@@ -197,7 +197,7 @@ fn attempt(batch: &ExplainedBatch, now: UnixMillis) -> String {
     } else if let Some(since) = batch.open_since {
         format!("number {attempt} is under way, begun {}", ago(since, now))
     } else if let Some(since) = batch.wants_turn_since {
-        format!("it waits for its turn at the store, since {}", ago(since, now))
+        format!("it waits for its turn at the store, since {}", moment(since, now))
     } else if let Some(at) = batch.next_attempt_at {
         let next = if batch.is_parked { "the store is asked again" } else { "the next is due" };
         format!("{next} {}", due(at, now))
@@ -428,6 +428,20 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         assert!(open.contains("2 of 5 attempts failed; number 2 is under way, begun 3.0 s ago"), "{open}");
         let given_up = told(ExplainedBatch { is_given_up: true, next_attempt_at: None, ..batch() });
         assert!(given_up.contains("it is given up: rolled back, then kept as dead letters"), "{given_up}");
+    }
+
+    #[test]
+    fn an_open_breaker_says_when_the_next_call_is_tried_and_a_batch_that_waits_for_its_turn_says_so() {
+        let breaker =
+            ExplainedBreaker { store: "db".into(), state: "open".into(), failures: 10, probe_at: later(1_400) };
+        let batch = ExplainedBatch { wants_turn_since: Some(earlier(3_000)), next_attempt_at: None, ..batch() };
+        let told =
+            Explanation { status: "breaker_open".into(), batch: Some(batch), breakers: vec![breaker], ..quiet() };
+        let text = render(&told, 120);
+        let expected = "breaker    of the store db, open after 10 failed calls in a row; the next call is tried at 12:00:01.400, in 1.4 s\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("it waits for its turn at the store, since 11:59:57"), "{text}");
+        assert!(text.contains("breaker open, its store failed too often in a row"), "{text}");
     }
 
     #[test]
