@@ -236,7 +236,7 @@ mod tests {
         }
         let order = std::iter::from_fn(|| rule.next(now)).map(|(who, _)| who);
         assert!(order.eq((0..100_000).skip(1).step_by(2)));
-        assert!(rule.is_empty() && rule.len() == 0);
+        assert!(rule.is_empty());
     }
 
     proptest! {
