@@ -447,7 +447,7 @@ Mind
         let expected = "
 Store
   directory     plain files, /srv/events/TENANT/events.ndjson
-  commit        up to 2MiB of several tenants together
+  commit        up to 2MiB of several tenants together, 256 batches at once
   dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
 ";
         assert!(out.contains(expected), "{out}");
