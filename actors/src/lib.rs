@@ -30,7 +30,8 @@
 //! - One **ingress** a connection: bytes to frames, frames to events, and one chunk for each tenant of a read.
 //! - One **tenant** a tenant: its window and its heartbeat. It comes up with its first event or by [`System::spawn`].
 //! - One **writer** a tenant, its storage child: takes batches in order, one at a time, through the stores of the tenant's
-//!   [`Saga`], by its [`RetryPolicy`].
+//!   [`Saga`], by its [`RetryPolicy`] and [`BreakerPolicy`]. Writers of tenants that share a store take turns at it, by their
+//!   [`PriorityPolicy`] and the store's [`StoreLimits`].
 //! - One **aggregator**: collects failures, keeps the [`Report`], runs the compensations of batches that were given up, newest
 //!   first in every store that was begun. A batch that a store refuses for good is split then, until the events that it refuses
 //!   are found: they alone become dead letters, or what [`OnFailure`] says. What cannot be undone is tried again, and stands in

@@ -44,6 +44,8 @@ pub struct Explanation {
     pub batch: Option<ExplainedBatch>,
     /// What could not be undone of its batches that were given up, and is tried again.
     pub uncompensated: Vec<UncompensatedRow>,
+    /// Its circuit breakers, of stores at which its last call failed.
+    pub breakers: Vec<ExplainedBreaker>,
     /// Its actors.
     pub actors: Vec<ExplainedActor>,
     /// The counters, in the words of the accounting, and `in_flight`. At rest those that the journal has.
@@ -107,10 +109,24 @@ pub struct ExplainedBatch {
     pub open_since: Option<UnixMillis>,
     #[serde(with = "rfc3339::option")]
     pub next_attempt_at: Option<UnixMillis>,
+    #[serde(with = "rfc3339::option")]
+    pub wants_turn_since: Option<UnixMillis>,
     pub is_parked: bool,
     pub is_given_up: bool,
     pub last_cause: Option<LogCause>,
     pub undo_steps: Vec<String>,
+}
+
+/// See [`BreakerDetail`](headworks_actors::BreakerDetail).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `BreakerDetail`")]
+pub struct ExplainedBreaker {
+    pub store: String,
+    pub state: String,
+    pub failures: u32,
+    #[serde(with = "rfc3339::option")]
+    pub probe_at: Option<UnixMillis>,
 }
 
 /// One actor: its word, how often it was restarted, and what is wrong with it, if anything is.
@@ -159,7 +175,7 @@ pub struct Compensations {
 impl Explanation {
     /// From what a running system knows.
     fn live(detail: TenantDetail) -> Self {
-        let TenantDetail { snapshot, window, backlog, batch, actors, failures, .. } = detail;
+        let TenantDetail { snapshot, window, backlog, batch, breakers, actors, failures, .. } = detail;
         let mut counters = numbers(&serde_json::to_value(snapshot.counters).unwrap_or_default());
         counters.insert("in_flight".to_owned(), snapshot.in_flight);
         Self {
@@ -187,6 +203,15 @@ impl Explanation {
                 batches_open: 0,
             },
             batch: batch.map(ExplainedBatch::from),
+            breakers: breakers
+                .into_iter()
+                .map(|breaker| ExplainedBreaker {
+                    store: breaker.store.to_string(),
+                    state: breaker.state.as_str().to_owned(),
+                    failures: breaker.failures,
+                    probe_at: breaker.probe_at,
+                })
+                .collect(),
             actors: actors
                 .into_iter()
                 .map(|actor| ExplainedActor {
@@ -281,6 +306,7 @@ impl From<BatchDetail> for ExplainedBatch {
             attempts_allowed: batch.attempts_allowed,
             open_since: batch.open_since,
             next_attempt_at: batch.next_attempt_at,
+            wants_turn_since: batch.wants_turn_since,
             is_parked: batch.is_parked,
             is_given_up: batch.is_given_up,
             last_cause: batch

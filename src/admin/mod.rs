@@ -58,7 +58,8 @@ use crate::store::{SqliteStore, StoreReadError, StoreReader};
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
-    Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation,
+    Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
+    ExplainedWindow, Explanation,
 };
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};

@@ -125,7 +125,8 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
     let (path, database) = (config.store_path(), config.store_file());
     let (path, database) = (path.display(), database.display());
     let (group, busy) = (size(config.store.group_max_bytes), time(config.store.busy_timeout));
-    let commit = format!("up to {group} of several tenants together");
+    let most = config.store.max_concurrency;
+    let commit = format!("up to {group} of several tenants together, {most} batches at once");
     let patience = format!("waits {busy} for a locked file");
     let mut told = match config.store.kind {
         StoreKind::Files => vec![
@@ -238,7 +239,7 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, throttle, overflow, retry, on_failure, restart, heartbeat } = policy;
+    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat } = policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -279,6 +280,17 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
             ),
         ),
         ("refused", refused(retry, *on_failure)),
+        (
+            "breaker",
+            match breaker.failures {
+                0 => "off: a store is asked however often it fails".to_owned(),
+                most => format!("a store is left alone for {} after {most} failures in a row", time(breaker.wait)),
+            },
+        ),
+        (
+            "priority",
+            format!("{}, weight {}, at a store that cannot take all at once", priority.class.as_str(), priority.weight),
+        ),
         (
             "restart",
             format!(
@@ -430,7 +442,7 @@ Journal
 
 Store
   file    SQLite, headworks-data/headworks.db
-  commit  up to 2MiB of several tenants together; waits 500ms for a locked file
+  commit  up to 2MiB of several tenants together, 256 batches at once; waits 500ms for a locked file
 
 Limits
   memory        16MiB of events in flight
@@ -446,6 +458,8 @@ Tenants
   overflow   8MiB in flight, then its connection waits, for 5s at most while others on it could go on; then up to 256MiB wait in the journal alone, if it is durable
   retry      5 attempts of 10s at most, waits of up to 200ms, doubled up to 30s; 10m in all
   refused    rolled back, and split to find the events that are refused, up to 100; then dead letters
+  breaker    a store is left alone for 30s after 10 failures in a row
+  priority   normal, weight 1, at a store that cannot take all at once
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
@@ -522,7 +536,7 @@ when_over = 'reject'
         let expected = "
 Store
   directory     plain files, /srv/events/TENANT/events.ndjson
-  commit        up to 2MiB of several tenants together
+  commit        up to 2MiB of several tenants together, 256 batches at once
   dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
 ";
         assert!(out.contains(expected), "{out}");

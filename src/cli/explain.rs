@@ -1,6 +1,6 @@
 //! `headworks explain`: everything about one tenant on one screen.
 
-use headworks::admin::{ExplainedBatch, ExplainedFailure, ExplainedWindow, Explanation};
+use headworks::admin::{ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedWindow, Explanation};
 use headworks::supervisor_log::{LogEntry, brief};
 use headworks::text::{ago, count, due, moment, plain, short, wrap};
 use headworks::units::bytes::display as size;
@@ -83,6 +83,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
             screen.line("undo", &format!("if it is given up: {}, then the rollback", batch.undo_steps.join(", ")));
         }
     }
+    for breaker in told.breakers.iter().filter(|breaker| breaker.state != "closed") {
+        screen.line("breaker", &breaker_told(breaker, now));
+    }
     if !told.actors.is_empty() {
         let actors = told.actors.iter().map(|actor| {
             let status = actor.status.as_deref().unwrap_or("running");
@@ -141,6 +144,7 @@ fn standing(told: &Explanation) -> String {
         "active" => "active, its events move".to_owned(),
         "idle" => "idle, no event lately".to_owned(),
         "retrying" => "retrying, its store failed and is tried again".to_owned(),
+        "breaker_open" => "breaker open, its store failed too often in a row and is left alone for a while".to_owned(),
         "parked" => "parked, its store is not there; nothing is given up".to_owned(),
         "compensating" => "compensating, a batch was given up and is rolled back or kept as dead letters".to_owned(),
         "restarting" => until("restarting, an actor failed; a fresh one takes over"),
@@ -202,6 +206,8 @@ fn attempt(batch: &ExplainedBatch, now: UnixMillis) -> String {
         "it is given up: rolled back, then kept as dead letters".to_owned()
     } else if let Some(since) = batch.open_since {
         format!("number {attempt} is under way, begun {}", ago(since, now))
+    } else if let Some(since) = batch.wants_turn_since {
+        format!("it waits for its turn at the store, since {}", moment(since, now))
     } else if let Some(at) = batch.next_attempt_at {
         let next = if batch.is_parked { "the store is asked again" } else { "the next is due" };
         format!("{next} {}", due(at, now))
@@ -209,6 +215,15 @@ fn attempt(batch: &ExplainedBatch, now: UnixMillis) -> String {
         "the next is due now".to_owned()
     };
     format!("{spent}; {at}")
+}
+
+fn breaker_told(breaker: &ExplainedBreaker, now: UnixMillis) -> String {
+    let ExplainedBreaker { store, failures, probe_at, .. } = breaker;
+    let probe = match (&*breaker.state, probe_at) {
+        ("open", Some(at)) => format!("the next call is tried {}", due(*at, now)),
+        _ => "the next call says whether it closes".to_owned(),
+    };
+    format!("of the store {store}, open after {failures} failed calls in a row; {probe}")
 }
 
 fn counters(screen: &mut Screen, told: &Explanation) {
@@ -431,6 +446,20 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         assert!(open.contains("2 of 5 attempts failed; number 2 is under way, begun 3.0 s ago"), "{open}");
         let given_up = told(ExplainedBatch { is_given_up: true, next_attempt_at: None, ..batch() });
         assert!(given_up.contains("it is given up: rolled back, then kept as dead letters"), "{given_up}");
+    }
+
+    #[test]
+    fn an_open_breaker_says_when_the_next_call_is_tried_and_a_batch_that_waits_for_its_turn_says_so() {
+        let breaker =
+            ExplainedBreaker { store: "db".into(), state: "open".into(), failures: 10, probe_at: later(1_400) };
+        let batch = ExplainedBatch { wants_turn_since: Some(earlier(3_000)), next_attempt_at: None, ..batch() };
+        let told =
+            Explanation { status: "breaker_open".into(), batch: Some(batch), breakers: vec![breaker], ..quiet() };
+        let text = render(&told, 120);
+        let expected = "breaker    of the store db, open after 10 failed calls in a row; the next call is tried at 12:00:01.400, in 1.4 s\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("it waits for its turn at the store, since 11:59:57"), "{text}");
+        assert!(text.contains("breaker open, its store failed too often in a row"), "{text}");
     }
 
     #[test]

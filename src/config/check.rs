@@ -154,7 +154,8 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     }
     within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
     within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
-    within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)
+    within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)?;
+    within(key("max_concurrency"), store.max_concurrency, 1, 10_000, u32::to_string)
 }
 
 /// The stores that batches go through: each is there, and is named once.

@@ -263,6 +263,8 @@ pub struct StoreConfig {
     /// How long to wait for another process that has the database locked. Default 500 ms.
     #[serde(with = "units::duration")]
     pub busy_timeout: Duration,
+    /// How many batches may be on their way into it at once, by all tenants together. Default 256.
+    pub max_concurrency: u32,
 }
 
 impl Default for StoreConfig {
@@ -273,6 +275,7 @@ impl Default for StoreConfig {
             segment_bytes: 64 << 20,
             group_max_bytes: 2 << 20,
             busy_timeout: Duration::from_millis(500),
+            max_concurrency: 256,
         }
     }
 }

@@ -181,6 +181,9 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[store]\ntype = 'files'\nlayout = 'index'", 3, "store.layout", "is for type = \"sqlite\""),
         ("[store]\nsegment_bytes = 1", 2, "store.segment_bytes", "from 64KiB to 1GiB"),
         ("[store]\ngroup_max_bytes = 1", 2, "store.group_max_bytes", "from 4KiB"),
+        ("[stores.a]\nmax_concurrency = 0", 2, "stores.a.max_concurrency", "from 1 to 10000"),
+        ("[tenants.defaults.priority]\nweight = 0", 2, "tenants.defaults.priority.weight", "from 1 to 1000"),
+        ("[tenants.defaults.breaker]\nfailures = 1001", 2, "tenants.defaults.breaker.failures", "from 0 to 1000"),
         ("[sources]", 1, "sources", "is empty"),
         ("[sources.a]\nmax_frame = 15", 2, "sources.a.max_frame", "from 16B to 1GiB"),
         ("[sources.a]\nmax_connections = 0", 2, "sources.a.max_connections", "from 1"),
@@ -424,6 +427,7 @@ prop_compose! {
         config.store.layout = if times.0 % 2 == 0 { Layout::Index } else { Layout::Rows };
         config.dead_letters.max_bytes_per_tenant = sizes.0;
         config.store.busy_timeout = std::time::Duration::from_millis(times.1);
+        config.store.max_concurrency = 7;
         config.journal.commit_every = std::time::Duration::from_millis(times.1 % 1_000);
         config.journal.segment_bytes = sizes.2;
         config.journal.max_bytes = sizes.2 * 8;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreName, TenantId};
+use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, StoreName, TenantId};
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
@@ -96,7 +96,13 @@ impl Stores {
         let saga = |names: &[StoreName]| {
             // The config was checked: each is there.
             let stores = names.iter().filter_map(|name| Some((name, boxed.get(name)?)));
-            stores.fold(Saga::new(), |saga, (name, store)| saga.then_boxed(store.clone()).named(name.as_str()))
+            let limits = |name| {
+                let store = config.stores.get(name).unwrap_or(&config.store);
+                StoreLimits { max_concurrency: store.max_concurrency }
+            };
+            stores.fold(Saga::new(), |saga, (name, store)| {
+                saga.then_boxed(store.clone()).named(name.as_str()).limits(limits(name))
+            })
         };
         let by_id = config.tenants.stores_by_id.iter().map(|(id, names)| (id.clone(), saga(names)));
         (saga(&config.tenants.stores), by_id.collect())

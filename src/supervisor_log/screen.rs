@@ -93,9 +93,10 @@ fn colour(what: &str) -> Option<console::Style> {
         | "shedding"
         | "hung"
         | "missed" => Some(style.red()),
-        "backing_off" | "parked" | "ambiguous" | "stalled" | "split" | "started_over" => Some(style.yellow()),
-        "restarted" | "resumed" | "unparked" | "unstalled" | "unhung" | "shedding_ended" | "compensated"
-        | "recovered" => Some(style.green()),
+        "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
+        | "spilling" => Some(style.yellow()),
+        "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "shedding_ended"
+        | "caught_up" | "compensated" | "recovered" => Some(style.green()),
         _ => None,
     }
 }

@@ -73,6 +73,11 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
             again(&format!("The {store} is asked again"))
         ),
         "unparked" => format!("The {store} is there again."),
+        "breaker_opened" => {
+            let times = entry.attempt.map_or(String::new(), |times| format!(" {} in a row", count(u64::from(times), "time")));
+            format!("Calls of the {store} failed{times}: it is left alone. The last failure: {why}{kept}{}", again("The next call is tried"))
+        }
+        "breaker_closed" => format!("A call of the {store} went through: it is left alone no longer."),
         "compensated" => {
             let run = count(entry.compensations_run, "compensation");
             match &entry.cause {

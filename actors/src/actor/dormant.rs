@@ -137,6 +137,7 @@ impl Dormant {
             backlog: Backlog::default(),
             batch: None,
             actors: lived.map(ended).collect(),
+            breakers: vec![],
             failures: shared.collect(|collector| collector.of(id, at)),
             log: shared.log.last_of(id, TenantDetail::LOG_ENTRIES),
         }

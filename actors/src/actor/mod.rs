@@ -11,6 +11,7 @@ pub(crate) mod budget;
 pub(crate) mod compensation;
 pub(crate) mod control;
 pub(crate) mod dormant;
+pub(crate) mod gate;
 pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;

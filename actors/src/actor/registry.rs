@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::aggregator::Aggregator;
 use super::alarms::Alarms;
 use super::budget::Budget;
+use super::gate::Gates;
 use super::letters::Letters;
 use super::root::Root;
 use super::slot::Slot;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     /// Calls that were given a stream of their own.
     pub(crate) calls: AtomicU64,
     pub(crate) budget: Budget,
+    pub(crate) gates: Gates,
     pub(crate) letters: Letters,
     pub(crate) alarms: Alarms,
     pub(crate) journal: Arc<dyn DynJournal>,
@@ -127,6 +129,7 @@ impl Shared {
             streams: Streams::default(),
             calls: AtomicU64::new(0),
             budget: Budget::new(max_in_flight),
+            gates: Gates::default(),
             letters: Letters::new(max_letters),
             alarms: Alarms::new(),
             journal,

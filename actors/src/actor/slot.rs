@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::alarms::Alarm;
 use super::control::Control;
 use super::dormant::{Dormant, Own};
+use super::gate::Seat;
 use super::message::{BatchesWait, ChunksWait};
 use super::post::Post;
 use super::registry::{Phase, Shared};
@@ -28,6 +29,8 @@ pub(crate) struct Slot {
     pub(crate) id: TenantId,
     /// The saga.
     pub(crate) stores: Arc<Stores>,
+    /// Its place at each of them.
+    pub(super) seats: Box<[Seat]>,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) lane: Lane,
     /// Whether the tenant's lane may have got room.
@@ -77,6 +80,7 @@ impl Slot {
             lane,
             muted: AtomicBool::new(shared.tenants.is_muted(&id)),
             id,
+            seats: shared.gates.seats(&stores),
             stores,
             hooks,
             room: Notify::new(),
@@ -244,7 +248,7 @@ impl Slot {
             Some(later) => at.plus(later),
             None => at.minus(now.duration_since(instant)),
         };
-        let LaneDetail { snapshot, window, backlog, batch } = self.lane.detail(wall);
+        let LaneDetail { snapshot, window, backlog, batch, breakers } = self.lane.detail(now, wall);
         let held = self.upkeep().held();
         let told = |actor, control: &Control| {
             let status = control.status().map(|own| held.filter(|_| own == Status::Stopped).unwrap_or(own));
@@ -259,6 +263,7 @@ impl Slot {
             window,
             backlog,
             batch,
+            breakers,
             actors: tenant.into_iter().chain(writer).collect(),
             failures: shared.collect(|collector| collector.of(&self.id, at)),
             log: shared.log.last_of(&self.id, TenantDetail::LOG_ENTRIES),
@@ -300,6 +305,7 @@ impl Slot {
             (None, Some((_, _, true))) => Status::Compensating,
             (None, Some((_, true, _))) => Status::Parked,
             _ if is_stalled => Status::Stalled,
+            _ if lane.breaker_open => Status::BreakerOpen,
             (None, Some((failed, ..))) if failed > 0 => Status::Retrying,
             _ if self.idle.load(Ordering::Acquire) => Status::Idle,
             _ => Status::Active,

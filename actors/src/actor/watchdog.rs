@@ -74,6 +74,9 @@ fn look_at_batches(slot: &Arc<Slot>, shared: &Arc<Shared>, now: Instant) {
     // One that waits for its restart is at nothing, and it is known when it goes on.
     let waits = writer.is_some_and(|writer| writer.status().is_some()) && slot.writer.is_filled();
     let holdup = holdup.map(|holdup| if waits { Holdup::Backoff } else { holdup });
+    // Its turn may have come, and nobody came to take it.
+    let holdup =
+        holdup.map(|holdup| if holdup == Holdup::Turn && !slot.waits_for_turn() { Holdup::Writer } else { holdup });
     let Some(moves) = slot.upkeep().stall.look(limit, now, moved, holdup) else { return };
     let Moves::NoLonger(holdup) = moves else {
         return shared.log(slot.event(Role::Writer, What::Unstalled));
@@ -92,7 +95,7 @@ fn look_at_batches(slot: &Arc<Slot>, shared: &Arc<Shared>, now: Instant) {
 fn why(slot: &Slot, shared: &Shared, holdup: Holdup, limit: Duration) -> Cause {
     let limit = humantime::format_duration(limit);
     let (code, why) = match holdup {
-        Holdup::Writer | Holdup::Backoff => (Code::Hung, "their writer made no step".to_owned()),
+        Holdup::Writer | Holdup::Backoff | Holdup::Turn => (Code::Hung, "their writer made no step".to_owned()),
         Holdup::Store => (Code::StoreUnavailable, "the store is not available".to_owned()),
         Holdup::Compensation => (Code::Hung, "the first was given up, and is not settled yet".to_owned()),
         Holdup::Journal => {

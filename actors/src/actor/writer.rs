@@ -8,6 +8,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::gate::Turn;
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
 use super::registry::Shared;
@@ -15,8 +16,9 @@ use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::{Batch, Cause, Code, Failure, Role, StoreName, SupervisorEvent, What};
 use crate::observe::Outcome;
+use crate::policy::Want;
 use crate::port::fault_point::fault_point;
-use crate::port::lane::{Failed, FailedAttempt, Step};
+use crate::port::lane::{BreakerTurned, Failed, FailedAttempt, Step, Stored};
 use crate::port::{StorageError, Undo};
 
 pub(crate) struct Writer {
@@ -28,19 +30,33 @@ pub(crate) struct Writer {
     /// When a timer was last set for. A timer that is not wanted any more is let go off and not cancelled: a context forgets the
     /// numbers of its futures when it is restarted, but not which of them it was to cancel.
     timer: Option<Instant>,
+    /// Its turn at a store, or its wish for one. It goes with the writer.
+    turn: Option<Turn>,
 }
 
 impl Writer {
     pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { rng: shared.seam.rng(), slot, shared, storing: false, timer: None }
+        Self { rng: shared.seam.rng(), slot, shared, storing: false, timer: None, turn: None }
     }
 
-    /// Does what the lane says is next, until something has to be waited for.
+    /// Does what the lane says is next, until something has to be waited for. A turn is kept for nothing but a store.
     fn step(&mut self, ctx: &mut Context<Self>) {
+        if !self.go_on(ctx) {
+            self.turn = None;
+        }
+    }
+
+    /// Whether a store is being called, or its turn waited for.
+    fn go_on(&mut self, ctx: &mut Context<Self>) -> bool {
         while !self.storing {
-            match self.slot.lane.next_step(Instant::now()) {
-                Step::Rest => return,
-                Step::GivenUp => return self.gave_up(),
+            let (now, slot, turn) = (Instant::now(), &self.slot, &mut self.turn);
+            match slot.lane.next_step(now, |store, want| take_turn(slot, turn, store, want, now)) {
+                Step::Rest => return false,
+                Step::GivenUp => {
+                    self.gave_up();
+                    return false;
+                }
+                Step::Turn => return true,
                 Step::Lost(batch) => drop(self.shared.settle(&self.slot, &batch, Outcome::Discarded)),
                 Step::Finished => self.settle(),
                 Step::Prepare(batch) => self.prepare(batch),
@@ -48,7 +64,7 @@ impl Writer {
                     if self.timer.replace(until) != Some(until) {
                         ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
                     }
-                    return;
+                    return false;
                 }
                 Step::Record(position) => {
                     self.storing = true;
@@ -58,11 +74,13 @@ impl Writer {
                         writer.storing = false;
                         writer.step(ctx);
                     }));
+                    return false;
                 }
                 Step::Store(store, batch, undo) => self.store(&store, batch, undo, ctx),
                 Step::Orphaned => self.orphaned(),
             }
         }
+        true
     }
 
     /// Passes a fresh batch through the hooks.
@@ -128,7 +146,14 @@ impl Writer {
     fn failed(&mut self, failed: Failed, cause: Cause, what: What) {
         let was_parked = self.slot.lane.is_parked();
         let next = self.slot.lane.failed(failed, cause.clone(), Instant::now(), &mut self.rng);
-        let Some(FailedAttempt { store, attempt, next_after }) = next else { return };
+        let Some(FailedAttempt { store, attempt, next_after, in_a_row, breaker }) = next else { return };
+        // By its own word. What hangs or panics does not tell that there are too many calls.
+        if cause.code == Code::StoreTransient
+            && in_a_row == 1
+            && let Some(turn) = &self.turn
+        {
+            turn.overloaded(Instant::now());
+        }
         self.slot.recovered();
         let batch = self.slot.lane.front_id();
         self.shared.failed(&Failure { batch: batch.clone(), ..self.slot.failure(&self.shared, cause.clone(), 0) });
@@ -144,9 +169,26 @@ impl Writer {
         };
         if let Some(event) = event {
             let next_attempt_at = next_after.map(|after| self.shared.seam.now().plus(after));
-            let (store, attempt) = (Some(store), Some(attempt.0));
-            self.shared.log(SupervisorEvent { batch, store, cause: Some(cause), attempt, next_attempt_at, ..event });
+            let (store, cause) = (Some(store.clone()), Some(cause.clone()));
+            let attempt = Some(attempt.0);
+            self.shared.log(SupervisorEvent { batch, store, cause, attempt, next_attempt_at, ..event });
         }
+        match breaker {
+            Some(BreakerTurned::Opened { until }) => {
+                self.breaker(What::BreakerOpened, store, Some((cause, in_a_row, until)))
+            }
+            Some(BreakerTurned::Closed) => self.breaker(What::BreakerClosed, store, None),
+            None => {}
+        }
+    }
+
+    /// The tenant's breaker at the store is open, after so many failures in a row, or closed again.
+    fn breaker(&self, what: What, store: StoreName, opened: Option<(Cause, u32, Instant)>) {
+        let wall = |at: Instant| self.shared.seam.now().plus(at.saturating_duration_since(Instant::now()));
+        let next_attempt_at = opened.as_ref().map(|(.., until)| wall(*until));
+        let (cause, attempt) = opened.map(|(cause, in_a_row, _)| (cause, in_a_row)).unzip();
+        let event = self.slot.event(Role::Writer, what);
+        self.shared.log(SupervisorEvent { store: Some(store), cause, attempt, next_attempt_at, ..event });
     }
 
     /// The batch belongs to the aggregator, which tells this writer when it is settled. One that knows already does nothing.
@@ -160,7 +202,11 @@ impl Writer {
     fn stored(&self) {
         fault_point("after-store");
         let was_parked = self.slot.lane.is_parked();
-        if !self.slot.lane.stored() {
+        let Stored { has_more, closed } = self.slot.lane.stored();
+        if let Some(store) = closed {
+            self.breaker(What::BreakerClosed, store, None);
+        }
+        if !has_more {
             return self.settle();
         }
         fault_point("after-step");
@@ -188,6 +234,16 @@ impl Writer {
             self.shared.failed(&Failure { batch: Some(batch.clone()), ..self.slot.failure(&self.shared, cause, 0) });
         }
     }
+}
+
+/// Whether the tenant has its turn at the store.
+fn take_turn(slot: &Arc<Slot>, turn: &mut Option<Turn>, store: &StoreName, want: Want, now: Instant) -> bool {
+    if turn.as_ref().is_none_or(|turn| !turn.is_at(store)) {
+        // That of another store first goes back.
+        *turn = None;
+        *turn = slot.stores.place(store).and_then(|nth| Turn::wish(slot, nth));
+    }
+    turn.as_mut().is_none_or(|turn| turn.take(want, now))
 }
 
 impl Actor for Writer {
@@ -241,6 +297,9 @@ impl Handler<Attempted> for Writer {
     fn handle(&mut self, Attempted(answer): Attempted, ctx: &mut Self::Context) {
         self.shared.panic_points.pass("writer/Attempted", Some(&self.slot.id));
         self.storing = false;
+        if let (Some(Ok(())), Some(turn)) = (&answer, &self.turn) {
+            turn.stored(Instant::now());
+        }
         self.attempted(answer);
         self.step(ctx);
     }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod batch_id;
+mod breaker_state;
 mod chunk;
 mod event;
 mod failure;
@@ -19,6 +20,7 @@ mod time;
 
 pub use batch::{Batch, Part};
 pub use batch_id::{Attempt, BatchId, InvalidBatchId, Opening, Piece, Seq};
+pub use breaker_state::BreakerState;
 pub use chunk::{Chunk, ChunkBuilder};
 pub use event::{Event, EventRef};
 pub use failure::{Cause, Code, Failure};

@@ -15,6 +15,8 @@ pub enum Status {
     Idle,
     /// The last attempt to store failed; another follows.
     Retrying,
+    /// Its calls of a store failed too often in a row: its circuit breaker is open, and its batches wait.
+    BreakerOpen,
     /// The store is not available; the lane waits for it.
     Parked,
     /// A batch was given up and is being rolled back or kept as dead letters.
@@ -38,6 +40,7 @@ impl Status {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Retrying => "retrying",
+            Self::BreakerOpen => "breaker_open",
             Self::Parked => "parked",
             Self::Compensating => "compensating",
             Self::Stalled => "stalled",

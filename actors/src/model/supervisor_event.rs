@@ -78,6 +78,10 @@ pub enum What {
     Parked,
     /// The lane moves again.
     Unparked,
+    /// The tenant's calls of a store failed too often in a row: it makes none before the time of the next attempt.
+    BreakerOpened,
+    /// A call of it went through again.
+    BreakerClosed,
     /// A batch that was given up was taken back in every store, or what could not be before was now.
     Compensated,
     /// A compensation could not be done: it is on the list of the uncompensated, and tried again.
@@ -135,6 +139,8 @@ impl What {
             Self::Unparked => "unparked",
             Self::Shedding => "shedding",
             Self::SheddingEnded => "shedding_ended",
+            Self::BreakerOpened => "breaker_opened",
+            Self::BreakerClosed => "breaker_closed",
             Self::Recovered => "recovered",
             Self::Spilling => "spilling",
             Self::CaughtUp => "caught_up",

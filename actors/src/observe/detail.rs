@@ -3,7 +3,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{ReportEntry, TenantSnapshot};
-use crate::model::{Attempt, BatchId, Cause, Role, Status, StoreName, SupervisorEvent, TenantId, UnixMillis};
+use crate::model::{
+    Attempt, BatchId, BreakerState, Cause, Role, Status, StoreName, SupervisorEvent, TenantId, UnixMillis,
+};
 
 /// All that is known of one tenant at one moment: what `headworks explain` shows.
 ///
@@ -24,6 +26,8 @@ pub struct TenantDetail {
     pub backlog: Backlog,
     /// The batch in front, once work on it has begun.
     pub batch: Option<BatchDetail>,
+    /// Its circuit breakers, of stores at which its last call failed and of no others.
+    pub breakers: Vec<BreakerDetail>,
     /// Its actors, as far as they run.
     pub actors: Vec<ActorDetail>,
     /// What it failed with so far, by code.
@@ -90,6 +94,8 @@ pub struct BatchDetail {
     pub open_since: Option<UnixMillis>,
     /// When the next one is due, if one is waited for.
     pub next_attempt_at: Option<UnixMillis>,
+    /// Since when it waits for its turn at a store that other tenants are at, if it does.
+    pub wants_turn_since: Option<UnixMillis>,
     /// Whether it waits for a store that is not there.
     pub is_parked: bool,
     /// Whether it was given up, and is being compensated or kept as dead letters.
@@ -98,6 +104,19 @@ pub struct BatchDetail {
     pub last_cause: Option<Cause>,
     /// What is undone if it is given up, newest first.
     pub undo_steps: Vec<String>,
+}
+
+/// The circuit breaker between a tenant and a store at which its last call failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BreakerDetail {
+    /// Which store.
+    pub store: StoreName,
+    /// Open, half-open or closed.
+    pub state: BreakerState,
+    /// How many calls failed in a row.
+    pub failures: u32,
+    /// Where it is not closed: when the call that may close it is due, or was.
+    pub probe_at: Option<UnixMillis>,
 }
 
 /// One actor of a tenant.

@@ -176,6 +176,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Stalled
         | What::Parked
         | What::Spilling
+        | What::BreakerOpened
         | What::BackingOff
         | What::Split
         | What::StartedOver
@@ -189,6 +190,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unparked
         | What::SheddingEnded
         | What::CaughtUp
+        | What::BreakerClosed
         | What::Compensated
         | What::Recovered
         | What::PolicyChanged

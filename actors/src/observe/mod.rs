@@ -9,7 +9,7 @@ mod sliding;
 
 pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SourceCounters, TenantSnapshot};
-pub use detail::{ActorDetail, Backlog, BatchDetail, OpenWindow, TenantDetail};
+pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use observer::{Flushed, Observer, Outcome, Settled};
 pub(crate) use report::Collector;

@@ -19,7 +19,8 @@ pub struct HeartbeatPolicy {
     /// Default 3.
     pub max_missed: u32,
     /// After how long without a step of any kind, while batches wait, they count as stalled; looked at once a heartbeat. A
-    /// writer that is to blame for it counts as failed and is started afresh. More than `retry.attempt_timeout`. Default 60 s.
+    /// writer that is to blame for it counts as failed and is started afresh. To wait for a turn at a store that others are at is no
+    /// stall. More than `retry.attempt_timeout`. Default 60 s.
     #[serde(with = "units::duration")]
     pub stall_after: Duration,
     /// After how long without an event a tenant with nothing in flight is passivated: its actors end, and all but its counters

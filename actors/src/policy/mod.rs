@@ -4,16 +4,20 @@
 //! simple model.
 
 mod ack;
+mod breaker;
 mod change;
+mod concurrency;
 mod heartbeat;
 mod on_failure;
 mod overflow;
 mod patience;
+mod priority;
 mod restart;
 mod retry;
 mod share;
 mod stall;
 mod throttle;
+mod turns;
 pub mod units;
 mod unknown;
 mod window;
@@ -21,16 +25,22 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub use ack::{AckLevel, InvalidAckLevel};
+pub use breaker::BreakerPolicy;
+pub(crate) use breaker::{Breaker, Tripped};
 pub use change::PolicyChange;
+pub(crate) use concurrency::Concurrency;
+pub use concurrency::StoreLimits;
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};
 pub(crate) use patience::Patience;
+pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
 pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
+pub(crate) use turns::{Place, Tag, Turns, Want};
 pub(crate) use unknown::SpawnGate;
 pub use unknown::{SpawnRate, Unknown};
 pub use window::{Window, WindowPolicy};
@@ -60,6 +70,10 @@ pub struct Policy {
     pub overflow: OverflowPolicy,
     /// How storing is tried again.
     pub retry: RetryPolicy,
+    /// When a store is left alone by this tenant, whose calls of it keep failing.
+    pub breaker: BreakerPolicy,
+    /// How the tenant stands among those that share its stores.
+    pub priority: PriorityPolicy,
     /// What becomes of a batch that cannot be stored. Default `dead_letter`.
     pub on_failure: OnFailure,
     /// How actors are restarted.
@@ -78,6 +92,8 @@ impl Policy {
         self.throttle.check()?;
         self.overflow.check()?;
         self.retry.check()?;
+        self.breaker.check()?;
+        self.priority.check()?;
         self.restart.check()?;
         self.heartbeat.check()?;
         // An attempt may take so long and be sound.

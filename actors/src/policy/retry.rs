@@ -16,12 +16,12 @@ pub struct RetryPolicy {
     /// The highest bound of a wait. Default 30 s.
     #[serde(with = "units::duration")]
     pub cap: Duration,
-    /// How long one attempt may take before it counts as failed. Default 10 s.
+    /// How long one attempt may take before it counts as failed, from when its turn at the store has come. Default 10 s.
     #[serde(with = "units::duration")]
     pub attempt_timeout: Duration,
     /// How long the attempts of a batch at one store may take together, with the waits between them: none begins later, whatever
-    /// is left of `attempts`. A time in which the store is not available, or in which the tenant is stopped or restarted, does not
-    /// count. Default 10 min.
+    /// is left of `attempts`. A time in which the store is not available, in which the tenant is stopped or restarted, in which its
+    /// breaker is open or in which it waits for its turn at the store, does not count. Default 10 min.
     #[serde(with = "units::duration")]
     pub deadline: Duration,
     /// How long one compensation of a batch that was given up is tried in a row. One that could not be done by then is put on the

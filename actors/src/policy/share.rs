@@ -4,15 +4,20 @@
 //! is the first to be held, and the first to go on when others give memory back. Heavy tenants, however many and in whatever order
 //! they came to be, leave an eighth to those who hold little.
 
-use super::Policy;
+use super::{Policy, PriorityClass};
 
 /// The part that is left to those who hold little, and what is little: so many-th parts of the memory of all.
 const RESERVE: usize = 8;
 const LITTLE: usize = 128;
 
-/// How many times what is free a tenant of these rules may hold. With 4, one alone comes to seven tenths of all memory.
-pub(crate) fn share(_: &Policy) -> usize {
-    4
+/// How many times what is free a tenant of these rules may hold. With 4, one alone comes to seven tenths of all memory. Under load
+/// the critical come first here, too.
+pub(crate) fn share(policy: &Policy) -> usize {
+    match policy.priority.class {
+        PriorityClass::Critical => 32,
+        PriorityClass::Normal => 4,
+        PriorityClass::Bulk => 2,
+    }
 }
 
 /// The memory of all tenants at one moment, in bytes.

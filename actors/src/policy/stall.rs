@@ -9,6 +9,9 @@ pub(crate) enum Holdup {
     Writer,
     /// The time of the next attempt, or of a restart: it is known when they go on.
     Backoff,
+    /// Their turn at a store that others are at: it comes when one of those is done, which each is within its
+    /// `retry.attempt_timeout`.
+    Turn,
     /// A store that is not there.
     Store,
     /// The journal: the next attempt is not on record yet.
@@ -41,7 +44,7 @@ impl Stall {
     /// The probes of a store that is not there are steps, and yet nothing moves.
     pub(crate) fn look(&mut self, limit: Duration, now: Instant, moved: u64, holdup: Option<Holdup>) -> Option<Moves> {
         let is_same = self.holdup == holdup && (self.moved == moved || holdup == Some(Holdup::Store));
-        let waiting = holdup.filter(|holdup| is_same && *holdup != Holdup::Backoff);
+        let waiting = holdup.filter(|holdup| is_same && !matches!(holdup, Holdup::Backoff | Holdup::Turn));
         self.moved = moved;
         let (Some(holdup), Some(since)) = (waiting, self.since) else {
             let was_told = self.is_told;
@@ -95,8 +98,16 @@ mod tests {
     }
 
     fn holdups() -> impl Strategy<Value = Option<Holdup>> {
-        use Holdup::{Backoff, Compensation, Journal, Store, Writer};
-        prop::sample::select(vec![None, Some(Writer), Some(Backoff), Some(Store), Some(Journal), Some(Compensation)])
+        use Holdup::{Backoff, Compensation, Journal, Store, Turn, Writer};
+        prop::sample::select(vec![
+            None,
+            Some(Writer),
+            Some(Backoff),
+            Some(Turn),
+            Some(Store),
+            Some(Journal),
+            Some(Compensation),
+        ])
     }
 
     proptest! {
@@ -116,7 +127,7 @@ mod tests {
                     *was == holdup && (*then == moved || holdup == Some(Holdup::Store))
                 });
                 let since = same.last().map_or(now, |(at, ..)| *at);
-                let waits = !matches!(holdup, None | Some(Holdup::Backoff));
+                let waits = !matches!(holdup, None | Some(Holdup::Backoff | Holdup::Turn));
                 let stalls = waits && now - since >= 60;
                 let is_same = history.len() > 1 && since < now;
                 let expected = match (is_told, stalls) {

@@ -8,6 +8,7 @@
 //!
 //! A lane's counters stand under the same lock as its contents: a snapshot is one moment.
 
+mod breakers;
 mod cut;
 mod front;
 mod over;
@@ -22,12 +23,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::model::{Chunk, Opening, TenantId};
+use crate::model::{Chunk, Opening, StoreName, TenantId};
 use crate::observe::Counters;
-use crate::policy::{AckLevel, Memory, Patience, Policy, Throttle, share};
+use crate::policy::{AckLevel, Breaker, Memory, Patience, Policy, Throttle, share};
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
-pub(crate) use crate::port::work::{Failed, FailedAttempt, Left, Step, Work};
+pub(crate) use crate::port::work::{BreakerTurned, Failed, FailedAttempt, Left, Step, Stored, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
 pub(crate) use cut::{Advanced, Cursor};
 pub(crate) use over::{Bound, Over};
@@ -97,6 +98,8 @@ struct State {
     turn: u64,
     /// The batch at the front, once work on it has begun.
     work: Option<Work>,
+    /// Of stores at which the tenant's last call failed, and of no others.
+    breakers: Vec<(StoreName, Breaker)>,
     /// The memory of the chunks that hold events in flight.
     bytes: usize,
     /// The list of the last batch, to be used again where nobody holds it any more.

@@ -12,7 +12,8 @@ use crate::model::{Attempt, Batch, BatchId, StoreName, TenantId};
 
 /// Where batches end up.
 ///
-/// One value serves many tenants at once; calls for one tenant come one after the other, in the tenant's order.
+/// One value serves many tenants at once, with as many calls under way as its [`StoreLimits`](crate::StoreLimits) allow; calls for
+/// one tenant come one after the other, in the tenant's order.
 /// A call may fail, panic or never end: the writer turns each into a failed attempt and tries again by its policy.
 /// A call must not block its thread: work that blocks belongs on a thread of the store's own.
 ///

@@ -38,8 +38,10 @@ pub(crate) struct Work {
     intended: Option<StoreName>,
     /// The step whose attempt has no outcome yet.
     open: Option<StoreName>,
-    /// When it was begun.
+    /// When its store was asked, once it was.
     opened: Option<Instant>,
+    /// Since when it waits for its turn at the store.
+    pub(super) wants_turn: Option<Instant>,
     /// When the first attempt at this store was, as far as the deadline is concerned.
     began: Option<Instant>,
     /// Where that attempt is on record, until that is committed: it is not begun before.
@@ -68,6 +70,7 @@ impl Work {
             intended: intended.clone(),
             open: None,
             opened: None,
+            wants_turn: None,
             began: None,
             recording: *recorded,
             not_before: None,
@@ -96,14 +99,14 @@ impl Work {
         self.progress.given_up.is_some()
     }
 
-    /// Whether an attempt is under way.
+    /// Whether an attempt is begun, be its store asked or not.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// When the attempt that is under way was begun.
+    /// When the store was asked, where it is at it.
     pub(super) fn opened(&self) -> Option<Instant> {
-        self.opened.filter(|_| self.is_open())
+        self.opened
     }
 
     /// The store that is at it, or was last.
@@ -129,7 +132,7 @@ impl Work {
     }
 
     /// An attempt begins. Whether it is on record already.
-    pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, store: &StoreName, attempt: Attempt) -> bool {
         let intended = self.intended.take();
         let is_on_record = intended.as_ref() == Some(store);
         if let Some(other) = intended.filter(|_| !is_on_record) {
@@ -138,9 +141,23 @@ impl Work {
         }
         self.progress.intent(store, attempt);
         self.undo.open(store, attempt);
-        (self.open, self.opened) = (Some(store.clone()), Some(now));
-        self.began.get_or_insert(now);
+        self.open = Some(store.clone());
         is_on_record
+    }
+
+    /// The store is asked from here on. Waiting for the turn took nothing from the deadline.
+    pub(super) fn ask(&mut self, now: Instant) {
+        let waited = self.wants_turn.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.began = Some(self.began.map_or(now, |began| began + waited));
+        self.opened = Some(now);
+    }
+
+    /// No attempt is made before `until`, by a breaker, although the next one was due after `after`: that takes nothing from the
+    /// deadline.
+    pub(super) fn hold_until(&mut self, until: Instant, now: Instant, after: Duration) {
+        if let Some(began) = &mut self.began {
+            *began += until.saturating_duration_since(now + after);
+        }
     }
 
     /// The attempt that is under way, as its store sees it.
@@ -152,7 +169,7 @@ impl Work {
     fn end(&mut self) -> Option<StoreName> {
         // First of all: what its store registers from here on would not be undone.
         self.undo.close();
-        self.recording = None;
+        (self.recording, self.opened, self.wants_turn) = (None, None, None);
         self.open.take()
     }
 
@@ -262,6 +279,8 @@ pub(crate) enum Step {
     Record(Position),
     /// The attempt is on record: store it there.
     Store(StoreName, Batch, Undo),
+    /// Others are at the store: wait until it is told that its turn has come.
+    Turn,
     /// Every store has it.
     Finished,
     /// The last writer died in the middle of an attempt.
@@ -285,6 +304,29 @@ pub(crate) struct FailedAttempt {
     pub(crate) attempt: Attempt,
     /// When the next one is; none is left where the batch is given up.
     pub(crate) next_after: Option<Duration>,
+    /// How many calls of the tenant failed there in a row, in a way that may pass.
+    pub(crate) in_a_row: u32,
+    /// What that made of its breaker there, if anything.
+    pub(crate) breaker: Option<BreakerTurned>,
+}
+
+/// What an answer made of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BreakerTurned {
+    /// It was closed before.
+    Opened {
+        until: Instant,
+    },
+    Closed,
+}
+
+/// What it means that a store has the batch.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Another step follows; else the batch is to be settled.
+    pub(crate) has_more: bool,
+    /// Where the tenant's breaker was open until then.
+    pub(crate) closed: Option<StoreName>,
 }
 
 /// A batch that has left its lane.

@@ -8,6 +8,7 @@ mod crashes;
 mod drain;
 mod embedding;
 mod explain;
+mod fairness;
 mod field;
 mod flow;
 mod hooks;

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use headworks_actors::{
-    Attempt, Batch, BatchId, Code, DeadLetterKind, Fault, Policy, RetryPolicy, Role, Status, Storage, StorageError,
-    Undo, UndoStep, What,
+    Attempt, Batch, BatchId, BreakerPolicy, Code, DeadLetterKind, Fault, Policy, RetryPolicy, Role, Status, Storage,
+    StorageError, Undo, UndoStep, What,
 };
 
 use crate::rig::{
@@ -255,7 +255,8 @@ fn attempts_end_at_their_deadline_and_an_outage_does_not_count() {
     virtual_time(async {
         let retry =
             RetryPolicy { attempts: 1_000, base: secs(2), cap: secs(2), deadline: secs(30), ..windows_of(1).retry };
-        let (rig, store) = Rig::faulty(Policy { retry, ..windows_of(1) }, Fault::Unavailable.always());
+        let breaker = BreakerPolicy { failures: 0, ..BreakerPolicy::default() };
+        let (rig, store) = Rig::faulty(Policy { retry, breaker, ..windows_of(1) }, Fault::Unavailable.always());
         feed(&rig, 1).await;
         crate::rig::pass(secs(600)).await;
         assert_eq!(rig.snapshot("a").in_flight, 1, "an outage gives nothing up");

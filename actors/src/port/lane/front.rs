@@ -5,16 +5,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Lane, State, index};
-use crate::model::{Attempt, Batch, BatchId, Cause, Piece, UnixMillis};
+use crate::model::{Attempt, Batch, BatchId, Cause, Piece, StoreName, UnixMillis};
 use crate::observe::Outcome;
+use crate::policy::Want;
 use crate::port::fault_point::fault_point;
 use crate::port::storage::UndoList;
-use crate::port::work::{Failed, FailedAttempt, Left, Step, Waiting, Work, damaged};
+use crate::port::work::{Failed, FailedAttempt, Left, Step, Stored, Waiting, Work, damaged};
 use crate::port::{Entry, Position, Uncompensated};
 
 impl Lane {
-    /// What the writer is to do. Where that is to store, the attempt is on record once this returns.
-    pub(crate) fn next_step(&self, now: Instant) -> Step {
+    /// What the writer is to do. Where that is to store, the attempt is on record once this returns, and `turn` has said that the
+    /// tenant has its turn at the store; it is asked under the lane's lock.
+    pub(crate) fn next_step(&self, now: Instant, turn: impl FnOnce(&StoreName, Want) -> bool) -> Step {
         let state = &mut *self.lock();
         if state.work.is_none() {
             match state.batches.front().cloned() {
@@ -40,7 +42,7 @@ impl Lane {
         if work.is_given_up() {
             return Step::GivenUp;
         }
-        if work.is_open() && work.recording.is_none() {
+        if work.opened().is_some() {
             return Step::Orphaned;
         }
         if !work.is_open() {
@@ -48,24 +50,34 @@ impl Lane {
                 return Step::Wait(at);
             }
             let Some((store, attempt)) = work.next(&self.stores) else { return Step::Finished };
+            if let Some(until) = state.breaker_open_until(&store, now) {
+                return Step::Wait(until);
+            }
+            let Some(work) = &mut state.work else { return Step::Rest };
             state.moved += 1;
-            if !work.begin(&store, attempt, now) {
+            if !work.begin(&store, attempt) {
                 let batch = work.batch.id().clone();
                 work.recording = self.record(|| Entry::Intent { batch, store, attempt });
             }
         }
+        let Some(work) = &mut state.work else { return Step::Rest };
         if let (Some(position), Some(journal)) = (work.recording, &self.journal)
             && !journal.is_committed(position)
         {
             return Step::Record(position);
         }
         state.moved += u64::from(work.recording.take().is_some());
-        let (Some(undo), Some(store)) = (work.undo(), work.store()) else { return Step::Rest };
+        let (Some(undo), Some(store)) = (work.undo(), work.store().cloned()) else { return Step::Rest };
+        if !turn(&store, Want { priority: state.policy.priority, bytes: work.batch.body_bytes() }) {
+            work.wants_turn.get_or_insert(now);
+            return Step::Turn;
+        }
+        work.ask(now);
         let undo = match &self.journal {
             Some(journal) => undo.on_record(work.batch.id(), journal),
             None => undo,
         };
-        Step::Store(store.clone(), work.batch.clone(), undo)
+        Step::Store(store, work.batch.clone(), undo)
     }
 
     /// The hooks have made `batch` of the batch at the front. A batch given up by a hook has a cause.
@@ -100,19 +112,21 @@ impl Lane {
         state.moved += 1;
     }
 
-    /// The store of the open attempt has the batch. Whether another step follows; where none does, the batch is to be settled.
-    pub(crate) fn stored(&self) -> bool {
+    /// The store of the open attempt has the batch.
+    pub(crate) fn stored(&self) -> Stored {
         let state = &mut *self.lock();
-        let Some(work) = &mut state.work else { return false };
-        if !work.has_more(&self.stores) {
-            return false;
-        }
+        let answered =
+            state.work.as_ref().and_then(|work| work.store().cloned()).filter(|_| !state.breakers.is_empty());
+        let closed = answered.filter(|store| state.close_breaker(store));
+        let Some(work) = state.work.as_mut().filter(|work| work.has_more(&self.stores)) else {
+            return Stored { has_more: false, closed };
+        };
         state.moved += 1;
         if let Some(store) = work.done() {
             let batch = work.batch.id().clone();
             self.record(|| Entry::Done { batch, store });
         }
-        true
+        Stored { has_more: true, closed }
     }
 
     /// The open attempt failed. `unavailable` spends none.
@@ -128,10 +142,16 @@ impl Lane {
         let work = state.work.as_mut()?;
         let store = work.failed(&cause)?;
         state.moved += 1;
+        let (in_a_row, tripped, breaker) = state.call_failed(&store, failure, now);
+        let work = state.work.as_mut()?;
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
         work.parked = matches!(failure, Failed::Unavailable);
         work.woken = false;
-        let next_after = work.next_after(&state.policy.retry, failure, now, rng);
+        let mut next_after = work.next_after(&state.policy.retry, failure, now, rng);
+        if let (Some(after), Some(tripped)) = (&mut next_after, tripped) {
+            work.hold_until(tripped.until, now, *after);
+            *after = (*after).max(tripped.until.saturating_duration_since(now));
+        }
         match next_after {
             Some(after) => {
                 work.not_before = Some(now + after);
@@ -142,7 +162,7 @@ impl Lane {
                 work.recording = self.record(|| Entry::GivenUp { batch, cause });
             }
         }
-        Some(FailedAttempt { store, attempt, next_after })
+        Some(FailedAttempt { store, attempt, next_after, in_a_row, breaker })
     }
 
     /// A writer takes over, after a while in which there may have been none.
@@ -274,9 +294,9 @@ impl Lane {
         !work.is_open() && work.not_before.take().is_some()
     }
 
-    /// Whether an attempt is under way, or was when its writer died.
+    /// Whether a store is at the batch, or was when its writer died.
     pub(crate) fn is_attempt_open(&self) -> bool {
-        self.lock().work.as_ref().is_some_and(Work::is_open)
+        self.lock().work.as_ref().is_some_and(|work| work.opened().is_some())
     }
 
     /// The batch has its outcome and leaves the lane. `None` where it has left before.

@@ -4,8 +4,10 @@ use tokio::time::Instant;
 
 use super::{Lane, State};
 use crate::model::UnixMillis;
-use crate::observe::{Backlog, BatchDetail, Counters, OpenWindow};
+use crate::observe::{Backlog, BatchDetail, BreakerDetail, Counters, OpenWindow};
 use crate::policy::Holdup;
+use crate::port::Stores;
+use crate::port::work::Work;
 
 /// A lane at one moment.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub(crate) struct LaneSnapshot {
     pub(crate) front: Option<(u32, bool, bool)>,
     /// Compensations that could not be done.
     pub(crate) uncompensated: u64,
+    /// Whether a breaker of it is not closed.
+    pub(crate) breaker_open: bool,
     /// Steps of the batches so far.
     pub(crate) moved: u64,
 }
@@ -50,6 +54,7 @@ pub(crate) struct LaneDetail {
     pub(crate) window: OpenWindow,
     pub(crate) backlog: Backlog,
     pub(crate) batch: Option<BatchDetail>,
+    pub(crate) breakers: Vec<BreakerDetail>,
 }
 
 impl Lane {
@@ -60,8 +65,9 @@ impl Lane {
         let holdup = state.batches.front().map(|_| match &state.work {
             Some(work) if work.is_given_up() => Holdup::Compensation,
             Some(work) if work.parked => Holdup::Store,
-            Some(work) if !work.is_open() && work.not_before.is_some_and(|at| now < at) => Holdup::Backoff,
+            Some(work) if state.not_before(work, &self.stores, now).is_some_and(|at| now < at) => Holdup::Backoff,
             Some(work) if work.recording.is_some_and(|position| !is_committed(position)) => Holdup::Journal,
+            Some(work) if work.wants_turn.is_some() => Holdup::Turn,
             _ => Holdup::Writer,
         });
         (state.moved, holdup)
@@ -72,7 +78,7 @@ impl Lane {
     }
 
     /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
-    pub(crate) fn detail(&self, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
+    pub(crate) fn detail(&self, now: Instant, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
         let state = self.lock();
         let policy = &state.policy;
         let window = OpenWindow {
@@ -99,17 +105,34 @@ impl Lane {
             attempts_spent: work.retry.spent(),
             attempts_allowed: policy.retry.attempts,
             open_since: work.opened().map(&wall),
-            next_attempt_at: work.not_before.filter(|_| !work.is_open() && !work.is_given_up()).map(&wall),
+            next_attempt_at: state.not_before(work, &self.stores, now).map(&wall),
+            wants_turn_since: work.wants_turn.map(&wall),
             is_parked: work.parked,
             is_given_up: work.is_given_up(),
             last_cause: work.last_cause.clone(),
             undo_steps: work.progress().undo.into_iter().rev().map(|(_, step)| step.name).collect(),
         });
-        LaneDetail { snapshot: state.snapshot(), window, backlog, batch }
+        let breakers = state.breakers.iter().map(|(store, breaker)| BreakerDetail {
+            store: store.clone(),
+            state: breaker.state(now),
+            failures: breaker.in_a_row(),
+            probe_at: breaker.probe_at().map(&wall),
+        });
+        let breakers = breakers.collect();
+        LaneDetail { snapshot: state.snapshot(), window, backlog, batch, breakers }
     }
 }
 
 impl State {
+    /// When the next attempt is due, where none is begun and it is known.
+    fn not_before(&self, work: &Work, stores: &Stores, now: Instant) -> Option<Instant> {
+        if work.is_open() || work.is_given_up() {
+            return None;
+        }
+        let breaker = work.next(stores).and_then(|(store, _)| self.breaker_open_until(&store, now));
+        work.not_before.max(breaker)
+    }
+
     pub(super) fn snapshot(&self) -> LaneSnapshot {
         LaneSnapshot {
             counters: self.counters,
@@ -122,6 +145,7 @@ impl State {
             spilled: (self.spill.events, self.spill.bytes),
             front: self.work.as_ref().map(|work| (work.retry.spent(), work.parked, work.is_given_up())),
             uncompensated: self.uncompensated.len() as u64,
+            breaker_open: self.breakers.iter().any(|(_, breaker)| breaker.probe_at().is_some()),
             moved: self.moved,
         }
     }
