@@ -138,7 +138,10 @@ until the daemon ends; to keep it, write it into its configuration
     let report = place.run(&["report", "--data", "data"]).succeeded().text();
     assert!(report.contains("throttled"), "{report}");
     let log = place.run(&["log", "--data", "data", "--tenant", "acme"]).succeeded().text();
-    assert!(log.contains("The tenant's rules were changed: throttle.burst_events = 4, was 0;"), "{log}");
+    assert!(
+        log.contains("acme: The tenant's rules were changed:") && log.contains("throttle.burst_events = 4, was 0;"),
+        "{log}"
+    );
     assert_eq!(
         order(&place, &["set", "acme", "throttle.burst_events=4"]),
         "nothing is changed: the rules were so before\n"
