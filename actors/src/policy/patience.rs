@@ -9,7 +9,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Patience {
     spent: Duration,
-    /// When it was asked for last.
+    /// When a bound was met last.
     asked: Option<Instant>,
     /// Until when what was held is counted.
     counted: Option<Instant>,
@@ -28,6 +28,7 @@ impl Patience {
     pub(crate) fn held(&mut self, from: Instant, until: Instant) {
         self.spent += until.saturating_duration_since(self.counted.map_or(from, |counted| counted.max(from)));
         self.counted = self.counted.max(Some(until));
+        self.asked = self.asked.max(Some(until));
     }
 }
 

@@ -108,6 +108,8 @@ fn a_full_tenant_blocks_while_others_move_for_no_longer_than_its_policy_says() {
             }
         });
         let ingress = rig.ingress().await;
+        // One that brings events of one tenant only would wait.
+        ingress.feed(lines([event("c", 0)])).await.unwrap();
         let begun = tokio::time::Instant::now();
         while rig.system.tenant(&tenant("a")).is_none_or(|a| a.snapshot().counters.rejected == 0) {
             ingress.feed(lines([event("a", 0)])).await.unwrap();

@@ -117,6 +117,7 @@ fn a_tenant_that_blocks_spills_once_it_was_held_for_long_enough_and_holds_nobody
             }
         });
         let ingress = rig.ingress().await;
+        ingress.feed(lines([event("c", 0)])).await.unwrap();
         let began = tokio::time::Instant::now();
         let mut held = vec![];
         for n in 0..200 {
@@ -152,6 +153,7 @@ fn above_its_quota_on_disk_a_tenant_is_held_for_a_while_and_then_rejected() {
             }
         });
         let ingress = rig.ingress().await;
+        ingress.feed(lines([event("c", 0)])).await.unwrap();
         let mut sent = 0;
         let mut held = secs(0);
         while rig.system.tenant(&tenant("stuck")).is_none_or(|stuck| stuck.snapshot().counters.rejected == 0) {
@@ -192,8 +194,9 @@ fn a_full_journal_holds_a_tenant_that_spills_for_a_while_and_then_rejects() {
         });
         feed(&rig, events("b", 0..10_000)).await;
         feed(&rig, events("stuck", 0..200)).await;
-        world.journal.set_room(false);
         let ingress = rig.ingress().await;
+        ingress.feed(lines([event("c", 0)])).await.unwrap();
+        world.journal.set_room(false);
         let before = tokio::time::Instant::now();
         ingress.feed(lines([event("stuck", 200)])).await.unwrap();
         assert!(before.elapsed() >= secs(5), "{:?}", before.elapsed());

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State};
 use crate::observe::Counters;
+use crate::policy::Throttle;
 use crate::port::RecoveredTenant;
 
 /// What is kept of a lane while its tenant is passivated.
@@ -16,6 +17,8 @@ pub(crate) struct Rest {
     first: u64,
     /// How many batches were cut.
     cuts: u64,
+    /// What of the tenant's rate is used up, once it was held to one.
+    throttle: Option<Box<Throttle>>,
 }
 
 impl Lane {
@@ -43,15 +46,21 @@ impl State {
             dead_lettered_at_door: self.dead_lettered_at_door,
             first: self.first,
             cuts: self.cuts,
+            throttle: self.throttle.clone(),
         }
     }
 
     pub(super) fn go_on(&mut self, rest: &Rest) {
-        let Rest { counters, discarded_at_door, dead_lettered_at_door, first, cuts } = *rest;
+        let Rest { counters, discarded_at_door, dead_lettered_at_door, first, cuts, ref throttle } = *rest;
         self.counters = counters;
         (self.discarded_at_door, self.dead_lettered_at_door) = (discarded_at_door, dead_lettered_at_door);
         (self.first, self.cuts) = (first, cuts);
         self.door = self.door_totals();
+        if let Some(throttle) = throttle {
+            let mut throttle = throttle.clone();
+            throttle.change(&self.policy.throttle, Instant::now());
+            self.throttle = Some(throttle);
+        }
     }
 
     /// Takes over what an earlier process left to be done.
@@ -96,6 +105,7 @@ impl Rest {
             dead_lettered_at_door: door.dead_lettered,
             first: left.next_chunk,
             cuts: left.next_batch.0 - 1,
+            throttle: None,
         }
     }
 }
