@@ -551,7 +551,7 @@ Store
 Store
   file     SQLite, /srv/headworks.db
   events   in /srv/headworks.segments, files of 64MiB; the database is their index
-  commit   up to 2MiB of several tenants together; waits 500ms for a locked file
+  commit   up to 2MiB of several tenants together, 256 batches at once; waits 500ms for a locked file
   further  more: SQLite as an index of files, /srv/stores/more.db
 ";
         assert!(out.contains(expected), "{out}");

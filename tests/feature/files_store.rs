@@ -24,7 +24,14 @@ impl Place {
     }
 
     fn open(&self) -> FilesStore {
-        FilesStore::open(self.root(), FilesOptions::default()).unwrap()
+        // A process that another test is just starting has the files of this one open until it is another program.
+        let open = || FilesStore::open(self.root(), FilesOptions::default());
+        let mut opened = open();
+        while let Err(OpenError::InUse { .. }) = opened {
+            std::thread::yield_now();
+            opened = open();
+        }
+        opened.unwrap()
     }
 
     fn open_is_refused(&self) -> bool {
