@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use super::registry::Shared;
 use super::slot::Slot;
 use super::tenants::Unmet;
-use crate::model::{Cause, Chunk, ChunkBuilder, Code, Event, Origin, StreamId, UnixMillis};
+use crate::model::{Cause, Chunk, ChunkBuilder, Code, Event, Origin, StreamId, TenantId, UnixMillis};
 use crate::wire::Decoded;
 
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
@@ -37,6 +37,10 @@ pub(crate) struct Stage {
 }
 
 struct Row {
+    /// A copy of the slot's, so that a frame is staged without a look at the slot, which is far away.
+    name: TenantId,
+    /// Whether its events pass through hooks.
+    has_hooks: bool,
     slot: Arc<Slot>,
     /// The size of the last chunk, in bytes and events: the likely size of the next.
     last: (u32, u32),
@@ -98,12 +102,12 @@ impl Stage {
     pub(crate) fn push(&mut self, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
         let tenant = &*event.tenant;
         let place =
-            self.places.find(self.hasher.hash_one(tenant), |row| self.rows[*row as usize].slot.id.as_str() == tenant);
+            self.places.find(self.hasher.hash_one(tenant), |row| self.rows[*row as usize].name.as_str() == tenant);
         let row = match place {
             Some(row) => *row as usize,
             None => self.meet(tenant)?,
         };
-        let Row { slot, last, making } = &mut self.rows[row];
+        let Row { has_hooks, slot, last, making, .. } = &mut self.rows[row];
         if *making == NOWHERE {
             *making = index(self.making.len());
             let (bytes, events) = (last.0.min(MAX_ROOM) as usize, last.1.min(MAX_ROOM / 16) as usize);
@@ -111,7 +115,7 @@ impl Stage {
             self.making.push(Making { row, builder, discarded: 0, positions: vec![] });
         }
         let making = &mut self.making[*making as usize];
-        if !slot.hooks.sees_events() || slot.muted.load(Ordering::Relaxed) {
+        if !*has_hooks || slot.muted.load(Ordering::Relaxed) {
             making.builder.push(&event.body, event.time);
             making.positions.extend(position);
             self.bytes += event.body.len();
@@ -144,14 +148,15 @@ impl Stage {
         let name = slot.id.as_str();
         let hash = self.hasher.hash_one(name);
         if name != tenant
-            && let Some(row) = self.places.find(hash, |row| self.rows[*row as usize].slot.id.as_str() == name)
+            && let Some(row) = self.places.find(hash, |row| self.rows[*row as usize].name.as_str() == name)
         {
             return Ok(*row as usize);
         }
         let row = self.rows.len();
-        self.rows.push(Row { slot, last: (0, 0), making: NOWHERE });
+        let (name, has_hooks) = (slot.id.clone(), slot.hooks.sees_events());
+        self.rows.push(Row { name, has_hooks, slot, last: (0, 0), making: NOWHERE });
         let (rows, hasher) = (&self.rows, &self.hasher);
-        self.places.insert_unique(hash, index(row), |row| hasher.hash_one(rows[*row as usize].slot.id.as_str()));
+        self.places.insert_unique(hash, index(row), |row| hasher.hash_one(rows[*row as usize].name.as_str()));
         Ok(row)
     }
 
@@ -159,7 +164,7 @@ impl Stage {
     /// another slot.
     pub(crate) fn forget(&mut self, slot: &Arc<Slot>) {
         let Self { places, hasher, rows, .. } = self;
-        let hash = |row: &Row| hasher.hash_one(row.slot.id.as_str());
+        let hash = |row: &Row| hasher.hash_one(row.name.as_str());
         let is_it = |row: &u32| Arc::ptr_eq(&rows[*row as usize].slot, slot);
         let Ok(place) = places.find_entry(hasher.hash_one(slot.id.as_str()), is_it) else { return };
         let (row, last) = (*place.get(), index(rows.len() - 1));
@@ -189,10 +194,11 @@ impl Stage {
                 self.rows[making.row].slot.near_lane();
             }
             for Making { row, builder, discarded, positions } in together {
-                let Row { slot, last, making } = &mut self.rows[*row];
+                let Row { has_hooks, slot, last, making, .. } = &mut self.rows[*row];
                 *making = NOWHERE;
                 if slot.is_gone() {
                     *slot = self.shared.wake(&slot.id);
+                    *has_hooks = slot.hooks.sees_events();
                 }
                 *last = (index(builder.body_bytes()), index(builder.len()));
                 let mut chunk = builder.build(slot.id.clone(), arrived);
