@@ -1,15 +1,18 @@
 //! The memory of all events in flight, in bytes, under one bound.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::policy::Memory;
+use crate::policy::{Memory, is_heavy};
 
 /// Reserved before a chunk is accepted, released when its last event is settled. One atomic step a chunk.
 #[derive(Debug)]
 pub(crate) struct Budget {
     max: usize,
+    /// How many tenants hold any of it.
+    holders: Arc<AtomicUsize>,
     used: AtomicUsize,
     /// The part of `used` that lies in closed batches.
     cut: AtomicUsize,
@@ -24,6 +27,7 @@ impl Budget {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
+            holders: Arc::default(),
             used: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             first_waits: AtomicBool::new(false),
@@ -64,6 +68,16 @@ impl Budget {
         }
         self.first_waits.store(false, Ordering::SeqCst);
         self.room.notify_waiters();
+    }
+
+    /// To be kept up to date by the lanes.
+    pub(crate) fn holders(&self) -> &Arc<AtomicUsize> {
+        &self.holders
+    }
+
+    /// Whether a tenant with so many bytes is a heavy one, as things are.
+    pub(crate) fn is_heavy(&self, bytes: usize) -> bool {
+        is_heavy(bytes, self.max, self.holders.load(Ordering::Relaxed))
     }
 
     /// What was reserved turned out to be another size.

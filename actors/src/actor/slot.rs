@@ -71,7 +71,8 @@ impl Slot {
     pub(crate) fn new(id: TenantId, own: Own, left: Option<&Dormant>, shared: &Shared) -> Self {
         let Own { policy, stores, hooks } = own;
         let (of_id, has_hooks) = (id.clone(), hooks.sees_batches());
-        let lane = Lane::new(of_id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal);
+        let holders = shared.budget.holders().clone();
+        let lane = Lane::new(of_id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal, holders);
         if let Some(left) = left {
             lane.go_on(&left.rest);
         }

@@ -114,7 +114,13 @@ async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut 
                         None => std::future::pending().await,
                     }
                 });
-                patience = hold(shared, held, &slot, futures::future::select(tenant_room, memory)).await;
+                let room = futures::future::select(tenant_room, memory);
+                if level.is_some() && !shared.budget.is_heavy(slot.lane.bytes() + chunk.footprint()) {
+                    // The store is too slow for all of them: that none of them answers for.
+                    let _ = tokio::time::timeout(GLANCE, room).await;
+                    continue;
+                }
+                patience = hold(shared, held, &slot, room).await;
             }
         }
     }

@@ -37,7 +37,7 @@ pub(crate) use patience::Patience;
 pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
-pub(crate) use share::{Memory, share};
+pub(crate) use share::{Memory, is_heavy, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
 pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
 pub(crate) use turns::{Place, Tag, Turns, Want};

@@ -20,6 +20,12 @@ pub(crate) fn share(policy: &Policy) -> usize {
     }
 }
 
+/// Whether a tenant with so many bytes is a heavy one among the `holders` that hold anything: then it answers for a memory that is
+/// full by its own rules. Where none holds four times as much as the others, the store is too slow for all of them, and they wait.
+pub(crate) fn is_heavy(bytes: usize, max: usize, holders: usize) -> bool {
+    bytes > 4 * (max / (holders + 3))
+}
+
 /// The memory of all tenants at one moment, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory {
@@ -107,6 +113,12 @@ mod tests {
             prop_assert!(free >= MAX / RESERVE, "{free}");
             let little = Memory { max: MAX, used: MAX - free + MAX / LITTLE };
             prop_assert!(little.suffices() && MAX / LITTLE <= little.most(1), "who holds little is let in");
+        }
+
+        #[test]
+        fn of_tenants_that_hold_the_same_none_is_heavy_and_one_that_holds_most_is(holders in 2..1_000usize) {
+            prop_assert!(!is_heavy(MAX / holders, MAX, holders));
+            prop_assert!(holders < 4 || is_heavy(MAX * 7 / 10, MAX, holders));
         }
 
         #[test]

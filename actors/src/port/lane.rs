@@ -19,6 +19,7 @@ mod spill;
 mod told;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -48,6 +49,8 @@ pub(crate) struct Lane {
     has_hooks: bool,
     /// Where steps go on record; `None` where that would keep nothing.
     journal: Option<Arc<dyn DynJournal>>,
+    /// How many lanes hold memory.
+    holders: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -152,11 +155,12 @@ impl Lane {
         policy: Arc<Policy>,
         has_hooks: bool,
         journal: &Arc<dyn DynJournal>,
+        holders: Arc<AtomicUsize>,
     ) -> Self {
         let throttle = throttle(&policy);
         let state = State { policy, throttle, first: 1, ..State::default() };
         let journal = journal.is_durable().then(|| journal.clone());
-        Self { tenant, opening, stores, has_hooks, journal, state: Mutex::new(state) }
+        Self { tenant, opening, stores, has_hooks, journal, holders, state: Mutex::new(state) }
     }
 
     /// The rules as they are now.
@@ -183,6 +187,15 @@ impl Lane {
     /// Reads a word beside the lock, without taking it: brings the lane near the processor.
     pub(crate) fn near(&self) {
         std::hint::black_box(self.state.is_poisoned());
+    }
+
+    /// Counts the lane among those that hold memory, or no more, where it held `before` bytes.
+    fn holds(&self, before: usize, now: usize) {
+        match (before, now) {
+            (0, 1..) => _ = self.holders.fetch_add(1, Ordering::Relaxed),
+            (1.., 0) => _ = self.holders.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     /// Puts the entry on record. Called under the lane's lock, so that the record has its order.
@@ -232,6 +245,7 @@ impl Lane {
         state.counters.accepted += chunk.len() as u64;
         state.uncut += chunk.len() as u64;
         state.uncut_bytes += chunk.body_bytes();
+        self.holds(state.bytes, state.bytes + footprint);
         state.bytes += footprint;
         let chunk = Arc::new(chunk);
         if self.journal.is_some() {

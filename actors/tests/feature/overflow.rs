@@ -1,7 +1,8 @@
 //! A full tenant that drops its oldest events, and tenants that share one memory.
 
 use headworks_actors::{
-    AckLevel, Code, Fault, OverflowPolicy, Policy, Settlement, TenantSpec, What, WhenFull, WindowPolicy,
+    AckLevel, BreakerPolicy, Code, Fault, OverflowPolicy, Policy, RetryPolicy, Settlement, TenantSpec, What, WhenFull,
+    WindowPolicy,
 };
 
 use crate::rig::{Rig, World, event, events, lines, millis, pass, secs, tenant, until, virtual_time, windows_of};
@@ -341,5 +342,32 @@ fn the_heaviest_is_held_and_a_lighter_one_goes_on() {
         assert!(report.entries.iter().any(|entry| entry.code == Code::TenantFull));
         store.heal();
         rig.drained().await;
+    });
+}
+
+#[test]
+fn tenants_that_hold_the_same_wait_for_a_slow_store_and_lose_nothing() {
+    virtual_time(async {
+        let window = WindowPolicy { max_events: 100, max_bytes: 1 << 20, max_age: millis(200) };
+        let overflow = OverflowPolicy { max_in_flight: 1 << 20, ..OverflowPolicy::default() };
+        let retry = RetryPolicy { attempts: 1_000, base: millis(200), cap: millis(200), ..RetryPolicy::default() };
+        let breaker = BreakerPolicy { failures: 0, ..BreakerPolicy::default() };
+        let policy = Policy { window, overflow, retry, breaker, ..Policy::default() };
+        let slow = |_: &headworks_actors::Batch, call: u64| {
+            if call.is_multiple_of(8) { Fault::None } else { Fault::Transient }
+        };
+        let (rig, _store) = Rig::faulty_with(policy, slow, |builder| builder.max_in_flight_bytes(64 << 10));
+        let ingress = rig.ingress().await;
+        let begun = tokio::time::Instant::now();
+        for n in 0..400 {
+            let read = (0..10).flat_map(|tenant| events(&format!("t{tenant}"), n * 5..n * 5 + 5));
+            ingress.feed(lines(read)).await.unwrap();
+        }
+        assert!(begun.elapsed() > secs(20), "the store is too slow for them: {:?}", begun.elapsed());
+        rig.drained().await;
+        for n in 0..10 {
+            let counters = rig.snapshot(&format!("t{n}")).counters;
+            assert_eq!((counters.stored, counters.rejected), (2_000, 0));
+        }
     });
 }

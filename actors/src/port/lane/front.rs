@@ -312,6 +312,7 @@ impl Lane {
         self.tell_door(&mut state);
         let footprint = batch.footprint();
         state.cut -= events;
+        self.holds(state.bytes, state.bytes - footprint);
         state.bytes -= footprint;
         let counters = &mut state.counters;
         match outcome {

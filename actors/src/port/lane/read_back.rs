@@ -98,6 +98,7 @@ impl Lane {
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         let cut_bytes = state.batches.iter().map(|waiting| waiting.batch.footprint()).sum();
+        self.holds(state.bytes, cut_bytes + uncut_bytes);
         state.bytes = cut_bytes + uncut_bytes;
         (lost, cut_bytes)
     }

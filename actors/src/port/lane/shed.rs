@@ -66,6 +66,7 @@ impl Lane {
             shed.numbered.extend(numbered(chunk, range));
         }
         let until = ChunkPlace { seq: state.first, index: 0 };
+        self.holds(state.bytes, state.bytes - shed.bytes);
         state.bytes -= shed.bytes;
         state.uncut -= shed.events;
         state.counters.shed += shed.events;

@@ -130,6 +130,7 @@ impl Lane {
         let events = chunk.len() as u64;
         state.counters.accepted += events;
         state.counters.spilled += events;
+        self.holds(state.bytes, state.bytes + kept);
         state.bytes += kept;
         state.last_accepted = Some(at);
         let spill = &mut state.spill;
@@ -208,6 +209,7 @@ impl Lane {
         }
         state.counters.accepted -= taken.lost;
         state.counters.received -= taken.lost;
+        self.holds(before, state.bytes);
         taken.bytes = state.bytes.saturating_sub(before);
         taken
     }
