@@ -12,6 +12,7 @@
 //! not wait behind those that do more.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
@@ -37,6 +38,10 @@ struct Known {
 /// The gate of one store.
 pub(crate) struct Gate {
     _store: BoxStorage,
+    /// The tenant that was first told that the store is not there, since somebody last stored in it; 0 for none.
+    told_first: AtomicUsize,
+    /// Another one was told so, too.
+    is_down: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -96,6 +101,12 @@ impl Gates {
         };
         stores.limited().map(seat).collect()
     }
+
+    /// Whether any store is there, for all that is known: whoever stores in it could move. What one tenant alone is told is no proof.
+    pub(crate) fn any_up(&self) -> bool {
+        let up = |gate: &Weak<Gate>| gate.upgrade().is_some_and(|gate| !gate.is_down.load(Ordering::Relaxed));
+        lock(&self.0).gates.values().any(up)
+    }
 }
 
 impl Known {
@@ -110,7 +121,12 @@ impl Known {
             self.sweep_at = (self.gates.len() * 2).max(64);
         }
         let state = State { limit: Concurrency::new(limits), turns: Turns::default() };
-        let gate = Arc::new(Gate { _store: store.clone(), state: Mutex::new(state) });
+        let gate = Arc::new(Gate {
+            _store: store.clone(),
+            told_first: AtomicUsize::new(0),
+            is_down: AtomicBool::new(false),
+            state: Mutex::new(state),
+        });
         self.gates.insert(address, Arc::downgrade(&gate));
         gate
     }
@@ -154,6 +170,23 @@ impl Turn {
         let mut sitter = lock(&slot.seats.get(nth)?.sitter);
         sitter.life += 1;
         Some(Self { slot: slot.clone(), nth, life: sitter.life, call: None })
+    }
+
+    /// The store has answered: that it is not there, or as one that is.
+    pub(super) fn answered(&self, is_down: bool) {
+        let Some(Gate { told_first, is_down: known, .. }) = self.seat().map(|seat| &*seat.gate) else { return };
+        let first = told_first.load(Ordering::Relaxed);
+        let me = Arc::as_ptr(&self.slot).addr();
+        match (is_down, first) {
+            (false, 0) => {}
+            (false, _) => {
+                told_first.store(0, Ordering::Relaxed);
+                known.store(false, Ordering::Relaxed);
+            }
+            (true, 0) => told_first.store(me, Ordering::Relaxed),
+            (true, first) if first == me => {}
+            (true, _) => known.store(true, Ordering::Relaxed),
+        }
     }
 
     /// Whether it is one at this store.

@@ -162,7 +162,7 @@ impl Shared {
     /// By whose name an unknown tenant's events come in.
     fn admitted<'n>(&self, name: &'n str) -> Result<Cow<'n, str>, Code> {
         let Tenants { admittance, gate, .. } = &self.tenants;
-        if self.defaults.specs.contains_key(name) {
+        if self.defaults.specs.contains_key(name) || self.tenants.policies.contains_key(name) {
             return Ok(name.into());
         }
         match &admittance.unknown {

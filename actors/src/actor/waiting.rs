@@ -1,7 +1,6 @@
 //! What waits at the door: for memory, for the journal, for its tenant's rate, and for how long.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::observe::SourceLedger;
 use crate::policy::WhenFull;
 use crate::port::lane::{Bound, Frames};
 
-/// How often whoever is held looks whether others make progress.
+/// How often whoever is held looks whether others could go on.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Windows are closed to make room at most this often.
@@ -127,27 +126,22 @@ async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut 
 }
 
 /// Holds the connection until there is `room`, but no longer than [`GLANCE`]. How much longer the tenant may hold it: that counts
-/// only where others came by it, and could move.
+/// only where others came by it, and could move: while no store is there nobody could, and all wait for it.
 async fn hold(shared: &Shared, held: Held<'_>, slot: &Slot, room: impl Future) -> Duration {
     if !held.is_shared {
         let _ = tokio::time::timeout(GLANCE, room).await;
         return Duration::MAX;
     }
-    let (from, others) = (Instant::now(), settled_by_others(shared, slot));
+    let from = Instant::now();
     let left = slot.lane.patience(Bound::Full, from);
     if left.is_zero() {
         return left;
     }
     let _ = tokio::time::timeout(GLANCE.min(left), room).await;
-    if settled_by_others(shared, slot) != others {
+    if shared.gates.any_up() {
         slot.lane.held(Bound::Full, from, Instant::now());
     }
     slot.lane.patience(Bound::Full, Instant::now())
-}
-
-fn settled_by_others(shared: &Shared, slot: &Slot) -> u64 {
-    let all = shared.settled.load(Ordering::Acquire);
-    all.wrapping_sub(slot.settled.load(Ordering::Acquire))
 }
 
 fn reject(shared: &Shared, held: Held<'_>, slot: &Slot, chunk: &Chunk, is_above_share: bool) {

@@ -111,6 +111,9 @@ impl Writer {
 
     /// The open attempt has its answer; `None` is a timeout.
     fn attempted(&mut self, answer: Option<Result<(), StorageError>>) {
+        if let (Some(answer), Some(turn)) = (&answer, &self.turn) {
+            turn.answered(matches!(answer, Err(StorageError::Unavailable { .. })));
+        }
         match answer {
             Some(Ok(())) => self.stored(),
             Some(Err(error)) => {

@@ -17,9 +17,10 @@ pub struct OverflowPolicy {
     pub max_in_flight: usize,
     /// What then. Default `block`.
     pub when_full: WhenFull,
-    /// How long `block` may hold a connection that other tenants share, and `spill` where its quota is reached. The time counts
-    /// only while other tenants make progress; afterwards `block` spills, where the journal is durable and the quota is not
-    /// reached, and else the events are rejected. Default 5 s.
+    /// How long `block` may hold connections that have brought events of other tenants, too, and `spill` where its quota is reached:
+    /// all of its waits together, until it was not full for as long. The time counts only while any store is there, by its last
+    /// answer; afterwards `block` spills, where the journal is durable and the quota is not reached, and else the events are
+    /// rejected. Default 5 s.
     #[serde(with = "units::duration")]
     pub block_for: Duration,
     /// What the tenant may have in the journal alone, in bytes on disk. 0 spills nothing. Default 256 MiB.

@@ -24,8 +24,9 @@ pub struct ThrottlePolicy {
     pub burst_bytes: usize,
     /// What becomes of events above the rate. Default `delay`.
     pub when_over: WhenOver,
-    /// How long `delay` may hold a read of a connection that has brought events of other tenants, too; afterwards what is left of
-    /// the tenant's events in that read is refused. A connection of one tenant is held for as long as it takes. Default 5 s.
+    /// How long `delay` may hold connections that have brought events of other tenants, too: all of its waits together; afterwards
+    /// what is above the rate is refused, until the tenant was within it for as long. A connection of one tenant is held for as long as
+    /// it takes. Default 5 s.
     #[serde(with = "units::duration")]
     pub delay_for: Duration,
 }
