@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headworks_actors::{
     BreakerPolicy, DeadLetterKind, Error, Fault, HeartbeatPolicy, OverflowPolicy, Policy, PriorityClass,
-    PriorityPolicy, RetryPolicy, ThrottlePolicy, WhenFull, WhenOver, WindowPolicy,
+    PriorityPolicy, RetryPolicy, ThrottlePolicy, What, WhenFull, WhenOver, WindowPolicy,
 };
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use crate::rig::{Rig, World, event, in_order, lines, millis, number, pass, secs, tenant, until, virtual_time};
 
@@ -308,4 +309,75 @@ proptest! {
     ) {
         virtual_time(run(policies, ops, budget));
     }
+}
+
+fn forgetting(policy: Policy) -> Policy {
+    let every = millis(50);
+    Policy { heartbeat: HeartbeatPolicy { every, passivate_after: Some(millis(100)), ..policy.heartbeat }, ..policy }
+}
+
+#[test]
+fn a_tenant_that_is_passivated_between_its_events_holds_a_shared_connection_no_longer_for_that() {
+    virtual_time(async {
+        let throttle =
+            ThrottlePolicy { events_per_second: 1, burst_events: 1, delay_for: secs(3), ..ThrottlePolicy::default() };
+        let window = WindowPolicy { max_age: millis(10), ..WindowPolicy::default() };
+        let rig = Rig::with(Policy { window: window.clone(), ..Policy::default() }, |builder| builder);
+        let slow = forgetting(Policy { throttle, window, ..Policy::default() });
+        rig.system.set_policy(&tenant("a"), slow).unwrap();
+        let begun = Instant::now();
+        let events = (0..10).map(|n| event("a", n)).chain([event("b", 10)]);
+        rig.ingress().await.feed(lines(events)).await.unwrap();
+        assert!(begun.elapsed() < millis(3_100), "{:?}", begun.elapsed());
+        let counters = rig.snapshot("a").counters;
+        assert_eq!((counters.accepted, counters.throttled), (4, 6));
+        assert!(rig.logged("a", What::Passivated).len() > 1, "else this shows nothing");
+        rig.drained().await;
+    });
+}
+
+#[test]
+fn a_breaker_stays_open_while_its_tenant_is_passivated() {
+    virtual_time(async {
+        let policy = forgetting(Policy {
+            window: WindowPolicy { max_events: 1, ..WindowPolicy::default() },
+            retry: RetryPolicy { attempts: 2, max_poison: 0, ..RetryPolicy::default() },
+            breaker: BreakerPolicy { failures: 2, wait: secs(60) },
+            ..Policy::default()
+        });
+        let (rig, store) = Rig::faulty(policy, Fault::Transient.always());
+        let ingress = rig.ingress().await;
+        ingress.feed(lines([event("a", 0)])).await.unwrap();
+        until("the tenant is passivated", || !rig.logged("a", What::Passivated).is_empty()).await;
+        assert_eq!((store.calls(), rig.dead().len()), (2, 1));
+        store.heal();
+        ingress.feed(lines([event("a", 1)])).await.unwrap();
+        pass(secs(30)).await;
+        assert_eq!(store.calls(), 2, "the breaker is open");
+        pass(secs(31)).await;
+        assert_eq!(rig.stored("a"), [event("a", 1)]);
+        assert_eq!(rig.logged("a", What::BreakerClosed).len(), 1);
+        rig.drained().await;
+    });
+}
+
+#[test]
+fn what_is_above_the_rate_neither_makes_a_tenant_full_nor_is_room_made_for_it() {
+    virtual_time(async {
+        for (when_full, when_over) in [(WhenFull::Reject, WhenOver::Reject), (WhenFull::DropOldest, WhenOver::Reject)] {
+            let window = WindowPolicy { max_events: 1_000, max_age: secs(3_600), ..WindowPolicy::default() };
+            let throttle =
+                ThrottlePolicy { events_per_second: 1, burst_events: 10, when_over, ..ThrottlePolicy::default() };
+            let overflow = OverflowPolicy { max_in_flight: 3 << 10, when_full, ..OverflowPolicy::default() };
+            let rig = Rig::new(Policy { window, throttle, overflow, ..Policy::default() });
+            let ingress = rig.ingress().await;
+            ingress.feed(lines((0..6).map(|n| event("a", n)))).await.unwrap();
+            // Large as it is, next to nothing of it may pass, and there is room for that.
+            ingress.feed(lines((6..106).map(|n| event("a", n)))).await.unwrap();
+            let counters = rig.snapshot("a").counters;
+            let told = (counters.accepted, counters.throttled, counters.rejected, counters.shed);
+            assert_eq!(told, (10, 96, 0, 0), "{when_full:?}");
+            rig.drained().await;
+        }
+    });
 }

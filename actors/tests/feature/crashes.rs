@@ -430,7 +430,9 @@ impl Run {
         let counters = self.rig.snapshot(name).counters;
         let is_of = |position: &u64| sender.frame(*position).0 == Some(name);
         let acked = (1..=sender.frames.len() as u64).filter(is_of).filter(|position| {
-            sender.told[position].is_none() && !sender.lost.contains(position) && !sender.unheard.contains(position)
+            // What was merely received may be lost with a process, and refused by the next.
+            let was_refused = sender.refused.contains_key(position) || sender.lost.contains(position);
+            sender.told[position].is_none() && !was_refused && !sender.unheard.contains(position)
         });
         let missing: Vec<_> = acked.filter(|position| !has_ended(position)).collect();
         assert!(
