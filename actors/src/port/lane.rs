@@ -220,7 +220,8 @@ impl Lane {
             if is_full || state.spill.chunks > 0 {
                 return Arrival::Full(chunk.into());
             }
-            if let Some(level) = state.above_share(passing, memory) {
+            let with_passing = Memory { used: memory.used.saturating_sub(footprint.saturating_sub(passing)), ..memory };
+            if let Some(level) = state.above_share(passing, with_passing) {
                 return Arrival::AboveShare(chunk.into(), level);
             }
         }
