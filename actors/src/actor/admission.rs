@@ -153,7 +153,7 @@ pub(super) fn take_in(
     waited: bool,
 ) -> Result<(), Full> {
     let accepted = match accept(shared, source, slot, chunk, now, record, frames) {
-        Err(Full::Tenant(chunk, _)) if make_room(shared, slot, chunk.footprint(), record) => {
+        Err(Full::Tenant(chunk, _)) if make_room(shared, slot, &chunk, now, record) => {
             accept(shared, source, slot, *chunk, now, record, Frames::default())
         }
         answer => answer,
@@ -163,9 +163,9 @@ pub(super) fn take_in(
 
 /// Gives up the tenant's oldest events, by its policy. Whether it did.
 #[cold]
-fn make_room(shared: &Shared, slot: &Slot, footprint: usize, record: &mut OnRecord) -> bool {
-    let memory = shared.budget.with(footprint);
-    let Some(shed) = slot.lane.shed(footprint, memory, &mut record.entries) else { return false };
+fn make_room(shared: &Shared, slot: &Slot, chunk: &Chunk, now: Instant, record: &mut OnRecord) -> bool {
+    let memory = shared.budget.with(chunk.footprint());
+    let Some(shed) = slot.lane.shed(chunk, now, memory, &mut record.entries) else { return false };
     shared.budget.unreserve(shed.bytes);
     record.shed.extend(shed.numbered);
     let cause = |detail| Cause::new(Code::Shed, detail);

@@ -183,10 +183,13 @@ impl Ingress {
         let rest = Rest { waiting, letters, last };
         let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
         record.entries.extend(mark);
+        if let Some(stream) = &stream {
+            // Before it is told what was shed: that may be of these.
+            stream.done(&done);
+        }
         let at = record.append(shared);
         if let Some(stream) = stream {
             refused.into_iter().for_each(|(position, code)| stream.refused(&[position], code));
-            stream.done(&done);
             stream.marked(at);
         }
         rest

@@ -63,6 +63,8 @@ struct State {
     recorded: Vec<(Position, RangeInclusiveSet<u64>)>,
     /// Those that were shed, and are answered when that is committed.
     shed: Vec<(Position, RangeInclusiveSet<u64>)>,
+    /// Those ahead that were shed before their sender came to them again, and where that is on record.
+    shed_ahead: RangeInclusiveMap<u64, Position>,
     acks: RangeInclusiveSet<u64>,
     nacks: RangeInclusiveMap<u64, (Code, Option<Duration>)>,
     level: AckLevel,
@@ -280,10 +282,16 @@ impl Stream {
         let mut state = self.lock();
         for range in ranges(positions) {
             let unsettled = [parts(&state.open, &range), parts(&state.unread, &range)].concat();
-            state.acks.insert(range);
+            state.acks.insert(range.clone());
             for range in unsettled {
                 state.acks.remove(range.clone());
                 state.owed.insert(range);
+            }
+            let shed = state.shed_ahead.overlapping(&range).map(|(part, at)| (*at, clip(part, &range)));
+            for (at, part) in shed.collect::<Vec<_>>() {
+                state.acks.remove(part.clone());
+                state.shed_ahead.remove(part.clone());
+                state.shed.push((at, [part].into_iter().collect()));
             }
         }
         drop(state);
@@ -316,8 +324,17 @@ impl Stream {
         let mut state = self.lock();
         let mut shed = RangeInclusiveSet::new();
         for range in ranges(positions) {
-            // Where no connection has come yet, nobody knows what it will be owed.
-            shed.extend(if state.session == 0 { vec![range.clone()] } else { parts(&state.owed, &range) });
+            for ahead in parts(&state.ahead, &range) {
+                state.shed_ahead.insert(ahead, at);
+            }
+            if state.session == 0 {
+                // Where no connection has come yet, nobody knows what it will be owed.
+                shed.insert(range.clone());
+            }
+            for owed in parts(&state.owed, &range) {
+                state.shed_ahead.remove(owed.clone());
+                shed.insert(owed);
+            }
             state.open.remove(range.clone());
             state.owed.remove(range);
         }

@@ -96,7 +96,8 @@ async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut 
                     return throttle(shared, held, &slot, &chunk, until.saturating_duration_since(now));
                 }
                 let _ = tokio::time::timeout_at(until.min(now + left), rules).await;
-                slot.lane.held(Bound::Rate, now, Instant::now());
+                // It may have been passivated meanwhile.
+                shared.present(&slot).lane.held(Bound::Rate, now, Instant::now());
             }
             Full::Tenant(back, level) => {
                 chunk = back;

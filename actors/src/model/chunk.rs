@@ -132,6 +132,20 @@ impl Chunk {
             + self.origin.as_ref().map_or(0, |origin| 64 + origin.positions.len() * 8)
     }
 
+    /// About what its first `n` events cost in memory without the others.
+    pub(crate) fn footprint_of_front(&self, n: usize) -> usize {
+        if n == 0 || n >= self.len() {
+            return if n == 0 { 0 } else { self.footprint() };
+        }
+        let per_event = 4 + if self.times.is_empty() { 0 } else { 16 } + if self.origin.is_some() { 8 } else { 0 };
+        let head = self.footprint()
+            - (self.bytes.capacity()
+                + self.ends.capacity() * 4
+                + self.times.capacity() * 16
+                + self.origin.as_ref().map_or(0, |origin| origin.positions.len() * 8));
+        head + self.body_bytes_of(0..n) + n * per_event
+    }
+
     /// The event at `index`.
     ///
     /// # Panics

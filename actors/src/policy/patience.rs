@@ -18,10 +18,16 @@ pub(crate) struct Patience {
 impl Patience {
     /// The tenant is full, or above its rate: how much longer it may hold others.
     pub(crate) fn left(&mut self, bound: Duration, now: Instant) -> Duration {
-        if self.asked.replace(now).is_some_and(|asked| now.saturating_duration_since(asked) >= bound) {
+        if !self.lasts(bound, now) {
             self.spent = Duration::ZERO;
         }
+        self.asked = Some(now);
         bound.saturating_sub(self.spent)
+    }
+
+    /// Whether it has not begun anew by now.
+    pub(crate) fn lasts(&self, bound: Duration, now: Instant) -> bool {
+        self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < bound)
     }
 
     /// A connection was held from then until then. Of several at once, the time counts once.

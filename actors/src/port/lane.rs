@@ -227,12 +227,14 @@ impl Lane {
         state.count(frames);
         let passes = state.may_pass(&chunk, at);
         if passes > 0 {
+            let passing = chunk.footprint_of_front(passes);
             // Nothing overtakes what is spilled.
-            let is_full = state.bytes > 0 && state.bytes + footprint > state.policy.overflow.max_in_flight;
+            let is_full = state.bytes > 0 && state.bytes + passing > state.policy.overflow.max_in_flight;
             if is_full || state.spill.chunks > 0 {
                 return Arrival::Full(chunk.into());
             }
-            if let Some(level) = state.above_share(footprint, memory) {
+            let with_passing = Memory { used: memory.used.saturating_sub(footprint.saturating_sub(passing)), ..memory };
+            if let Some(level) = state.above_share(passing, with_passing) {
                 return Arrival::AboveShare(chunk.into(), level);
             }
         }

@@ -10,7 +10,8 @@ use headworks_actors::{
 };
 use proptest::prelude::*;
 
-use crate::rig::{Conn, Pair, Rig, Store, World, event, millis, pass, secs, tenant, virtual_time};
+use super::combinations;
+use crate::rig::{Conn, Pair, Rig, Store, World, event, millis, number, pass, secs, tenant, virtual_time};
 
 const TENANTS: [&str; 3] = ["a", "b", "careful"];
 
@@ -32,6 +33,8 @@ enum Op {
     Delay(u64),
     Commit,
     Room(bool),
+    /// Other rules, of one tenant.
+    Policy(usize, Box<Policy>),
     Reconnect(AckLevel),
     /// The process dies; so many uncommitted blocks are on the disk all the same. The next one may be slow to read.
     Crash {
@@ -70,6 +73,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => level().prop_map(Op::Reconnect),
         4 => (0..6usize, any::<bool>()).prop_map(|(more, is_slow)| Op::Crash { more, is_slow }),
     ]
+}
+
+/// Also with rules by which events are refused and shed, and changes of them.
+fn op_of_any_rules() -> impl Strategy<Value = Op> {
+    let policies =
+        (0..TENANTS.len(), combinations::policy()).prop_map(|(whose, policy)| Op::Policy(whose, policy.into()));
+    prop_oneof![8 => op(), 1 => policies]
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -119,6 +129,10 @@ struct Sender {
     told_here: BTreeSet<u64>,
     /// Frames that were lost with a process, after it had said that they were received.
     lost: BTreeSet<u64>,
+    /// Frames that a process refused or shed, and went down before it was heard: the next one acknowledges them, whatever it knows.
+    unheard: BTreeSet<u64>,
+    /// Frames that were refused, and in which process.
+    refused: BTreeMap<u64, usize>,
     level: AckLevel,
     /// How many frames were written to this connection.
     written: usize,
@@ -137,10 +151,16 @@ struct Run {
     conn: Conn,
     sender: Sender,
     crashes: usize,
+    /// Whether the rules may refuse events, and shed them.
+    may_refuse: bool,
+}
+
+fn careful(policy: &Policy) -> Policy {
+    Policy { ack: AckLevel::Stored, ..policy.clone() }
 }
 
 fn start(world: &World, pair: &Pair, policy: &Policy, budget: usize) -> Rig {
-    let careful = TenantSpec::from(tenant("careful")).policy(Policy { ack: AckLevel::Stored, ..policy.clone() });
+    let careful = TenantSpec::from(tenant("careful")).policy(careful(policy));
     let rig = world
         .start_with(policy.clone(), |builder| builder.saga(pair.saga()).max_in_flight_bytes(budget).tenant(careful));
     Rig { store: pair.first.inner().clone(), ..rig }
@@ -222,15 +242,23 @@ impl Run {
         let (name, body) = sender.frame(position).clone();
         let was_lost = sender.lost.contains(&position);
         assert!(!was_lost, "{position} is answered, but gone");
+        let holds = |store: &Store, name| store.inner().bodies(&tenant(name)).iter().any(|b| *b == body.as_bytes());
         let is_dead = || world.letters.all().iter().any(|letter| letter.body == body);
         match (name, nack) {
             (None, Some(code)) => assert_eq!(code, Code::BadJson),
             // A refusal that an earlier connection was told.
             (None, None) => {}
-            (Some(_), Some(_)) => assert!(is_dead(), "{position} is no dead letter"),
+            (Some(name), Some(Code::TenantFull | Code::Throttled | Code::Shed)) if self.may_refuse => {
+                assert!(!holds(pair.both()[0], name) && !is_dead(), "{position} is refused, and was not");
+                let process = if nack == Some(Code::Shed) { usize::MAX } else { self.crashes };
+                sender.refused.entry(position).or_insert(process);
+            }
+            (Some(_), Some(code)) => assert!(is_dead(), "{position} is no dead letter, but {code}"),
+            // Only the first answer counts, and some went down with those who gave them.
+            (Some(_), None) if self.may_refuse && sender.told.contains_key(&position) => {}
+            (Some(_), None) if sender.unheard.contains(&position) => {}
             (Some(name), None) => {
-                let holds = |store: &Store| store.inner().bodies(&tenant(name)).iter().any(|b| *b == body.as_bytes());
-                let is_stored = || pair.both().into_iter().all(holds);
+                let is_stored = || pair.both().into_iter().all(|store| holds(store, name));
                 let is_true = match sender.level_of(name) {
                     AckLevel::Received => true,
                     AckLevel::Journaled => {
@@ -242,10 +270,10 @@ impl Run {
                 assert!(is_true, "{position} of {name} is acknowledged, but not {}", sender.level_of(name));
             }
         }
-        sender.told.insert(position, nack);
+        sender.told.entry(position).or_insert(nack);
     }
 
-    async fn connect(&mut self, level: AckLevel) {
+    async fn connect(&mut self, level: AckLevel, has_crashed: bool) {
         self.sender.level = level;
         let next = self.sender.next();
         let connecting = self.rig.connect("s", next, level);
@@ -268,8 +296,16 @@ impl Run {
         for position in 1..=self.conn.answers.last() {
             let sender = &mut self.sender;
             let (Some(name), _) = *sender.frame(position) else { continue };
-            if !on_disk.contains(&position) && !sender.lost.contains(&position) {
-                let told = sender.told.get(&position);
+            let told = sender.told.get(&position);
+            let was_heard = matches!(told, Some(None));
+            if self.may_refuse && !was_heard {
+                if told.is_none() && has_crashed {
+                    sender.unheard.insert(position);
+                }
+            } else if !on_disk.contains(&position)
+                && !sender.lost.contains(&position)
+                && !sender.unheard.contains(&position)
+            {
                 assert_eq!((told, name == "careful"), (Some(&None), false), "{position} is lost");
                 sender.lost.insert(position);
             }
@@ -287,7 +323,7 @@ impl Run {
         let next = start(&self.world, &self.pair, &self.policy, self.budget);
         drop(std::mem::replace(&mut self.rig, next));
         let level = self.sender.level;
-        self.connect(level).await;
+        self.connect(level, true).await;
     }
 
     async fn op(&mut self, op: Op) {
@@ -307,9 +343,13 @@ impl Run {
             Op::Delay(by) => self.world.journal.delay(millis(by)),
             Op::Commit => self.world.journal.commit_all(),
             Op::Room(has_room) => self.world.journal.set_room(has_room),
+            Op::Policy(whose, policy) => {
+                let policy = if TENANTS[whose] == "careful" { careful(&policy) } else { *policy };
+                self.rig.system.set_policy(&tenant(TENANTS[whose]), policy).unwrap();
+            }
             Op::Reconnect(level) => {
                 self.sender.pending = None;
-                self.connect(level).await;
+                self.connect(level, false).await;
             }
             Op::Crash { more, is_slow } => self.crash(more, is_slow).await,
         }
@@ -323,6 +363,7 @@ impl Run {
         self.lift();
         self.feed(0).await;
         self.settle_down().await;
+        self.fresh().await;
         self.conn.ingress.finish(true).await.unwrap();
         let is_owed = |rig: &Rig| rig.system.tenants().iter().any(|tenant| tenant.uncompensated > 0);
         while self.rig.system.in_flight_bytes() > 0 || is_owed(&self.rig) {
@@ -334,6 +375,10 @@ impl Run {
         assert_eq!(untold, None, "each position is answered");
         let replay = self.world.journal.check();
         for name in TENANTS {
+            if self.may_refuse {
+                self.check_what_was_not_refused(name);
+                continue;
+            }
             let expected: Vec<_> = (1..)
                 .zip(&self.sender.frames)
                 .filter(|(position, (whose, _))| *whose == Some(name) && !self.sender.lost.contains(position))
@@ -354,6 +399,58 @@ impl Run {
         assert!(garbage.is_subset(&sent) && (self.crashes > 0 || garbage == sent));
     }
 
+    /// Whatever the rules were, a new event of each tenant gets through by plain ones.
+    async fn fresh(&mut self) {
+        if !self.may_refuse {
+            return;
+        }
+        for (whose, name) in TENANTS.into_iter().enumerate() {
+            let policy = Policy::default();
+            let policy = if name == "careful" { careful(&policy) } else { policy };
+            self.rig.system.set_policy(&tenant(name), policy).unwrap();
+            self.sender.write(whose);
+        }
+        self.feed(0).await;
+        self.settle_down().await;
+    }
+
+    /// Each event has one outcome, and those that have one in a store or a letter are in order.
+    fn check_what_was_not_refused(&self, name: &'static str) {
+        let sender = &self.sender;
+        let ended = self.pair.in_order(&self.world.letters, name);
+        let position = |body: &String| number(body.as_bytes()) as u64 + 1;
+        let positions: Vec<_> = ended.iter().map(position).collect();
+        assert!(positions.is_sorted_by(|a, b| a < b), "of {name}: {positions:?}");
+        let has_ended = |position: &u64| positions.binary_search(position).is_ok();
+        for (position, process) in &sender.refused {
+            // A refusal is on record with its read: a process that goes down before that forgets it.
+            let is_final = *process >= self.crashes;
+            assert!(!is_final || !has_ended(position), "{position} is refused, and was not");
+        }
+        let counters = self.rig.snapshot(name).counters;
+        let is_of = |position: &u64| sender.frame(*position).0 == Some(name);
+        let acked = (1..=sender.frames.len() as u64).filter(is_of).filter(|position| {
+            // What was merely received may be lost with a process, and refused by the next.
+            let was_refused = sender.refused.contains_key(position) || sender.lost.contains(position);
+            sender.told[position].is_none() && !was_refused && !sender.unheard.contains(position)
+        });
+        let missing: Vec<_> = acked.filter(|position| !has_ended(position)).collect();
+        assert!(
+            missing.len() as u64 <= counters.shed,
+            "of {name}: {missing:?} are acknowledged, and gone: {counters:?}"
+        );
+        assert!(name != "careful" || missing.is_empty(), "{missing:?} are gone");
+        let last = (1..=sender.frames.len() as u64).filter(is_of).max().unwrap();
+        assert!(has_ended(&last), "the fresh event of {name} is gone: {last} of {positions:?}");
+        let replay = self.world.journal.check();
+        let totals = &replay.tenants[&tenant(name)].totals;
+        assert_eq!(counters.stored + counters.dead_lettered, ended.len() as u64, "of {name}: {counters:?}");
+        assert_eq!(
+            (totals.accepted, totals.stored, totals.dead_lettered, totals.shed),
+            (counters.accepted, counters.stored, counters.dead_lettered, counters.shed)
+        );
+    }
+
     fn of_kind(&self, kind: DeadLetterKind) -> impl Iterator<Item = String> {
         let letters = self.world.letters.all().into_iter().filter(move |letter| letter.kind == kind);
         letters.map(|letter| String::from_utf8(letter.body.to_vec()).unwrap())
@@ -364,7 +461,7 @@ fn stream() -> StreamId {
     StreamId::new("s").unwrap()
 }
 
-async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
+async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel, may_refuse: bool) {
     let (world, pair) = (World::new(), Pair::new());
     let rig = start(&world, &pair, &policy, budget);
     let conn = rig.connect("s", 1, level).await;
@@ -373,12 +470,14 @@ async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel) {
         told: BTreeMap::new(),
         told_here: BTreeSet::new(),
         lost: BTreeSet::new(),
+        unheard: BTreeSet::new(),
+        refused: BTreeMap::new(),
         level,
         written: 0,
         held: vec![],
         pending: None,
     };
-    let mut run = Run { world, pair, policy, budget, rig, conn, sender, crashes: 0 };
+    let mut run = Run { world, pair, policy, budget, rig, conn, sender, crashes: 0, may_refuse };
     for op in ops {
         run.op(op).await;
     }
@@ -401,6 +500,16 @@ proptest! {
         budget in prop_oneof![Just(2 << 10), Just(64 << 20)],
         level in level(),
     ) {
-        virtual_time(run(policy, ops, budget, level));
+        virtual_time(run(policy, ops, budget, level, false));
+    }
+
+    #[test]
+    fn by_whatever_rules_every_event_of_a_numbered_stream_ends_once_and_none_that_was_refused_is_stored(
+        policy in combinations::policy(),
+        ops in prop::collection::vec(op_of_any_rules(), 1..50),
+        budget in prop_oneof![Just(2 << 10), Just(64 << 20)],
+        level in level(),
+    ) {
+        virtual_time(run(policy, ops, budget, level, true));
     }
 }

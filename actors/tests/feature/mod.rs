@@ -2,6 +2,7 @@ mod backpressure;
 mod bad_frames;
 mod bisection;
 mod cardinality;
+mod combinations;
 mod compensation;
 mod conformance;
 mod crashes;

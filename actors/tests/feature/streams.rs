@@ -2,7 +2,7 @@
 
 use headworks_actors::{
     AckLevel, Answer, Code, Entry, Error, Fault, Framing, Hooks, IngressSpec, Json, OverflowPolicy, Policy, Position,
-    Seq, StreamId, TenantSpec, WhenFull,
+    Seq, StreamId, TenantSpec, ThrottlePolicy, WhenFull,
 };
 
 use crate::rig::{Conn, Rig, World, event, events, lines, millis, pass, secs, tenant, virtual_time, windows_of};
@@ -686,4 +686,57 @@ fn a_commit_answers_what_lies_before_it_and_nothing_behind() {
         drop(conn);
         world.end(rig).await;
     });
+}
+
+#[test]
+fn what_is_shed_before_its_sender_comes_to_it_again_is_refused_and_not_acknowledged() {
+    for (connects_first, again_first) in [(true, true), (true, false), (false, false)] {
+        virtual_time(async {
+            let rules =
+                OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::DropOldest, ..OverflowPolicy::default() };
+            let throttle = ThrottlePolicy { events_per_second: 1, burst_events: 1, ..ThrottlePolicy::default() };
+            let slow =
+                || TenantSpec::from(tenant("slow")).policy(Policy { throttle: throttle.clone(), ..windows_of(100) });
+            let policy = Policy { overflow: rules, ..windows_of(100) };
+            let start = |world: &World| world.start_with(policy.clone(), |builder| builder.tenant(slow()));
+            let large = |n| format!(r#"{{"tenant":"a","n":{n},"pad":"{}"}}"#, "x".repeat(800));
+            let read = || vec![event("slow", 1), event("slow", 2), large(3)];
+            let mut world = World::new();
+            let rig = start(&world);
+            let conn = rig.connect("s", 1, AckLevel::Stored).await;
+            // The second one waits for its tenant's rate, and the third is on record ahead of it.
+            let _feeding = conn.feeding(read());
+            pass(millis(10)).await;
+            world.crash(rig).await;
+
+            let rig = start(&world);
+            pass(millis(10)).await;
+            let other = rig.ingress().await;
+            let makes_room = async |rig: &Rig| {
+                other.feed(lines([large(4)])).await.unwrap();
+                assert_eq!(rig.snapshot("a").counters.shed, 1);
+            };
+            if !connects_first {
+                makes_room(&rig).await;
+            }
+            let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
+            if again_first {
+                // In the read that brings it again.
+                conn.feed([read(), vec![large(4)]].concat()).await;
+            } else {
+                if connects_first {
+                    makes_room(&rig).await;
+                }
+                conn.feed(read()).await;
+            }
+            rig.tenant("slow").flush();
+            rig.tenant("a").flush();
+            let (acks, nacks) = conn.told().await;
+            assert_eq!(nacks, [(3, Code::Shed)], "{acks:?}");
+            assert_eq!(acks, if again_first { vec![1, 2, 4] } else { vec![1, 2] });
+            drop(conn);
+            world.end(rig).await;
+            assert_eq!(stored(&world, "a"), [large(4)]);
+        });
+    }
 }

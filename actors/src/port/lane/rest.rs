@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 
 use super::{Lane, State};
+use crate::model::StoreName;
 use crate::observe::Counters;
-use crate::policy::Throttle;
+use crate::policy::{Breaker, Patience, Throttle};
 use crate::port::RecoveredTenant;
 
 /// What is kept of a lane while its tenant is passivated.
@@ -17,8 +18,16 @@ pub(crate) struct Rest {
     first: u64,
     /// How many batches were cut.
     cuts: u64,
-    /// What of the tenant's rate is used up, once it was held to one.
+    /// What its rules remember, if anything: most tenants are at rest without.
+    memories: Option<Box<Memories>>,
+}
+
+/// What the rules of a tenant remember of what it did: to be passivated is no way around them.
+#[derive(Debug, Clone)]
+struct Memories {
     throttle: Option<Box<Throttle>>,
+    patience: Option<Box<[Patience; 2]>>,
+    breakers: Vec<(StoreName, Breaker)>,
 }
 
 impl Lane {
@@ -46,21 +55,36 @@ impl State {
             dead_lettered_at_door: self.dead_lettered_at_door,
             first: self.first,
             cuts: self.cuts,
-            throttle: self.throttle.clone(),
+            memories: self.memories(Instant::now()),
         }
     }
 
+    fn memories(&self, now: Instant) -> Option<Box<Memories>> {
+        let bounds = [self.policy.overflow.block_for, self.policy.throttle.delay_for];
+        let lasts = |patience: &[Patience; 2]| patience.iter().zip(bounds).any(|(one, bound)| one.lasts(bound, now));
+        let memories = Memories {
+            throttle: self.throttle.clone(),
+            patience: self.patience.clone().filter(|patience| lasts(patience)),
+            breakers: self.breakers.clone(),
+        };
+        let Memories { throttle, patience, breakers } = &memories;
+        let is_any = throttle.is_some() || patience.is_some() || !breakers.is_empty();
+        is_any.then(|| Box::new(memories))
+    }
+
     pub(super) fn go_on(&mut self, rest: &Rest) {
-        let Rest { counters, discarded_at_door, dead_lettered_at_door, first, cuts, ref throttle } = *rest;
+        let Rest { counters, discarded_at_door, dead_lettered_at_door, first, cuts, ref memories } = *rest;
         self.counters = counters;
         (self.discarded_at_door, self.dead_lettered_at_door) = (discarded_at_door, dead_lettered_at_door);
         (self.first, self.cuts) = (first, cuts);
         self.door = self.door_totals();
-        if let Some(throttle) = throttle {
-            let mut throttle = throttle.clone();
+        let Some(memories) = memories else { return };
+        let Memories { throttle, patience, breakers } = (**memories).clone();
+        if let Some(mut throttle) = throttle {
             throttle.change(&self.policy.throttle, Instant::now());
             self.throttle = Some(throttle);
         }
+        (self.patience, self.breakers) = (patience, breakers);
     }
 
     /// Takes over what an earlier process left to be done.
@@ -105,7 +129,7 @@ impl Rest {
             dead_lettered_at_door: door.dead_lettered,
             first: left.next_chunk,
             cuts: left.next_batch.0 - 1,
-            throttle: None,
+            memories: None,
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{Lane, State, index};
 use crate::model::{Chunk, FlushReason, Part};
 use crate::policy::{Memory, WhenFull, share};
@@ -32,16 +34,21 @@ pub(crate) struct Shed {
 }
 
 impl Lane {
-    /// Gives up the oldest events that are in no batch, chunk by chunk, until one of `footprint` bytes has room; none where that would
-    /// not help, or is not the tenant's rule. The rest of a chunk of which a part is cut goes like a whole one.
+    /// Gives up the oldest events that are in no batch, chunk by chunk, until there is room for what of the new one may pass by the
+    /// tenant's rate; none where that would not help, or is not the tenant's rule. The rest of a chunk of which a part is cut goes like a whole one.
     ///
     /// The entry is added to `record`, which the caller appends before the lane can be looked at.
-    pub(crate) fn shed(&self, footprint: usize, mut memory: Memory, record: &mut Vec<Entry>) -> Option<Shed> {
+    pub(crate) fn shed(&self, chunk: &Chunk, at: Instant, mut memory: Memory, record: &mut Vec<Entry>) -> Option<Shed> {
         let state = &mut *self.lock();
         // What is spilled comes after all that is here, and what arrives after that: room here would not help it.
         if state.policy.overflow.when_full != WhenFull::DropOldest || state.spill.chunks > 0 {
             return None;
         }
+        let passes = state.may_pass(chunk, at);
+        if passes == 0 {
+            return None;
+        }
+        let footprint = chunk.footprint_of_front(passes);
         let full_at = state.bytes;
         let (own, share) = (state.policy.overflow.max_in_flight, share(&state.policy));
         let mut held = state.bytes + footprint;
