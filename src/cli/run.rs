@@ -241,9 +241,9 @@ async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar)
             );
             Err((Exit::Failure, why))
         }
-        Ok(()) if summary.source.rejected > 0 => {
-            let rejected = summary.source.rejected;
-            Err((Exit::Failure, format!("{rejected} frames were rejected and are not stored; the log says why")))
+        Ok(()) if summary.source.rejected + summary.source.throttled > 0 => {
+            let refused = summary.source.rejected + summary.source.throttled;
+            Err((Exit::Failure, format!("{refused} frames were rejected and are not stored; the log says why")))
         }
         Ok(()) => Ok(said),
     }
@@ -292,42 +292,43 @@ impl<'r> Summary<'r> {
     }
 
     fn table(&self) -> String {
-        let mut rows = Rows::new(&[
-            "tenant",
-            "#received",
-            "#stored",
-            "#batches",
-            "#dead-lettered",
-            "#muted",
-            "#rejected",
-            "#in flight",
-        ]);
-        let mut sums = [0; 7];
-        for tenant in &self.report.tenants {
-            let (end, counters) = (&tenant.end, &tenant.end.counters);
-            let numbers = [
-                counters.received,
-                counters.stored,
-                counters.batches,
-                counters.dead_lettered,
-                counters.muted,
-                counters.rejected,
-                end.in_flight,
-            ];
-            for (sum, number) in sums.iter_mut().zip(numbers) {
-                *sum += number;
-            }
-            rows.push(std::iter::once(end.tenant.to_string()).chain(numbers.map(|n| n.to_string())).collect());
+        type Column = (&'static str, fn(&TenantSnapshot) -> u64);
+        // The last ones only where there is anything to tell: of most inputs there is not.
+        let always: [Column; 7] = [
+            ("#received", |end| end.counters.received),
+            ("#stored", |end| end.counters.stored),
+            ("#batches", |end| end.counters.batches),
+            ("#dead-lettered", |end| end.counters.dead_lettered),
+            ("#muted", |end| end.counters.muted),
+            ("#rejected", |end| end.counters.rejected),
+            ("#in flight", |end| end.in_flight),
+        ];
+        let seldom: [Column; 3] = [
+            ("#throttled", |end| end.counters.throttled),
+            ("#shed", |end| end.counters.shed),
+            ("#spilled", |end| end.counters.spilled),
+        ];
+        let ends = || self.report.tenants.iter().map(|tenant| &tenant.end);
+        let sum = |number: fn(&TenantSnapshot) -> u64| ends().map(number).sum::<u64>();
+        let told = seldom.into_iter().filter(|(_, number)| sum(*number) > 0);
+        let columns: Vec<Column> = always.into_iter().chain(told).collect();
+        let names: Vec<_> = std::iter::once("tenant").chain(columns.iter().map(|(name, _)| *name)).collect();
+        let mut rows = Rows::new(&names);
+        for end in ends() {
+            let numbers = columns.iter().map(|(_, number)| number(end).to_string());
+            rows.push(std::iter::once(end.tenant.to_string()).chain(numbers).collect());
         }
-        rows.push(std::iter::once("all tenants".to_owned()).chain(sums.map(|n| n.to_string())).collect());
+        let sums = columns.iter().map(|(_, number)| sum(*number).to_string());
+        rows.push(std::iter::once("all tenants".to_owned()).chain(sums).collect());
         let mut text = rows.render(Some(usize::MAX));
-        let SourceCounters { received, malformed, rejected, .. } = self.source;
+        let SourceCounters { received, malformed, rejected, throttled, .. } = self.source;
+        let throttled = if throttled > 0 { format!(", {throttled} throttled") } else { String::new() };
         let kept = match self.report.dead_letters_pending {
             0 => "kept as dead letters".to_owned(),
             pending => format!("{pending} dead letters could NOT be kept"),
         };
         text += &format!(
-            "\n{received} frames received, {malformed} malformed ({kept}), {rejected} rejected; {:.2} s, {:.0} frames/s\nstore: {}\n",
+            "\n{received} frames received, {malformed} malformed ({kept}), {rejected} rejected{throttled}; {:.2} s, {:.0} frames/s\nstore: {}\n",
             self.seconds, self.events_per_second, self.store
         );
         if self.report.uncompensated() > 0 {
