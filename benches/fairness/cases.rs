@@ -1,6 +1,7 @@
 //! The ways in which one tenant runs mad.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use headworks::{Hooks, OverflowPolicy, Policy, TenantSpec, WhenFull};
@@ -49,6 +50,14 @@ pub(crate) enum Case {
 }
 
 impl Case {
+    /// For how long, by its own rules, the mad one may hold the connections that it shares.
+    pub(crate) fn may_hold(self) -> Duration {
+        match self {
+            Self::HangFull => OverflowPolicy::default().block_for,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub(crate) fn madness(self) -> Madness {
         match self {
             Self::Hang | Self::HangFull | Self::HangFullReject => Madness::Hang,

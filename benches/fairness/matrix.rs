@@ -33,7 +33,8 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) -> Vec<Case> {
         "rejected",
         "in flight",
     ]);
-    let row = |name: String, runs: &[&Run], ratios: Option<Vec<f64>>| {
+    let bound_of = |case: Case| bound + millis(case.may_hold()) / middle;
+    let row = |name: String, runs: &[&Run], ratios: Option<Vec<f64>>, bound: f64| {
         let all = |figure: fn(&Run) -> f64| median(runs.iter().map(|run| figure(run)).collect());
         let mut cells =
             vec![name, format!("{:.1}", all(|run| millis(run.p50))), format!("{:.1}", all(|run| millis(run.p99)))];
@@ -55,20 +56,20 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) -> Vec<Case> {
         cells.extend(runs.last().map(|run| became(&run.mad)).into_iter().flatten());
         cells
     };
-    table.add_row(row("(nobody: quiet)".to_owned(), &quiet.iter().collect::<Vec<_>>(), None));
+    table.add_row(row("(nobody: quiet)".to_owned(), &quiet.iter().collect::<Vec<_>>(), None, bound));
     let mut exceed = vec![];
     for (at, (case, runs)) in results.iter().enumerate() {
         let before = quiet.iter().skip(at).step_by(results.len());
         let ratios: Vec<_> = runs.iter().zip(before).map(|(run, quiet)| millis(run.p99) / millis(quiet.p99)).collect();
-        if ratios.len() > 1 && median(ratios.clone()) > bound {
+        if ratios.len() > 1 && median(ratios.clone()) > bound_of(*case) {
             exceed.push(*case);
         }
-        table.add_row(row(case.to_string(), &runs.iter().collect::<Vec<_>>(), Some(ratios)));
+        table.add_row(row(case.to_string(), &runs.iter().collect::<Vec<_>>(), Some(ratios), bound_of(*case)));
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!(
         "\nFrom due to stored, of the other tenants; medians. The ratio is that of the pairs; the {} quiet runs differ by {:.0} % from\n\
-         their median at the most, and the bound is {:.0} %. Lost and restarts are of the others, in all runs together. What became of\n\
+         their median at the most, and the bound is {:.0} %; with `block` and its memory full, block_for more. Lost and restarts are of the others, in all runs together. What became of\n\
          the mad one's events is as it was when the last one was due, in the last run; rejected is the whole run's.\n{table}",
         quiet.len(),
         noise * 100.0,
