@@ -1,8 +1,10 @@
 //! Thin actors: take a message, ask a rule, send a message.
 //!
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
-//! supervisor starts them all; [`registry`], [`tenants`] and [`slot`] hold what must outlive them. A failure climbs from [`supervise`] to
-//! [`tenant_supervisor`] to [`root`]; [`watchdog`] looks for those that fail without a word.
+//! supervisor starts them all; [`registry`], [`tenants`] and [`slot`] hold what must outlive them, and [`dormant`] what is left of a
+//! tenant that has nothing to do. What comes in passes [`admission`]; what cannot, waits in [`waiting`] or lies in the journal alone
+//! ([`spill`]). The way into a store is a [`gate`]. A failure climbs from [`supervise`] to [`tenant_supervisor`] to [`root`];
+//! [`watchdog`] looks for those that fail without a word.
 
 pub(crate) mod admission;
 pub(crate) mod aggregator;

@@ -139,17 +139,6 @@ async fn is_version_3(journal: &DurableJournal) {
     journal.close().await.unwrap();
 }
 
-/// Makes the fixture of the current version anew: `cargo test --test main fixture_of_version_3 -- --ignored`.
-#[tokio::test]
-#[ignore = "writes a fixture, which is to stay as it is"]
-async fn fixture_of_version_3() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v3");
-    let journal = open(&dir);
-    journal.begin(Opening(0xfeed), UnixMillis(1_000)).unwrap();
-    version_3(&journal).await;
-    journal.close().await.unwrap();
-}
-
 #[tokio::test]
 async fn a_journal_of_format_version_3_is_read_for_ever() {
     let dir = fixture(3);
@@ -188,20 +177,20 @@ async fn a_journal_of_format_version_2_is_read_for_ever() {
 }
 
 #[tokio::test]
-async fn what_the_fixture_was_made_of_reads_the_same_today() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = open(dir.path());
-    journal.begin(Opening(0xfeed), UnixMillis(1_000)).unwrap();
-    version_1(&journal).await;
-    journal.close().await.unwrap();
-    is_version_1(&open(dir.path())).await;
+async fn what_the_fixtures_were_made_of_reads_the_same_today() {
+    is_version_1(&open(written(version_1).await.path())).await;
+    is_version_2(&open(written(version_2).await.path())).await;
+    is_version_3(&open(written(version_3).await.path())).await;
+}
 
+/// A journal with that in it, as it is written today.
+async fn written(write: impl AsyncFnOnce(&DurableJournal)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     journal.begin(Opening(0xfeed), UnixMillis(1_000)).unwrap();
-    version_2(&journal).await;
+    write(&journal).await;
     journal.close().await.unwrap();
-    is_version_2(&open(dir.path())).await;
+    dir
 }
 
 async fn is_version_2(journal: &DurableJournal) {
