@@ -71,18 +71,19 @@ struct Step {
 enum Brought {
     #[default]
     Nobodys,
-    One(Arc<Slot>),
+    One(TenantId),
     Several,
 }
 
 impl Brought {
     #[inline]
-    fn add(&mut self, slot: &Arc<Slot>) {
+    fn add(&mut self, slot: &Slot) {
         match self {
             Self::Several => {}
-            Self::One(one) if Arc::ptr_eq(one, slot) => {}
+            // By its name: a tenant that was passivated comes back with another slot.
+            Self::One(one) if *one == slot.id => {}
             Self::One(_) => *self = Self::Several,
-            Self::Nobodys => *self = Self::One(slot.clone()),
+            Self::Nobodys => *self = Self::One(slot.id.clone()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What is full makes the sender wait, and memory stays bounded.
 
-use headworks_actors::{Code, Fault, FlushReason, IngressHandle, OverflowPolicy, Policy, TenantSpec, WhenFull};
+use headworks_actors::{
+    Code, Fault, FlushReason, HeartbeatPolicy, IngressHandle, OverflowPolicy, Policy, Status, TenantSpec, WhenFull,
+};
 use tokio::task::JoinHandle;
 
 use crate::rig::{Rig, event, events, lines, millis, pass, secs, tenant, until, virtual_time, windows_of};
@@ -130,6 +132,32 @@ fn a_full_tenant_waits_for_as_long_as_nobody_else_moves() {
         let (rig, store) = Rig::faulty(full_at(WhenFull::Block), Fault::Unavailable.always());
         let streaming = stream(rig.ingress().await, lines(events("a", 0..200)), 200);
         pass(secs(3600)).await;
+        assert!(!streaming.is_finished());
+        assert_eq!(rig.snapshot("a").counters.rejected, 0);
+        store.heal();
+        streaming.await.unwrap();
+        rig.drained().await;
+        assert_eq!(rig.stored("a"), events("a", 0..200));
+    });
+}
+
+#[test]
+fn a_connection_of_one_tenant_waits_without_bound_also_after_its_tenant_was_passivated() {
+    virtual_time(async {
+        let policy = full_at(WhenFull::Block);
+        let heartbeat =
+            HeartbeatPolicy { every: secs(1), passivate_after: Some(secs(10)), ..HeartbeatPolicy::default() };
+        let (rig, store) = Rig::faulty(Policy { heartbeat, ..policy }, Fault::None.always());
+        let other = rig.ingress_of("other").await;
+        let ingress = rig.ingress().await;
+        ingress.feed(lines([event("a", 0)])).await.unwrap();
+        until("it is passivated", || rig.snapshot("a").status == Status::Dormant).await;
+        store.script(|batch, _| if batch.tenant().as_str() == "a" { Fault::Unavailable } else { Fault::None });
+        let streaming = stream(ingress, lines(events("a", 1..200)), 200);
+        for n in 0..600 {
+            other.feed(lines([event("b", n)])).await.unwrap();
+            pass(millis(100)).await;
+        }
         assert!(!streaming.is_finished());
         assert_eq!(rig.snapshot("a").counters.rejected, 0);
         store.heal();
