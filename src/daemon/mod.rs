@@ -123,6 +123,9 @@ pub enum DaemonError {
 /// After how long without a turn the thread of the actors counts as hung.
 const HANG_AFTER: Duration = Duration::from_secs(10);
 
+/// For so long the supervisor log may be late before the process ends without its last words.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a frame says.
 fn decoder(config: &Config) -> Json {
     let decoder = Json::new().tenant_field(config.decoder.tenant_field.as_str());
@@ -314,13 +317,20 @@ impl Daemon {
     }
 
     /// Waits until something has held the actors' thread for so long, by `daemon.exit_when_hung`, that only the end of the
-    /// process helps; for ever where that is zero. To be awaited on another runtime than theirs.
+    /// process helps; for ever where that is zero. The supervisor log says so by then, also on disk, unless it is held up
+    /// itself. To be awaited on another runtime than theirs.
     pub fn hung(&self) -> impl Future<Output = Hung> + Send + 'static {
-        let (system, limit) = (self.system.clone(), self.config.daemon.exit_when_hung);
+        let (system, limit, log_file) =
+            (self.system.clone(), self.config.daemon.exit_when_hung, self.log_file.flusher());
+        let is_due = move |hung: &Hung| {
+            !limit.is_zero() && hung.lasting >= if hung.is_logged { limit } else { limit + LOG_PATIENCE }
+        };
         async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                if let Some(hung) = system.health().hung.filter(|hung| !limit.is_zero() && hung.lasting >= limit) {
+                if let Some(hung) = system.health().hung.filter(is_due) {
+                    // Where it does not come, the process ends without.
+                    let _ = tokio::time::timeout(LOG_PATIENCE, log_file.flush()).await;
                     return hung;
                 }
             }

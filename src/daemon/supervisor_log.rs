@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use headworks_actors::{LogItem, Opening, Subscription, System, UnixMillis};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::jsonl::RotatedFile;
@@ -17,8 +17,28 @@ const GROUP_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct LogFile {
     /// Dropped, it stops the thread.
-    stop: Option<oneshot::Sender<()>>,
+    orders: Option<mpsc::Sender<Flush>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// To be answered once all that was logged before is written.
+type Flush = oneshot::Sender<()>;
+
+/// Has the log written to disk. Does not keep its thread alive.
+#[derive(Debug)]
+pub(super) struct Flusher(mpsc::WeakSender<Flush>);
+
+impl Flusher {
+    /// Waits until all that was logged before is written, or the thread has ended.
+    pub(super) async fn flush(&self) {
+        let (flush, flushed) = oneshot::channel();
+        if let Some(orders) = self.0.upgrade()
+            && orders.send(flush).await.is_ok()
+        {
+            drop(orders);
+            let _ = flushed.await;
+        }
+    }
 }
 
 impl LogFile {
@@ -33,25 +53,29 @@ impl LogFile {
         lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, opening) });
         // Here and now: whoever asks for the log finds it, however late the thread comes up.
         lines.write();
-        let (entries, (stop, stopped)) = (system.log().subscribe_from(0), oneshot::channel());
+        let (entries, (orders, of_flushing)) = (system.log().subscribe_from(0), mpsc::channel(1));
         let spawned =
-            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, entries, stopped));
+            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, entries, of_flushing));
         let thread = spawned.inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for the supervisor log: it is not written to disk");
         });
-        Self { stop: Some(stop), thread: thread.ok() }
+        Self { orders: Some(orders), thread: thread.ok() }
+    }
+
+    pub(super) fn flusher(&self) -> Flusher {
+        Flusher(self.orders.as_ref().map_or_else(|| mpsc::channel(1).0.downgrade(), mpsc::Sender::downgrade))
     }
 }
 
 impl Drop for LogFile {
     fn drop(&mut self) {
-        self.stop = None;
+        self.orders = None;
         // A panic in there has been told by the hook; the log ends with it.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-fn run(mut lines: Lines, mut entries: Subscription, mut stopped: oneshot::Receiver<()>) {
+fn run(mut lines: Lines, mut entries: Subscription, mut orders: mpsc::Receiver<Flush>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -65,7 +89,14 @@ fn run(mut lines: Lines, mut entries: Subscription, mut stopped: oneshot::Receiv
             tokio::select! {
                 biased;
                 item = entries.next() => lines.take(&item),
-                _ = &mut stopped => break,
+                order = orders.recv() => match order {
+                    Some(flush) => {
+                        lines.take_all(&mut entries);
+                        // Whoever asked may have given up.
+                        let _ = flush.send(());
+                    }
+                    None => break,
+                },
             }
         }
     });

@@ -100,6 +100,8 @@ fn a_daemon_whose_actors_are_held_ends_with_70_names_who_holds_them_and_loses_no
     let told: Vec<_> = told.filter(|entry| entry["what"] == "hung").collect();
     assert_eq!(told.len(), 1, "{}", ended.err);
     assert_eq!((&told[0]["tenant"], &told[0]["actor"]), (&"acme".into(), &"writer".into()));
+    let on_disk = place.run(&["log", "--data", "data", "--what", "hung"]).succeeded().text();
+    assert!(on_disk.contains("writer") && on_disk.contains("acme"), "{on_disk}");
     let mut next = Process::spawn(&mut place.daemon());
     next.listens();
     place.until("SELECT count(*) FROM events", 3);

@@ -145,11 +145,15 @@ pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
         }
         still += waited;
         if still >= hang_after {
-            let hung = find(shared, since, still);
+            let before = shared.root.health().hung;
+            let mut hung = find(shared, since, still);
+            hung.is_logged = before
+                .is_some_and(|before| before.is_logged && (before.actor, &before.tenant) == (hung.actor, &hung.tenant));
             // First of all: whoever asks must not have to wait for the log.
-            let before = shared.root.hangs(Some(hung.clone()));
-            if before.is_none_or(|before| (before.actor, &before.tenant) != (hung.actor, &hung.tenant)) {
+            shared.root.hangs(Some(hung.clone()));
+            if !hung.is_logged {
                 shared.log(event(shared, &hung, What::Hung));
+                shared.root.hangs(Some(Hung { is_logged: true, ..hung }));
             }
         }
     }
@@ -167,7 +171,7 @@ fn find(shared: &Shared, since: UnixMillis, lasting: Duration) -> Hung {
         Some((role, tenant)) => (Some(role), Some(tenant)),
         None => (shared.root.polled(), None),
     };
-    Hung { actor, tenant, since, lasting }
+    Hung { actor, tenant, since, lasting, is_logged: false }
 }
 
 /// Says nothing of what the tenant's lane holds: whoever hangs may have it locked.

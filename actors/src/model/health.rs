@@ -35,6 +35,8 @@ pub struct Hung {
     pub since: UnixMillis,
     /// For how long it has not, as far as the process itself was running.
     pub lasting: Duration,
+    /// Whether the supervisor log says so already. It is told after this is, since it may be held up itself.
+    pub is_logged: bool,
 }
 
 impl fmt::Display for Hung {
@@ -72,6 +74,7 @@ mod tests {
             tenant: TenantId::new("acme").ok(),
             since: UnixMillis(0),
             lasting: Duration::from_micros(12_000_400),
+            is_logged: false,
         };
         assert_eq!(hung.to_string(), "the writer of tenant acme has held the system's thread for 12s");
         hung.tenant = None;
