@@ -54,7 +54,10 @@
 //!
 //! On a thread of its own ([`Placement::OwnThread`]), so that it embeds in any service or in a plain `main`. Handles
 //! are [`Clone`], [`Send`] and [`Sync`], and work from any thread and any runtime. Several systems may live in one
-//! process. A panic must unwind: under `panic = "abort"` [`SystemBuilder::start`] refuses.
+//! process. Where one thread is not enough, [`Placement::Threads`] gives it several: connections are spread over them, a tenant's
+//! actors live on one of them and move to another where theirs has more to do, and the order of each tenant's events stays.
+//!
+//! A panic must unwind: under `panic = "abort"` [`SystemBuilder::start`] refuses.
 //!
 //! # Layout
 //!

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    Config, ConfigError, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind, StoreKind,
+    Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind,
+    StoreKind,
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
@@ -200,8 +201,18 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("dead letters", letters),
         ("stop", format!("within {}", time(config.daemon.drain_deadline))),
         ("hang", hang),
+        ("threads", threads(&config.daemon)),
         ("report", report),
     ]
+}
+
+/// On how many threads the actors live.
+fn threads(daemon: &DaemonConfig) -> String {
+    match (daemon.actor_threads(), daemon.threads) {
+        (1, _) => "one for all connections and tenants".to_owned(),
+        (threads, 0) => format!("{threads} for connections and tenants: one less than there are processors"),
+        (threads, _) => format!("{threads} for connections and tenants"),
+    }
 }
 
 /// What becomes of events of tenants that nobody knows.
@@ -450,6 +461,7 @@ Limits
   dead letters  256MiB a tenant; then the oldest go, counted
   stop          within 30s
   hang          the process ends once something has held its actors for 1m
+  threads       THREADS
   report        failures are summed up in the log every 1m
 
 Tenants
@@ -464,7 +476,11 @@ Tenants
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
 ";
-        assert_eq!(checked(None, &[], false), (Exit::Ok, expected.to_owned(), String::new()));
+        // How many there are by default is the machine's.
+        let expected = expected.replace("THREADS", &threads(&DaemonConfig::default()));
+        assert_eq!(checked(None, &[], false), (Exit::Ok, expected, String::new()));
+        let three = DaemonConfig { threads: 3, ..DaemonConfig::default() };
+        assert_eq!(threads(&three), "3 for connections and tenants");
     }
 
     #[test]

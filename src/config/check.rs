@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
+use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
@@ -48,6 +49,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
+    within(["daemon", "threads"], daemon.threads, 0, MOST_THREADS, ToString::to_string)?;
     check_log(log)?;
     for (table, key, value) in [("report", "every", report.every), ("daemon", "exit_when_hung", daemon.exit_when_hung)]
     {

@@ -22,6 +22,19 @@ pub struct DaemonConfig {
     /// else helps, and whoever manages the service starts it again. Zero turns that off. Default 60 s.
     #[serde(with = "units::duration")]
     pub exit_when_hung: Duration,
+    /// On how many threads connections are read and tenants' actors live. 0, the default: see
+    /// [`actor_threads`](Self::actor_threads).
+    pub threads: usize,
+}
+
+impl DaemonConfig {
+    /// The threads of the actors: where the configuration leaves it open, one less than there are processors, at least one and at
+    /// most 64.
+    #[must_use]
+    pub fn actor_threads(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads > 0 { self.threads } else { (processors() - 1).clamp(1, MOST_THREADS) }
+    }
 }
 
 impl Default for DaemonConfig {
@@ -30,9 +43,13 @@ impl Default for DaemonConfig {
             data_dir: "headworks-data".into(),
             drain_deadline: Duration::from_secs(30),
             exit_when_hung: Duration::from_secs(60),
+            threads: 0,
         }
     }
 }
+
+/// The most threads that actors may have.
+pub(super) const MOST_THREADS: usize = 64;
 
 /// `[log]`: what the process says on stderr, and the supervisor log on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

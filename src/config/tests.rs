@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_with_its_place_the_valid_ones_and_a_guess() {
     assert_eq!(
         why.to_string(),
         "headworks.toml:3:1: daemon.dat_dir: there is no key \"dat_dir\" here; valid: data_dir, drain_deadline, \
-         exit_when_hung; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
+         exit_when_hung, threads; did you mean \"data_dir\"?\n  |\n3 | dat_dir = '/srv'\n  | ^^^^^^^"
     );
     for (text, key, guess) in [
         ("[demon]\n", "demon", Some("daemon")),
@@ -162,6 +162,7 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[log]\nsupervisor_max_bytes = '1KiB'", 2, "log.supervisor_max_bytes", "from 4KiB to 1GiB"),
         ("[log]\nsupervisor_files = 0", 2, "log.supervisor_files", "from 1 to 1000"),
         ("[daemon]\nexit_when_hung = '1ms'", 2, "daemon.exit_when_hung", "from 1s to 1day, or 0s"),
+        ("[daemon]\nthreads = 65", 2, "daemon.threads", "from 0 to 64"),
         ("[log]\nlevel = 'inof'", 2, "log.level", "\"inof\" is no level"),
         ("[log]\nlevel = 'info,headworks=loud'", 2, "log.level", "valid is one of"),
         ("[limits]\nmax_tenants = 0", 2, "limits.max_tenants", "from 1 to"),

@@ -29,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, System, TenantSnapshot, TenantSpec, UnixMillis,
+    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, System, TenantSnapshot, TenantSpec,
+    UnixMillis,
 };
 
 #[cfg(unix)]
@@ -180,6 +181,7 @@ impl Daemon {
         let builder = System::builder()
             .policy(tenants.defaults.clone())
             .dead_letters(stores.database.clone())
+            .placement(Placement::Threads(config.daemon.actor_threads()))
             .max_in_flight_bytes(config.limits.max_in_flight)
             .max_tenants(config.limits.max_tenants)
             .unknown_tenants(tenants.unknown())

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, IngressSpec, Intake, Source};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 /// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
@@ -103,11 +104,20 @@ impl Source for TcpSource {
                         continue;
                     }
                 };
-                let (beside, spec, name) = (intake.clone(), spec.clone(), name.clone());
-                intake.spawn(async move {
-                    if let Err(why) = connection::serve(stream, &beside, spec, options.ack, place).await {
-                        tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
+                let (spec, name) = (spec.clone(), name.clone());
+                // To the thread that reads it, whose runtime is to know of it.
+                let stream = stream.into_std();
+                intake.spread(move |intake| {
+                    async move {
+                        let served = async {
+                            let stream = stream.and_then(TcpStream::from_std).map_err(|why| why.to_string())?;
+                            connection::serve(stream, &intake, spec, options.ack, place).await
+                        };
+                        if let Err(why) = served.await {
+                            tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
+                        }
                     }
+                    .boxed_local()
                 });
             }
             drop(listener);

@@ -55,6 +55,7 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "hung" => format!("The thread of all actors is held up: {why}"),
         "unhung" => "The thread of all actors turns again.".to_owned(),
         "passivated" => "The tenant's actors ended to free their memory; its next event brings them back.".to_owned(),
+        "moved" => format!("The tenant lives on another thread from now on: {why}"),
         "policy_changed" => format!("The tenant's rules were changed: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),
         "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),

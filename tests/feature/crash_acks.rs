@@ -49,6 +49,7 @@ fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
         .with("tenants.defaults.window.max_age", "50ms")
         .with("journal.segment_bytes", "64KiB")
         .with("journal.max_bytes", "8MiB")
+        .with("daemon.threads", if store == "sqlite" { "1" } else { "3" })
 }
 
 /// How a daemon dies.

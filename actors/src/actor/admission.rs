@@ -14,14 +14,14 @@ use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, Failure, Part, Role, SupervisorEvent, What};
 use crate::observe::SourceCounters;
 use crate::policy::AckLevel;
+use crate::port::Position;
 use crate::port::fault_point::fault_point;
-use crate::port::lane::{Arrival, Frames, Over};
-use crate::port::{Entry, Position};
+use crate::port::lane::{Arrival, Frames, Over, Record};
 
 /// What of a read goes on record, and who is told once it is.
 #[derive(Default)]
 pub(crate) struct OnRecord {
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) record: Record,
     /// How many chunks were accepted.
     chunks: usize,
     /// The positions of each chunk, and the least level of its tenant.
@@ -38,8 +38,8 @@ pub(crate) struct OnRecord {
 pub(super) type Positions = Option<Box<[u64]>>;
 
 impl OnRecord {
-    pub(crate) fn new(stream: Option<Arc<Stream>>) -> Self {
-        Self { stream, ..Self::default() }
+    pub(crate) fn new(shared: &Shared, stream: Option<Arc<Stream>>) -> Self {
+        Self { stream, record: Record::new(shared.homes.are_several()), ..Self::default() }
     }
 
     /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.
@@ -55,7 +55,7 @@ impl OnRecord {
 
     /// Appends it to the journal. Keeps its room for the next read.
     pub(crate) fn append(&mut self, shared: &Shared) -> Position {
-        let at = shared.record(&mut self.entries);
+        let at = self.record.append(&shared.journal);
         self.failures.drain(..).for_each(|failure| shared.failed(&failure));
         self.events.drain(..).for_each(|event| shared.log(event));
         for _ in 0..std::mem::take(&mut self.chunks) {
@@ -119,7 +119,7 @@ pub(crate) fn admit(
     let Share { slot, chunk, discarded } = share;
     let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if slot.muted.load(Ordering::Acquire) {
-        slot.lane.count(|counters| {
+        shared.count(slot, |counters| {
             counters.received += frames;
             counters.muted += frames;
         });
@@ -132,7 +132,7 @@ pub(crate) fn admit(
     let frames = Frames { received: frames, discarded };
     source.accepted += discarded;
     let Some(chunk) = chunk else {
-        slot.lane.count_frames(frames);
+        shared.count_frames(slot, frames);
         return None;
     };
     let full = take_in(shared, source, slot, chunk, now, record, frames, false).err()?;
@@ -165,7 +165,7 @@ pub(super) fn take_in(
 #[cold]
 fn make_room(shared: &Shared, slot: &Slot, chunk: &Chunk, now: Instant, record: &mut OnRecord) -> bool {
     let memory = shared.budget.with(chunk.footprint());
-    let Some(shed) = slot.lane.shed(chunk, now, memory, &mut record.entries) else { return false };
+    let Some(shed) = slot.lane.shed(chunk, now, memory, &mut record.record) else { return false };
     shared.budget.unreserve(shed.bytes);
     record.shed.extend(shed.numbered);
     let cause = |detail| Cause::new(Code::Shed, detail);
@@ -191,17 +191,17 @@ fn accept(
     let (footprint, events) = (chunk.footprint(), chunk.len() as u64);
     let _span = tracing::trace_span!(target: "headworks", "chunk", tenant = %slot.id, events).entered();
     if slot.recovering.load(Ordering::Acquire) {
-        slot.lane.count_frames(frames);
+        shared.count_frames(slot, frames);
         return Err(Full::Recovering(chunk.into()));
     }
     if !shared.journal.has_room(footprint) {
-        slot.lane.count_frames(frames);
+        shared.count_frames(slot, frames);
         return Err(Full::Journal(chunk.into()));
     }
     let memory = match shared.budget.reserve(footprint) {
         Ok(memory) => memory,
         Err(memory) => {
-            slot.lane.count_frames(frames);
+            shared.count_frames(slot, frames);
             // Who holds most makes room first, if only by not asking for more.
             return Err(match slot.lane.above_share(footprint, memory) {
                 level @ Some(_) => Full::Tenant(chunk.into(), level),
@@ -209,7 +209,7 @@ fn accept(
             });
         }
     };
-    match slot.lane.accept(chunk, now, &mut record.entries, frames, memory) {
+    match slot.lane.accept(chunk, now, &mut record.record, frames, memory) {
         Arrival::Accepted { wake, due, ack, footprint: kept, over } => {
             shared.budget.unreserve_part(footprint, kept);
             if let Some(due) = due {
@@ -223,6 +223,10 @@ fn accept(
         Arrival::Over(over) => {
             shared.budget.unreserve(footprint);
             above_rate(shared, source, slot, record, over, positions)
+        }
+        Arrival::Gone(chunk) => {
+            shared.budget.unreserve(footprint);
+            accept(shared, source, &shared.wake(&slot.id), *chunk, now, record, frames)
         }
         Arrival::Full(chunk) => {
             shared.budget.unreserve(footprint);

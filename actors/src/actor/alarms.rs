@@ -36,13 +36,19 @@ pub(crate) enum Alarm {
     Lift,
     /// The tenant was passivated: nobody is to remember its slot.
     Forget,
+    /// The tenant's actors are to be started, where they live.
+    Start,
+    /// The tenant is to move to another thread.
+    Move,
 }
 
 /// What goes off together.
 type Due = Vec<(Arc<Slot>, Alarm)>;
 
-/// The alarms that are set. Each tenant has at most one of each kind here.
-pub(crate) struct Alarms {
+/// The alarms that are set, on a clock for each thread. Each tenant has at most one of each kind here.
+pub(crate) struct Alarms(Box<[Clock]>);
+
+struct Clock {
     began: Instant,
     set: Mutex<BTreeMap<u64, Due>>,
     /// An alarm was set before all others.
@@ -50,12 +56,22 @@ pub(crate) struct Alarms {
 }
 
 impl Alarms {
-    pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), set: Mutex::default(), sooner: Notify::new() }
+    pub(crate) fn new(homes: usize) -> Self {
+        let clock = || Clock { began: Instant::now(), set: Mutex::default(), sooner: Notify::new() };
+        Self((0..homes).map(|_| clock()).collect())
     }
 
-    /// Goes off at `at`, or up to a tick later.
+    /// Goes off at `at`, or up to a tick later, on the thread that the tenant's actors live on.
     pub(crate) fn set(&self, at: Instant, slot: &Arc<Slot>, alarm: Alarm) {
+        if alarm == Alarm::Forget {
+            return self.0.iter().for_each(|clock| clock.set(at, slot, alarm));
+        }
+        self.0[slot.home()].set(at, slot, alarm);
+    }
+}
+
+impl Clock {
+    fn set(&self, at: Instant, slot: &Arc<Slot>, alarm: Alarm) {
         let tick = at.saturating_duration_since(self.began).as_nanos().div_ceil(TICK.as_nanos());
         let tick = u64::try_from(tick).unwrap_or(u64::MAX);
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,9 +97,9 @@ impl Alarms {
     }
 }
 
-/// Sets alarms off until the end of the system.
-pub(crate) async fn ring(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) {
-    let alarms = &shared.alarms;
+/// Sets the alarms of a thread off until the end of the system.
+pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Stage>>) {
+    let alarms = &shared.alarms.0[home];
     loop {
         let Some(first) = alarms.first() else {
             alarms.sooner.notified().await;
@@ -101,9 +117,13 @@ pub(crate) async fn ring(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) {
                 match alarm {
                     Alarm::Forget => stage.borrow_mut().forget(slot),
                     _ if slot.is_gone() => {}
+                    // It has moved meanwhile.
+                    _ if slot.home() != home => shared.alarms.set(Instant::now(), slot, *alarm),
                     Alarm::Window => window_is_due(slot, &shared),
                     Alarm::Beat => beat(slot, &shared),
                     Alarm::Lift => slot.lift(&shared),
+                    Alarm::Start => slot.start_here(&shared),
+                    Alarm::Move => slot.moves(&shared),
                 }
             }
             tokio::task::yield_now().await;

@@ -112,12 +112,12 @@ impl Ingress {
         let (stream, session) = stream.unzip();
         Self {
             framer: Framer::new(&spec.framing),
+            record: OnRecord::new(&shared, stream),
             source: shared.source(&spec.source),
             spec,
             shared,
             stage,
             step: Step::default(),
-            record: OnRecord::new(stream),
             brought: Brought::default(),
             session,
             is_broken: false,
@@ -158,7 +158,7 @@ impl Ingress {
         self.step.numbers = numbers;
         let hook_failed_events = hook_failed.len() as u64;
         for slot in hook_failed {
-            shared.present(&slot).lane.give_up_at_door();
+            shared.give_up_at_door(&slot);
         }
         for failure in failures {
             shared.failed(&failure);
@@ -183,7 +183,7 @@ impl Ingress {
         drop(source);
         let rest = Rest { waiting, letters, last };
         let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
-        record.entries.extend(mark);
+        record.record.extend(mark);
         if let Some(stream) = &stream {
             // Before it is told what was shed: that may be of these.
             stream.done(&done);

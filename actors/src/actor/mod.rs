@@ -4,7 +4,7 @@
 //! supervisor starts them all; [`registry`], [`tenants`] and [`slot`] hold what must outlive them, and [`dormant`] what is left of a
 //! tenant that has nothing to do. What comes in passes [`admission`]; what cannot, waits in [`waiting`] or lies in the journal alone
 //! ([`spill`]). The way into a store is a [`gate`]. A failure climbs from [`supervise`] to [`tenant_supervisor`] to [`root`];
-//! [`watchdog`] looks for those that fail without a word.
+//! [`watchdog`] looks for those that fail without a word. Where there are several threads, [`homes`] says who lives on which.
 
 pub(crate) mod admission;
 pub(crate) mod aggregator;
@@ -14,6 +14,7 @@ pub(crate) mod compensation;
 pub(crate) mod control;
 pub(crate) mod dormant;
 pub(crate) mod gate;
+pub(crate) mod homes;
 pub(crate) mod ingress;
 pub(crate) mod letters;
 pub(crate) mod message;

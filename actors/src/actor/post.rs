@@ -51,7 +51,7 @@ impl<A: Child> Post<A> {
     }
 
     /// Lets an actor fill it, if none does, and tells it the hint, unless one is on its way to it. Does nothing while the
-    /// tenant is held. Only on the system's thread.
+    /// tenant is held. Only on the thread that the tenant lives on.
     pub(super) fn hint<M>(
         &self,
         shared: &Arc<Shared>,

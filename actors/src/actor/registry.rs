@@ -14,6 +14,7 @@ use super::aggregator::Aggregator;
 use super::alarms::Alarms;
 use super::budget::Budget;
 use super::gate::Gates;
+use super::homes::Homes;
 use super::letters::Letters;
 use super::root::Root;
 use super::slot::Slot;
@@ -40,13 +41,12 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) gates: Gates,
     pub(crate) letters: Letters,
+    pub(crate) homes: Homes,
     pub(crate) alarms: Alarms,
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
     pub(crate) root: Root,
-    /// How often the system's thread has turned, where that is watched.
-    pub(crate) turns: AtomicU64,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     pub(crate) seam: Seam,
     pub(crate) panic_points: PanicPoints,
@@ -119,6 +119,7 @@ impl Shared {
         log_entries: usize,
         observers: Vec<Arc<dyn Observer>>,
         seam: Seam,
+        threads: usize,
         panic_points: PanicPoints,
     ) -> Self {
         Self {
@@ -131,12 +132,12 @@ impl Shared {
             budget: Budget::new(max_in_flight),
             gates: Gates::default(),
             letters: Letters::new(max_letters),
-            alarms: Alarms::new(),
+            homes: Homes::new(threads),
+            alarms: Alarms::new(threads),
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
             root: Root::default(),
-            turns: AtomicU64::new(0),
             observers,
             opening: seam.opening(),
             phase: watch::Sender::new(Phase::Running),
@@ -263,7 +264,7 @@ impl Shared {
     }
 
     /// A store that was not there has taken a batch of `slot` again: whoever else waits for it need not back off any
-    /// longer. Only on the system's thread.
+    /// longer. Only on one of the system's threads.
     pub(crate) fn store_is_back(self: &Arc<Self>, slot: &Slot) {
         for other in self.all_slots() {
             if other.stores.shares_with(&slot.stores) && other.lane.unpark() {

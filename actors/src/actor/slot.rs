@@ -1,7 +1,7 @@
 //! What outlives a tenant's actors: its addresses, its lane, its rules.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -64,6 +64,13 @@ pub(crate) struct Slot {
     pub(crate) batches_hinted: AtomicBool,
     /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
     pub(super) flush: AtomicU8,
+    /// The thread that its actors live on, and 1 + the one that they are to move to, or 0.
+    pub(super) home: AtomicUsize,
+    pub(super) moving: AtomicUsize,
+    /// An alarm is set to start its actors.
+    pub(super) starting: AtomicBool,
+    /// The bytes of the batches it was cut into since that was last asked.
+    pub(super) work: AtomicU64,
 }
 
 impl Slot {
@@ -102,6 +109,10 @@ impl Slot {
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
             flush: AtomicU8::new(0),
+            home: AtomicUsize::new(shared.homes.here()),
+            moving: AtomicUsize::new(0),
+            starting: AtomicBool::new(false),
+            work: AtomicU64::new(0),
         }
     }
 
@@ -129,11 +140,24 @@ impl Slot {
         self.room.notify_waiters();
     }
 
-    /// Starts the tenant's actor, if it does not run and is not held; it finds what there is to be done. Only on the system's
-    /// thread.
+    /// Starts the tenant's actor, if it does not run and is not held; it finds what there is to be done.
     pub(crate) fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
+        if !shared.homes.is_here(self.home()) {
+            return self.start_at_home(shared);
+        }
         let make = || Tenant::new(self.clone(), shared.clone());
         self.tenant.hint(shared, self, None::<(ChunksWait, _)>, make);
+    }
+
+    /// The alarm to start its actors rang. Only on its thread.
+    pub(super) fn start_here(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.starting.store(false, Ordering::Release);
+        self.start(shared);
+        // Hints that nobody was there to hear.
+        self.hint_chunks(shared);
+        if self.lane.snapshot().batches > 0 {
+            self.hint_batches(shared);
+        }
     }
 
     /// What an earlier process had begun has its outcome, or is known to need another attempt: new events may come.
@@ -143,11 +167,16 @@ impl Slot {
         }
     }
 
-    /// Tells the tenant that chunks wait. Only on the system's thread.
+    /// Tells the tenant that chunks wait. Only on one of the system's threads.
     pub(crate) fn hint_chunks(self: &Arc<Self>, shared: &Arc<Shared>) {
-        if !self.chunks_hinted.load(Ordering::Acquire) {
+        if self.chunks_hinted.load(Ordering::Acquire) {
+            return;
+        }
+        if shared.homes.is_here(self.home()) {
             let make = || Tenant::new(self.clone(), shared.clone());
             self.tenant.hint(shared, self, Some((ChunksWait, &self.chunks_hinted)), make);
+        } else if !self.tenant.tell(ChunksWait, &self.chunks_hinted) && !self.is_held() {
+            self.start_at_home(shared);
         }
     }
 
@@ -175,11 +204,16 @@ impl Slot {
         black_box(self.writer.control().map(|writer| writer.status()));
     }
 
-    /// Tells the writer that batches wait. Only on the system's thread.
+    /// Tells the writer that batches wait. Only on one of the system's threads.
     pub(crate) fn hint_batches(self: &Arc<Self>, shared: &Arc<Shared>) {
-        if !self.batches_hinted.load(Ordering::Acquire) {
+        if self.batches_hinted.load(Ordering::Acquire) {
+            return;
+        }
+        if shared.homes.is_here(self.home()) {
             let make = || Writer::new(self.clone(), shared.clone());
             self.writer.hint(shared, self, Some((BatchesWait, &self.batches_hinted)), make);
+        } else if !self.writer.tell(BatchesWait, &self.batches_hinted) && !self.is_held() {
+            self.start_at_home(shared);
         }
     }
 

@@ -42,8 +42,7 @@ pub(super) fn instead(
         None => Full::System(chunk),
     };
     let (events, positions) = (chunk.len() as u64, chunk.origin().map(|origin| origin.positions.clone()));
-    let Spilled { begins, ack, kept, over } = match slot.lane.spill(chunk, Instant::now(), &mut record.entries, waited)
-    {
+    let Spilled { begins, ack, kept, over } = match slot.lane.spill(chunk, Instant::now(), &mut record.record, waited) {
         Ok(spilled) => spilled,
         Err(Unspilled::Not(chunk)) => return Err(back(chunk)),
         Err(Unspilled::Over(over)) => return above_rate(shared, source, slot, record, over, positions),

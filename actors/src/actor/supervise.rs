@@ -48,7 +48,7 @@ pub(crate) fn supervise<A: Child>(shared: &Arc<Shared>, actor: A) -> Running<A> 
     Running { addr, control }
 }
 
-/// Begins a life of the actor behind `control`. Only on the system's thread. It is for the caller to log it.
+/// Begins a life of the actor behind `control`, on this thread. It is for the caller to log it.
 pub(super) fn keep<A: Child>(
     shared: &Arc<Shared>,
     slot: Option<&Arc<Slot>>,
@@ -93,12 +93,17 @@ impl<A: Child> Future for Keeper<A> {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
+            // Another life may have its own waker there by now.
+            if !this.control.is(this.life) {
+                return this.ended();
+            }
             if !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 this.waker = Some(cx.waker().clone());
                 this.control.waker.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&this.waker);
-            }
-            if !this.control.is(this.life) {
-                return this.ended();
+                // Whoever ended this one before had nobody to wake.
+                if !this.control.is(this.life) {
+                    return this.ended();
+                }
             }
             let mut panic_now = false;
             match this.control.take_order() {

@@ -66,6 +66,9 @@ pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
     if !advanced.flushed.is_empty() {
         shared.budget.cut(advanced.cut_bytes);
+        if shared.homes.are_several() {
+            slot.work.fetch_add(advanced.cut_bytes as u64, Ordering::Relaxed);
+        }
         for flushed in &advanced.flushed {
             tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
             shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));

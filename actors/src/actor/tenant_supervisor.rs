@@ -63,7 +63,8 @@ impl Slot {
 
     /// One of its actors failed.
     pub(super) fn child_failed(&self, now: Instant, rng: &mut fastrand::Rng) -> Decision {
-        self.lane.count(|counters| counters.restarts += 1);
+        // One that is gone has no actors.
+        let _ = self.lane.count(|counters| counters.restarts += 1);
         let settled = self.settled.load(Ordering::Acquire);
         let policy = self.policy();
         self.upkeep().restarts.failed(&policy.restart, now, settled, rng)
@@ -158,7 +159,8 @@ impl Slot {
     }
 
     /// Ends both actors and lets the tenant's memory go if there is nothing for them to do, until there is. Whether there was
-    /// nothing. Only on the system's thread, on which new events are accepted as well: none comes in between.
+    /// nothing. From any of the system's threads: what another one brings meanwhile is either seen here or comes to the slot that the
+    /// tenant has next.
     ///
     /// Of a tenant that is held, or that has compensations to be done, its slot stays.
     pub(crate) fn passivate(self: &Arc<Self>, shared: &Shared) -> bool {
@@ -172,12 +174,20 @@ impl Slot {
         }
         let event = self.event(Role::Tenant, What::Passivated);
         let laid_down = shared.tenants.lay_down(self, || {
-            let mut upkeep = self.upkeep();
-            if upkeep.held.is_some() || self.pursuing.load(Ordering::Acquire) {
+            let restarts = {
+                let mut upkeep = self.upkeep();
+                if upkeep.held.is_some() || self.pursuing.load(Ordering::Acquire) {
+                    return None;
+                }
+                upkeep.held = Some(Held::Gone);
+                upkeep.restarts.clone()
+            };
+            let Some(rest) = self.lane.rest() else {
+                // Another thread was faster, and brought something to do.
+                self.upkeep().held.take_if(|held| *held == Held::Gone);
                 return None;
-            }
-            let dormant = Dormant::of(self, self.lane.rest()?, &upkeep.restarts, shared);
-            upkeep.held = Some(Held::Gone);
+            };
+            let dormant = Dormant::of(self, rest, &restarts, shared);
             self.gone.store(true, Ordering::Release);
             Some(dormant)
         });
@@ -193,11 +203,16 @@ impl Slot {
         if had_actors {
             shared.log(event);
         }
-        true
+        if laid_down || self.lane.snapshot().is_at_rest() {
+            return true;
+        }
+        // Its actors may have been ended before they heard of it.
+        self.start_at_home(shared);
+        false
     }
 
     /// Ends both actors, and says which there were.
-    fn end_actors(&self) -> Vec<Role> {
+    pub(super) fn end_actors(&self) -> Vec<Role> {
         let tenant = self.tenant.end(&[&self.chunks_hinted, &self.beat_sent]).then_some(Role::Tenant);
         let writer = self.writer.end(&[&self.batches_hinted]).then_some(Role::Writer);
         let mut upkeep = self.upkeep();

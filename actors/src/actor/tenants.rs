@@ -18,9 +18,10 @@ use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::spec::TenantSpec;
 use crate::model::{Cause, Code, Error, InvalidTenantId, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{TenantDetail, TenantSnapshot};
+use crate::observe::{Counters, TenantDetail, TenantSnapshot};
 use crate::policy::{Policy, SpawnGate, SpawnRate, Unknown};
 use crate::port::RecoveredTenant;
+use crate::port::lane::{Frames, Lane};
 
 /// Who may become known by an event.
 #[derive(Debug, Clone)]
@@ -215,6 +216,28 @@ impl Shared {
     /// The same slot, or the one that took its place.
     pub(crate) fn present(self: &Arc<Self>, slot: &Arc<Slot>) -> Arc<Slot> {
         if slot.is_gone() { self.wake(&slot.id) } else { slot.clone() }
+    }
+
+    /// Counts something in the tenant's counters, whichever slot it has.
+    pub(super) fn count(self: &Arc<Self>, slot: &Arc<Slot>, count: impl Fn(&mut Counters)) {
+        self.at_lane(slot, |lane| lane.count(&count));
+    }
+
+    /// Frames of the tenant came of which none became part of a chunk.
+    pub(super) fn count_frames(self: &Arc<Self>, slot: &Arc<Slot>, frames: Frames) {
+        self.at_lane(slot, |lane| lane.count_frames(frames));
+    }
+
+    /// An event of the tenant was accepted and given up in the same breath.
+    pub(super) fn give_up_at_door(self: &Arc<Self>, slot: &Arc<Slot>) {
+        self.at_lane(slot, Lane::give_up_at_door);
+    }
+
+    /// Does something at the tenant's lane: where it is not that of `slot` any more, and says so, at the next.
+    fn at_lane(self: &Arc<Self>, slot: &Arc<Slot>, so: impl Fn(&Lane) -> bool) {
+        if !so(&slot.lane) {
+            while !so(&self.wake(&slot.id).lane) {}
+        }
     }
 
     /// A slot, under the lock of its place. From now on somebody looks every now and then whether it is still needed.

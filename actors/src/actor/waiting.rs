@@ -46,7 +46,7 @@ async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut 
         tenant_room.as_mut().enable();
         let mut rules = std::pin::pin!(shared.rules_changed.notified());
         rules.as_mut().enable();
-        let mut record = OnRecord::new(held.stream.cloned());
+        let mut record = OnRecord::new(shared, held.stream.cloned());
         let (now, waited) = (Instant::now(), patience.is_zero());
         let taken = {
             let (source, frames) = (&mut held.source.lock(), Frames::default());
@@ -145,12 +145,12 @@ async fn hold(shared: &Shared, held: Held<'_>, slot: &Slot, room: impl Future) -
     slot.lane.patience(Bound::Full, Instant::now())
 }
 
-fn reject(shared: &Shared, held: Held<'_>, slot: &Slot, chunk: &Chunk, is_above_share: bool) {
+fn reject(shared: &Arc<Shared>, held: Held<'_>, slot: &Arc<Slot>, chunk: &Chunk, is_above_share: bool) {
     if let (Some(stream), Some(origin)) = (held.stream, chunk.origin()) {
         stream.refused(&origin.positions, Code::TenantFull);
     }
     let events = chunk.len() as u64;
-    slot.lane.count(|counters| counters.rejected += events);
+    shared.count(slot, |counters| counters.rejected += events);
     held.source.lock().rejected += events;
     let max = slot.policy().overflow.max_in_flight;
     let mut detail = match is_above_share {
@@ -167,12 +167,12 @@ fn reject(shared: &Shared, held: Held<'_>, slot: &Slot, chunk: &Chunk, is_above_
 }
 
 /// Refuses what has waited for its tenant's rate for as long as others bear with it.
-fn throttle(shared: &Shared, held: Held<'_>, slot: &Slot, chunk: &Chunk, retry_after: Duration) {
+fn throttle(shared: &Arc<Shared>, held: Held<'_>, slot: &Arc<Slot>, chunk: &Chunk, retry_after: Duration) {
     if let (Some(stream), Some(origin)) = (held.stream, chunk.origin()) {
         stream.throttled(&origin.positions, retry_after);
     }
     let events = chunk.len() as u64;
-    slot.lane.count(|counters| counters.throttled += events);
+    shared.count(slot, |counters| counters.throttled += events);
     held.source.lock().throttled += events;
     shared.failed(&throttled(shared, slot, events));
 }

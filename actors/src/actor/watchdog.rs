@@ -116,52 +116,70 @@ const TURN: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Shows again and again that the thread turns. Ends with it.
-pub(crate) async fn turn(shared: Arc<Shared>, hang_after: Duration) {
+pub(crate) async fn turn(shared: Arc<Shared>, home: usize, hang_after: Duration) {
     loop {
-        shared.turns.fetch_add(1, Ordering::Release);
+        shared.homes.all()[home].turns.fetch_add(1, Ordering::Release);
         tokio::time::sleep(TURN.min(hang_after / 4)).await;
     }
 }
 
-/// Looks whether the system's thread turns, on a thread that it cannot hold, until the system has stopped. Unpark that thread
+/// What was last seen of a thread.
+struct Seen {
+    turns: u64,
+    since: UnixMillis,
+    still: Duration,
+}
+
+/// Looks whether the system's threads turn, on one that they cannot hold, until the system has stopped. Unpark that thread
 /// to have it look at once.
 pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
     let look = LOOK.min(hang_after / 4);
-    let (mut turns, mut looked, mut since) = (0, std::time::Instant::now(), shared.seam.now());
-    let mut still = Duration::ZERO;
+    let homes = shared.homes.all();
+    let began = || Seen { turns: 0, since: shared.seam.now(), still: Duration::ZERO };
+    let mut seen: Vec<_> = homes.iter().map(|_| began()).collect();
+    let mut looked = std::time::Instant::now();
     while shared.phase() < Phase::Stopped {
         std::thread::park_timeout(look);
         // A process that was suspended as a whole does not hang: a wait that took longer than it was to counts as one that did
         // not.
         let waited = looked.elapsed().min(2 * look);
         looked = std::time::Instant::now();
-        let turned = shared.turns.load(Ordering::Acquire);
-        if turned != turns {
-            (turns, since, still) = (turned, shared.seam.now(), Duration::ZERO);
-            if let Some(hung) = shared.root.hangs(None) {
-                shared.log(event(shared, &hung, What::Unhung));
-            }
-            continue;
+        for (home, seen) in homes.iter().zip(&mut seen) {
+            let turns = home.turns.load(Ordering::Acquire);
+            *seen = if turns == seen.turns {
+                Seen { still: seen.still + waited, ..*seen }
+            } else {
+                Seen { turns, ..began() }
+            };
         }
-        still += waited;
-        if still >= hang_after {
-            let before = shared.root.health().hung;
-            let mut hung = find(shared, since, still);
-            hung.is_logged = before
-                .is_some_and(|before| before.is_logged && (before.actor, &before.tenant) == (hung.actor, &hung.tenant));
-            // First of all: whoever asks must not have to wait for the log.
-            shared.root.hangs(Some(hung.clone()));
-            if !hung.is_logged {
-                shared.log(event(shared, &hung, What::Hung));
-                shared.root.hangs(Some(Hung { is_logged: true, ..hung }));
+        let still = seen.iter().enumerate().filter(|(_, seen)| seen.still >= hang_after);
+        match still.max_by_key(|(_, seen)| seen.still) {
+            Some((home, seen)) => hangs(shared, find(shared, home, seen)),
+            None => {
+                if let Some(hung) = shared.root.hangs(None) {
+                    shared.log(event(shared, &hung, What::Unhung));
+                }
             }
         }
     }
 }
 
+fn hangs(shared: &Shared, mut hung: Hung) {
+    let before = shared.root.health().hung;
+    hung.is_logged =
+        before.is_some_and(|before| before.is_logged && (before.actor, &before.tenant) == (hung.actor, &hung.tenant));
+    // First of all: whoever asks must not have to wait for the log.
+    shared.root.hangs(Some(hung.clone()));
+    if !hung.is_logged {
+        shared.log(event(shared, &hung, What::Hung));
+        shared.root.hangs(Some(Hung { is_logged: true, ..hung }));
+    }
+}
+
 /// Whose code holds the thread.
-fn find(shared: &Shared, since: UnixMillis, lasting: Duration) -> Hung {
-    let of_tenant = shared.all_slots().into_iter().find_map(|slot| {
+fn find(shared: &Shared, home: usize, &Seen { since, still: lasting, .. }: &Seen) -> Hung {
+    let here = shared.all_slots().into_iter().filter(|slot| slot.home() == home);
+    let of_tenant = here.into_iter().find_map(|slot| {
         let is_polling = |control: Option<&Arc<Control>>| control.is_some_and(|control| control.is_polling());
         let writer = is_polling(slot.writer.control()).then_some(Role::Writer);
         let role = writer.or_else(|| is_polling(slot.tenant.control()).then_some(Role::Tenant))?;

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::alarms::Alarm;
 use super::gate::Turn;
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
@@ -49,6 +50,10 @@ impl Writer {
     /// Whether a store is being called, or its turn waited for.
     fn go_on(&mut self, ctx: &mut Context<Self>) -> bool {
         while !self.storing {
+            if self.slot.is_to_move() && !self.slot.lane.is_attempt_open() {
+                self.shared.alarms.set(Instant::now(), &self.slot, Alarm::Move);
+                return false;
+            }
             let (now, slot, turn) = (Instant::now(), &self.slot, &mut self.turn);
             match slot.lane.next_step(now, |store, want| take_turn(slot, turn, store, want, now)) {
                 Step::Rest => return false,

@@ -97,6 +97,8 @@ codes! {
     Source = "source",
     /// Somebody changed the rules of a tenant.
     PolicyChanged = "policy_changed",
+    /// A thread has more to do than another.
+    Rebalanced = "rebalanced",
 }
 
 impl fmt::Display for Code {

@@ -112,6 +112,8 @@ pub enum What {
     Passivated,
     /// Somebody changed the rules of a tenant; the cause names them.
     PolicyChanged,
+    /// A tenant's actors live on another thread from now on, since theirs had more to do.
+    Moved,
     /// The system takes no new work, and stores what it accepted.
     Draining,
     /// An actor ended because it was told to.
@@ -154,6 +156,7 @@ impl What {
             Self::Active => "active",
             Self::Passivated => "passivated",
             Self::PolicyChanged => "policy_changed",
+            Self::Moved => "moved",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }

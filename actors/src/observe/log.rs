@@ -195,7 +195,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Recovered
         | What::PolicyChanged
         | What::Draining => say!(info),
-        What::Started | What::Stopped | What::Passivated | What::Idle | What::Active => say!(debug),
+        What::Started | What::Stopped | What::Passivated | What::Moved | What::Idle | What::Active => say!(debug),
     }
 }
 

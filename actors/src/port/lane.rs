@@ -113,6 +113,8 @@ struct State {
     uncompensated: Vec<(Uncompensated, Instant)>,
     /// Events are given up to make room.
     shedding: Option<Shedding>,
+    /// Its tenant was passivated: nothing that comes counts here any more.
+    gone: bool,
 }
 
 /// Frames of one tenant in one read.
@@ -145,6 +147,44 @@ pub(crate) enum Arrival {
     Full(Box<Chunk>),
     /// The lane would hold more than its share of the memory of all: the chunk comes back, with how much may be in use before it.
     AboveShare(Box<Chunk>, usize),
+    /// The tenant was passivated a moment ago: the chunk is for the lane that it has next. Nothing was counted.
+    Gone(Box<Chunk>),
+}
+
+/// What goes on record of a read: appended with all of it, or each entry at once, in the order of its lane, where other threads
+/// accept for the same tenants.
+#[derive(Default)]
+pub(crate) struct Record {
+    entries: Vec<Entry>,
+    at_once: bool,
+    at: Position,
+}
+
+impl Record {
+    pub(crate) fn new(at_once: bool) -> Self {
+        Self { at_once, ..Self::default() }
+    }
+
+    /// Adds the entry. Called under its lane's lock.
+    fn push(&mut self, journal: &Arc<dyn DynJournal>, entry: Entry) {
+        self.entries.push(entry);
+        if self.at_once {
+            self.at = journal.append(&mut self.entries);
+        }
+    }
+
+    /// Adds what is no lane's.
+    pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.entries.extend(entries);
+    }
+
+    /// Appends what is left, and tells where the last of it is. Keeps its room.
+    pub(crate) fn append(&mut self, journal: &Arc<dyn DynJournal>) -> Position {
+        if !self.entries.is_empty() {
+            self.at = journal.append(&mut self.entries);
+        }
+        std::mem::take(&mut self.at)
+    }
 }
 
 impl Lane {
@@ -213,17 +253,21 @@ impl Lane {
     ///
     /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
     ///
-    /// Where it is to go on record, the entry is added to `record`, which the caller appends before the lane can be looked at.
+    /// Where it is to go on record, the entry is added to `record`, which the caller appends before any other thread can look at
+    /// the lane.
     pub(crate) fn accept(
         &self,
         chunk: Chunk,
         at: Instant,
-        record: &mut Vec<Entry>,
+        record: &mut Record,
         frames: Frames,
         memory: Memory,
     ) -> Arrival {
         let footprint = chunk.footprint();
         let state = &mut *self.lock();
+        if state.gone {
+            return Arrival::Gone(chunk.into());
+        }
         state.count(frames);
         let passes = state.may_pass(&chunk, at);
         if passes > 0 {
@@ -250,9 +294,9 @@ impl Lane {
         self.holds(state.bytes, state.bytes + footprint);
         state.bytes += footprint;
         let chunk = Arc::new(chunk);
-        if self.journal.is_some() {
+        if let Some(journal) = &self.journal {
             let seq = state.first + state.chunks.len() as u64;
-            record.push(Entry::Chunk { seq, chunk: chunk.clone() });
+            record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
         state.chunks.push_back((chunk, at));
         state.last_accepted = Some(at);
@@ -267,12 +311,15 @@ impl Lane {
         self.lock().above_share(footprint, memory)
     }
 
-    /// An event was accepted and given up in the same breath.
-    pub(crate) fn give_up_at_door(&self) {
+    /// An event was accepted and given up in the same breath. False, and nothing counted, where the tenant was passivated.
+    pub(crate) fn give_up_at_door(&self) -> bool {
         let mut state = self.lock();
-        state.counters.received += 1;
-        state.counters.accepted += 1;
-        state.given_up_at_door += 1;
+        if !state.gone {
+            state.counters.received += 1;
+            state.counters.accepted += 1;
+            state.given_up_at_door += 1;
+        }
+        !state.gone
     }
 
     /// The dead letter of such an event is kept.
@@ -283,9 +330,13 @@ impl Lane {
         state.counters.dead_lettered += 1;
     }
 
-    /// Frames came of which none became part of a chunk.
-    pub(crate) fn count_frames(&self, frames: Frames) {
-        self.lock().count(frames);
+    /// Frames came of which none became part of a chunk. False, and nothing counted, where the tenant was passivated.
+    pub(crate) fn count_frames(&self, frames: Frames) -> bool {
+        let mut state = self.lock();
+        if !state.gone {
+            state.count(frames);
+        }
+        !state.gone
     }
 
     /// Puts on record what happened at the door, if anything did since it was last told.
@@ -309,9 +360,13 @@ impl Lane {
         self.lock().last_accepted
     }
 
-    /// Counts something that happened at the door or to the actors.
-    pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
-        count(&mut self.lock().counters);
+    /// Counts something that happened at the door or to the actors. False, and nothing counted, where the tenant was passivated.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) -> bool {
+        let mut state = self.lock();
+        if !state.gone {
+            count(&mut state.counters);
+        }
+        !state.gone
     }
 }
 

@@ -2,14 +2,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::Addr;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::handle::System;
 use crate::actor::aggregator::{Aggregator, Reporting};
 use crate::actor::alarms::ring;
+use crate::actor::homes::balance;
 use crate::actor::letters::pump;
 use crate::actor::recovery::recover;
 use crate::actor::registry::{Defaults, Phase, Shared};
@@ -37,6 +41,12 @@ pub enum Placement {
     /// On a thread of the system's own: embeds in any service, or in a plain `main`.
     #[default]
     OwnThread,
+    /// On so many threads of the system's own, at least one.
+    ///
+    /// A connection is read on one of them, a tenant's actors live on one of them, and a tenant moves where its thread has more to
+    /// do than another; the supervisor log says so. The order of each tenant's events is kept. More than one is worth it where the
+    /// first is busy, and there are processors for all of them, the stores' own threads and the senders.
+    Threads(usize),
     /// On the caller's thread, which must be inside a `tokio` `LocalSet` or an actix `System`: for tests in virtual time and
     /// for simulation.
     Inline,
@@ -264,6 +274,10 @@ impl SystemBuilder {
         let panic_points = PanicPoints::armed(self.panic_at);
         #[cfg(not(feature = "testing"))]
         let panic_points = PanicPoints::default();
+        let threads = match self.placement {
+            Placement::OwnThread | Placement::Inline => 1,
+            Placement::Threads(threads) => threads.max(1),
+        };
         // The first time it is asked, its panic is the caller's.
         let began = self.seam.now();
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
@@ -283,6 +297,7 @@ impl SystemBuilder {
                 self.log_entries,
                 self.observers,
                 seam,
+                threads,
                 panic_points,
             )
         });
@@ -297,42 +312,79 @@ impl SystemBuilder {
         let tenants = recovered.tenants.into_iter();
         let left: Vec<_> = tenants.filter_map(|tenant| Some((shared.recovered_tenant(&tenant)?, tenant))).collect();
         let reporting = self.reporting;
-        let supervisor = match self.placement {
+        let supervisors = match self.placement {
             Placement::Inline => {
-                let (supervisor, ended) = raise(shared.clone(), reporting, left);
+                let (supervisor, ended) = raise(shared.clone(), reporting, left, vec![]);
                 spawn(ended);
-                supervisor
+                vec![supervisor]
             }
-            Placement::OwnThread => on_own_thread(shared.clone(), reporting, left, self.hang_after)?,
+            Placement::OwnThread | Placement::Threads(_) => {
+                let started = on_own_threads(&shared, reporting, left, self.hang_after);
+                // Those that are up are not to stay.
+                started.inspect_err(|_| _ = shared.enter(Phase::Stopping))?
+            }
         };
-        Ok(System::new(shared, supervisor))
+        Ok(System::new(shared, supervisors.into()))
     }
 }
 
-/// Starts the root actors on this thread. The future ends with the system.
+/// What runs on each thread.
+struct Stand {
+    supervisor: Running<Supervisor>,
+    ring: JoinHandle<()>,
+}
+
+impl Stand {
+    fn on(shared: &Arc<Shared>, home: usize) -> Self {
+        shared.homes.settle(home);
+        let stage = Rc::new(RefCell::new(Stage::new(shared.clone())));
+        let ring = spawn(ring(shared.clone(), home, stage.clone()));
+        Self { supervisor: supervise(shared, Supervisor::new(shared.clone(), stage)), ring }
+    }
+
+    async fn end(self) {
+        self.ring.abort();
+        self.supervisor.control.end();
+        // Lets every keeper see its order before the thread goes.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn stopping(shared: &Shared) {
+    let mut phase = shared.phase.subscribe();
+    // The sender lives in `shared`.
+    let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
+}
+
+/// Starts the root actors on this thread; the actors of tenants live on this one and on `others`, each of which is told here when
+/// it is gone. The future ends with the system.
 fn raise(
     shared: Arc<Shared>,
     reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
+    others: Vec<oneshot::Receiver<()>>,
 ) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
     let aggregator = supervise(&shared, Aggregator::new(shared.clone(), reporting));
     // The cell is fresh: this is the only start.
     drop(shared.aggregator.set(aggregator));
     let recovery = spawn(recover(shared.clone(), left));
-    let stage = Rc::new(RefCell::new(Stage::new(shared.clone())));
-    let (pump, ring) = (spawn(pump(shared.clone())), spawn(ring(shared.clone(), stage.clone())));
-    let Running { addr, control } = supervise(&shared, Supervisor::new(shared.clone(), stage));
+    let pump = spawn(pump(shared.clone()));
+    let balance = shared.homes.are_several().then(|| spawn(balance(shared.clone())));
+    let stand = Stand::on(&shared, 0);
+    let supervisor = stand.supervisor.addr.clone();
     let ended = async move {
-        let mut phase = shared.phase.subscribe();
-        // The sender lives in `shared`, which lives in here.
-        let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
+        stopping(&shared).await;
         recovery.abort();
         pump.abort();
-        ring.abort();
+        if let Some(balance) = balance {
+            balance.abort();
+        }
         shared.stop_actors();
-        control.end();
-        // Lets every keeper see its order before the thread goes.
-        tokio::task::yield_now().await;
+        stand.end().await;
+        for other in others {
+            // It says nothing, but that it is gone.
+            let _ = other.await;
+        }
         for slot in shared.all_slots() {
             slot.lane.record_door();
         }
@@ -341,34 +393,62 @@ fn raise(
         }
         shared.enter(Phase::Stopped);
     };
-    (addr, ended)
+    (supervisor, ended)
 }
 
-fn on_own_thread(
-    shared: Arc<Shared>,
+/// Starts the system on threads of its own; gives the supervisor of each.
+fn on_own_threads(
+    shared: &Arc<Shared>,
     reporting: Reporting,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
     hang_after: Duration,
+) -> Result<Vec<Addr<Supervisor>>, Error> {
+    let (mut supervisors, mut others) = (vec![], vec![]);
+    for home in 1..shared.homes.len() {
+        let (gone, is_gone) = oneshot::channel::<()>();
+        let on = shared.clone();
+        supervisors.push(on_thread(format!("headworks-{home}"), async move |up| {
+            let stand = Stand::on(&on, home);
+            let _ = up.send(stand.supervisor.addr.clone());
+            let turning = spawn(turn(on.clone(), home, hang_after));
+            stopping(&on).await;
+            turning.abort();
+            stand.end().await;
+            gone
+        })?);
+        others.push(is_gone);
+    }
+    let on = shared.clone();
+    let first = on_thread("headworks".to_owned(), async move |up| {
+        let (watched, turned) = (on.clone(), on.clone());
+        let (supervisor, ended) = raise(on, reporting, left, others);
+        let _ = up.send(supervisor);
+        let turning = spawn(turn(turned, 0, hang_after));
+        let watchdog = std::thread::Builder::new().name("headworks-watchdog".to_owned());
+        let watchdog = watchdog.spawn(move || watch(&watched, hang_after));
+        if let Err(why) = &watchdog {
+            tracing::error!(target: "headworks", %why, "there is no thread for the watchdog; a thread that hangs will not be told");
+        }
+        ended.await;
+        turning.abort();
+        if let Ok(watchdog) = watchdog {
+            watchdog.thread().unpark();
+        }
+    })?;
+    supervisors.insert(0, first);
+    Ok(supervisors)
+}
+
+/// Runs `live` on a new thread, with a runtime for actors, until it ends; gives what it says once it is up. What it gives back is
+/// dropped when all that lived on the thread is gone.
+fn on_thread<T: 'static>(
+    name: String,
+    live: impl AsyncFnOnce(SyncSender<Addr<Supervisor>>) -> T + Send + 'static,
 ) -> Result<Addr<Supervisor>, Error> {
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
-    std::thread::Builder::new().name("headworks".to_owned()).spawn(move || {
-        actix_rt::System::new().block_on(async move {
-            let (watched, turned) = (shared.clone(), shared.clone());
-            let (supervisor, ended) = raise(shared, reporting, left);
-            // Nobody waits any more only if the caller's thread is gone.
-            let _ = up.send(supervisor);
-            let turning = spawn(turn(turned, hang_after));
-            let watchdog = std::thread::Builder::new().name("headworks-watchdog".to_owned());
-            let watchdog = watchdog.spawn(move || watch(&watched, hang_after));
-            if let Err(why) = &watchdog {
-                tracing::error!(target: "headworks", %why, "there is no thread for the watchdog; a thread that hangs will not be told");
-            }
-            ended.await;
-            turning.abort();
-            if let Ok(watchdog) = watchdog {
-                watchdog.thread().unpark();
-            }
-        });
+    std::thread::Builder::new().name(name).spawn(move || {
+        let last = actix_rt::System::new().block_on(live(up));
+        drop(last);
     })?;
     is_up.recv().map_err(|_| Error::Start(std::io::Error::other("it ended before it was up")))
 }

@@ -14,6 +14,7 @@ use super::source::{Intake, Source, SourceHandle};
 use super::stream::{Answers, Connection, Receipt};
 #[cfg(feature = "testing")]
 use crate::actor::control::Control;
+use crate::actor::homes::{Homes, Reading};
 use crate::actor::ingress::Ingress;
 #[cfg(feature = "testing")]
 use crate::actor::message::Hang;
@@ -42,9 +43,12 @@ pub struct System {
     handle: Arc<Handle>,
 }
 
+/// Of each thread; the first is the root's.
+pub(super) type Supervisors = Arc<[Addr<Supervisor>]>;
+
 struct Handle {
     shared: Arc<Shared>,
-    supervisor: Addr<Supervisor>,
+    supervisors: Supervisors,
     /// The ingress of events that embedders make.
     own: OnceCell<IngressHandle>,
 }
@@ -79,7 +83,7 @@ pub(super) async fn open_ingress(
     spec: IngressSpec,
 ) -> Result<IngressHandle, Error> {
     let addr = supervisor.send(OpenIngress { spec, stream: None }).await.map_err(unanswered(Role::Supervisor))??;
-    Ok(IngressHandle { shared: shared.clone(), addr, connection: None })
+    Ok(IngressHandle { shared: shared.clone(), addr, connection: None, _place: None })
 }
 
 pub(super) async fn open_stream(
@@ -101,7 +105,8 @@ pub(super) async fn open_stream(
     let last = stream.begin(next, level);
     let open = OpenIngress { spec, stream: Some((stream, session)) };
     let addr = supervisor.send(open).await.map_err(unanswered(Role::Supervisor))??;
-    let ingress = IngressHandle { shared: shared.clone(), addr, connection: Some(connection.clone()) };
+    let connected = Some(connection.clone());
+    let ingress = IngressHandle { shared: shared.clone(), addr, connection: connected, _place: None };
     Ok((ingress, Answers { connection, last }))
 }
 
@@ -111,8 +116,8 @@ impl System {
         SystemBuilder::default()
     }
 
-    pub(super) fn new(shared: Arc<Shared>, supervisor: Addr<Supervisor>) -> Self {
-        let handle = Arc::new(Handle { shared: shared.clone(), supervisor, own: OnceCell::new() });
+    pub(super) fn new(shared: Arc<Shared>, supervisors: Supervisors) -> Self {
+        let handle = Arc::new(Handle { shared: shared.clone(), supervisors, own: OnceCell::new() });
         Self { shared, handle }
     }
 
@@ -122,7 +127,7 @@ impl System {
     /// [`Error::TenantExists`], [`Error::TenantLimit`], [`Error::InvalidPolicy`] or [`Error::Closed`].
     pub async fn spawn(&self, spec: impl Into<TenantSpec>) -> Result<TenantHandle, Error> {
         let spawn = Spawn(spec.into());
-        let id = self.handle.supervisor.send(spawn).await.map_err(unanswered(Role::Supervisor))??;
+        let id = self.handle.supervisors[0].send(spawn).await.map_err(unanswered(Role::Supervisor))??;
         Ok(TenantHandle { system: self.clone(), id })
     }
 
@@ -175,7 +180,9 @@ impl System {
     /// # Errors
     /// [`Error::Closed`] once the system drains.
     pub async fn ingress(&self, spec: IngressSpec) -> Result<IngressHandle, Error> {
-        open_ingress(&self.shared, &self.handle.supervisor, spec).await
+        let (home, reading) = Homes::for_connection(&self.shared);
+        let ingress = open_ingress(&self.shared, &self.handle.supervisors[home], spec).await?;
+        Ok(IngressHandle { _place: Some(Arc::new(reading)), ..ingress })
     }
 
     /// Takes events that were made, not read, of any tenants. Returns when each has been accepted or refused; waits where a
@@ -244,7 +251,7 @@ impl System {
             return Err(Error::Closed);
         }
         let (end, ended) = watch::channel(None);
-        let intake = Intake { shared: self.shared.clone(), supervisor: self.handle.supervisor.clone() };
+        let intake = Intake { shared: self.shared.clone(), supervisors: self.handle.supervisors.clone(), home: 0 };
         let run = Run(Box::new(move || {
             async move {
                 let (shared, mut name) = (intake.shared.clone(), "of unknown name".to_owned());
@@ -263,7 +270,7 @@ impl System {
             }
             .boxed_local()
         }));
-        self.handle.supervisor.send(run).await.map_err(unanswered(Role::Supervisor))?;
+        self.handle.supervisors[0].send(run).await.map_err(unanswered(Role::Supervisor))?;
         Ok(SourceHandle { ended })
     }
 
@@ -349,7 +356,7 @@ impl System {
     /// # Cancel safety
     /// A drain that is dropped has begun all the same; it can be waited for by calling it again.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
-        drain::drain(&self.shared, &self.handle.supervisor, deadline).await
+        drain::drain(&self.shared, &self.handle.supervisors[0], deadline).await
     }
 }
 
@@ -491,7 +498,7 @@ impl TenantHandle {
             }
             .boxed_local()
         }));
-        self.system.handle.supervisor.send(run).await.map_err(|_| Error::Closed)?;
+        self.system.handle.supervisors[0].send(run).await.map_err(|_| Error::Closed)?;
         told.await.map_err(|_| Error::Closed)
     }
 
@@ -525,6 +532,16 @@ impl TenantHandle {
         self.on_slot(|slot, _| slot.each_control(Control::panic));
     }
 
+    /// Has the tenant move to another of the system's threads, counted from 0, as if its own had more to do.
+    #[cfg(feature = "testing")]
+    pub fn inject_move(&self, thread: usize) {
+        self.on_slot(|slot, shared| {
+            if thread < shared.homes.len() {
+                slot.move_to(shared, thread);
+            }
+        });
+    }
+
     /// Makes the tenant's actor wait for what never comes, as if its own code did.
     #[cfg(feature = "testing")]
     pub fn inject_hang(&self) {
@@ -548,6 +565,8 @@ pub struct IngressHandle {
     addr: Addr<Ingress>,
     /// Of a stream of numbered frames.
     connection: Option<Arc<Connection>>,
+    /// That it is read on its thread, where this keeps that.
+    _place: Option<Arc<Reading>>,
 }
 
 impl std::fmt::Debug for IngressHandle {

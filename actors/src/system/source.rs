@@ -1,14 +1,15 @@
 use std::sync::Arc;
 
-use actix::Addr;
+use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::watch;
 
-use super::handle::{IngressHandle, open_ingress, open_stream};
+use super::handle::{IngressHandle, Supervisors, open_ingress, open_stream};
 use super::stream::Answers;
+use crate::actor::homes::Homes;
+use crate::actor::message::Run;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::spec::IngressSpec;
-use crate::actor::supervisor::Supervisor;
 use crate::model::{Error, StreamId};
 use crate::policy::AckLevel;
 
@@ -29,7 +30,9 @@ pub trait Source: Send + 'static {
 #[derive(Clone)]
 pub struct Intake {
     pub(super) shared: Arc<Shared>,
-    pub(super) supervisor: Addr<Supervisor>,
+    pub(super) supervisors: Supervisors,
+    /// The thread it is used on.
+    pub(super) home: usize,
 }
 
 impl std::fmt::Debug for Intake {
@@ -44,7 +47,7 @@ impl Intake {
     /// # Errors
     /// [`Error::Closed`] once the system drains.
     pub async fn open(&self, spec: IngressSpec) -> Result<IngressHandle, Error> {
-        open_ingress(&self.shared, &self.supervisor, spec).await
+        open_ingress(&self.shared, &self.supervisors[self.home], spec).await
     }
 
     /// An ingress for one connection of a sender that numbers its frames, in the stream `stream`, and wants to be told at `level`
@@ -62,7 +65,7 @@ impl Intake {
         next: u64,
         level: AckLevel,
     ) -> Result<(IngressHandle, Answers), Error> {
-        open_stream(&self.shared, &self.supervisor, spec, &stream, next, level).await
+        open_stream(&self.shared, &self.supervisors[self.home], spec, &stream, next, level).await
     }
 
     /// Resolves when the source should end: the system drains or stops.
@@ -72,7 +75,27 @@ impl Intake {
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
     }
 
-    /// Runs a task beside this source, on the system's thread; a connection, for example.
+    /// Runs a task that reads one connection, on whichever of the system's threads reads the fewest: `task` is called there, with an
+    /// intake that opens ingresses on the same thread. Give it what can change threads, as a socket of the standard library.
+    pub fn spread(&self, task: impl FnOnce(Self) -> LocalBoxFuture<'static, ()> + Send + 'static) {
+        let (home, reading) = Homes::for_connection(&self.shared);
+        let intake = Self { home, ..self.clone() };
+        let task = move || {
+            async move {
+                let _reading = reading;
+                task(intake).await;
+            }
+            .boxed_local()
+        };
+        if home == self.home {
+            crate::port::spawn(task());
+        } else {
+            // As many as the source lets be open.
+            self.supervisors[home].do_send(Run(Box::new(task)));
+        }
+    }
+
+    /// Runs a task beside this source, on the same thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
         crate::port::spawn(task)
     }

@@ -26,5 +26,6 @@ mod saga;
 mod spill;
 mod streams;
 mod supervision;
+mod threads;
 mod throttle;
 mod watchdog;

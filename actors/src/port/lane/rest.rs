@@ -38,6 +38,7 @@ impl Lane {
             return None;
         }
         self.tell_door(&mut state);
+        state.gone = true;
         Some(state.rest())
     }
 

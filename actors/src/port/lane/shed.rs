@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Lane, State, index};
+use super::{Lane, Record, State, index};
 use crate::model::{Chunk, FlushReason, Part};
 use crate::policy::{Memory, WhenFull, share};
 use crate::port::{ChunkPlace, Entry};
@@ -38,7 +38,7 @@ impl Lane {
     /// tenant's rate; none where that would not help, or is not the tenant's rule. The rest of a chunk of which a part is cut goes like a whole one.
     ///
     /// The entry is added to `record`, which the caller appends before the lane can be looked at.
-    pub(crate) fn shed(&self, chunk: &Chunk, at: Instant, mut memory: Memory, record: &mut Vec<Entry>) -> Option<Shed> {
+    pub(crate) fn shed(&self, chunk: &Chunk, at: Instant, mut memory: Memory, record: &mut Record) -> Option<Shed> {
         let state = &mut *self.lock();
         // What is spilled comes after all that is here, and what arrives after that: room here would not help it.
         if state.policy.overflow.when_full != WhenFull::DropOldest || state.spill.chunks > 0 {
@@ -83,8 +83,8 @@ impl Lane {
         shed.begins = state.shedding.is_none();
         let before = state.shedding.map_or(0, |shedding| shedding.events);
         state.shedding = Some(Shedding { events: before + shed.events, full_at });
-        if self.journal.is_some() {
-            record.push(Entry::Shed { tenant: self.tenant.clone(), from, until, events: shed.events });
+        if let Some(journal) = &self.journal {
+            record.push(journal, Entry::Shed { tenant: self.tenant.clone(), from, until, events: shed.events });
         }
         Some(shed)
     }

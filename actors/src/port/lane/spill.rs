@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Advanced, Lane, Over, State};
+use super::{Advanced, Lane, Over, Record, State};
 use crate::model::{Batch, BatchId, Chunk, FlushReason, Origin, Seq};
 use crate::policy::{AckLevel, WhenFull, Window};
 use crate::port::work::Waiting;
@@ -103,7 +103,7 @@ impl Lane {
         &self,
         chunk: Box<Chunk>,
         at: Instant,
-        record: &mut Vec<Entry>,
+        record: &mut Record,
         waited: bool,
     ) -> Result<Spilled, Unspilled> {
         let state = &mut *self.lock();
@@ -120,9 +120,9 @@ impl Lane {
         let (bytes, kept) = (on_disk(&chunk), passing(&chunk));
         let fits = state.spill.bytes + bytes <= overflow.max_spilled as u64
             && state.spill.kept + kept <= overflow.max_in_flight / 2;
-        if self.journal.is_none() || !may || !fits {
+        let Some(journal) = self.journal.as_ref().filter(|_| may && fits && !state.gone) else {
             return Err(Unspilled::Not(chunk));
-        }
+        };
         let passes = state.may_pass(&chunk, at);
         let (chunk, over) = state.pass(*chunk, passes, at).map_err(Unspilled::Over)?;
         let (bytes, kept) = (on_disk(&chunk), passing(&chunk));
@@ -141,7 +141,7 @@ impl Lane {
         if kept > 0 {
             spill.origins.extend(chunk.origin().map(|origin| (seq, origin.clone())));
         }
-        record.push(Entry::Chunk { seq, chunk: Arc::new(chunk) });
+        record.push(journal, Entry::Chunk { seq, chunk: Arc::new(chunk) });
         Ok(Spilled { begins, ack: state.policy.ack, kept, over })
     }
 
