@@ -14,6 +14,7 @@ use super::gate::Seat;
 use super::message::{BatchesWait, ChunksWait};
 use super::post::Post;
 use super::registry::{Phase, Shared};
+use super::steps::Handover;
 use super::tenant::Tenant;
 use super::tenant_supervisor::Upkeep;
 use super::tenants::changes;
@@ -62,6 +63,10 @@ pub(crate) struct Slot {
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
     pub(crate) batches_hinted: AtomicBool,
+    /// The alarm clock takes the writer's steps right now.
+    pub(super) hosting: AtomicBool,
+    /// What it hands over to the writer.
+    pub(super) handover: Mutex<Handover>,
     /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
     pub(super) flush: AtomicU8,
 }
@@ -101,6 +106,8 @@ impl Slot {
             beat_sent: AtomicBool::new(false),
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
+            hosting: AtomicBool::new(false),
+            handover: Mutex::default(),
             flush: AtomicU8::new(0),
         }
     }

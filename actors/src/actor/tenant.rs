@@ -10,6 +10,7 @@ use super::alarms::Alarm;
 use super::message::{Beat, ChunksWait};
 use super::registry::Shared;
 use super::slot::Slot;
+use super::steps::host;
 use super::supervise::Child;
 use crate::model::Role;
 use crate::policy::{Heartbeat, Window};
@@ -55,7 +56,14 @@ impl Tenant {
 pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     if slot.is_at_rest() {
         let advanced = slot.lane.cut_due(Instant::now());
-        told(slot, shared, &advanced);
+        if advanced.was_clear && !shared.journal.is_durable() {
+            if announced(slot, shared, &advanced) {
+                host(slot, shared);
+            }
+        } else {
+            // An earlier batch comes first, or the journal has to be waited for.
+            told(slot, shared, &advanced);
+        }
     } else {
         slot.lane.alarm_rang();
         slot.hint_chunks(shared);
@@ -64,17 +72,24 @@ pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
 
 /// Tells whoever has to know what a look at the lane came to.
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
+    if announced(slot, shared, advanced) {
+        slot.hint_batches(shared);
+    }
+}
+
+/// Tells whoever looks on, and sets the alarm. Whether there is anything to be stored.
+fn announced(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> bool {
     if !advanced.flushed.is_empty() {
         shared.budget.cut(advanced.cut_bytes);
         for flushed in &advanced.flushed {
             tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
             shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
         }
-        slot.hint_batches(shared);
     }
     if let Some(due) = advanced.alarm {
         shared.alarms.set(due, slot, Alarm::Window);
     }
+    !advanced.flushed.is_empty()
 }
 
 impl Actor for Tenant {

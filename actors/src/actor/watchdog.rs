@@ -163,7 +163,8 @@ pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
 fn find(shared: &Shared, since: UnixMillis, lasting: Duration) -> Hung {
     let of_tenant = shared.all_slots().into_iter().find_map(|slot| {
         let is_polling = |control: Option<&Arc<Control>>| control.is_some_and(|control| control.is_polling());
-        let writer = is_polling(slot.writer.control()).then_some(Role::Writer);
+        let writes = is_polling(slot.writer.control()) || slot.hosting.load(Ordering::Relaxed);
+        let writer = writes.then_some(Role::Writer);
         let role = writer.or_else(|| is_polling(slot.tenant.control()).then_some(Role::Tenant))?;
         Some((role, slot.id.clone()))
     });
