@@ -63,9 +63,9 @@ pub(crate) struct Slot {
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
     pub(crate) batches_hinted: AtomicBool,
-    /// The alarm clock takes the writer's steps right now.
+    /// Another than the writer takes its steps right now.
     pub(super) hosting: AtomicBool,
-    /// What it hands over to the writer.
+    /// What that one hands over to the writer.
     pub(super) handover: Mutex<Handover>,
     /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
     pub(super) flush: AtomicU8,

@@ -1,9 +1,10 @@
 //! The steps of a tenant's batches through their stores, as far as nothing has to be waited for.
 //!
 //! The [writer](super::writer) takes them. It is an actor for what has to be waited for: an answer, a backoff, a turn, the journal.
-//! Most windows of most tenants hold a few events and close by age, and many a store answers at once: then an actor is woken, or even
-//! started, for nothing. So the alarm clock takes these steps itself where it has cut the only batch of a tenant ([`host`]). What
-//! comes to anything but a stored batch is handed over to the writer, which goes on as if it had come that far itself.
+//! Many a store answers at once, and then it is woken, or even started, for nothing: with very many tenants, most of whose windows hold
+//! a few events and close by age, that is much of what a batch costs. So whoever cuts such a window while no batch waits takes the
+//! steps itself ([`host`]). What comes to anything but a stored batch is handed over to the writer, which goes on as if it had come
+//! that far itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

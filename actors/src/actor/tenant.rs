@@ -12,7 +12,7 @@ use super::registry::Shared;
 use super::slot::Slot;
 use super::steps::host;
 use super::supervise::Child;
-use crate::model::Role;
+use crate::model::{FlushReason, Role};
 use crate::policy::{Heartbeat, Window};
 use crate::port::lane::{Advanced, Cursor};
 
@@ -56,40 +56,33 @@ impl Tenant {
 pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     if slot.is_at_rest() {
         let advanced = slot.lane.cut_due(Instant::now());
-        if advanced.was_clear && !shared.journal.is_durable() {
-            if announced(slot, shared, &advanced) {
-                host(slot, shared);
-            }
-        } else {
-            // An earlier batch comes first, or the journal has to be waited for.
-            told(slot, shared, &advanced);
-        }
+        told(slot, shared, &advanced);
     } else {
         slot.lane.alarm_rang();
         slot.hint_chunks(shared);
     }
 }
 
-/// Tells whoever has to know what a look at the lane came to.
+/// Tells whoever has to know what a look at the lane came to. Only on the thread on which the tenant's actors live.
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
-    if announced(slot, shared, advanced) {
-        slot.hint_batches(shared);
-    }
-}
-
-/// Tells whoever looks on, and sets the alarm. Whether there is anything to be stored.
-fn announced(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> bool {
-    if !advanced.flushed.is_empty() {
-        shared.budget.cut(advanced.cut_bytes);
-        for flushed in &advanced.flushed {
-            tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
-            shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
-        }
-    }
     if let Some(due) = advanced.alarm {
         shared.alarms.set(due, slot, Alarm::Window);
     }
-    !advanced.flushed.is_empty()
+    if advanced.flushed.is_empty() {
+        return;
+    }
+    shared.budget.cut(advanced.cut_bytes);
+    for flushed in &advanced.flushed {
+        tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
+        shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
+    }
+    // Whose windows fill is busy, and its writer is near; an earlier batch comes first; and a durable journal has to be waited for.
+    let is_cold = advanced.flushed.iter().all(|flushed| flushed.reason == FlushReason::Age);
+    if is_cold && advanced.was_clear && !shared.journal.is_durable() {
+        host(slot, shared);
+    } else {
+        slot.hint_batches(shared);
+    }
 }
 
 impl Actor for Tenant {
