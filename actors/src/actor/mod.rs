@@ -1,7 +1,7 @@
 //! Thin actors: take a message, ask a rule, send a message.
 //!
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
-//! supervisor starts them all; [`registry`], [`tenants`] and [`slot`] hold what must outlive them, and [`dormant`] what is left of a
+//! supervisor starts them all; [`steps`] are what the writer does without waiting; [`registry`], [`tenants`] and [`slot`] hold what must outlive them, and [`dormant`] what is left of a
 //! tenant that has nothing to do. What comes in passes [`admission`]; what cannot, waits in [`waiting`] or lies in the journal alone
 //! ([`spill`]). The way into a store is a [`gate`]. A failure climbs from [`supervise`] to [`tenant_supervisor`] to [`root`];
 //! [`watchdog`] looks for those that fail without a word. Where there are several threads, [`homes`] says who lives on which.
@@ -26,6 +26,7 @@ pub(crate) mod slot;
 pub(crate) mod spec;
 mod spill;
 pub(crate) mod stage;
+mod steps;
 pub(crate) mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;

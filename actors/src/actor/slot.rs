@@ -14,6 +14,7 @@ use super::gate::Seat;
 use super::message::{BatchesWait, ChunksWait};
 use super::post::Post;
 use super::registry::{Phase, Shared};
+use super::steps::Handover;
 use super::tenant::Tenant;
 use super::tenant_supervisor::Upkeep;
 use super::tenants::changes;
@@ -62,6 +63,10 @@ pub(crate) struct Slot {
     /// A hint is on its way.
     pub(crate) chunks_hinted: AtomicBool,
     pub(crate) batches_hinted: AtomicBool,
+    /// Another than the writer takes its steps right now.
+    pub(super) hosting: AtomicBool,
+    /// What that one hands over to the writer.
+    pub(super) handover: Mutex<Handover>,
     /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
     pub(super) flush: AtomicU8,
     /// The thread that its actors live on, and 1 + the one that they are to move to, or 0.
@@ -108,6 +113,8 @@ impl Slot {
             beat_sent: AtomicBool::new(false),
             chunks_hinted: AtomicBool::new(false),
             batches_hinted: AtomicBool::new(false),
+            hosting: AtomicBool::new(false),
+            handover: Mutex::default(),
             flush: AtomicU8::new(0),
             home: AtomicUsize::new(shared.homes.here()),
             moving: AtomicUsize::new(0),

@@ -10,8 +10,9 @@ use super::alarms::Alarm;
 use super::message::{Beat, ChunksWait};
 use super::registry::Shared;
 use super::slot::Slot;
+use super::steps::host;
 use super::supervise::Child;
-use crate::model::Role;
+use crate::model::{FlushReason, Role};
 use crate::policy::{Heartbeat, Window};
 use crate::port::lane::{Advanced, Cursor};
 
@@ -62,21 +63,29 @@ pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     }
 }
 
-/// Tells whoever has to know what a look at the lane came to.
+/// Tells whoever has to know what a look at the lane came to. Only on one of the system's threads.
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
-    if !advanced.flushed.is_empty() {
-        shared.budget.cut(advanced.cut_bytes);
-        if shared.homes.are_several() {
-            slot.work.fetch_add(advanced.cut_bytes as u64, Ordering::Relaxed);
-        }
-        for flushed in &advanced.flushed {
-            tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
-            shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
-        }
-        slot.hint_batches(shared);
-    }
     if let Some(due) = advanced.alarm {
         shared.alarms.set(due, slot, Alarm::Window);
+    }
+    if advanced.flushed.is_empty() {
+        return;
+    }
+    shared.budget.cut(advanced.cut_bytes);
+    if shared.homes.are_several() {
+        slot.work.fetch_add(advanced.cut_bytes as u64, Ordering::Relaxed);
+    }
+    for flushed in &advanced.flushed {
+        tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
+        shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
+    }
+    // Whose windows fill is busy, and its writer is near; an earlier batch comes first; and a durable journal has to be waited for.
+    let is_cold = advanced.flushed.iter().all(|flushed| flushed.reason == FlushReason::Age);
+    let is_cold = is_cold && advanced.was_clear && !shared.journal.is_durable();
+    if is_cold && shared.homes.is_here(slot.home()) {
+        host(slot, shared);
+    } else {
+        slot.hint_batches(shared);
     }
 }
 

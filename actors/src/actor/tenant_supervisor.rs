@@ -215,6 +215,7 @@ impl Slot {
     pub(super) fn end_actors(&self) -> Vec<Role> {
         let tenant = self.tenant.end(&[&self.chunks_hinted, &self.beat_sent]).then_some(Role::Tenant);
         let writer = self.writer.end(&[&self.batches_hinted]).then_some(Role::Writer);
+        self.forget_handover();
         let mut upkeep = self.upkeep();
         upkeep.missed = 0;
         upkeep.stall = Stall::default();

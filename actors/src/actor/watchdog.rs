@@ -181,7 +181,8 @@ fn find(shared: &Shared, home: usize, &Seen { since, still: lasting, .. }: &Seen
     let here = shared.all_slots().into_iter().filter(|slot| slot.home() == home);
     let of_tenant = here.into_iter().find_map(|slot| {
         let is_polling = |control: Option<&Arc<Control>>| control.is_some_and(|control| control.is_polling());
-        let writer = is_polling(slot.writer.control()).then_some(Role::Writer);
+        let writes = is_polling(slot.writer.control()) || slot.hosting.load(Ordering::Relaxed);
+        let writer = writes.then_some(Role::Writer);
         let role = writer.or_else(|| is_polling(slot.tenant.control()).then_some(Role::Tenant))?;
         Some((role, slot.id.clone()))
     });

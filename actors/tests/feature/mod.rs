@@ -13,6 +13,7 @@ mod fairness;
 mod field;
 mod flow;
 mod hooks;
+mod hosted;
 mod isolation;
 mod mute;
 mod overflow;

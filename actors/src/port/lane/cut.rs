@@ -24,6 +24,8 @@ pub(crate) struct Cursor {
 pub(crate) struct Advanced {
     /// How many events the window took.
     pub(crate) events: usize,
+    /// Whether no batch waited before that.
+    pub(crate) was_clear: bool,
     /// The windows that closed.
     pub(crate) flushed: SmallVec<[Flushed; 1]>,
     /// The memory of the events in them.
@@ -90,7 +92,7 @@ impl State {
             *cursor = self.uncut();
             *window = Window::new(self.policy.window.clone());
         }
-        let mut advanced = Advanced::default();
+        let mut advanced = Advanced { was_clear: self.batches.is_empty(), ..Advanced::default() };
         while !self.holds_cuts(flush)
             && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
             && let Some((_, at)) = self.chunks.get(index)
