@@ -110,7 +110,9 @@ impl Stage {
         let Row { has_hooks, slot, last, making, .. } = &mut self.rows[row];
         if *making == NOWHERE {
             *making = index(self.making.len());
-            let (bytes, events) = (last.0.min(MAX_ROOM) as usize, last.1.min(MAX_ROOM / 16) as usize);
+            // Some more: one that turns out too small is copied, and then twice as large.
+            let room = |last: u32, most: u32| last.saturating_add(last / 4).min(most) as usize;
+            let (bytes, events) = (room(last.0, MAX_ROOM), room(last.1, MAX_ROOM / 16));
             let builder = ChunkBuilder::with_capacity(bytes, events);
             self.making.push(Making { row, builder, discarded: 0, positions: vec![] });
         }
