@@ -123,6 +123,14 @@ impl Stage {
             self.bytes += event.body.len();
             return Ok(Place::Staged);
         }
+        self.hooked(row, event, position)
+    }
+
+    /// As [`push`](Self::push), for a tenant whose events pass through hooks.
+    #[inline(never)]
+    fn hooked(&mut self, row: usize, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
+        let Row { slot, making, .. } = &self.rows[row];
+        let making = &mut self.making[*making as usize];
         let body = bytes::Bytes::copy_from_slice(&event.body);
         match slot.hooks.event(Event::new(slot.id.clone(), event.time, body)) {
             Ok(Some(event)) => {

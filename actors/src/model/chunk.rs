@@ -236,13 +236,18 @@ impl ChunkBuilder {
     #[inline]
     pub fn push(&mut self, body: &[u8], time: Option<UnixMillis>) {
         if time.is_some() || !self.times.is_empty() {
-            self.times.resize(self.ends.len(), None);
-            self.times.push(time);
+            self.push_time(time);
         }
         self.bytes.extend_from_slice(body);
         #[expect(clippy::expect_used, reason = "documented: the caller builds long before")]
         let end = u32::try_from(self.bytes.len()).expect("a chunk is smaller than 4 GiB");
         self.ends.push(end);
+    }
+
+    #[inline(never)]
+    fn push_time(&mut self, time: Option<UnixMillis>) {
+        self.times.resize(self.ends.len(), None);
+        self.times.push(time);
     }
 
     /// How many events it holds.

@@ -22,7 +22,7 @@ const MAX_DEPTH: u32 = 100;
 const MAX_DIGITS: usize = 18;
 
 /// Reads `frame` as one object with its tenant, if that is what it plainly is.
-#[inline]
+#[inline(always)]
 pub(super) fn scan<'f>(frame: &'f [u8], json: &Json) -> Option<Scanned<'f>> {
     if !frame.is_ascii() {
         std::str::from_utf8(frame).ok()?;
@@ -163,13 +163,18 @@ impl<'f> Cursor<'f> {
         self.frame.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> Option<Text<'f>> {
         if self.peek()? != b'"' {
             return None;
         }
         let from = self.at + 1;
-        let end = plain(self.frame, from);
+        // Names are short.
+        let eight = self.frame.get(from..)?.first_chunk();
+        let end = match eight.map_or(0, |eight| meaningful(u64::from_le_bytes(*eight))) {
+            0 => plain(self.frame, from),
+            found => from + (found.trailing_zeros() / 8) as usize,
+        };
         if *self.frame.get(end)? != b'"' {
             return self.uncommon_text(from, end);
         }
@@ -236,7 +241,7 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// Up to where the bytes from `at` on mean nothing in a text, as far as that is quickly seen: the end of a frame that is shorter
 /// than eight bytes is left to be looked at one by one.
-#[inline]
+#[inline(never)]
 fn plain(frame: &[u8], mut at: usize) -> usize {
     let mut rest = frame.get(at..).unwrap_or_default();
     loop {
