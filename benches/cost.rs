@@ -57,7 +57,8 @@ fn main() {
         let spec = IngressSpec::new("cost", Framing::lines(), Json::new());
         let ingress = system.ingress(spec).await.expect("the system runs");
         for from in (0..events).step_by(block) {
-            let lines: Vec<u8> = (from..events.min(from + block)).flat_map(|number| line(number, tenants)).collect();
+            let lines: Vec<_> = (from..events.min(from + block)).map(|number| line(number, tenants)).collect();
+            let lines = lines.concat();
             ingress.feed(lines).await.expect("the system runs");
         }
         let report = system.drain(Duration::from_secs(600)).await;
