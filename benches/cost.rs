@@ -7,7 +7,8 @@
 //! ```
 //!
 //! 500,000 events of 200 bytes, evenly of 100 tenants, in windows of 500; the instructions of start and end are part of it. With
-//! `--quick` a tenth of that; `--stores N` has batches go through N stores.
+//! `--quick` a tenth of that; `--stores N` has batches go through N stores, `--tenants N` has them be of N, `--block N` feeds so
+//! many lines at once (1,000), and `--memory` keeps the journal in memory.
 #![expect(clippy::expect_used, reason = "a bench has nobody to report to")]
 
 use std::sync::Arc;
@@ -22,15 +23,14 @@ use headworks::{Framing, IngressSpec, Json, NullStore, Policy, Saga, System, Win
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const TENANTS: usize = 100;
 const LINE: usize = 201;
-/// Lines in a block.
-const BLOCK: usize = 1_000;
 
-fn line(number: usize) -> Vec<u8> {
-    let tenant = number * 37 % TENANTS;
-    let head = format!(r#"{{"tenant":"t{tenant:05}","seq":1{number:07},"line":""#);
-    format!("{head}{:x<rest$}\"}}\n", "", rest = LINE - head.len() - 3).into_bytes()
+fn line(number: usize, tenants: usize) -> Vec<u8> {
+    let tenant = number * 37 % tenants;
+    let mut line = format!(r#"{{"tenant":"t{tenant:05}","seq":1{number:07},"line":""#).into_bytes();
+    line.resize(LINE - 3, b'x');
+    line.extend(b"\"}\n");
+    line
 }
 
 fn main() {
@@ -39,20 +39,26 @@ fn main() {
     let is_quick = args.iter().any(|arg| arg == "--quick" || arg == "--test");
     let events = if is_quick { 50_000 } else { 500_000 };
     let directory = tempfile::tempdir().expect("a directory");
-    let journal = DurableJournal::open(directory.path(), JournalOptions::default(), |_, _| {}).expect("a journal");
+    let (tenants, block) = (after("--tenants").unwrap_or(100), after("--block").unwrap_or(1_000));
     let stores: Vec<_> = (0..after("--stores").unwrap_or(1)).map(|_| NullStore::default()).collect();
     let window = WindowPolicy { max_events: 500, max_age: Duration::from_secs(3_600), ..WindowPolicy::default() };
-    let system = System::builder()
+    let builder = System::builder()
         .saga(stores.iter().fold(Saga::new(), |saga, store| saga.then(store.clone())))
-        .journal(Arc::new(journal))
-        .policy(Policy { window, ..Policy::default() })
-        .start()
-        .expect("a thread");
+        .max_tenants(tenants)
+        .policy(Policy { window, ..Policy::default() });
+    let builder = if args.iter().any(|arg| arg == "--memory") {
+        builder
+    } else {
+        let journal = DurableJournal::open(directory.path(), JournalOptions::default(), |_, _| {}).expect("a journal");
+        builder.journal(Arc::new(journal))
+    };
+    let system = builder.start().expect("a thread");
     block_on(async {
         let spec = IngressSpec::new("cost", Framing::lines(), Json::new());
         let ingress = system.ingress(spec).await.expect("the system runs");
-        for block in 0..events / BLOCK {
-            let lines: Vec<u8> = (block * BLOCK..(block + 1) * BLOCK).flat_map(line).collect();
+        for from in (0..events).step_by(block) {
+            let lines: Vec<_> = (from..events.min(from + block)).map(|number| line(number, tenants)).collect();
+            let lines = lines.concat();
             ingress.feed(lines).await.expect("the system runs");
         }
         let report = system.drain(Duration::from_secs(600)).await;

@@ -1,7 +1,7 @@
 //! Frames to events, events to chunks, chunks to the journal: one ingress a connection.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -128,13 +128,19 @@ impl Ingress {
     fn scan(&mut self, input: &[u8], position: &mut usize) -> bool {
         let mut stage = self.stage.borrow_mut();
         let door = Door { shared: &self.shared, spec: &self.spec, arrived: self.shared.seam.now() };
-        while let Some(frame) = self.framer.next(input, position) {
-            self.step.frame(&door, &frame, &mut stage);
+        loop {
+            // A frame of the common kind stays in registers on its way.
+            if let Some(frame) = self.framer.whole(input, position) {
+                self.step.complete(&door, frame, &mut stage);
+            } else if let Some(frame) = self.framer.next(input, position) {
+                self.step.frame(&door, &frame, &mut stage);
+            } else {
+                return true;
+            }
             if stage.bytes() >= STEP_BYTES || self.step.letter_bytes >= STEP_LETTER_BYTES {
                 return false;
             }
         }
-        true
     }
 
     /// Sends what is staged on its way; gives back what has to wait.
@@ -283,36 +289,54 @@ struct About {
 
 impl Step {
     /// Puts the frame on the stage, or among the bad ones.
-    #[inline]
     fn frame(&mut self, door: &Door<'_>, frame: &Frame<'_>, stage: &mut Stage) {
+        match frame {
+            Frame::Complete(frame) => self.complete(door, frame, stage),
+            Frame::Rejected(RejectedFrame { cause, kept, original_bytes }) => {
+                if let Ok(position) = self.count() {
+                    self.malformed(door, cause.clone(), kept, *original_bytes, position);
+                }
+            }
+        }
+    }
+
+    /// Counts a frame, and gives its position, where frames are numbered. An error if it came before.
+    #[inline]
+    fn count(&mut self) -> Result<Option<u64>, ()> {
         self.received += 1;
-        let position = match self.numbers.as_mut().map(Numbers::count) {
-            None => None,
+        match self.numbers.as_mut().map(Numbers::count) {
+            None => Ok(None),
+            Some((position, false)) => Ok(Some(position)),
             Some((position, true)) => {
                 self.duplicate += 1;
                 self.done.push(position);
-                return;
-            }
-            Some((position, false)) => Some(position),
-        };
-        match frame {
-            Frame::Complete(frame) => {
-                // The decoder is user code: a panic in there costs its frame and nothing else.
-                match catch_unwind(AssertUnwindSafe(|| door.spec.decoder.decode(frame))) {
-                    Ok(Ok(event)) => {
-                        self.event(door, stage, frame, &event, position);
-                    }
-                    Ok(Err(cause)) => self.malformed(door, cause, frame, frame.len() as u64, position),
-                    Err(panic) => {
-                        let cause = Cause::from_panic(Code::DecoderPanic, &*panic);
-                        self.malformed(door, cause, frame, frame.len() as u64, position);
-                    }
-                }
-            }
-            Frame::Rejected(RejectedFrame { cause, kept, original_bytes }) => {
-                self.malformed(door, cause.clone(), kept, *original_bytes, position);
+                Err(())
             }
         }
+    }
+
+    /// Puts a frame that the framing has nothing against on the stage, or among the bad ones.
+    #[inline]
+    fn complete(&mut self, door: &Door<'_>, frame: &[u8], stage: &mut Stage) {
+        let Ok(position) = self.count() else { return };
+        // The decoder is user code: a panic in there costs its frame and nothing else. What it says is used in there too: it is
+        // large, and would be copied on its way out.
+        let mut is_decoded = false;
+        let refused = catch_unwind(AssertUnwindSafe(|| match door.spec.decoder.decode(frame) {
+            Ok(event) => {
+                is_decoded = true;
+                self.event(door, stage, frame, &event, position);
+                None
+            }
+            Err(cause) => Some(cause),
+        }));
+        let cause = match refused {
+            Ok(None) => return,
+            Ok(Some(cause)) => cause,
+            Err(panic) if is_decoded => resume_unwind(panic),
+            Err(panic) => Cause::from_panic(Code::DecoderPanic, &*panic),
+        };
+        self.malformed(door, cause, frame, frame.len() as u64, position);
     }
 
     /// Puts a decoded frame on the stage, or says why not.

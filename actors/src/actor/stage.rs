@@ -110,7 +110,9 @@ impl Stage {
         let Row { has_hooks, slot, last, making, .. } = &mut self.rows[row];
         if *making == NOWHERE {
             *making = index(self.making.len());
-            let (bytes, events) = (last.0.min(MAX_ROOM) as usize, last.1.min(MAX_ROOM / 16) as usize);
+            // Some more: one that turns out too small is copied, and then twice as large.
+            let room = |last: u32, most: u32| last.saturating_add(last / 4).min(most) as usize;
+            let (bytes, events) = (room(last.0, MAX_ROOM), room(last.1, MAX_ROOM / 16));
             let builder = ChunkBuilder::with_capacity(bytes, events);
             self.making.push(Making { row, builder, discarded: 0, positions: vec![] });
         }
@@ -121,6 +123,14 @@ impl Stage {
             self.bytes += event.body.len();
             return Ok(Place::Staged);
         }
+        self.hooked(row, event, position)
+    }
+
+    /// As [`push`](Self::push), for a tenant whose events pass through hooks.
+    #[inline(never)]
+    fn hooked(&mut self, row: usize, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
+        let Row { slot, making, .. } = &self.rows[row];
+        let making = &mut self.making[*making as usize];
         let body = bytes::Bytes::copy_from_slice(&event.body);
         match slot.hooks.event(Event::new(slot.id.clone(), event.time, body)) {
             Ok(Some(event)) => {

@@ -113,7 +113,9 @@ impl Chunk {
         if range.is_empty() {
             return 0;
         }
-        self.ends[range.end - 1] as usize - self.start_of(range.start)
+        // Most are asked for whole: their bounds are not looked at, which are seldom near.
+        let end = if range.end == self.len() { self.bytes.len() } else { self.ends[range.end - 1] as usize };
+        end - self.start_of(range.start)
     }
 
     /// What it costs in memory, in bytes: the measure of every budget.
@@ -231,15 +233,21 @@ impl ChunkBuilder {
     ///
     /// # Panics
     /// If the chunk would grow beyond 4 GiB; callers build a chunk at [`MAX_BYTES`](Self::MAX_BYTES) at the latest.
+    #[inline]
     pub fn push(&mut self, body: &[u8], time: Option<UnixMillis>) {
         if time.is_some() || !self.times.is_empty() {
-            self.times.resize(self.ends.len(), None);
-            self.times.push(time);
+            self.push_time(time);
         }
         self.bytes.extend_from_slice(body);
         #[expect(clippy::expect_used, reason = "documented: the caller builds long before")]
         let end = u32::try_from(self.bytes.len()).expect("a chunk is smaller than 4 GiB");
         self.ends.push(end);
+    }
+
+    #[inline(never)]
+    fn push_time(&mut self, time: Option<UnixMillis>) {
+        self.times.resize(self.ends.len(), None);
+        self.times.push(time);
     }
 
     /// How many events it holds.

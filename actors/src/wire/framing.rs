@@ -111,6 +111,16 @@ impl Framer {
         }
     }
 
+    /// The next frame, where it is a sound one that lies whole in `input`, as nearly all do: without what [`next`](Self::next) has
+    /// to tell of the others. `None` says nothing, and takes nothing.
+    #[inline]
+    pub(crate) fn whole<'a>(&self, input: &'a [u8], position: &mut usize) -> Option<&'a [u8]> {
+        match &self.0 {
+            Parser::Lines(lines) => lines.whole(input, position),
+            Parser::LengthPrefixed(_) => None,
+        }
+    }
+
     /// The end of the input: the frame that was begun and never ended, if there is one.
     ///
     /// An unfinished last line is a frame like any other if the input ended `clean`, at the sender's will: files often

@@ -43,7 +43,13 @@ fn feed<'r>(framer: &mut Framer, reads: impl IntoIterator<Item = &'r [u8]>) -> V
         let mut position = 0;
         loop {
             let before = position;
+            let mut behind = position;
+            let common = framer.whole(read, &mut behind).map(|frame| (Out::Complete(frame.to_vec()), behind));
             let frame = framer.next(read, &mut position).map(Out::from);
+            match common {
+                Some(common) => assert_eq!(Some(common), frame.clone().map(|frame| (frame, position))),
+                None => assert_eq!(behind, before, "what is not given is not taken"),
+            }
             assert!(before <= position && position <= read.len());
             match frame {
                 Some(frame) => out.push(frame),
@@ -275,4 +281,13 @@ fn a_position_behind_the_end_is_the_end() {
     for framing in [Framing::lines(), Framing::length_prefixed()] {
         assert_eq!(Framer::new(&framing).next(b"abc", &mut 99), None);
     }
+}
+
+#[test]
+fn a_line_that_lies_whole_in_a_read_is_given_as_one_of_the_common_kind() {
+    let (framer, mut position) = (Framer::new(&Framing::lines()), 0);
+    let read = &b"one\r\n\nthr"[..];
+    assert_eq!(framer.whole(read, &mut position), Some(&b"one"[..]));
+    assert_eq!(framer.whole(read, &mut position), Some(&b""[..]));
+    assert_eq!((framer.whole(read, &mut position), position), (None, 6));
 }

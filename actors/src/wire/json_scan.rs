@@ -22,6 +22,7 @@ const MAX_DEPTH: u32 = 100;
 const MAX_DIGITS: usize = 18;
 
 /// Reads `frame` as one object with its tenant, if that is what it plainly is.
+#[inline(always)]
 pub(super) fn scan<'f>(frame: &'f [u8], json: &Json) -> Option<Scanned<'f>> {
     if !frame.is_ascii() {
         std::str::from_utf8(frame).ok()?;
@@ -162,35 +163,39 @@ impl<'f> Cursor<'f> {
         self.frame.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> Option<Text<'f>> {
         if self.peek()? != b'"' {
             return None;
         }
-        let rest = self.frame.get(self.at + 1..)?;
-        let len = plain(rest);
-        if *rest.get(len)? != b'"' {
-            return self.uncommon_text(len);
+        let from = self.at + 1;
+        // Names are short.
+        let eight = self.frame.get(from..)?.first_chunk();
+        let end = match eight.map_or(0, |eight| meaningful(u64::from_le_bytes(*eight))) {
+            0 => plain(self.frame, from),
+            found => from + (found.trailing_zeros() / 8) as usize,
+        };
+        if *self.frame.get(end)? != b'"' {
+            return self.uncommon_text(from, end);
         }
-        self.at += len + 2;
-        Some(Text { bytes: rest.get(..len)?, has_escapes: false })
+        self.at = end + 1;
+        Some(Text { bytes: self.frame.get(from..end)?, has_escapes: false })
     }
 
-    /// A text that has escapes, or stands at the end of the frame; its first `at` bytes are plain.
+    /// A text from `from` on that has escapes, or is nearly all of a short frame; up to `at` its bytes are plain.
     #[inline(never)]
-    fn uncommon_text(&mut self, mut at: usize) -> Option<Text<'f>> {
-        let rest = self.frame.get(self.at + 1..)?;
+    fn uncommon_text(&mut self, from: usize, mut at: usize) -> Option<Text<'f>> {
         let mut has_escapes = false;
         loop {
-            match *rest.get(at)? {
+            match *self.frame.get(at)? {
                 b'"' => {
-                    self.at += at + 2;
-                    return Some(Text { bytes: rest.get(..at)?, has_escapes });
+                    self.at = at + 1;
+                    return Some(Text { bytes: self.frame.get(from..at)?, has_escapes });
                 }
                 b'\\' => {
                     has_escapes = true;
-                    at += escaped(rest.get(at + 1..)?)?;
-                    at += plain(rest.get(at..)?);
+                    at += escaped(self.frame.get(at + 1..)?)?;
+                    at = plain(self.frame, at);
                 }
                 0..0x20 => return None,
                 _ => at += 1,
@@ -234,14 +239,18 @@ impl<'f> Cursor<'f> {
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// How many bytes at the beginning mean nothing in a text, as far as that is quickly seen: an end that is shorter than eight bytes
-/// is left to be looked at one by one.
-#[inline]
-fn plain(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    let mut rest = bytes;
+/// Up to where the bytes from `at` on mean nothing in a text, as far as that is quickly seen: the end of a frame that is shorter
+/// than eight bytes is left to be looked at one by one.
+#[inline(never)]
+fn plain(frame: &[u8], mut at: usize) -> usize {
+    let mut rest = frame.get(at..).unwrap_or_default();
     loop {
-        let Some((eight, behind)) = rest.split_first_chunk() else { return at };
+        let Some((eight, behind)) = rest.split_first_chunk() else {
+            let Some(last) = frame.last_chunk().filter(|_| !rest.is_empty()) else { return at };
+            // The bytes that were seen go out at one end, and zeros come in at the other, which mean something.
+            let unseen = u64::from_le_bytes(*last) >> (8 * (8 - rest.len()));
+            return at + (meaningful(unseen).trailing_zeros() / 8) as usize;
+        };
         let found = meaningful(u64::from_le_bytes(*eight));
         if found != 0 {
             return at + (found.trailing_zeros() / 8) as usize;

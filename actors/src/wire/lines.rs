@@ -36,6 +36,17 @@ impl Lines {
         }
     }
 
+    #[inline]
+    pub(super) fn whole<'a>(&self, input: &'a [u8], position: &mut usize) -> Option<&'a [u8]> {
+        if self.begun.bytes() > 0 {
+            return None;
+        }
+        let rest = input.get(*position..)?;
+        let line = rest.get(..memchr::memchr(b'\n', rest)?).filter(|line| line.len() <= self.max_bytes)?;
+        *position += line.len() + 1;
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
     pub(super) fn finish(&mut self, clean: bool) -> Option<Frame<'_>> {
         self.begun.take_back();
         let bytes = self.begun.bytes();

@@ -16,6 +16,7 @@ pub(super) struct Partial {
 
 impl Partial {
     /// How many bytes of it came, kept or not.
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

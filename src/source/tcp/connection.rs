@@ -11,7 +11,7 @@ use crate::source::ack::FirstLine;
 
 /// The read buffer of a connection, in bytes: it starts small, and follows what the reads bring.
 const LEAST_BUFFER: usize = 16 << 10;
-const MOST_BUFFER: usize = 256 << 10;
+const MOST_BUFFER: usize = 512 << 10;
 
 /// Serves one connection until the client or the system ends it. What it asks to be told of is told at the level `least` or later;
 /// `place` is held until all that it brought was fed.

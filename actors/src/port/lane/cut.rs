@@ -93,6 +93,7 @@ impl State {
             *window = Window::new(self.policy.window.clone());
         }
         let mut advanced = Advanced { was_clear: self.batches.is_empty(), ..Advanced::default() };
+        self.near_chunks(*cursor);
         while !self.holds_cuts(flush)
             && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
             && let Some((_, at)) = self.chunks.get(index)
@@ -132,6 +133,15 @@ impl State {
             advanced.alarm = Some(due);
         }
         advanced
+    }
+
+    /// Brings the next chunks near the processor: those that came a while ago are far away. Read with nothing that depends on it, they
+    /// are fetched side by side.
+    fn near_chunks(&self, cursor: Cursor) {
+        const TOGETHER: usize = 64;
+        let from = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let next = self.chunks.iter().skip(from.unwrap_or(0)).take(TOGETHER);
+        std::hint::black_box(next.map(|(chunk, _)| chunk.len()).sum::<usize>());
     }
 
     /// Cuts what the window had counted into a batch.
