@@ -4,7 +4,7 @@
 //! shared by all that are due in the same millisecond, and an actor that has nothing to do is not woken.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +24,13 @@ const TICK: Duration = Duration::from_millis(1);
 /// How many tenants are told before they get their turn: few enough that what was touched to tell them is still in the
 /// processor's cache when they look, and that nobody else waits for long.
 const TOGETHER: usize = 32;
+
+/// From so much lateness on, windows are cut before the writers of those cut earlier are told: what is late is the cut, and what
+/// follows from it can wait.
+const LATE: Duration = Duration::from_millis(2);
+
+/// For how long that goes on before all others have their turn.
+const SLICE: Duration = Duration::from_millis(4);
 
 /// What an alarm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,16 +82,39 @@ impl Alarms {
         self.began.checked_add(TICK * ticks)
     }
 
-    fn take_first(&self) -> Due {
+    /// What is due first, if it is by now, and since when.
+    fn take_due(&self, now: Instant) -> Option<(Instant, Due)> {
+        let first = self.first().filter(|first| *first <= now)?;
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
-        set.pop_first().map(|(_, alarms)| alarms).unwrap_or_default()
+        set.pop_first().map(|(_, alarms)| (first, alarms))
     }
 }
 
 /// Sets alarms off until the end of the system.
 pub(crate) async fn ring(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) {
     let alarms = &shared.alarms;
+    // Whose writers have to be told of a cut.
+    let mut untold = VecDeque::new();
     loop {
+        let mut turn = Instant::now();
+        while let Some((since, due)) = alarms.take_due(turn) {
+            for together in due.chunks(TOGETHER) {
+                set_off(together, &shared, &stage, &mut untold);
+                let now = Instant::now();
+                if now.saturating_duration_since(since) < LATE {
+                    tell(&mut untold, &shared);
+                } else if now.saturating_duration_since(turn) < SLICE {
+                    continue;
+                }
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
+        }
+        if !untold.is_empty() {
+            tell(&mut untold, &shared);
+            tokio::task::yield_now().await;
+            continue;
+        }
         let Some(first) = alarms.first() else {
             alarms.sooner.notified().await;
             continue;
@@ -92,21 +122,26 @@ pub(crate) async fn ring(shared: Arc<Shared>, stage: Rc<RefCell<Stage>>) {
         // Whichever is first: its time, or an alarm set for before that.
         let sooner = std::pin::pin!(alarms.sooner.notified());
         let due = std::pin::pin!(tokio::time::sleep_until(first));
-        if let futures::future::Either::Left(_) = futures::future::select(sooner, due).await {
-            continue;
-        }
-        for together in alarms.take_first().chunks(TOGETHER) {
-            together.iter().for_each(|(slot, _)| slot.near_actors());
-            for (slot, alarm) in together {
-                match alarm {
-                    Alarm::Forget => stage.borrow_mut().forget(slot),
-                    _ if slot.is_gone() => {}
-                    Alarm::Window => window_is_due(slot, &shared),
-                    Alarm::Beat => beat(slot, &shared),
-                    Alarm::Lift => slot.lift(&shared),
-                }
-            }
-            tokio::task::yield_now().await;
+        futures::future::select(sooner, due).await;
+    }
+}
+
+fn set_off(due: &[(Arc<Slot>, Alarm)], shared: &Arc<Shared>, stage: &RefCell<Stage>, untold: &mut VecDeque<Arc<Slot>>) {
+    due.iter().for_each(|(slot, _)| slot.near_actors());
+    for (slot, alarm) in due {
+        match alarm {
+            Alarm::Forget => stage.borrow_mut().forget(slot),
+            _ if slot.is_gone() => {}
+            Alarm::Window if window_is_due(slot, shared) => untold.push_back(slot.clone()),
+            Alarm::Window => {}
+            Alarm::Beat => beat(slot, shared),
+            Alarm::Lift => slot.lift(shared),
         }
     }
+}
+
+/// Tells the writers of those that wait longest.
+fn tell(untold: &mut VecDeque<Arc<Slot>>, shared: &Arc<Shared>) {
+    let together = untold.len().min(TOGETHER);
+    untold.drain(..together).filter(|slot| !slot.is_gone()).for_each(|slot| slot.hint_batches(shared));
 }

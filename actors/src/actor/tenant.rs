@@ -51,30 +51,38 @@ impl Tenant {
 }
 
 /// Cuts a window that is due without waking its tenant: most windows of most tenants hold a few events and close by age, and
-/// then the tenant has nothing to decide. Where it has, it is woken.
-pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+/// then the tenant has nothing to decide. Where it has, it is woken. Whether the writer has to be told.
+pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) -> bool {
     if slot.is_at_rest() {
         let advanced = slot.lane.cut_due(Instant::now());
-        told(slot, shared, &advanced);
+        noted(slot, shared, &advanced)
     } else {
         slot.lane.alarm_rang();
         slot.hint_chunks(shared);
+        false
     }
 }
 
 /// Tells whoever has to know what a look at the lane came to.
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
+    if noted(slot, shared, advanced) {
+        slot.hint_batches(shared);
+    }
+}
+
+/// The same, but for the writer: whether it has to be told, too.
+fn noted(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> bool {
     if !advanced.flushed.is_empty() {
         shared.budget.cut(advanced.cut_bytes);
         for flushed in &advanced.flushed {
             tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
             shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
         }
-        slot.hint_batches(shared);
     }
     if let Some(due) = advanced.alarm {
         shared.alarms.set(due, slot, Alarm::Window);
     }
+    !advanced.flushed.is_empty()
 }
 
 impl Actor for Tenant {

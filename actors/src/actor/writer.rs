@@ -56,7 +56,10 @@ impl Writer {
                     self.gave_up();
                     return false;
                 }
-                Step::Turn => return true,
+                Step::Turn => {
+                    self.ask_again(ctx);
+                    return true;
+                }
                 Step::Lost(batch) => drop(self.shared.settle(&self.slot, &batch, Outcome::Discarded)),
                 Step::Finished => self.settle(),
                 Step::Prepare(batch) => self.prepare(batch),
@@ -81,6 +84,15 @@ impl Writer {
             }
         }
         true
+    }
+
+    /// Asks for its turn again after a while, if it was not told until then.
+    fn ask_again(&mut self, ctx: &mut Context<Self>) {
+        let after = self.turn.as_ref().and_then(Turn::ask_after);
+        if let (None, Some(after)) = (self.timer, after) {
+            self.timer = Some(Instant::now() + after);
+            ctx.notify_later(AttemptDue, after);
+        }
     }
 
     /// Passes a fresh batch through the hooks.
