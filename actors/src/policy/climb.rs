@@ -12,6 +12,8 @@ const WORTH: f64 = 0.05;
 const SPARED: f64 = 0.03;
 /// Less gain than that for twice as many may be chance, and has to be seen twice.
 const DOUBTED: f64 = 0.25;
+/// What is put down to chance at the most.
+const CHANCE: f64 = 0.15;
 /// Calls that take so many times as long as they did are those of another store.
 const ANOTHER: f64 = 2.0;
 /// A pace is measured over so much time, and over two rounds of all calls.
@@ -69,6 +71,7 @@ struct Trial {
     since: Option<Instant>,
     calls: u32,
     seconds: f64,
+    squares: f64,
     work: f64,
     at_once: f64,
     most: u32,
@@ -80,6 +83,7 @@ impl Trial {
         self.since.get_or_insert(now - latency);
         self.calls += 1;
         self.seconds += latency.as_secs_f64();
+        self.squares += latency.as_secs_f64().powi(2);
         self.work += bytes as f64 + CALL;
         self.at_once += f64::from(at_once);
         self.most = self.most.max(at_once);
@@ -97,6 +101,14 @@ impl Trial {
     /// Seconds a unit of work.
     fn cost(&self) -> f64 {
         self.seconds.max(1e-9) / self.work.max(1.0)
+    }
+
+    /// By what share the mean may well be off by chance: those under way at once may all have waited for the same.
+    fn chance(&self) -> f64 {
+        let calls = f64::from(self.calls.max(1));
+        let mean = (self.seconds / calls).max(1e-9);
+        let deviation = (self.squares / calls - mean * mean).max(0.0).sqrt();
+        (deviation / mean * (self.at_once() / calls).sqrt() / 2.0).min(CHANCE)
     }
 
     /// Units of work a second.
@@ -183,7 +195,8 @@ impl Climb {
             self.settled = (self.limit * 9 / 10).max(1);
         }
         self.is_wary = true;
-        self.rest(now);
+        self.hold = SHORT;
+        self.go(self.settled, Stage::Hold(now + SHORT), now);
     }
 
     /// Whether calls take another time than they did. What is above what was used then is given back, so that the limit is felt.
@@ -229,7 +242,7 @@ impl Climb {
             Stage::Up => {
                 let (gain, more) = (pace / self.pace - 1.0, at_once / settled - 1.0);
                 let was_doubted = std::mem::take(&mut self.is_doubted);
-                if gain < WORTH * more {
+                if gain < (WORTH + trial.chance()) * more {
                     self.down(now);
                 } else if gain < DOUBTED * more && !was_doubted {
                     self.is_doubted = true;
