@@ -13,6 +13,9 @@ use crate::port::fault_point::fault_point;
 use crate::port::work::Waiting;
 use crate::port::{ChunkPlace, Entry};
 
+/// Of how many chunks the heads are fetched before a window goes through them: no more than stay in the processor's cache.
+const NEAR: usize = 1_024;
+
 /// Where a window over the lane stands: the chunk's seq, the events of it that it has seen, and whether that is still so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
@@ -44,8 +47,6 @@ impl Lane {
     pub(crate) fn cut_due(&self, now: Instant) -> Advanced {
         let mut state = self.lock();
         state.alarmed = false;
-        // The heads of chunks that came long ago are far from the processor: they are fetched side by side, not each in its turn.
-        black_box(state.chunks.iter().map(|(chunk, _)| chunk.len()).sum::<usize>());
         let mut cursor = state.uncut();
         let mut window = Window::new(state.policy.window.clone());
         state.advance(self, &mut cursor, &mut window, now, None)
@@ -95,6 +96,9 @@ impl State {
             *window = Window::new(self.policy.window.clone());
         }
         let mut advanced = Advanced::default();
+        // The heads of chunks that came long ago are far from the processor: they are fetched side by side, not each in its turn.
+        let seen = cursor.seq.saturating_sub(self.first).try_into().unwrap_or(usize::MAX);
+        black_box(self.chunks.iter().skip(seen).take(NEAR).map(|(chunk, _)| chunk.len()).sum::<usize>());
         while !self.holds_cuts(flush)
             && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
             && let Some((_, at)) = self.chunks.get(index)
