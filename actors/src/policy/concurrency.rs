@@ -10,7 +10,7 @@ use super::within;
 pub struct StoreLimits {
     /// How many calls of [`Storage::store`](crate::Storage::store) may be under way at the most, from 1 to 10,000. Default 256.
     ///
-    /// How many there really are is found by trying: it begins with 16, and goes for the least that keeps the store's throughput, so
+    /// How many there really are is found by trying: once the store has answered it begins with 16, and goes for the least that keeps the store's throughput, so
     /// that what waits does so where it can be put in order. Twice as many are let in where that brings at least 5 % more, half as many
     /// where it costs 3 % at the most; what was found is tried anew within 1 to 8 s, and at once when calls take twice or half the
     /// time. A tenth less, when a tenth of the answers are refusals for now. Calls that are long overdue are not counted, except
@@ -38,11 +38,12 @@ impl StoreLimits {
 const NEWEST: f64 = 0.05;
 /// Calls are overdue once they take so many times as long as calls usually do, or up to twice as many; and this at least.
 const OVERDUE: f64 = 4.0;
-const PERIOD: Duration = Duration::from_millis(250);
+const PERIOD: Duration = Duration::from_millis(50);
 
 /// How many calls a store may have under way.
 ///
-/// The limit is what [`Climb`] finds, from calls that stored something: what a tenant's own calls hang or fail for is no measure of the
+/// Nothing limits them but the maximum until the store has answered a call that took any time. From then on the limit is what
+/// [`Climb`] finds, from calls that stored something: what a tenant's own calls hang or fail for is no measure of the
 /// store. Those that are overdue take no turns away from the others: as many more may begin, up to `max_concurrency` in all, and it is
 /// for the breakers to give the store a rest. A call that times out counts for nothing at all. Of what the store says no to for now
 /// only the first of each tenant in a row is told, and it must be a tenth of all answers: one sick tenant, however often it is tried,
@@ -96,12 +97,16 @@ impl Concurrency {
     pub(crate) fn has_room(&mut self, now: Instant) -> bool {
         self.age(now);
         let counted = self.young + self.older;
-        counted < self.climb.limit() && counted + self.overdue < self.climb.max()
+        counted < self.limit() && counted + self.overdue < self.climb.max()
     }
 
     /// When who waits should ask again, since calls may be overdue by then. `None` where that would be no use.
     pub(crate) fn ask_after(&self) -> Option<Duration> {
-        (self.climb.limit() < self.climb.max()).then(|| self.period_length() * 2)
+        (self.limit() < self.climb.max()).then(|| self.period_length() * 2)
+    }
+
+    fn limit(&self) -> u32 {
+        if self.usual.is_some() { self.climb.limit() } else { self.climb.max() }
     }
 
     fn period_length(&self) -> Duration {
@@ -173,7 +178,7 @@ impl Concurrency {
         let answers = std::mem::replace(&mut self.answers, Answers { since: Some(now), most, ..Answers::default() });
         let is_overload = answers.refused > 0 && answers.refused * 10 >= answers.refused + answers.stored;
         // A limit that is hardly used is no reason for anything.
-        if is_overload && answers.most.saturating_mul(2) >= self.climb.limit() {
+        if is_overload && answers.most.saturating_mul(2) >= self.limit() {
             self.climb.refused(now);
         }
     }

@@ -6,6 +6,19 @@ fn of(max_concurrency: u32) -> (Concurrency, Instant) {
     (Concurrency::new(StoreLimits { max_concurrency }), Instant::now())
 }
 
+/// One that has answered, after so long.
+fn known(max_concurrency: u32, millis: u64) -> (Concurrency, Instant) {
+    let (mut limit, now) = of(max_concurrency);
+    limit.stored(Duration::from_millis(millis), 1_000, now);
+    (limit, now)
+}
+
+#[test]
+fn until_the_store_has_answered_nothing_but_the_maximum_limits_calls() {
+    let (mut limit, now) = of(100);
+    assert_eq!((fill(&mut limit, now).len(), limit.ask_after()), (100, None));
+}
+
 /// So many begin as may.
 fn fill(limit: &mut Concurrency, now: Instant) -> Vec<Period> {
     let mut all = vec![];
@@ -17,10 +30,10 @@ fn fill(limit: &mut Concurrency, now: Instant) -> Vec<Period> {
 
 #[test]
 fn calls_that_hang_take_no_turns_away_from_others_for_long_and_the_maximum_holds() {
-    let (mut limit, mut now) = of(40);
+    let (mut limit, mut now) = known(40, 10);
     let first = fill(&mut limit, now);
     assert_eq!(first.len(), 16);
-    now += Duration::from_millis(499);
+    now += Duration::from_millis(49);
     assert!(!limit.has_room(now));
     now += limit.ask_after().unwrap();
     assert_eq!(fill(&mut limit, now).len(), 16);
@@ -34,7 +47,7 @@ fn calls_that_hang_take_no_turns_away_from_others_for_long_and_the_maximum_holds
 
 #[test]
 fn a_store_that_always_takes_long_has_no_more_calls_for_it() {
-    let (mut limit, mut now) = of(256);
+    let (mut limit, mut now) = known(256, 3_000);
     for _ in 0..20 {
         let calls = fill(&mut limit, now);
         now += Duration::from_secs(3);
@@ -50,7 +63,7 @@ fn a_store_that_always_takes_long_has_no_more_calls_for_it() {
 
 #[test]
 fn where_all_may_begin_at_once_nobody_has_to_ask_again() {
-    assert_eq!(of(8).0.ask_after(), None);
+    assert_eq!(known(8, 10).0.ask_after(), None);
 }
 
 #[test]
