@@ -280,7 +280,8 @@ pub struct StoreConfig {
     /// How long to wait for another process that has the database locked. Default 500 ms.
     #[serde(with = "units::duration")]
     pub busy_timeout: Duration,
-    /// How many batches may be on their way into it at once, by all tenants together. Default 256.
+    /// How many batches may be on their way into it at once, by all tenants together, at the most; see
+    /// [`StoreLimits`](headworks_actors::StoreLimits). Default 256.
     pub max_concurrency: u32,
 }
 

@@ -4,7 +4,7 @@
 //! shared by all that are due in the same millisecond, and an actor that has nothing to do is not woken.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::registry::Shared;
 use super::slot::Slot;
 use super::stage::Stage;
-use super::tenant::window_is_due;
+use super::tenant::{Cut, follow, window_is_due};
 use super::watchdog::beat;
 
 /// Alarms that are due within the same millisecond go off together, at the end of them: the price in lateness.
@@ -24,6 +24,13 @@ const TICK: Duration = Duration::from_millis(1);
 /// How many tenants are told before they get their turn: few enough that what was touched to tell them is still in the
 /// processor's cache when they look, and that nobody else waits for long.
 const TOGETHER: usize = 32;
+
+/// From so much lateness on, windows are cut before the writers of those cut earlier are told: what is late is the cut, and what
+/// follows from it can wait.
+const LATE: Duration = Duration::from_millis(2);
+
+/// For how long that goes on before all others have their turn.
+const SLICE: Duration = Duration::from_millis(4);
 
 /// What an alarm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +51,9 @@ pub(crate) enum Alarm {
 
 /// What goes off together.
 type Due = Vec<(Arc<Slot>, Alarm)>;
+
+/// Whose windows were cut, with what follows.
+type Untold = VecDeque<(Arc<Slot>, Cut)>;
 
 /// The alarms that are set, on a clock for each thread. Each tenant has at most one of each kind here.
 pub(crate) struct Alarms(Box<[Clock]>);
@@ -91,16 +101,39 @@ impl Clock {
         self.began.checked_add(TICK * ticks)
     }
 
-    fn take_first(&self) -> Due {
+    /// What is due first, if it is by now, and since when.
+    fn take_due(&self, now: Instant) -> Option<(Instant, Due)> {
+        let first = self.first().filter(|first| *first <= now)?;
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
-        set.pop_first().map(|(_, alarms)| alarms).unwrap_or_default()
+        set.pop_first().map(|(_, alarms)| (first, alarms))
     }
 }
 
 /// Sets the alarms of a thread off until the end of the system.
 pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Stage>>) {
     let alarms = &shared.alarms.0[home];
+    // What follows from cuts, and is still to be done.
+    let mut untold = VecDeque::new();
     loop {
+        let mut turn = Instant::now();
+        while let Some((since, due)) = alarms.take_due(turn) {
+            for together in due.chunks(TOGETHER) {
+                set_off(together, &shared, home, &stage, &mut untold);
+                let now = Instant::now();
+                if now.saturating_duration_since(since) < LATE {
+                    tell(&mut untold, &shared);
+                } else if now.saturating_duration_since(turn) < SLICE {
+                    continue;
+                }
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
+        }
+        if !untold.is_empty() {
+            tell(&mut untold, &shared);
+            tokio::task::yield_now().await;
+            continue;
+        }
         let Some(first) = alarms.first() else {
             alarms.sooner.notified().await;
             continue;
@@ -108,25 +141,32 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
         // Whichever is first: its time, or an alarm set for before that.
         let sooner = std::pin::pin!(alarms.sooner.notified());
         let due = std::pin::pin!(tokio::time::sleep_until(first));
-        if let futures::future::Either::Left(_) = futures::future::select(sooner, due).await {
-            continue;
+        futures::future::select(sooner, due).await;
+    }
+}
+
+fn set_off(due: &[(Arc<Slot>, Alarm)], shared: &Arc<Shared>, home: usize, stage: &RefCell<Stage>, untold: &mut Untold) {
+    due.iter().for_each(|(slot, _)| slot.near_actors());
+    for (slot, alarm) in due {
+        match alarm {
+            Alarm::Forget => stage.borrow_mut().forget(slot),
+            _ if slot.is_gone() => {}
+            // It has moved meanwhile.
+            _ if slot.home() != home => shared.alarms.set(Instant::now(), slot, *alarm),
+            Alarm::Window => untold.extend(window_is_due(slot, shared).map(|cut| (slot.clone(), cut))),
+            Alarm::Beat => beat(slot, shared),
+            Alarm::Lift => slot.lift(shared),
+            Alarm::Start => slot.start_here(shared),
+            Alarm::Move => slot.moves(shared),
         }
-        for together in alarms.take_first().chunks(TOGETHER) {
-            together.iter().for_each(|(slot, _)| slot.near_actors());
-            for (slot, alarm) in together {
-                match alarm {
-                    Alarm::Forget => stage.borrow_mut().forget(slot),
-                    _ if slot.is_gone() => {}
-                    // It has moved meanwhile.
-                    _ if slot.home() != home => shared.alarms.set(Instant::now(), slot, *alarm),
-                    Alarm::Window => window_is_due(slot, &shared),
-                    Alarm::Beat => beat(slot, &shared),
-                    Alarm::Lift => slot.lift(&shared),
-                    Alarm::Start => slot.start_here(&shared),
-                    Alarm::Move => slot.moves(&shared),
-                }
-            }
-            tokio::task::yield_now().await;
-        }
+    }
+}
+
+/// Has the batches of those that wait longest stored.
+fn tell(untold: &mut Untold, shared: &Arc<Shared>) {
+    let together = untold.len().min(TOGETHER);
+    for (slot, cut) in untold.drain(..together).filter(|(slot, _)| !slot.is_gone()) {
+        // Its writer may have been told otherwise meanwhile, and be at it.
+        follow(&slot, shared, if slot.lane.is_work_begun() { Cut::Writers } else { cut });
     }
 }

@@ -14,13 +14,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::message::BatchesWait;
 use super::slot::Slot;
 use crate::model::StoreName;
-use crate::policy::{Concurrency, Place, StoreLimits, Tag, Turns, Want};
+use crate::policy::{Concurrency, Period, Place, StoreLimits, Tag, Turns, Want};
 use crate::port::{BoxStorage, Stores};
 
 /// The gates of all stores in use.
@@ -62,6 +63,8 @@ pub(crate) struct Seat {
 struct Sitter {
     tag: Tag,
     standing: Standing,
+    /// When its turn began.
+    began: Period,
     /// Of how many turns it is the last: one that is older has nothing to say.
     life: u64,
 }
@@ -136,13 +139,12 @@ impl State {
     /// Gives a turn to whoever waits, as far as there is room; whom to tell.
     fn call(&mut self, now: Instant) -> Vec<Arc<Slot>> {
         let mut called = vec![];
-        while self.limit.has_room()
+        while self.limit.has_room(now)
             && let Some(((slot, nth), tag)) = self.turns.next(now)
         {
-            self.limit.began();
             if let Some(seat) = slot.seats.get(nth) {
                 let mut sitter = lock(&seat.sitter);
-                (sitter.tag, sitter.standing) = (tag, Standing::Called);
+                (sitter.tag, sitter.standing, sitter.began) = (tag, Standing::Called, self.limit.began(now));
             }
             called.push(slot);
         }
@@ -211,33 +213,46 @@ impl Turn {
         let state = &mut *lock(&seat.gate.state);
         let mut sitter = lock(&seat.sitter);
         match sitter.standing {
-            Standing::Waits(_) => return false,
+            Standing::Waits(_) => {
+                drop(sitter);
+                return Self::call(&self.slot, seat, state, now);
+            }
             Standing::Called => sitter.standing = Standing::In,
             Standing::In | Standing::Away => {
                 if sitter.standing == Standing::In {
-                    state.limit.ended();
+                    state.limit.ended(sitter.began);
                 }
-                if state.turns.is_empty() && state.limit.has_room() {
+                if state.turns.is_empty() && state.limit.has_room(now) {
                     sitter.tag = state.turns.pass(want, sitter.tag);
                     sitter.standing = Standing::In;
-                    state.limit.began();
+                    sitter.began = state.limit.began(now);
                 } else {
                     let who = (self.slot.clone(), self.nth);
                     sitter.standing = Standing::Waits(state.turns.wait(want, sitter.tag, who, now));
                     drop(sitter);
-                    let called = state.call(now);
-                    let mut sitter = lock(&seat.sitter);
-                    let is_in = sitter.standing == Standing::Called;
-                    if is_in {
-                        sitter.standing = Standing::In;
-                    }
-                    drop(sitter);
-                    tell(&called, Some(&self.slot));
-                    return is_in;
+                    return Self::call(&self.slot, seat, state, now);
                 }
             }
         }
         true
+    }
+
+    /// Lets in whoever is next; whether this one is among them.
+    fn call(slot: &Slot, seat: &Seat, state: &mut State, now: Instant) -> bool {
+        let called = state.call(now);
+        let mut sitter = lock(&seat.sitter);
+        let is_in = sitter.standing == Standing::Called;
+        if is_in {
+            sitter.standing = Standing::In;
+        }
+        drop(sitter);
+        tell(&called, Some(slot));
+        is_in
+    }
+
+    /// When to ask again, while it waits: nobody tells when calls become overdue.
+    pub(super) fn ask_after(&self) -> Option<Duration> {
+        lock(&self.seat()?.gate.state).limit.ask_after()
     }
 
     /// The call stored its batch, and took its time.
@@ -273,7 +288,7 @@ impl Drop for Turn {
         match std::mem::take(&mut sitter.standing) {
             Standing::Away => return,
             Standing::Waits(place) => drop(state.turns.leave(place)),
-            Standing::Called | Standing::In => state.limit.ended(),
+            Standing::Called | Standing::In => state.limit.ended(sitter.began),
         }
         drop(sitter);
         // The clock is asked only where somebody waits.

@@ -52,24 +52,50 @@ impl Tenant {
 }
 
 /// Cuts a window that is due without waking its tenant: most windows of most tenants hold a few events and close by age, and
-/// then the tenant has nothing to decide. Where it has, it is woken.
-pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) {
+/// then the tenant has nothing to decide. Where it has, it is woken. What has to [follow](follow).
+pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) -> Option<Cut> {
     if slot.is_at_rest() {
         let advanced = slot.lane.cut_due(Instant::now());
-        told(slot, shared, &advanced);
+        noted(slot, shared, &advanced)
     } else {
         slot.lane.alarm_rang();
         slot.hint_chunks(shared);
+        None
     }
+}
+
+/// Whose it is to store what was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The writer's.
+    Writers,
+    /// That of whoever cut it, as far as nothing has to be waited for.
+    Cutters,
 }
 
 /// Tells whoever has to know what a look at the lane came to. Only on one of the system's threads.
 pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) {
+    if let Some(cut) = noted(slot, shared, advanced) {
+        follow(slot, shared, cut);
+    }
+}
+
+/// Has stored what was cut. Only on one of the system's threads.
+pub(super) fn follow(slot: &Arc<Slot>, shared: &Arc<Shared>, cut: Cut) {
+    if cut == Cut::Cutters && shared.homes.is_here(slot.home()) {
+        host(slot, shared);
+    } else {
+        slot.hint_batches(shared);
+    }
+}
+
+/// Tells everybody but who is to store it.
+fn noted(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> Option<Cut> {
     if let Some(due) = advanced.alarm {
         shared.alarms.set(due, slot, Alarm::Window);
     }
     if advanced.flushed.is_empty() {
-        return;
+        return None;
     }
     shared.budget.cut(advanced.cut_bytes);
     if shared.homes.are_several() {
@@ -82,11 +108,7 @@ pub(super) fn told(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) 
     // Whose windows fill is busy, and its writer is near; an earlier batch comes first; and a durable journal has to be waited for.
     let is_cold = advanced.flushed.iter().all(|flushed| flushed.reason == FlushReason::Age);
     let is_cold = is_cold && advanced.was_clear && !shared.journal.is_durable();
-    if is_cold && shared.homes.is_here(slot.home()) {
-        host(slot, shared);
-    } else {
-        slot.hint_batches(shared);
-    }
+    Some(if is_cold { Cut::Cutters } else { Cut::Writers })
 }
 
 impl Actor for Tenant {

@@ -8,6 +8,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, W
 use tokio::time::Instant;
 
 use super::alarms::Alarm;
+use super::gate::Turn;
 use super::letters::describe;
 use super::message::{AttemptDue, Attempted, BatchesWait, GaveUp};
 use super::registry::Shared;
@@ -59,7 +60,10 @@ impl Writer {
                     self.gave_up();
                     return false;
                 }
-                Halt::Turn => return true,
+                Halt::Turn => {
+                    self.ask_again(ctx);
+                    return true;
+                }
                 Halt::Until(until) => {
                     if self.timer.replace(until) != Some(until) {
                         ctx.notify_later(AttemptDue, until.saturating_duration_since(Instant::now()));
@@ -81,6 +85,15 @@ impl Writer {
             }
         }
         true
+    }
+
+    /// Asks for its turn again after a while, if it was not told until then.
+    fn ask_again(&mut self, ctx: &mut Context<Self>) {
+        let after = self.steps.turn.as_ref().and_then(Turn::ask_after);
+        if let (None, Some(after)) = (self.timer, after) {
+            self.timer = Some(Instant::now() + after);
+            ctx.notify_later(AttemptDue, after);
+        }
     }
 
     /// An attempt did not store its batch at once.

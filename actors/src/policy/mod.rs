@@ -6,6 +6,7 @@
 mod ack;
 mod breaker;
 mod change;
+mod climb;
 mod concurrency;
 mod heartbeat;
 mod on_failure;
@@ -29,8 +30,8 @@ pub use ack::{AckLevel, InvalidAckLevel};
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Tripped};
 pub use change::PolicyChange;
-pub(crate) use concurrency::Concurrency;
 pub use concurrency::StoreLimits;
+pub(crate) use concurrency::{Concurrency, Period};
 pub use heartbeat::{Heartbeat, HeartbeatPolicy, Liveliness};
 pub use on_failure::OnFailure;
 pub use overflow::{OverflowPolicy, WhenFull};

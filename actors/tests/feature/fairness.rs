@@ -539,7 +539,11 @@ async fn run(ops: Vec<Op>, max_concurrency: u32) {
     while rig.system.tenants().iter().any(|told| told.in_flight > 0) {
         pass(millis(500)).await;
     }
-    // As many at once as ever.
+    // As many at once as ever, once the store was found to take them again: refusals took some away.
+    for n in 0..max_concurrency {
+        offer(&rig.system, &format!("fresh{n}"), 1_000, 10).await;
+    }
+    pass(secs(15)).await;
     store.seen.lock().unwrap().most = 0;
     for n in 0..max_concurrency {
         offer(&rig.system, &format!("fresh{n}"), 1, 10).await;

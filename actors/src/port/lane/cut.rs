@@ -1,5 +1,7 @@
 //! Windows over a lane, and the batches that they are cut into.
 
+use std::hint::black_box;
+
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -141,7 +143,7 @@ impl State {
         const TOGETHER: usize = 64;
         let from = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let next = self.chunks.iter().skip(from.unwrap_or(0)).take(TOGETHER);
-        std::hint::black_box(next.map(|(chunk, _)| chunk.len()).sum::<usize>());
+        black_box(next.map(|(chunk, _)| chunk.len()).sum::<usize>());
     }
 
     /// Cuts what the window had counted into a batch.

@@ -294,6 +294,11 @@ impl Lane {
         !work.is_open() && work.not_before.take().is_some()
     }
 
+    /// Whether work on the batch at the front has begun.
+    pub(crate) fn is_work_begun(&self) -> bool {
+        self.lock().work.is_some()
+    }
+
     /// Whether a store is at the batch, or was when its writer died.
     pub(crate) fn is_attempt_open(&self) -> bool {
         self.lock().work.as_ref().is_some_and(|work| work.opened().is_some())
