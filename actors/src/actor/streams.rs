@@ -37,6 +37,9 @@ pub enum Answer {
     Nack(RangeInclusive<u64>, Code, Option<Duration>),
 }
 
+/// Why a frame was refused, and after how long the like of it may pass.
+type Nack = (Code, Option<Duration>);
+
 /// One sender's stream.
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
@@ -66,7 +69,13 @@ struct State {
     /// Those ahead that were shed before their sender came to them again, and where that is on record.
     shed_ahead: RangeInclusiveMap<u64, Position>,
     acks: RangeInclusiveSet<u64>,
-    nacks: RangeInclusiveMap<u64, (Code, Option<Duration>)>,
+    nacks: RangeInclusiveMap<u64, Nack>,
+    /// Refusals that a connection was given to tell. Whether its sender heard of them is known when it comes again: by where it goes
+    /// on. Until then they are not forgotten, lest it be told that all is well.
+    told: RangeInclusiveMap<u64, Nack>,
+    /// What was shed after it had been acknowledged as received or journaled, and where that is on record: a sender that has not
+    /// heard of that, and comes again to be told when it is stored, is told.
+    given_up: RangeInclusiveMap<u64, Position>,
     level: AckLevel,
     /// Which connection it is that counts.
     session: u64,
@@ -169,11 +178,24 @@ impl Stream {
             for shed in state.shed.iter().flat_map(|(_, ranges)| ranges.iter()) {
                 done.remove(shed.clone());
             }
+            let asked = next..=last;
+            for (range, nack) in overlapping(&state.told, &asked) {
+                done.remove(range.clone());
+                state.nacks.insert(range, nack);
+            }
+            for (range, at) in overlapping(&state.given_up, &asked) {
+                if level > AckLevel::Received {
+                    done.remove(range.clone());
+                    state.shed.push((at, [range].into_iter().collect()));
+                }
+            }
         }
         // It knows of those before, and sends those behind again.
         for told in [0..=next - 1, goes_on + 1..=u64::MAX] {
             state.owed.remove(told.clone());
             state.shed.iter_mut().for_each(|(_, ranges)| ranges.remove(told.clone()));
+            state.told.remove(told.clone());
+            state.given_up.remove(told.clone());
             state.nacks.remove(told);
         }
         match level {
@@ -331,9 +353,16 @@ impl Stream {
                 // Where no connection has come yet, nobody knows what it will be owed.
                 shed.insert(range.clone());
             }
+            if state.session != 0 {
+                state.given_up.insert(range.clone(), at);
+            }
             for owed in parts(&state.owed, &range) {
                 state.shed_ahead.remove(owed.clone());
+                state.given_up.remove(owed.clone());
                 shed.insert(owed);
+            }
+            for ahead in parts(&state.ahead, &range) {
+                state.given_up.remove(ahead);
             }
             state.open.remove(range.clone());
             state.owed.remove(range);
@@ -341,6 +370,7 @@ impl Stream {
         if !shed.is_empty() {
             state.shed.push((at, shed));
         }
+        bound(&mut state.given_up);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -393,6 +423,10 @@ impl Stream {
         }
         let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
         let nacks = std::mem::take(&mut state.nacks);
+        if self.id.is_lasting() {
+            state.told.extend(nacks.iter().map(|(range, nack)| (range.clone(), *nack)));
+            bound(&mut state.told);
+        }
         let nacks = nacks.into_iter().map(|(range, (code, retry_after))| Answer::Nack(range, code, retry_after));
         let ready: Vec<_> = acks.chain(nacks).collect();
         if !ready.is_empty() {
@@ -414,6 +448,23 @@ pub(crate) struct Answers {
     pub(crate) commits: Option<Position>,
     /// Whether something else will bring more.
     pub(crate) is_owed: bool,
+}
+
+/// The parts of `range` that are in `map`, each with its value.
+fn overlapping<V: Copy + Eq>(
+    map: &RangeInclusiveMap<u64, V>,
+    range: &RangeInclusive<u64>,
+) -> Vec<(RangeInclusive<u64>, V)> {
+    map.overlapping(range).map(|(part, value)| (clip(part, range), *value)).collect()
+}
+
+/// Forgets the oldest where there are too many: their sender is long past them.
+fn bound<V: Clone + Eq>(map: &mut RangeInclusiveMap<u64, V>) {
+    while map.len() > MOST_ANSWERS
+        && let Some((first, _)) = map.first_range_value()
+    {
+        map.remove(first.clone());
+    }
 }
 
 fn clip(range: &RangeInclusive<u64>, within: &RangeInclusive<u64>) -> RangeInclusive<u64> {

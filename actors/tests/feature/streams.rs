@@ -180,6 +180,54 @@ fn a_refusal_that_an_earlier_connection_was_not_told_is_told_once_and_not_as_an_
 }
 
 #[test]
+fn a_refusal_that_was_on_its_way_when_its_connection_broke_is_told_again_and_not_as_an_acknowledgement() {
+    virtual_time(async {
+        for level in LEVELS {
+            let world = World::new();
+            let rig = world.start(windows_of(1));
+            let mut conn = rig.connect("s", 1, level).await;
+            conn.feed([event("a", 0), "no event".to_owned(), event("a", 1)]).await;
+            // Taken, and lost with the socket: the sender goes on where it was, behind the first.
+            assert_eq!(conn.told().await, (vec![1, 3], vec![(2, Code::BadJson)]), "{level}");
+            drop(conn);
+            let mut conn = rig.connect("s", 2, level).await;
+            assert_eq!(conn.told().await, (vec![3], vec![(2, Code::BadJson)]), "{level}");
+            drop(conn);
+            // Now it has heard of it.
+            let mut conn = rig.connect("s", 3, level).await;
+            assert_eq!(conn.told().await, (vec![3], vec![]), "{level}");
+            drop(conn);
+            world.end(rig).await;
+        }
+    });
+}
+
+#[test]
+fn what_was_shed_after_it_was_received_is_not_acknowledged_as_stored_to_a_sender_that_comes_again_for_that() {
+    virtual_time(async {
+        let overflow =
+            OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::DropOldest, ..OverflowPolicy::default() };
+        let world = World::new();
+        let rig = world.start(Policy { overflow, ..windows_of(1000) });
+        let mut conn = rig.connect("s", 1, AckLevel::Received).await;
+        for n in 0..40 {
+            conn.feed(events("a", n..n + 1)).await;
+        }
+        let shed = rig.snapshot("a").counters.shed;
+        assert!(shed > 0 && shed < 40);
+        assert_eq!(conn.acks().await, all(1..=40), "they were received");
+        drop(conn);
+        let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
+        rig.system.tenant(&tenant("a")).unwrap().flush();
+        let nacks: Vec<_> = (1..=shed).map(|position| (position, Code::Shed)).collect();
+        assert_eq!(conn.told().await, (all(shed + 1..=40), nacks));
+        drop(conn);
+        world.end(rig).await;
+        assert_eq!(stored(&world, "a").len() as u64, 40 - shed);
+    });
+}
+
+#[test]
 fn a_sender_that_begins_later_is_followed() {
     virtual_time(async {
         let world = World::new();
