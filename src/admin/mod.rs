@@ -2,6 +2,8 @@
 //!
 //! | route | answers with |
 //! |---|---|
+//! | `GET /healthz` | [`Alive`]: the process answers |
+//! | `GET /readyz` | [`Ready`]: whether it does its work; 503 where it does not |
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
 //! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
 //! | `GET /v1/tenants/{id}` | one of them |
@@ -31,6 +33,9 @@ mod audit;
 mod dead_letters;
 mod events;
 mod explain;
+#[cfg(unix)]
+mod guard;
+mod health;
 mod journal;
 mod letter;
 mod log;
@@ -61,6 +66,9 @@ pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
     ExplainedWindow, Explanation,
 };
+#[cfg(unix)]
+pub use guard::{Token, guarded};
+pub use health::{Alive, Check, Listening, Ready};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use log::LogRequest;
@@ -80,6 +88,8 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    listening: Listening,
+    progress: Arc<std::sync::Mutex<health::Progress>>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -100,6 +110,8 @@ impl Admin {
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            listening: Listening::default(),
+            progress: Arc::default(),
             ending: None,
         }
     }
@@ -115,6 +127,13 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// The sources that must listen for the daemon to be ready.
+    #[must_use]
+    pub fn listening(mut self, sources: Listening) -> Self {
+        self.listening = sources;
         self
     }
 
@@ -136,6 +155,8 @@ impl Admin {
     /// The routes above.
     pub fn router(self) -> Router {
         Router::new()
+            .route("/healthz", get(health::alive))
+            .route("/readyz", get(health::ready))
             .route("/v1", get(hello))
             .route("/v1/tenants", get(tenants::list))
             .route("/v1/tenants/{id}", get(tenants::show))

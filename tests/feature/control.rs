@@ -186,7 +186,8 @@ fn a_path_longer_than_a_sockets_may_be_is_no_hindrance() {
     let mut daemon = Process::spawn(
         place
             .command(&["run", "--data", &data])
-            .envs([("HEADWORKS__LOG__FORMAT", "json"), ("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0")]),
+            .envs([("HEADWORKS__LOG__FORMAT", "json"), ("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0")])
+            .env("HEADWORKS__ADMIN__LISTEN", ""),
     );
     send(daemon.listens(), &lines("acme", 0..3));
     let found = std::fs::metadata(place.path(&data).join("control.sock")).unwrap();

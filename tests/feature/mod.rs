@@ -1,4 +1,5 @@
 mod ack;
+mod api;
 mod audit;
 mod broken_lines;
 mod commands;

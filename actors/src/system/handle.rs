@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::{AckLevel, Policy};
-use crate::port::Uncompensated;
+use crate::port::{Health, Uncompensated};
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -331,6 +331,18 @@ impl System {
     #[must_use]
     pub fn health(&self) -> SystemHealth {
         self.shared.root.health()
+    }
+
+    /// Whether a drain has begun, or the system has ended.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.phase() > Phase::Running
+    }
+
+    /// How its journal is doing.
+    #[must_use]
+    pub fn journal_health(&self) -> Health {
+        self.shared.journal.health()
     }
 
     /// What has failed so far, by tenant and code.
