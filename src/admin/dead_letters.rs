@@ -108,7 +108,7 @@ pub(super) async fn edit(
     id: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Letter>, Problem> {
-    let (Path(id), body) = (id?, body.map_err(|why| Problem::bad_request(why.body_text()))?);
+    let (Path(id), body) = (id?, body.map_err(|why| Problem::new(why.status(), why.body_text()))?);
     let letters = replayer(&admin)?.letters();
     let answer = edited(letters, &id, body).await.map_err(Problem::internal)?;
     if let Err(why) = answer {

@@ -5,15 +5,18 @@
 //! | `GET /healthz` | [`Alive`]: the process answers |
 //! | `GET /readyz` | [`Ready`]: whether it does its work; 503 where it does not |
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
-//! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
+//! | `GET /openapi.json` | the [description](openapi()) of all this: OpenAPI 3.1 |
+//! | `GET /v1/tenants?limit=&cursor=&sort=&order=&name=&status=&muted=` | what the store holds of every tenant, and how it is now; see [`TenantsRequest`] |
+//! | `POST /v1/tenants` | brings up what a [`SpawnRequest`] names |
 //! | `GET /v1/tenants/{id}` | one of them |
-//! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
+//! | `POST /v1/tenants/{id}/{order}?within=` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
+//! | `POST /v1/tenants/{id}/erase` | erases what is kept of it, as an [`EraseRequest`] confirms: [`Erased`] |
 //! | `GET /v1/tenants/{id}/policy` | the rules it lives by now: a [`Policy`](crate::Policy) |
 //! | `PATCH /v1/tenants/{id}/policy` | changes what a [`PolicyRequest`] says, until the process ends: [`PolicyChanged`] |
 //! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/tenants/{id}/events?since=&until=&limit=&store=&follow=&as=` | its stored events in order, one a line; see [`EventsRequest`] |
-//! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
-//! | `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
+//! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line, or asked with `Accept: text/event-stream` an event each; see [`LogRequest`] |
+//! | `GET /v1/failures`, `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
 //! | `GET /v1/uncompensated?tenant=` | what could not be undone yet: an [`UncompensatedRow`] each |
 //! | `GET /v1/dead-letters?tenant=&reason=&since=&until=&replayed=&limit=` | the newest [`Letter`]s that match a [`LetterFilter`], oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
@@ -31,6 +34,7 @@
 
 mod audit;
 mod dead_letters;
+mod erase;
 mod events;
 mod explain;
 #[cfg(unix)]
@@ -38,11 +42,15 @@ mod guard;
 mod health;
 mod journal;
 mod letter;
+mod listing;
 mod log;
+mod openapi;
 mod pieces;
 mod policy;
 mod problem;
 mod report;
+mod routes;
+mod schemas;
 mod socket;
 mod tenants;
 mod uncompensated;
@@ -50,8 +58,6 @@ mod uncompensated;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use headworks_actors::System;
 use serde::{Deserialize, Serialize};
@@ -61,6 +67,7 @@ use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
+pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
@@ -71,12 +78,14 @@ pub use guard::{Token, guarded};
 pub use health::{Alive, Check, Listening, Ready};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
+pub use listing::{Direction, TenantSort, TenantsRequest};
 pub use log::LogRequest;
+pub use openapi::document as openapi;
 pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
-pub use tenants::{Order, Ordered, TenantRow, rows};
+pub use tenants::{Order, OrderRequest, Ordered, SpawnRequest, TenantRow, rows};
 pub use uncompensated::UncompensatedRow;
 
 /// What the handlers answer from.
@@ -154,31 +163,7 @@ impl Admin {
 
     /// The routes above.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/healthz", get(health::alive))
-            .route("/readyz", get(health::ready))
-            .route("/v1", get(hello))
-            .route("/v1/tenants", get(tenants::list))
-            .route("/v1/tenants/{id}", get(tenants::show))
-            .route("/v1/tenants/{id}/explain", get(explain::show))
-            .route("/v1/tenants/{id}/events", get(events::show))
-            .route("/v1/tenants/{id}/policy", get(policy::show).patch(policy::change))
-            .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
-            .route("/v1/log", get(log::show))
-            .route("/v1/report", get(report::show))
-            .route("/v1/uncompensated", get(uncompensated::list))
-            .route("/v1/dead-letters", get(dead_letters::list))
-            // An id has slashes in it.
-            .route("/v1/dead-letters/{*id}", get(dead_letters::show).put(dead_letters::edit))
-            .route("/v1/dead-letters/replay", post(dead_letters::replay))
-            .route("/v1/dead-letters/purge", post(dead_letters::purge))
-            .route("/v1/dead-letters/export", post(dead_letters::export))
-            // A frame may be as large as the configuration says.
-            .layer(DefaultBodyLimit::disable())
-            .route("/v1/audit", get(audit::show))
-            .route("/v1/journal", get(journal::summary))
-            .route("/v1/journal/verify", get(journal::verify))
-            .route("/v1/journal/export", get(journal::export))
+        routes::router()
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)

@@ -284,6 +284,12 @@ impl System {
         self.shared.mute(id, false);
     }
 
+    /// Writes to the supervisor log what an operator had done: `what` as [`What::Ordered`], and more of it in words.
+    pub fn log_order(&self, id: &TenantId, what: What, detail: &str) {
+        let event = SupervisorEvent::new(Some(id.clone()), Role::Supervisor, what);
+        self.shared.log(SupervisorEvent { cause: Some(Cause::new(Code::Operator, detail)), ..event });
+    }
+
     /// Gives a tenant other rules, whether or not it is known yet, until the end of the system. They hold from its next chunk,
     /// window, attempt and heartbeat; the window that is open obeys them at once, and what waits at the door looks again. What of
     /// a throttle's burst is used up stays used. A tenant that comes up later has them too, unless it is
