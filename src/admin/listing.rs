@@ -25,7 +25,7 @@ pub(super) const NEXT: &str = "x-next-cursor";
 pub struct TenantsRequest {
     /// How many at the most, at least 1; all if it is not said. What there are in all is in the header `x-total-count`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
+    pub limit: Option<u32>,
     /// Those behind a page: the header `x-next-cursor` of its answer, asked with the same `sort` and `order`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -179,7 +179,7 @@ impl TenantsRequest {
             placed.retain(|(place, _)| place.cmp(&behind, self.order) == Ordering::Greater);
         }
         placed.sort_by(|(a, _), (b, _)| a.cmp(b, self.order));
-        let limit = self.limit.unwrap_or(usize::MAX);
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let next = (placed.len() > limit).then(|| placed[limit - 1].0.to_cursor());
         placed.truncate(limit);
         Ok((placed.into_iter().map(|(_, tenant)| tenant).collect(), total, next))
@@ -259,7 +259,7 @@ mod tests {
                 let mut found = vec![];
                 loop {
                     let (page, total, next) = request.page(tenants()).unwrap();
-                    assert!(total == 5 && page.len() <= limit);
+                    assert!(total == 5 && page.len() <= limit as usize);
                     found.extend(names(&page));
                     match next {
                         Some(next) => request.cursor = Some(next),

@@ -66,7 +66,7 @@ pub(super) async fn show(
     if last > MOST {
         return Err(Problem::bad_request(format!("last is {last}; it must be at most {MOST}")));
     }
-    let as_events = headers.get_all(header::ACCEPT).iter().any(|kinds| wants_events(kinds));
+    let as_events = headers.get_all(header::ACCEPT).iter().any(wants_events);
     let had = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|_| as_events);
     let (mut history, entries) = history(&admin, &query, if had.is_some() { MOST } else { last }).await?;
     // Where what it had is in no file any more, all that is there has come since.

@@ -33,6 +33,7 @@
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
 mod audit;
+mod body;
 mod dead_letters;
 mod erase;
 mod events;
@@ -59,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::{Json, Router};
-use headworks_actors::System;
+use headworks_actors::{StoreName, System};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
@@ -97,6 +98,9 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    stores: Arc<Vec<(StoreName, Option<SqliteStore>)>>,
+    /// Held while a tenant is erased.
+    erasing: Arc<Mutex<()>>,
     listening: Listening,
     progress: Arc<std::sync::Mutex<health::Progress>>,
     /// Its sender goes when the daemon ends.
@@ -119,6 +123,8 @@ impl Admin {
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            stores: Arc::default(),
+            erasing: Arc::default(),
             listening: Listening::default(),
             progress: Arc::default(),
             ending: None,
@@ -136,6 +142,13 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// The stores by name, from which tenants may be erased; `None` for one that cannot.
+    #[must_use]
+    pub fn stores(mut self, stores: Vec<(StoreName, Option<SqliteStore>)>) -> Self {
+        self.stores = Arc::new(stores);
         self
     }
 

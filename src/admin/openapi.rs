@@ -76,8 +76,9 @@ fn id(route: &Route) -> String {
 
 fn parameter(route: &Route, name: &str) -> Value {
     let word = |words: &[&str]| json!({ "type": "string", "enum": words });
-    let millis = json!({ "type": "integer", "format": "int64", "minimum": -(1i64 << 52), "maximum": 1i64 << 52 });
+    let millis = json!({ "type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX });
     let schema = match name {
+        "limit" if route.path.ends_with("/events") => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
         "last" => json!({ "type": "integer", "minimum": 0, "maximum": 100_000 }),
         "cursor" => json!({ "type": "string", "pattern": "^[0-9]{1,19}:[A-Za-z0-9._-]{0,64}$" }),
@@ -108,14 +109,13 @@ fn parameter(route: &Route, name: &str) -> Value {
         "last" => "How many at the most, the newest",
         "what" => "The kinds, with commas between them",
         "store" => "In which store; one of those configured",
-        "within" => "For how long drain and passivate may wait, at most 1h",
+        "within" => "For how long drain and passivate may wait, at most 999s",
         _ => "",
     };
     let mut parameter = json!({ "name": name.split('_').next(), "in": "query", "required": false, "schema": schema });
     if !description.is_empty() {
         parameter["description"] = description.into();
     }
-    let _ = route;
     parameter
 }
 

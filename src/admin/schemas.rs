@@ -58,18 +58,19 @@ pub(super) fn schemas() -> Value {
     let list = |items: Value| json!({ "type": "array", "items": items });
     let named = |schema: &str| json!({ "$ref": format!("#/components/schemas/{schema}") });
     let cause = || object(&[("code", text()), ("detail", text())]);
-    let millis = || json!({ "type": "integer", "minimum": -(1i64 << 52), "maximum": 1i64 << 52 });
-    let codes: Vec<_> = headworks_actors::Code::ALL.iter().map(|code| code.as_str()).collect();
+    let millis = || json!({ "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX });
+    let words = headworks_actors::Code::ALL.iter().map(|code| Some(code.as_str()));
+    let codes: Vec<_> = words.chain([None]).collect();
     let filter = request(
         0,
         &[
             ("ids", list(text())),
-            ("tenant", tenant_id()),
-            ("reason", json!({ "type": "string", "enum": codes })),
-            ("since", millis()),
-            ("until", millis()),
-            ("replayed", flag()),
-            ("limit", json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX })),
+            ("tenant", or_null(tenant_id())),
+            ("reason", json!({ "type": ["string", "null"], "enum": codes })),
+            ("since", or_null(millis())),
+            ("until", or_null(millis())),
+            ("replayed", or_null(flag())),
+            ("limit", or_null(json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }))),
         ],
     );
     let stored = [
@@ -152,7 +153,7 @@ pub(super) fn schemas() -> Value {
         "SpawnRequest": request(1, &[("tenant", tenant_id())]),
         "Ordered": object(&[("tenant", tenant_id()), ("order", json!({ "type": "string", "enum": ORDERS }))]),
         "EraseRequest": request(1, &[("confirm", tenant_id())]),
-        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters"])].concat()),
+        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters"]), &[("remains", list(text()))]].concat()),
         "Policy": object(&[("window", json!({ "type": "object" })), ("retry", json!({ "type": "object" }))]),
         "PolicyRequest": request(1, &[("set", settings())]),
         "PolicyChanged": object(&[("tenant", tenant_id()), ("changes", list(change))]),
@@ -182,7 +183,7 @@ pub(super) fn schemas() -> Value {
         "LetterFilter": filter,
         "ReplayRequest": request(0, &[
             ("which", named("LetterFilter")),
-            ("rate", json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX })),
+            ("rate", or_null(json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }))),
             ("dry_run", flag()),
         ]),
         "ReplayReport": object(&numbers(&["replayed"])),

@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headworks_actors::{Error, TenantHandle, TenantId, TenantSnapshot, TenantSpec, UnixMillis, What};
 use serde::{Deserialize, Serialize};
 
+use super::body::Whole;
 use super::{Admin, Problem};
 use crate::store::sqlite::TenantTotals;
 use crate::store::{StoreReadError, StoreReader};
@@ -145,24 +146,28 @@ pub struct Ordered {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OrderRequest {
-    /// For how long `drain` and `passivate` may wait for what is in flight: `30s`, at most an hour; 10 s if it is not said.
+    /// For how long `drain` and `passivate` may wait for what is in flight: `30s`, or `500ms`, of at most three digits; 10 s if it is not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
 }
 
-/// How long an order may wait for what is in flight where it is not said, and at the most.
+/// How long an order may wait for what is in flight where it is not said.
 const WITHIN: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(3600);
 /// How often somebody who waits has a look.
 const GLANCE: Duration = Duration::from_millis(20);
 
 impl OrderRequest {
     fn within(&self) -> Result<Duration, Problem> {
         let Some(text) = &self.within else { return Ok(WITHIN) };
-        let read = humantime::parse_duration(text).ok().filter(|within| *within <= LONGEST);
-        read.ok_or_else(|| {
-            Problem::bad_request(format!("within is {text:?}; it must be a duration like 30s, of at most an hour"))
-        })
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let number = number.parse::<u64>().ok().filter(|_| number.len() <= 3);
+        match (number, unit) {
+            (Some(number), "ms") => Ok(Duration::from_millis(number)),
+            (Some(number), "s") => Ok(Duration::from_secs(number)),
+            _ => {
+                Err(Problem::bad_request(format!("within is {text:?}; it must be like 30s or 500ms, of at most 999s")))
+            }
+        }
     }
 }
 
@@ -243,9 +248,9 @@ pub struct SpawnRequest {
 
 pub(super) async fn spawn(
     State(admin): State<Admin>,
-    request: Result<Json<SpawnRequest>, JsonRejection>,
+    Whole(request): Whole<SpawnRequest>,
 ) -> Result<Response, Problem> {
-    let Json(SpawnRequest { tenant }) = request?;
+    let SpawnRequest { tenant } = request;
     let spawned = admin.system.spawn(TenantSpec::from(tenant.clone())).await.map_err(|why| match why {
         Error::TenantExists(_) | Error::TenantLimit { .. } => Problem::new(StatusCode::CONFLICT, why),
         Error::Closed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, why),

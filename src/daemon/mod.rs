@@ -253,6 +253,7 @@ impl Daemon {
             let admin = Admin::new(system.clone(), config.daemon.data_dir.clone())
                 .replayer(replayer.clone())
                 .listening(listening.clone())
+                .stores(stores.erasable())
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),

@@ -219,3 +219,170 @@ fn a_page_of_another_site_reads_nothing_by_a_name_of_its_own_and_changes_nothing
     assert_eq!(stop(&format!("http://{api}")).status, 200);
     daemon.terminated().succeeded();
 }
+
+#[test]
+fn tenants_come_a_page_at_a_time_with_how_many_there_are() {
+    let place = Place::new();
+    let (daemon, api, source) = started(&mut command(&place));
+    send(source, &[lines("acme", 0..3), lines("b", 0..1), lines("c", 0..2)].concat());
+    place.until("SELECT count(*) FROM events", 6);
+    let page = |query: &str| {
+        let answer = asked(api, "GET", &format!("/v1/tenants?{query}"));
+        let header = |name: &str| {
+            let line = answer.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned));
+            line.unwrap_or_default()
+        };
+        let names: Vec<_> = answer
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tenant| tenant["tenant"].as_str().unwrap().to_owned())
+            .collect();
+        (names, header("x-total-count"), header("x-next-cursor"))
+    };
+    let (names, total, next) = page("sort=events&order=desc&limit=2");
+    assert_eq!((names, &*total, &*next), (vec!["acme".to_owned(), "c".to_owned()], "3", "2:c"));
+    let (names, total, next) = page(&format!("sort=events&order=desc&limit=2&cursor={next}"));
+    assert_eq!((names, &*total, &*next), (vec!["b".to_owned()], "3", ""));
+    asked(api, "POST", "/v1/tenants/acme/mute");
+    assert_eq!(page("muted=true").0, ["acme"]);
+    assert_eq!(page("name=C&muted=false").0, ["c"]);
+    asked(api, "GET", "/v1/tenants?status=asleep").problem(400);
+    daemon.terminated().succeeded();
+}
+
+#[test]
+fn orders_are_carried_out_and_are_in_the_supervisor_log() {
+    let place = Place::new();
+    let (daemon, api, source) = started(command(&place).env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_AGE", "1h"));
+    let json = |body: &str, path: &str| asked_with(api, "POST", path, &["content-type: application/json"], body);
+    let spawned = json(r#"{"tenant":"acme"}"#, "/v1/tenants");
+    assert_eq!(spawned.status, 201, "{spawned:?}");
+    assert!(spawned.head.contains("location: /v1/tenants/acme"));
+    json(r#"{"tenant":"acme"}"#, "/v1/tenants").problem(409);
+    json(r#"{"tenant":"../etc"}"#, "/v1/tenants").problem(422);
+    send(source, &lines("acme", 0..3));
+    assert_eq!(asked(api, "POST", "/v1/tenants/acme/drain?within=60s").status, 200);
+    assert_eq!(place.number("SELECT count(*) FROM events"), 3, "its window was stored");
+    assert_eq!(asked(api, "POST", "/v1/tenants/acme/pause").status, 200);
+    send(source, &lines("acme", 3..4));
+    let why = asked(api, "POST", "/v1/tenants/acme/drain?within=10ms").problem(409);
+    assert!(why.contains("tenant acme is not drained: after 10ms it is stopped with 1 events in flight"), "{why}");
+    asked(api, "POST", "/v1/tenants/acme/drain?within=soon").problem(400);
+    for order in ["resume", "mute", "unmute"] {
+        assert_eq!(asked(api, "POST", &format!("/v1/tenants/acme/{order}")).status, 200, "{order}");
+    }
+    let log = asked(api, "GET", "/v1/log?tenant=acme&what=ordered,muted,unmuted").body;
+    let told: Vec<_> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|entry| entry["cause"]["detail"].as_str().or(entry["what"].as_str()).unwrap().to_owned())
+        .collect();
+    assert_eq!(told, ["spawn", "drain", "pause", "drain", "resume", "muted", "unmuted"]);
+    daemon.terminated().succeeded();
+}
+
+/// The next event of a stream of them: its id, if it has one, and its data.
+fn next_event(stream: &mut impl std::io::BufRead) -> (Option<String>, Value) {
+    let mut id = None;
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "it ended");
+        if let Some(found) = line.strip_prefix("id: ") {
+            id = Some(found.trim().to_owned());
+        }
+        if let Some(data) = line.strip_prefix("data: ") {
+            return (id, serde_json::from_str(data).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_log_is_followed_by_events_and_goes_on_where_a_reader_was() {
+    let place = Place::new();
+    let (daemon, api, _) = started(&mut command(&place));
+    let follow = |more: &str| {
+        let mut stream = connect(api);
+        let request = format!(
+            "GET /v1/log?what=muted,unmuted HTTP/1.1\r\nhost: {api}\r\naccept: text/event-stream\r\n{more}\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        std::io::BufReader::new(stream)
+    };
+    let mut stream = follow("");
+    asked(api, "POST", "/v1/tenants/acme/mute");
+    let (id, entry) = next_event(&mut stream);
+    assert_eq!((&entry["what"], &entry["tenant"]), (&"muted".into(), &"acme".into()));
+    drop(stream);
+    asked(api, "POST", "/v1/tenants/acme/unmute");
+    asked(api, "POST", "/v1/tenants/b/mute");
+    let mut stream = follow(&format!("last-event-id: {}\r\n", id.unwrap()));
+    assert_eq!(next_event(&mut stream).1["what"], "unmuted");
+    assert_eq!(next_event(&mut stream).1["tenant"], "b");
+    asked(api, "POST", "/v1/tenants/c/mute");
+    assert_eq!(next_event(&mut stream).1["tenant"], "c");
+    daemon.terminated().succeeded();
+}
+
+#[test]
+fn a_tenant_is_erased_once_its_id_is_repeated_and_the_accounting_still_holds() {
+    let place = Place::new();
+    let (daemon, api, source) = started(command(&place).env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_AGE", "1h"));
+    send(source, &[lines("acme", 0..3), lines("b", 0..2)].concat());
+    let erase = |confirm: &str| {
+        let body = format!("{{\"confirm\":\"{confirm}\"}}");
+        asked_with(api, "POST", "/v1/tenants/acme/erase", &["content-type: application/json"], &body)
+    };
+    assert!(erase("b").problem(409).contains("repeat the id of the tenant"));
+    let erased = erase("acme").json();
+    assert_eq!((&erased["events"], &erased["dead_letters"]), (&3.into(), &0.into()), "{erased}");
+    assert_eq!(place.number("SELECT count(*) FROM events WHERE tenant = 'acme'"), 0);
+    let live = asked(api, "GET", "/v1/tenants/acme").json()["live"].clone();
+    assert_eq!((&live["stored"], &live["is_muted"]), (&3.into(), &false.into()));
+    let log = asked(api, "GET", "/v1/log?tenant=acme&what=erased").body;
+    assert!(log.contains("3 events and 0 dead letters"), "{log}");
+    asked(api, "POST", "/v1/tenants/b/flush");
+    place.until("SELECT count(*) FROM events WHERE tenant = 'b'", 2);
+    let audit = place.run(&["audit", "--data", "data"]).succeeded().text();
+    assert!(audit.contains("3 events of acme that were erased"), "{audit}");
+    // It is as any other from now on.
+    send(source, &lines("acme", 3..5));
+    asked(api, "POST", "/v1/tenants/acme/flush");
+    place.until("SELECT count(*) FROM events WHERE tenant = 'acme'", 2);
+    place.run(&["tenants", "erase", "acme", "--data", "data"]).with(1);
+    let told = place.run(&["tenants", "erase", "acme", "--yes", "--data", "data"]).succeeded().text();
+    assert!(told.starts_with("acme: 2 events and 0 dead letters erased\nwhat remains: "), "{told}");
+    daemon.terminated().succeeded();
+    place.run(&["audit", "--data", "data"]).succeeded();
+}
+
+#[test]
+fn names_that_are_none_and_bodies_that_are_too_large_are_refused_and_change_nothing() {
+    let place = Place::new();
+    let (daemon, api, _) = started(&mut command(&place));
+    for name in ["..%2F..%2Fetc", "%3Cscript%3E", "a'%20OR%201=1--", "%00", "%1b%5B2J", "a%0d%0aset-cookie:x"] {
+        for (method, rest) in
+            [("GET", ""), ("POST", "/mute"), ("GET", "/policy"), ("GET", "/explain"), ("POST", "/erase")]
+        {
+            let answer = asked_with(
+                api,
+                method,
+                &format!("/v1/tenants/{name}{rest}"),
+                &["content-type: application/json"],
+                "{}",
+            );
+            assert!([400, 422].contains(&answer.status), "{name}: {answer:?}");
+            answer.problem(answer.status);
+            assert!(!answer.head.contains("set-cookie"), "{answer:?}");
+        }
+    }
+    let large = format!("{{\"tenant\":\"{}\"}}", "x".repeat(2 << 20));
+    asked_with(api, "POST", "/v1/tenants", &["content-type: application/json"], &large).problem(413);
+    asked_with(api, "POST", "/v1/tenants", &["content-type: text/plain"], "{}").problem(415);
+    asked_with(api, "POST", "/v1/tenants", &["content-type: application/json"], "{").problem(400);
+    asked(api, "DELETE", "/v1/tenants").problem(405);
+    asked(api, "GET", "/v2").problem(404);
+    assert_eq!(asked(api, "GET", "/v1/tenants").json(), Value::Array(vec![]));
+    daemon.terminated().succeeded();
+}

@@ -19,6 +19,7 @@ mod input;
 mod journal;
 mod journal_commands;
 mod letters_store;
+mod openapi;
 mod outage;
 mod query;
 mod replay;
