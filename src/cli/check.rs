@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind,
-    StoreKind,
+    AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
+    SourceKind, StoreKind,
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
@@ -63,6 +63,7 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     let name = args.config.as_ref().map_or_else(|| "The default configuration".to_owned(), |p| p.display().to_string());
     let mut text = format!("{} is valid.\n", inert(&name));
     section(&mut text, "Sources", sources(config));
+    section(&mut text, "Admin API", vec![("", admin(&config.admin))]);
     section(&mut text, "Frames", vec![("", frame(config))]);
     section(&mut text, "Journal", journal(config));
     section(&mut text, "Store", store(config));
@@ -112,6 +113,17 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+/// Who may ask the API over TCP.
+fn admin(admin: &AdminConfig) -> String {
+    match (admin.listen, &admin.token_file) {
+        (None, _) => "not over TCP; the control socket in the data directory answers".to_owned(),
+        (Some(listen), None) => format!("HTTP on {listen}, for whoever can reach it on this machine"),
+        (Some(listen), Some(token)) => {
+            format!("HTTP on {listen}, for whoever bears the token in {}", token.display())
+        }
+    }
 }
 
 fn frame(config: &Config) -> String {
@@ -443,6 +455,9 @@ The default configuration is valid.
 
 Sources
   tcp  TCP on 127.0.0.1:7400: lines of up to 1MiB, at most 1024 connections
+
+Admin API
+  HTTP on 127.0.0.1:7401, for whoever can reach it on this machine
 
 Frames
   a JSON object; its tenant is in \"tenant\", its time is that of its arrival

@@ -11,6 +11,7 @@ mod journal;
 mod live;
 mod log;
 mod query;
+mod ready;
 mod report;
 mod run;
 mod sample;
@@ -75,6 +76,13 @@ enum Command {
         #[command(flatten)]
         args: report::ReportArgs,
     },
+    /// Say whether a daemon does its work: ends with 0 if so, with 1 and the reasons if not, and with 69 if none answers
+    Ready {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: ready::ReadyArgs,
+    },
     /// List what could not be undone yet: what a store may still hold of batches that were given up
     Uncompensated {
         #[command(flatten)]
@@ -112,6 +120,7 @@ pub(crate) fn main() -> Exit {
         Command::Query { data, args } => query::run(&data, &args),
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
+        Command::Ready { data, args } => ready::run(&data, &args),
         Command::Report { data, args } => report::run(&data, &args),
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),

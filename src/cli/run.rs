@@ -102,7 +102,8 @@ fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
 fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } | DaemonError::Control { .. } => Exit::CantCreate,
-        DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
+        DaemonError::InUse { .. } | DaemonError::Listen { .. } | DaemonError::Admin { .. } => Exit::Unavailable,
+        DaemonError::Token { .. } => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }
@@ -120,6 +121,9 @@ fn tell_recovered(daemon: &Daemon) {
 /// Until a signal.
 async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
+    if let Some(address) = daemon.serve_admin().map_err(|why| (exit(&why), why.to_string()))? {
+        tracing::info!(target: "headworks", %address, "the admin API is served");
+    }
     let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
     for (source, address) in listening {
         tracing::info!(target: "headworks", source, %address, store = %daemon.store_path().display(), "listening");

@@ -23,7 +23,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new<'k>(path: impl IntoIterator<Item = &'k str>, what: impl Into<String>) -> Self {
+    pub(super) fn new<'k>(path: impl IntoIterator<Item = &'k str>, what: impl Into<String>) -> Self {
         Self { path: path.into_iter().map(str::to_owned).collect(), what: what.into() }
     }
 
@@ -39,7 +39,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
+    let Config { daemon, admin, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
         config;
 
     let data_dir = daemon.data_dir.to_str();
@@ -50,6 +50,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
     within(["daemon", "threads"], daemon.threads, 0, MOST_THREADS, ToString::to_string)?;
+    super::admin::check(admin)?;
     check_log(log)?;
     for (table, key, value) in [("report", "every", report.every), ("daemon", "exit_when_hung", daemon.exit_when_hung)]
     {
@@ -102,6 +103,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
                 size(source.max_frame)
             );
             return Err(Problem::new(["limits", "max_in_flight"], what));
+        }
+        if source.listen.port() != 0 && admin.listen == Some(source.listen) {
+            let what = format!("is {}, where admin.listen is already; choose another port", source.listen);
+            return Err(Problem::new(["sources", name, "listen"], what));
         }
         let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listen == source.listen);
         if let Some((twin, _)) = twin.filter(|_| source.listen.port() != 0) {

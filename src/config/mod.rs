@@ -19,6 +19,7 @@
 //! for those with which Kubernetes announces a service of that name. A tenant or source that the file does not name is taken to
 //! be written in lower case; name it in the file where it is not.
 
+mod admin;
 mod check;
 mod environment;
 mod error;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use admin::AdminConfig;
 pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
@@ -54,6 +56,8 @@ pub use crate::store::files::FILES;
 pub struct Config {
     /// The process itself.
     pub daemon: DaemonConfig,
+    /// The HTTP API over TCP.
+    pub admin: AdminConfig,
     /// What it says on stderr.
     pub log: LogConfig,
     /// What it reports of failures, and where to.
@@ -80,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             daemon: DaemonConfig::default(),
+            admin: AdminConfig::default(),
             log: LogConfig::default(),
             report: ReportConfig::default(),
             limits: LimitsConfig::default(),

@@ -53,9 +53,11 @@ fn the_example_shows_every_key() {
         }
     }
     // A key without a default is shown as a comment.
-    let shown: toml::Table = EXAMPLE.replace("# time_field", "time_field").parse().unwrap();
+    let shown: toml::Table =
+        EXAMPLE.replace("# time_field", "time_field").replace("# token_file", "token_file").parse().unwrap();
     let mut whole = Config::default();
     whole.decoder.time_field = Some("time".into());
+    whole.admin.token_file = Some("x".into());
     let mut found = vec![];
     missing(&toml::Table::try_from(whole).unwrap(), &shown, "", &mut found);
     assert_eq!(found, Vec::<String>::new());

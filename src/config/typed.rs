@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
-    SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
+    AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
+    ReportConfig, SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId};
 
@@ -16,6 +16,8 @@ use crate::{Policy, StoreName, TenantId};
 pub(super) struct Typed {
     #[serde(default)]
     daemon: DaemonConfig,
+    #[serde(default)]
+    admin: AdminConfig,
     #[serde(default)]
     log: LogConfig,
     #[serde(default)]
@@ -53,8 +55,20 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
-            typed;
+        let Typed {
+            daemon,
+            admin,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            stores,
+            dead_letters,
+            tenants,
+        } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
             stores: tenants.stores.unwrap_or(base.stores),
@@ -68,6 +82,6 @@ impl From<Typed> for Config {
             by_id: tenants.by_id,
         };
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
+        Self { daemon, admin, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
     }
 }

@@ -16,6 +16,8 @@
 //! ```
 
 #[cfg(unix)]
+mod admin;
+#[cfg(unix)]
 mod control;
 mod data_dir;
 mod report;
@@ -34,7 +36,7 @@ use headworks_actors::{
 };
 
 #[cfg(unix)]
-use crate::admin::Admin;
+use crate::admin::{Admin, Listening, Token, guarded};
 use crate::config::{Config, JournalKind, ReportTo, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
@@ -55,6 +57,13 @@ pub struct Daemon {
     /// Goes before the lock.
     #[cfg(unix)]
     control: Control,
+    /// The API for what is not this daemon's owner, and its server, if it is served.
+    #[cfg(unix)]
+    api: axum::Router,
+    #[cfg(unix)]
+    admin: std::sync::OnceLock<admin::AdminServer>,
+    #[cfg(unix)]
+    listening: Listening,
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
@@ -93,6 +102,24 @@ pub enum DaemonError {
     #[error("cannot listen on the control socket {path}: {why}")]
     Control {
         /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The admin API cannot be served over TCP.
+    #[error(
+        "the admin API cannot listen on {listen} (admin.listen): {why}; is another program there, or another headworks?"
+    )]
+    Admin {
+        /// Where.
+        listen: SocketAddr,
+        /// Why not.
+        why: io::Error,
+    },
+    /// There is no token to be had.
+    #[error("cannot use the token in {path} (admin.token_file): {why}")]
+    Token {
+        /// In which file.
         path: PathBuf,
         /// Why not.
         why: io::Error,
@@ -220,20 +247,31 @@ impl Daemon {
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
-        let control = {
+        let listening = Listening::default();
+        #[cfg(unix)]
+        let (control, api) = {
             let admin = Admin::new(system.clone(), config.daemon.data_dir.clone())
                 .replayer(replayer.clone())
+                .listening(listening.clone())
+                .stores(stores.erasable())
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
             };
-            Control::start(&config.daemon.data_dir, admin.router())?
+            let router = admin.router();
+            (Control::start(&config.daemon.data_dir, router.clone())?, router)
         };
         Ok(Self {
             config,
             #[cfg(unix)]
             control,
+            #[cfg(unix)]
+            api,
+            #[cfg(unix)]
+            admin: std::sync::OnceLock::new(),
+            #[cfg(unix)]
+            listening,
             #[cfg(unix)]
             following,
             system,
@@ -270,6 +308,24 @@ impl Daemon {
         self.stores.database.path()
     }
 
+    /// Serves the [admin API](crate::admin) over TCP as the config says; the answer is where, `None` where it says nowhere. A
+    /// second call changes nothing.
+    ///
+    /// # Errors
+    /// [`DaemonError::Token`] or [`DaemonError::Admin`].
+    #[cfg(unix)]
+    pub fn serve_admin(&self) -> Result<Option<SocketAddr>, DaemonError> {
+        let crate::config::AdminConfig { listen, token_file } = &self.config.admin;
+        let Some(listen) = *listen else { return Ok(None) };
+        let read = |path: &PathBuf| Token::read(path).map_err(|why| DaemonError::Token { path: path.clone(), why });
+        let token = token_file.as_ref().map(read).transpose()?;
+        let started = admin::AdminServer::start(listen, guarded(self.api.clone(), token));
+        let (server, address) = started.map_err(|why| DaemonError::Admin { listen, why })?;
+        // One that is too many ends here.
+        let _ = self.admin.set(server);
+        Ok(Some(address))
+    }
+
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
@@ -284,10 +340,13 @@ impl Daemon {
             bound.push((name.clone(), address, tcp));
         }
         let mut listening = vec![];
+        let mut sources = vec![];
         for (name, address, tcp) in bound {
-            self.system.add_source(tcp).await?;
+            sources.push((name.clone(), self.system.add_source(tcp).await?));
             listening.push((name, address));
         }
+        #[cfg(unix)]
+        self.listening.set(sources);
         Ok(listening)
     }
 
@@ -346,6 +405,9 @@ impl Daemon {
         {
             drop(self.following);
             self.control.end().await;
+            if let Some(admin) = self.admin.into_inner() {
+                admin.end().await;
+            }
         }
         drop(self.reports);
         drop(self.log_file);

@@ -1,4 +1,5 @@
 mod ack;
+mod api;
 mod audit;
 mod broken_lines;
 mod commands;
@@ -18,6 +19,7 @@ mod input;
 mod journal;
 mod journal_commands;
 mod letters_store;
+mod openapi;
 mod outage;
 mod query;
 mod replay;

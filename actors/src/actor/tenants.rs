@@ -340,13 +340,16 @@ impl Shared {
     }
 
     pub(crate) fn mute(&self, id: &TenantId, muted: bool) {
-        if muted {
-            self.tenants.mutes.insert(id.clone());
-        } else {
-            self.tenants.mutes.remove(id);
-        }
+        let is_other = match muted {
+            true => self.tenants.mutes.insert(id.clone()),
+            false => self.tenants.mutes.remove(id).is_some(),
+        };
         if let Some(slot) = self.slot(id) {
             slot.muted.store(muted, Ordering::Release);
+        }
+        if is_other {
+            let what = if muted { What::Muted } else { What::Unmuted };
+            self.log(SupervisorEvent::new(Some(id.clone()), Role::Supervisor, what));
         }
     }
 

@@ -97,6 +97,8 @@ codes! {
     Source = "source",
     /// Somebody changed the rules of a tenant.
     PolicyChanged = "policy_changed",
+    /// An operator said so.
+    Operator = "operator",
     /// A thread has more to do than another.
     Rebalanced = "rebalanced",
 }

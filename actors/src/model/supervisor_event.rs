@@ -112,6 +112,14 @@ pub enum What {
     Passivated,
     /// Somebody changed the rules of a tenant; the cause names them.
     PolicyChanged,
+    /// The tenant's events are dropped at the door from now on.
+    Muted,
+    /// The tenant's events are let in again.
+    Unmuted,
+    /// An operator told the tenant something; the cause says what.
+    Ordered,
+    /// What was kept of the tenant was erased by an operator; the cause says what that was.
+    Erased,
     /// A tenant's actors live on another thread from now on, since theirs had more to do.
     Moved,
     /// The system takes no new work, and stores what it accepted.
@@ -156,6 +164,10 @@ impl What {
             Self::Active => "active",
             Self::Passivated => "passivated",
             Self::PolicyChanged => "policy_changed",
+            Self::Muted => "muted",
+            Self::Unmuted => "unmuted",
+            Self::Ordered => "ordered",
+            Self::Erased => "erased",
             Self::Moved => "moved",
             Self::Draining => "draining",
             Self::Stopped => "stopped",

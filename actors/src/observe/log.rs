@@ -171,6 +171,7 @@ fn trace(event: &SupervisorEvent) {
     match event.what {
         What::Quarantined | What::Hung | What::CompensationFailed => say!(error),
         What::Failed
+        | What::Erased
         | What::Ambiguous
         | What::MissedHeartbeat
         | What::Stalled
@@ -194,6 +195,9 @@ fn trace(event: &SupervisorEvent) {
         | What::Compensated
         | What::Recovered
         | What::PolicyChanged
+        | What::Muted
+        | What::Unmuted
+        | What::Ordered
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Moved | What::Idle | What::Active => say!(debug),
     }

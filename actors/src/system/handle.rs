@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::{AckLevel, Policy};
-use crate::port::Uncompensated;
+use crate::port::{Health, Uncompensated};
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -284,6 +284,12 @@ impl System {
         self.shared.mute(id, false);
     }
 
+    /// Writes to the supervisor log what an operator had done: `what` as [`What::Ordered`], and more of it in words.
+    pub fn log_order(&self, id: &TenantId, what: What, detail: &str) {
+        let event = SupervisorEvent::new(Some(id.clone()), Role::Supervisor, what);
+        self.shared.log(SupervisorEvent { cause: Some(Cause::new(Code::Operator, detail)), ..event });
+    }
+
     /// Gives a tenant other rules, whether or not it is known yet, until the end of the system. They hold from its next chunk,
     /// window, attempt and heartbeat; the window that is open obeys them at once, and what waits at the door looks again. What of
     /// a throttle's burst is used up stays used. A tenant that comes up later has them too, unless it is
@@ -331,6 +337,18 @@ impl System {
     #[must_use]
     pub fn health(&self) -> SystemHealth {
         self.shared.root.health()
+    }
+
+    /// Whether a drain has begun, or the system has ended.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.phase() > Phase::Running
+    }
+
+    /// How its journal is doing.
+    #[must_use]
+    pub fn journal_health(&self) -> Health {
+        self.shared.journal.health()
     }
 
     /// What has failed so far, by tenant and code.
