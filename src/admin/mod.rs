@@ -22,6 +22,7 @@
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
+//! | `GET /metrics` | the numbers of the daemon for Prometheus: see [`metrics`](crate::metrics) |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
@@ -34,6 +35,7 @@ mod explain;
 mod journal;
 mod letter;
 mod log;
+mod metrics;
 mod pieces;
 mod policy;
 mod problem;
@@ -50,8 +52,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use headworks_actors::System;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
+use crate::metrics::Metrics;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
@@ -80,6 +83,9 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    metrics: Metrics,
+    /// One scrape at a time.
+    scraping: Arc<Semaphore>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -95,6 +101,8 @@ impl Admin {
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
         Self {
+            metrics: Metrics::new(system.clone()).process(),
+            scraping: Arc::new(Semaphore::new(1)),
             system,
             data_dir: Arc::new(data_dir),
             journal: None,
@@ -115,6 +123,13 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// So many tenants have series of their own in `/metrics`. Default [`Metrics::MAX_TENANTS`].
+    #[must_use]
+    pub fn metrics_max_tenants(mut self, max_tenants: usize) -> Self {
+        self.metrics = self.metrics.max_tenants(max_tenants);
         self
     }
 
@@ -155,6 +170,7 @@ impl Admin {
             // A frame may be as large as the configuration says.
             .layer(DefaultBodyLimit::disable())
             .route("/v1/audit", get(audit::show))
+            .route("/metrics", get(metrics::show))
             .route("/v1/journal", get(journal::summary))
             .route("/v1/journal/verify", get(journal::verify))
             .route("/v1/journal/export", get(journal::export))

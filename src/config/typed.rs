@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
+    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, MetricsConfig, ReportConfig,
     SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId};
@@ -35,6 +35,8 @@ pub(super) struct Typed {
     dead_letters: DeadLettersConfig,
     #[serde(default)]
     tenants: TypedTenants,
+    #[serde(default)]
+    metrics: MetricsConfig,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,7 +55,7 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
+        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants, metrics } =
             typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
@@ -68,6 +70,6 @@ impl From<Typed> for Config {
             by_id: tenants.by_id,
         };
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
+        Self { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants, metrics }
     }
 }

@@ -223,6 +223,7 @@ impl Daemon {
         let control = {
             let admin = Admin::new(system.clone(), config.daemon.data_dir.clone())
                 .replayer(replayer.clone())
+                .metrics_max_tenants(config.metrics.max_tenants)
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
