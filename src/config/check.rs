@@ -39,8 +39,20 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants, metrics } =
-        config;
+    let Config {
+        daemon,
+        log,
+        report,
+        limits,
+        decoder,
+        sources,
+        journal,
+        store,
+        stores,
+        dead_letters,
+        tenants,
+        metrics,
+    } = config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {

@@ -38,7 +38,8 @@ pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
+    UnknownTenants,
 };
 
 pub use settings::with_settings;

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, MetricsConfig, ReportConfig,
-    SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
+    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, MetricsConfig,
+    ReportConfig, SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId};
 
@@ -55,8 +55,20 @@ struct TypedTenants {
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants, metrics } =
-            typed;
+        let Typed {
+            daemon,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            stores,
+            dead_letters,
+            tenants,
+            metrics,
+        } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
             stores: tenants.stores.unwrap_or(base.stores),

@@ -7,7 +7,12 @@ pub(super) fn tell(families: &mut Families<'_>) -> Result {
     let Some(process) = Process::read() else { return Ok(()) };
     let Process { resident_bytes, virtual_bytes, cpu_seconds, started_seconds, threads, open_files } = process;
     families.gauge("process_resident_memory", In::Bytes, "Memory of the process that lies in RAM.", resident_bytes)?;
-    families.gauge("process_virtual_memory", In::Bytes, "Memory of the process, as it has asked for.", virtual_bytes)?;
+    families.gauge(
+        "process_virtual_memory",
+        In::Bytes,
+        "Memory of the process, as it has asked for.",
+        virtual_bytes,
+    )?;
     families.seconds_counter("process_cpu", "Time that processors have worked for the process.", cpu_seconds)?;
     families.gauge("process_threads", In::Things, "Threads of the process.", threads)?;
     if let Some(started) = started_seconds {

@@ -7,8 +7,11 @@ use headworks_actors::{Counters, TenantId, TenantSnapshot};
 
 use super::families::{Families, In};
 
+/// Reads one of its numbers.
+type Of<T> = fn(&T) -> u64;
+
 /// The counters that tenants have series of.
-const COUNTERS: [(&str, &str, fn(&Counters) -> u64); 13] = [
+const COUNTERS: [(&str, &str, Of<Counters>); 13] = [
     ("received", "Frames that came for the tenant.", |c| c.received),
     ("accepted", "Events of the tenant that were accepted.", |c| c.accepted),
     ("duplicate", "Frames of the tenant that had been accepted before.", |c| c.duplicate),
@@ -25,10 +28,12 @@ const COUNTERS: [(&str, &str, fn(&Counters) -> u64); 13] = [
 ];
 
 /// What tenants have now.
-const GAUGES: [(&str, In, &str, fn(&TenantSnapshot) -> u64); 4] = [
+const GAUGES: [(&str, In, &str, Of<TenantSnapshot>); 4] = [
     ("in_flight", In::Things, "Accepted events of the tenant without an outcome yet.", |t| t.in_flight),
     ("in_flight_memory", In::Bytes, "Memory of the tenant's events in flight.", |t| t.in_flight_bytes),
-    ("batches_waiting", In::Things, "Closed batches of the tenant that wait or are being stored.", |t| t.batches_waiting),
+    ("batches_waiting", In::Things, "Closed batches of the tenant that wait or are being stored.", |t| {
+        t.batches_waiting
+    }),
     ("uncompensated", In::Things, "Compensations of the tenant that could not be done yet.", |t| t.uncompensated),
 ];
 

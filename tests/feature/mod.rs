@@ -18,6 +18,8 @@ mod input;
 mod journal;
 mod journal_commands;
 mod letters_store;
+mod metrics;
+mod metrics_alerts;
 mod outage;
 mod query;
 mod replay;

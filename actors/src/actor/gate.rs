@@ -112,12 +112,7 @@ impl Gates {
 }
 
 impl Known {
-    fn gate(
-        &mut self,
-        store: &BoxStorage,
-        limits: StoreLimits,
-        meter: impl FnOnce() -> Arc<StoreMeter>,
-    ) -> Arc<Gate> {
+    fn gate(&mut self, store: &BoxStorage, limits: StoreLimits, meter: impl FnOnce() -> Arc<StoreMeter>) -> Arc<Gate> {
         let address = Arc::as_ptr(store).cast::<()>().addr();
         if let Some(gate) = self.gates.get(&address).and_then(Weak::upgrade) {
             lock(&gate.state).limit.lower_max(limits);

@@ -336,7 +336,18 @@ impl Lane {
         let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, cut_at, was_parked, found_store_back, footprint, numbered, code, cuts_again, shed })
+        Some(Left {
+            batch,
+            attempts,
+            cut_at,
+            was_parked,
+            found_store_back,
+            footprint,
+            numbered,
+            code,
+            cuts_again,
+            shed,
+        })
     }
 }
 
