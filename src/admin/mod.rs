@@ -27,6 +27,7 @@
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
+//! | `GET /metrics` | the numbers of the daemon for Prometheus: see [`metrics`](crate::metrics) |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
@@ -45,6 +46,7 @@ mod journal;
 mod letter;
 mod listing;
 mod log;
+mod metrics;
 mod openapi;
 mod pieces;
 mod policy;
@@ -62,8 +64,9 @@ use std::sync::Arc;
 use axum::{Json, Router};
 use headworks_actors::{StoreName, System};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
+use crate::metrics::Metrics;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
@@ -103,6 +106,9 @@ pub struct Admin {
     erasing: Arc<Mutex<()>>,
     listening: Listening,
     progress: Arc<std::sync::Mutex<health::Progress>>,
+    metrics: Metrics,
+    /// One scrape at a time.
+    scraping: Arc<Semaphore>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -118,6 +124,8 @@ impl Admin {
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
         Self {
+            metrics: Metrics::new(system.clone()).process(),
+            scraping: Arc::new(Semaphore::new(1)),
             system,
             data_dir: Arc::new(data_dir),
             journal: None,
@@ -156,6 +164,13 @@ impl Admin {
     #[must_use]
     pub fn listening(mut self, sources: Listening) -> Self {
         self.listening = sources;
+        self
+    }
+
+    /// So many tenants have series of their own in `/metrics`. Default [`Metrics::MAX_TENANTS`].
+    #[must_use]
+    pub fn metrics_max_tenants(mut self, max_tenants: usize) -> Self {
+        self.metrics = self.metrics.max_tenants(max_tenants);
         self
     }
 

@@ -130,6 +130,7 @@ fn responses(route: &Route) -> Value {
             "text/event-stream": {},
         }),
         Answer::Bytes => json!({ "application/octet-stream": {} }),
+        Answer::Text(types) => types.iter().map(|of| ((*of).to_owned(), json!({}))).collect::<Map<_, _>>().into(),
     };
     let mut good = json!({ "description": "It is so", "content": content });
     if route.path == "/v1/tenants" && route.method == "get" {

@@ -5,7 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, patch, post, put};
 
 use super::{
-    Admin, audit, dead_letters, erase, events, explain, health, hello, journal, listing, log, openapi, policy, report,
+    Admin, audit, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi, policy, report,
     tenants, uncompensated,
 };
 
@@ -43,9 +43,11 @@ pub(super) enum Answer {
     Log,
     /// Bytes that come as they are read.
     Bytes,
+    /// Text of one of these types.
+    Text(&'static [&'static str]),
 }
 
-use Answer::{Array, Bytes, Json, Log};
+use Answer::{Array, Bytes, Json, Log, Text};
 
 /// The largest body of a request in JSON, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -76,6 +78,7 @@ pub(super) const ROUTES: &[Route] = &[
     ask("get", "/readyz", "Whether the daemon does its work; 503 where it does not", Json("Ready"), || {
         get(health::ready)
     }),
+    ask("get", "/metrics", "The numbers of the system, for Prometheus", Text(metrics::TYPES), || get(metrics::show)),
     ask("get", "/openapi.json", "This document", Json("OpenApi"), || get(openapi::show)),
     ask("get", "/v1", "Which program answers", Json("Hello"), || get(hello)),
     ask("get", "/v1/tenants", "The tenants, in the store and running, a page at a time", Array("Tenant"), || {

@@ -215,6 +215,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("hang", hang),
         ("threads", threads(&config.daemon)),
         ("report", report),
+        ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
     ]
 }
 
@@ -478,6 +479,7 @@ Limits
   hang          the process ends once something has held its actors for 1m
   threads       THREADS
   report        failures are summed up in the log every 1m
+  metrics       series of their own for the 100 busiest tenants
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first

@@ -39,8 +39,21 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, admin, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
-        config;
+    let Config {
+        daemon,
+        admin,
+        log,
+        report,
+        limits,
+        decoder,
+        sources,
+        journal,
+        store,
+        stores,
+        dead_letters,
+        tenants,
+        metrics,
+    } = config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
@@ -115,6 +128,8 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         }
     }
 
+    // A series more for each of a dozen numbers.
+    within(["metrics", "max_tenants"], metrics.max_tenants, 0, 10_000, usize::to_string)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;

@@ -40,7 +40,8 @@ pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
+    UnknownTenants,
 };
 
 pub use settings::with_settings;
@@ -78,6 +79,8 @@ pub struct Config {
     pub dead_letters: DeadLettersConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
+    /// Its numbers.
+    pub metrics: MetricsConfig,
 }
 
 impl Default for Config {
@@ -95,6 +98,7 @@ impl Default for Config {
             stores: BTreeMap::new(),
             dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }

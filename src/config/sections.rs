@@ -403,3 +403,17 @@ impl TenantsConfig {
         (rate.per_second > 0).then_some(rate)
     }
 }
+
+/// `[metrics]`: the numbers of the daemon for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// How many tenants have series of their own, the busiest ones; all others are summed as `tenant="other"`. Default 100.
+    pub max_tenants: usize,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { max_tenants: 100 }
+    }
+}

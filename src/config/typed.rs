@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    ReportConfig, SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
+    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId};
 
@@ -37,6 +37,8 @@ pub(super) struct Typed {
     dead_letters: DeadLettersConfig,
     #[serde(default)]
     tenants: TypedTenants,
+    #[serde(default)]
+    metrics: MetricsConfig,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,6 +70,7 @@ impl From<Typed> for Config {
             stores,
             dead_letters,
             tenants,
+            metrics,
         } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
@@ -82,6 +85,20 @@ impl From<Typed> for Config {
             by_id: tenants.by_id,
         };
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, admin, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
+        Self {
+            daemon,
+            admin,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            stores,
+            dead_letters,
+            tenants,
+            metrics,
+        }
     }
 }

@@ -254,6 +254,7 @@ impl Daemon {
                 .replayer(replayer.clone())
                 .listening(listening.clone())
                 .stores(stores.erasable())
+                .metrics_max_tenants(config.metrics.max_tenants)
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),

@@ -19,6 +19,8 @@ mod input;
 mod journal;
 mod journal_commands;
 mod letters_store;
+mod metrics;
+mod metrics_alerts;
 mod openapi;
 mod outage;
 mod query;

@@ -4,6 +4,7 @@
 pub(crate) mod crash;
 pub(crate) mod disk;
 mod process;
+pub(crate) mod prometheus;
 pub(crate) mod sender;
 
 use std::collections::BTreeMap;

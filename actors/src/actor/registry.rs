@@ -23,7 +23,7 @@ use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
+use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) log: SupervisorLog,
     pub(crate) root: Root,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) meters: Meters,
     pub(crate) seam: Seam,
     pub(crate) panic_points: PanicPoints,
     pub(crate) opening: Opening,
@@ -139,6 +140,7 @@ impl Shared {
             log: SupervisorLog::new(log_entries),
             root: Root::default(),
             observers,
+            meters: Meters::default(),
             opening: seam.opening(),
             phase: watch::Sender::new(Phase::Running),
             aggregator: OnceLock::new(),
@@ -203,6 +205,7 @@ impl Shared {
     /// Writes to the supervisor log.
     pub(crate) fn log(&self, event: SupervisorEvent) {
         let event = self.log.push(event, self.seam.now());
+        self.meters.supervised(&event);
         self.observe(event.tenant.as_ref(), |observer| observer.supervised(&event));
     }
 
@@ -236,6 +239,7 @@ impl Shared {
     /// settled before.
     pub(crate) fn settle(&self, slot: &Arc<Slot>, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
+        self.meters.batches.took(left.cut_at.elapsed());
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);

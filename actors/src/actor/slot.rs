@@ -93,7 +93,7 @@ impl Slot {
             lane,
             muted: AtomicBool::new(shared.tenants.is_muted(&id)),
             id,
-            seats: shared.gates.seats(&stores),
+            seats: shared.gates.seats(&stores, &shared.meters),
             stores,
             hooks,
             room: Notify::new(),

@@ -73,6 +73,11 @@ impl Tenants {
         self.mutes.contains(id)
     }
 
+    /// How many may be known.
+    pub(crate) fn max(&self) -> usize {
+        self.admittance.max
+    }
+
     fn is_full(&self) -> bool {
         self.known.load(Ordering::Acquire) >= self.admittance.max
     }

@@ -15,6 +15,7 @@ mod flow;
 mod hooks;
 mod hosted;
 mod isolation;
+mod measure;
 mod mute;
 mod overflow;
 mod panics;
