@@ -98,6 +98,7 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    largest_frame: usize,
     stores: Arc<Vec<(StoreName, Option<SqliteStore>)>>,
     /// Held while a tenant is erased.
     erasing: Arc<Mutex<()>>,
@@ -123,6 +124,7 @@ impl Admin {
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            largest_frame: 1 << 30,
             stores: Arc::default(),
             erasing: Arc::default(),
             listening: Listening::default(),
@@ -152,6 +154,13 @@ impl Admin {
         self
     }
 
+    /// The largest frame that a source takes, in bytes: a dead letter may be edited to be so large. Default 1 GiB.
+    #[must_use]
+    pub fn largest_frame(mut self, bytes: usize) -> Self {
+        self.largest_frame = bytes;
+        self
+    }
+
     /// The sources that must listen for the daemon to be ready.
     #[must_use]
     pub fn listening(mut self, sources: Listening) -> Self {
@@ -176,7 +185,7 @@ impl Admin {
 
     /// The routes above.
     pub fn router(self) -> Router {
-        routes::router()
+        routes::router(self.largest_frame)
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)

@@ -254,6 +254,7 @@ impl Daemon {
                 .replayer(replayer.clone())
                 .listening(listening.clone())
                 .stores(stores.erasable())
+                .largest_frame(config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20))
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
