@@ -84,6 +84,12 @@ pub(super) async fn erase(
             return Err(Problem::new(StatusCode::CONFLICT, why));
         }
     }
+    // A crash must not bring back from the journal what the store has lost.
+    if tokio::time::timeout(WITHIN, admin.system.recorded()).await.is_err() {
+        let why =
+            format!("{tenant} is not erased: the journal cannot be written, and would bring back what the stores lose");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    }
     let mut events = 0;
     for (_, store) in admin.stores.iter() {
         if let Some(store) = store {

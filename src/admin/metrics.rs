@@ -11,6 +11,9 @@ use crate::store::StoreReader;
 /// For so long a scrape waits for a tenant whose code holds its lane. Prometheus itself waits for 10 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What it may be told in.
+pub(super) const TYPES: &[&str] = &["text/plain", "application/openmetrics-text"];
+
 pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Problem> {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));

@@ -101,6 +101,7 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    largest_frame: usize,
     stores: Arc<Vec<(StoreName, Option<SqliteStore>)>>,
     /// Held while a tenant is erased.
     erasing: Arc<Mutex<()>>,
@@ -131,6 +132,7 @@ impl Admin {
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            largest_frame: 1 << 30,
             stores: Arc::default(),
             erasing: Arc::default(),
             listening: Listening::default(),
@@ -157,6 +159,13 @@ impl Admin {
     #[must_use]
     pub fn stores(mut self, stores: Vec<(StoreName, Option<SqliteStore>)>) -> Self {
         self.stores = Arc::new(stores);
+        self
+    }
+
+    /// The largest frame that a source takes, in bytes: a dead letter may be edited to be so large. Default 1 GiB.
+    #[must_use]
+    pub fn largest_frame(mut self, bytes: usize) -> Self {
+        self.largest_frame = bytes;
         self
     }
 
@@ -191,7 +200,7 @@ impl Admin {
 
     /// The routes above.
     pub fn router(self) -> Router {
-        routes::router()
+        routes::router(self.largest_frame)
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)

@@ -28,7 +28,7 @@ pub(super) enum Body {
     None,
     /// JSON of this schema.
     Json(&'static str),
-    /// Bytes as they are, of any size.
+    /// Bytes as they are: a frame.
     Bytes,
 }
 
@@ -146,8 +146,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         body: Body::Bytes,
         ..ask("put", "/v1/dead-letters/{letter}", "Edits it: the request is its new body", Json("Letter"), || {
-            // A frame may be as large as the configuration says.
-            put(dead_letters::edit).layer(DefaultBodyLimit::disable())
+            put(dead_letters::edit)
         })
     },
     ask("get", "/v1/audit", "Whether the accounting holds", Json("Audit"), || get(audit::show)),
@@ -157,10 +156,12 @@ pub(super) const ROUTES: &[Route] = &[
         .query(&["tenant", "as_export"]),
 ];
 
-/// The routes of the table.
-pub(super) fn router() -> Router<Admin> {
+/// The routes of the table; a body in bytes may be as large as a frame.
+pub(super) fn router(largest_frame: usize) -> Router<Admin> {
     let mount = |router: Router<Admin>, route: &Route| {
-        router.route(&route.path.replace("{letter}", "{*letter}"), (route.mount)())
+        let largest = if matches!(route.body, Body::Bytes) { largest_frame } else { LARGEST };
+        let mounted = (route.mount)().layer(DefaultBodyLimit::max(largest));
+        router.route(&route.path.replace("{letter}", "{*letter}"), mounted)
     };
-    ROUTES.iter().fold(Router::new(), mount).layer(DefaultBodyLimit::max(LARGEST))
+    ROUTES.iter().fold(Router::new(), mount)
 }

@@ -255,6 +255,7 @@ impl Daemon {
                 .listening(listening.clone())
                 .stores(stores.erasable())
                 .metrics_max_tenants(config.metrics.max_tenants)
+                .largest_frame(config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20))
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),

@@ -134,6 +134,40 @@ fn a_daemon_whose_store_is_away_is_alive_and_not_ready_until_it_is_back() {
     place.run(&["ready", "--data", "data"]).with(69);
 }
 
+#[test]
+fn a_daemon_that_drains_is_alive_and_not_ready() {
+    let place = Place::new();
+    let (mut daemon, api, source) =
+        started(command(&place).env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_AGE", "5ms"));
+    send(source, &lines("acme", 0..1));
+    place.until("SELECT count(*) FROM events", 1);
+    let database = place.database();
+    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    send(source, &lines("acme", 1..2));
+    daemon.signal("TERM");
+    daemon.says("draining: no new events, what was accepted is stored");
+    let ready = until_check_fails(api, "running");
+    assert!(check(&ready, "running")["why"].as_str().unwrap().contains("it drains"), "{ready}");
+    assert_eq!(asked(api, "GET", "/healthz").status, 200);
+    database.execute_batch("ROLLBACK").unwrap();
+    daemon.ended().succeeded();
+}
+
+/// Asks until it does.
+#[track_caller]
+fn until_check_fails(api: SocketAddr, name: &str) -> Value {
+    let began = std::time::Instant::now();
+    loop {
+        let answer = asked(api, "GET", "/readyz");
+        if check(&answer.json(), name)["ok"] == false {
+            assert_eq!(answer.status, 503);
+            return answer.json();
+        }
+        assert!(began.elapsed() < crate::rig::DEADLINE, "{answer:?}");
+        std::thread::yield_now();
+    }
+}
+
 /// Asks until it is so.
 #[track_caller]
 fn until_ready_is(api: SocketAddr, wanted: bool) -> Value {
@@ -379,6 +413,9 @@ fn names_that_are_none_and_bodies_that_are_too_large_are_refused_and_change_noth
     }
     let large = format!("{{\"tenant\":\"{}\"}}", "x".repeat(2 << 20));
     asked_with(api, "POST", "/v1/tenants", &["content-type: application/json"], &large).problem(413);
+    let frame = "x".repeat((1 << 20) + 1);
+    asked_with(api, "PUT", "/v1/dead-letters/0123456789abcdef/acme/1", &[], &frame).problem(413);
+    asked_with(api, "PUT", "/v1/dead-letters/0123456789abcdef/acme/1", &[], &frame[1..]).problem(404);
     asked_with(api, "POST", "/v1/tenants", &["content-type: text/plain"], "{}").problem(415);
     asked_with(api, "POST", "/v1/tenants", &["content-type: application/json"], "{").problem(400);
     asked(api, "DELETE", "/v1/tenants").problem(405);

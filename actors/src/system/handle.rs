@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::{AckLevel, Policy};
-use crate::port::{Health, Uncompensated};
+use crate::port::{Entry, Health, Uncompensated};
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -349,6 +349,16 @@ impl System {
     #[must_use]
     pub fn journal_health(&self) -> Health {
         self.shared.journal.health()
+    }
+
+    /// Resolves once all that has become of events so far is on record for good: with a durable journal, on the disk. For as long
+    /// as that cannot be written, it does not.
+    pub async fn recorded(&self) {
+        #[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
+        let stream = StreamId::new("headworks-nobodys-stream").expect("it follows the grammar");
+        // It says nothing, but has its place behind all that was said.
+        let at = self.shared.record(&mut vec![Entry::Forget { stream }]);
+        self.shared.journal.committed(at).await;
     }
 
     /// What has failed so far, by tenant and code.
