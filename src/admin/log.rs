@@ -39,6 +39,9 @@ pub struct LogRequest {
     /// Whether those are left out that say no more than that an actor is alive.
     #[serde(default)]
     pub brief: bool,
+    /// Whether each entry says in a field `sentence` what it means, as `headworks log` does.
+    #[serde(default)]
+    pub sentences: bool,
 }
 
 impl LogRequest {
@@ -67,13 +70,13 @@ pub(super) async fn show(
     let (history, entries) = history(&admin, &query, last).await?;
     let mut lines = vec![];
     for entry in &history {
-        lines.extend(line(entry));
+        lines.extend(line(entry, request.sentences));
     }
     let kind = [(header::CONTENT_TYPE, "application/jsonl")];
     if !request.follow {
         return Ok((kind, lines).into_response());
     }
-    let state = Following { admin, query, entries, is_over: false };
+    let state = Following { admin, query, entries, has_sentences: request.sentences, is_over: false };
     let more = futures::stream::unfold(state, async |mut state| Some((Ok(state.next().await?), state)));
     let lines = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(lines))]);
     Ok((kind, Body::from_stream(futures::StreamExt::chain(lines, more))).into_response())
@@ -114,9 +117,19 @@ fn told(admin: &Admin, query: &LogQuery, item: &LogItem) -> Option<LogEntry> {
     }
 }
 
-fn line(entry: &LogEntry) -> Vec<u8> {
+/// An entry, and what it means, as told when it came.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    entry: &'a LogEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentence: Option<String>,
+}
+
+fn line(entry: &LogEntry, has_sentence: bool) -> Vec<u8> {
+    let sentence = has_sentence.then(|| supervisor_log::sentence(entry, entry.at, None));
     // Words and numbers: there is nothing in it that JSON cannot say.
-    let mut line = serde_json::to_vec(entry).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Told { entry, sentence }).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -126,6 +139,7 @@ struct Following {
     admin: Admin,
     query: LogQuery,
     entries: Subscription,
+    has_sentences: bool,
     is_over: bool,
 }
 
@@ -141,7 +155,7 @@ impl Following {
             self.is_over = item.is_none();
             let told = item.and_then(|item| told(&self.admin, &self.query, &item));
             if let Some(entry) = told {
-                return Some(line(&entry).into());
+                return Some(line(&entry, self.has_sentences).into());
             }
         }
         None

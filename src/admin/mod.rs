@@ -23,6 +23,8 @@
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
+//! | `GET /v1/overview?tenants=` | the whole system at one moment, a row a tenant: an [`Overview`] |
+//! | `GET /`, `/page/...` | the page for a browser, which asks the routes above |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
@@ -34,6 +36,8 @@ mod explain;
 mod journal;
 mod letter;
 mod log;
+mod overview;
+mod page;
 mod pieces;
 mod policy;
 mod problem;
@@ -64,6 +68,8 @@ pub use explain::{
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use log::LogRequest;
+pub use overview::{OVERVIEW_COLUMNS, Overview, OverviewTotals};
+pub use page::is_page;
 pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};
@@ -158,6 +164,9 @@ impl Admin {
             .route("/v1/journal", get(journal::summary))
             .route("/v1/journal/verify", get(journal::verify))
             .route("/v1/journal/export", get(journal::export))
+            .route("/v1/overview", get(overview::show))
+            .route("/", get(page::index))
+            .route("/page/{file}", get(page::file))
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)
