@@ -49,17 +49,11 @@ export function span(ms) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
 }
 
-const pad = (number, width = 2) => String(number).padStart(width, "0");
-
-/// The time of day, in the browser's zone; with the date where that is not today's.
+/// The time of day in UTC, as the sentences of the log and the commands have it; with the date where that is not today's.
 export function clock(time) {
-  const at = new Date(time);
-  const hour = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
-  const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? hour : `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${hour}`;
+  const [day, hour] = new Date(time).toISOString().slice(0, 19).split("T");
+  return day === new Date().toISOString().slice(0, 10) ? hour : `${day} ${hour}`;
 }
-
-export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
 
 /// How bad a state is, 0 being as it should, and the sign that goes with its word: no state is told by colour alone.
 const STATES = {

@@ -1,7 +1,7 @@
 // The supervisor log, live.
 
 import { follow } from "./api.js";
-import { clock, count, el, isTenant, show, tenantLink, text, zone } from "./dom.js";
+import { clock, count, el, isTenant, show, tenantLink, text } from "./dom.js";
 
 /// How many entries are kept in the page, and how many of them are shown at once.
 const KEPT = 5_000;
@@ -95,7 +95,7 @@ export function log(main, signal, { id } = {}) {
     const seen = new Set();
     while (!own.signal.aborted) {
       try {
-        text(state, `live, times in ${zone()}`);
+        text(state, "live");
         await follow(`/v1/log?follow=true&sentences=true&last=1000&brief=${!routine.checked}`, (some) => {
           // After a break the newest ones come again.
           const fresh = some.filter((entry) => !seen.has(place(entry)));

@@ -100,7 +100,7 @@ every(1000, new AbortController().signal, async (signal) => {
   take(await get("/v1/overview", signal));
   const { version, process, trouble: wrong, at } = model.overview;
   text(document.getElementById("about"), `headworks ${version}, process ${process}`);
-  text(link, `live ${clock(at)}`);
+  text(link, `live ${clock(at)} UTC`);
   link.className = "link good";
   show(trouble, Boolean(wrong));
   text(trouble, wrong ?? "");
