@@ -281,8 +281,17 @@ def where_a_token_is_needed_it_is_asked_for_once(world):
 def ten_thousand_tenants_stay_responsive(world):
     for begin in range(0, TENANTS, 1000):
         world.send(*(json.dumps({"tenant": f"t{n:05}", "n": 0}) for n in range(begin, begin + 1000)))
+    paints, shown = [], []
+    for _ in range(3):
+        page = world.go("/tenants", world.open(SIZES["1280"]))
+        at = "name => performance.getEntriesByName(name)[0].startTime"
+        paints.append(page.evaluate(at, "first-contentful-paint"))
+        shown.append(page.evaluate(at, "shown"))
+        page.context.close()
+    # The best: other work on the machine is not the page's.
+    paint = min(paints)
     page = world.open(SIZES["1280"])
-    # In processor time: other work on the machine is not the page's.
+    # In processor time, for the same reason.
     devtools = page.context.new_cdp_session(page)
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
 
@@ -292,10 +301,9 @@ def ten_thousand_tenants_stay_responsive(world):
 
     world.go("/tenants", page)
     expect(page.locator(".rows .tr:visible").nth(10)).to_be_visible()
-    known = world.sql("SELECT count(DISTINCT tenant) FROM batches")[0][0]
+    known = page.request.get(f"{world.url}/v1/overview?tenants=false").json()["totals"]["tenants"]
     assert known >= TENANTS, f"{known} tenants"
     expect(page.locator(".chip b").first).to_have_text(f"{known:,}")
-    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     elements = page.evaluate("document.querySelectorAll('*').length")
     assert elements < 2_000, f"{elements} elements for {TENANTS} tenants"
 
@@ -321,7 +329,7 @@ def ten_thousand_tenants_stay_responsive(world):
     expect(page.locator(".rows .tr:visible")).to_have_count(10)
     searched = spent() - before
     cost = sorted(costs)[len(costs) // 2]
-    print(f"{TENANTS} tenants: first paint after {paint:.0f} ms; processor time of an update {cost:.0f} ms (all: "
+    print(f"{TENANTS} tenants: first paint after {paint:.0f} ms, all of them after {min(shown):.0f} ms; processor time of an update {cost:.0f} ms (all: "
           f"{', '.join(f'{cost:.0f}' for cost in costs)}), of a jump to the end and back {scrolled:.0f} ms, of a search {searched:.0f} ms; {elements} elements")
     page.get_by_role("searchbox").fill("")
     world.shoot("8-many-tenants", "/tenants", ".rows .tr")

@@ -19,6 +19,7 @@ mod journal;
 mod journal_commands;
 mod letters_store;
 mod outage;
+mod page;
 mod query;
 mod replay;
 mod replay_crash;

@@ -4,6 +4,10 @@ import { el, text, clock } from "./dom.js";
 import { KEPT_MS } from "./model.js";
 
 const LEFT = 8, TOP = 8, BOTTOM = 20;
+/// How much is shown: as much as there is, in these steps.
+const WHOLES = [60_000, 120_000, KEPT_MS];
+const TICKS = 5;
+const ago = (ms) => (ms === 0 ? "now" : ms % 60_000 ? `-${ms / 1000} s` : `-${ms / 60_000} min`);
 
 /// A round number not below `value`.
 function ceiling(value) {
@@ -17,9 +21,11 @@ export function chart(title, lines, { sayAxis, atLeast }) {
   const canvas = el("canvas", { role: "img" });
   const legend = el("ul", { class: "legend" });
   const when = el("span", { class: "when" });
+  const swatches = [];
   const values = lines.map(({ label, colour }) => {
     const value = el("b");
     const swatch = el("i", { class: `swatch ${colour}`, "aria-hidden": "true" });
+    swatches.push(swatch);
     legend.append(el("li", {}, swatch, el("span", {}, label), value));
     return value;
   });
@@ -27,6 +33,7 @@ export function chart(title, lines, { sayAxis, atLeast }) {
     el("div", { class: "plot" }, canvas));
   let history = [];
   let pointed = null;
+  let whole = WHOLES[0];
   let wanted = false;
 
   const draw = () => {
@@ -41,26 +48,32 @@ export function chart(title, lines, { sayAxis, atLeast }) {
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
     const end = history.at(-1)?.at ?? Date.now();
-    const begin = end - KEPT_MS;
+    const age = end - (history[0]?.at ?? end);
+    whole = WHOLES.find((ms) => ms >= age) ?? KEPT_MS;
+    const begin = end - whole;
+    // As the style comes out; a variable is not worked out for a canvas.
+    const [line, muted, surface] = [style.borderTopColor, getComputedStyle(when).color, style.backgroundColor];
     const top = ceiling(Math.max(atLeast, ...history.flatMap((point) => lines.map(({ key }) => point[key] ?? 0))));
-    const x = (at) => LEFT + ((at - begin) / KEPT_MS) * (width - 2 * LEFT);
+    const x = (at) => LEFT + ((at - begin) / whole) * (width - 2 * LEFT);
     const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - TOP);
     pen.font = `11px ${style.fontFamily}`;
     pen.lineWidth = 1;
     for (const part of [0, 0.5, 1]) {
-      pen.strokeStyle = style.getPropertyValue("--line");
+      pen.strokeStyle = line;
       pen.beginPath();
       pen.moveTo(LEFT, Math.round(y(part * top)) + 0.5);
       pen.lineTo(width - LEFT, Math.round(y(part * top)) + 0.5);
       pen.stroke();
     }
-    pen.fillStyle = style.getPropertyValue("--muted");
-    for (let minutes = 0; minutes <= 5; minutes++) {
-      pen.textAlign = minutes === 0 ? "right" : minutes === 5 ? "left" : "center";
-      pen.fillText(minutes === 0 ? "now" : `-${minutes} min`, x(end - minutes * 60_000), height - 5);
+    pen.fillStyle = muted;
+    const ticks = whole === KEPT_MS ? TICKS : 4;
+    for (let tick = 0; tick <= ticks; tick++) {
+      const back = (tick * whole) / ticks;
+      pen.textAlign = tick === 0 ? "right" : tick === ticks ? "left" : "center";
+      pen.fillText(ago(back), x(end - back), height - 5);
     }
-    const inner = ({ key, colour }, isFilled) => {
-      const paint = style.getPropertyValue(`--${colour}`);
+    const inner = ({ key }, place) => {
+      const paint = getComputedStyle(swatches[place]).backgroundColor;
       pen.strokeStyle = paint;
       pen.lineWidth = 1.75;
       pen.lineJoin = "round";
@@ -71,7 +84,7 @@ export function chart(title, lines, { sayAxis, atLeast }) {
         run.forEach(([px, py], at) => (at ? pen.lineTo(px, py) : pen.moveTo(px, py)));
         if (run.length === 1) pen.lineTo(run[0][0] + 1, run[0][1]);
         pen.stroke();
-        if (isFilled) {
+        if (place === 0) {
           pen.lineTo(run.at(-1)[0], y(0));
           pen.lineTo(run[0][0], y(0));
           pen.globalAlpha = 0.13;
@@ -87,21 +100,21 @@ export function chart(title, lines, { sayAxis, atLeast }) {
       }
       stroke();
     };
-    [...lines].reverse().forEach((line) => inner(line, line === lines[0]));
+    for (let place = lines.length - 1; place >= 0; place--) inner(lines[place], place);
     pen.textAlign = "left";
     for (const part of [0.5, 1]) {
       const words = sayAxis(part * top);
-      pen.fillStyle = style.getPropertyValue("--surface");
+      pen.fillStyle = surface;
       pen.globalAlpha = 0.75;
       pen.fillRect(LEFT, y(part * top) + 2, pen.measureText(words).width + 4, 13);
       pen.globalAlpha = 1;
-      pen.fillStyle = style.getPropertyValue("--muted");
+      pen.fillStyle = muted;
       pen.fillText(words, LEFT + 2, y(part * top) + 12);
     }
-    const at = pointed === null ? history.length - 1 : nearest(begin + ((pointed - LEFT) / (width - 2 * LEFT)) * KEPT_MS);
+    const at = pointed === null ? history.length - 1 : nearest(begin + ((pointed - LEFT) / (width - 2 * LEFT)) * whole);
     const point = history[at];
     if (point && pointed !== null) {
-      pen.strokeStyle = style.getPropertyValue("--muted");
+      pen.strokeStyle = muted;
       pen.lineWidth = 1;
       pen.beginPath();
       pen.moveTo(x(point.at), TOP);

@@ -38,7 +38,6 @@ function enter() {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  main.className = name;
   view = make(main, leave.signal, of) ?? {};
   main.scrollTop = 0;
 }
@@ -97,7 +96,10 @@ const trouble = document.getElementById("trouble");
 paint();
 enter();
 every(1000, new AbortController().signal, async (signal) => {
+  const isFirst = !model.overview;
   take(await get("/v1/overview", signal));
+  // For whoever measures the page.
+  if (isFirst) performance.mark("shown");
   const { version, process, trouble: wrong, at } = model.overview;
   text(document.getElementById("about"), `headworks ${version}, process ${process}`);
   text(link, `live ${clock(at)} UTC`);

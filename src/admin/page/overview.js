@@ -14,7 +14,7 @@ export function overview(main, signal) {
       { key: "accepted", label: "accepted", colour: "blue", say: (value) => `${rate(value)}/s` },
       { key: "stored", label: "stored", colour: "green", say: (value) => `${rate(value)}/s` },
       { key: "bad", label: "refused or given up", colour: "red", say: (value) => `${rate(value)}/s` },
-    ], { sayAxis: (value) => `${short(value)}/s`, atLeast: 1 }),
+    ], { sayAxis: (value) => `${rate(value)}/s`, atLeast: 1 }),
     chart("Latency", [
       { key: "mean", label: "accepted to settled, mean", colour: "blue", say: span },
       { key: "oldest", label: "oldest that waits", colour: "orange", say: span },

@@ -43,7 +43,7 @@ export function tenant(main, signal, { id }) {
   const actors = el("p", { class: "muted small" });
   const log = el("ol", { class: "log" });
   const rules = el("dl", { class: "rules" });
-  main.replaceChildren(back, el("div", { class: "row title" }, el("h1", {}, id), state, muted, el("span", { class: "grow" }), ...Object.values(buttons)), trouble,
+  main.replaceChildren(back, el("div", { class: "row title" }, el("h1", {}, id), state, muted, el("span", { class: "grow" }), el("div", { class: "row orders" }, ...Object.values(buttons))), trouble,
     el("div", { class: "halves" }, window.node, batch.node),
     owing, failing,
     el("div", { class: "halves" }, card("Counters", sum, numbers, actors), card("Supervisor log", log, el("a", { class: "more", href: `#/log/${encodeURIComponent(id)}` }, "all of it, live"))),
