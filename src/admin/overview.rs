@@ -114,22 +114,7 @@ pub const OVERVIEW_COLUMNS: [&str; 14] = [
 
 /// A tenant: an array, since the names of the fields would be most of the answer.
 #[derive(Debug, Serialize)]
-pub struct Row(
-    TenantId,
-    Status,
-    bool,
-    u64,
-    u64,
-    u64,
-    u64,
-    u64,
-    u64,
-    u64,
-    Option<UnixMillis>,
-    u64,
-    u64,
-    u64,
-);
+pub struct Row(TenantId, Status, bool, u64, u64, u64, u64, u64, u64, u64, Option<UnixMillis>, u64, u64, u64);
 
 impl From<TenantSnapshot> for Row {
     fn from(now: TenantSnapshot) -> Self {

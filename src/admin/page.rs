@@ -91,13 +91,18 @@ mod tests {
             }
         }
         let index = found("index.html").map_or("", |(.., content)| *content);
-        assert!(!index.contains("<style") && !index.contains(" style=") && !index.contains(" onclick="), "nothing inline");
+        assert!(
+            !index.contains("<style") && !index.contains(" style=") && !index.contains(" onclick="),
+            "nothing inline"
+        );
     }
 
     #[test]
     fn its_own_files_alone_are_of_the_page() {
         assert!(is_page("/") && is_page("/page/main.js"));
-        for path in ["", "/page", "/page/", "/page/../v1", "/page/nothing.js", "/v1", "/v1/tenants", "//", "/index.html"] {
+        for path in
+            ["", "/page", "/page/", "/page/../v1", "/page/nothing.js", "/v1", "/v1/tenants", "//", "/index.html"]
+        {
             assert!(!is_page(path), "{path}");
         }
     }

@@ -16,11 +16,13 @@ const PLAYWRIGHT: &str = "playwright==1.65.2";
 fn python() -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
     let python = home.join("bin/python");
-    let has_it = || Command::new(&python).args(["-c", "import playwright"]).output().is_ok_and(|out| out.status.success());
+    let has_it =
+        || Command::new(&python).args(["-c", "import playwright"]).output().is_ok_and(|out| out.status.success());
     if !has_it() {
         let run = |program: &Path, words: &[&str]| {
             let out = Command::new(program).args(words).output();
-            let out = out.unwrap_or_else(|why| panic!("{}: {why}; .ci/run installs what this test needs", program.display()));
+            let out =
+                out.unwrap_or_else(|why| panic!("{}: {why}; .ci/run installs what this test needs", program.display()));
             assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
         };
         run(Path::new("python3"), &["-m", "venv", home.to_str().unwrap()]);
