@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
-use super::Problem;
+use super::{Problem, is_page};
 
 /// The lengths that a token may have, in bytes.
 const SHORTEST: usize = 16;
@@ -92,6 +92,8 @@ pub fn guarded(router: Router, token: Option<Token>) -> Router {
 fn judge(token: Option<&Token>, request: &Request) -> Result<(), Box<Response>> {
     let headers = request.headers();
     match token {
+        // A browser has none before the page has asked for it; the page's files are the same in every copy of the program.
+        Some(_) if request.method() == Method::GET && is_page(request.uri().path()) => {}
         Some(token) if !token.is_borne(headers) => return Err(Box::new(unknown())),
         Some(_) => {}
         None => {

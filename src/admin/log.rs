@@ -40,6 +40,9 @@ pub struct LogRequest {
     /// Whether those are left out that say no more than that an actor is alive.
     #[serde(default)]
     pub brief: bool,
+    /// Whether each entry says in a field `sentence` what it means, as `headworks log` does.
+    #[serde(default)]
+    pub sentences: bool,
 }
 
 impl LogRequest {
@@ -76,7 +79,7 @@ pub(super) async fn show(
     let write = if as_events { event } else { line };
     let mut lines = vec![];
     for entry in &history {
-        lines.extend(write(entry));
+        lines.extend(write(entry, request.sentences));
     }
     let kind = if as_events { "text/event-stream" } else { "application/jsonl" };
     // What is live is never to be kept for later.
@@ -84,7 +87,8 @@ pub(super) async fn show(
     if !request.follow && !as_events {
         return Ok((kind, lines).into_response());
     }
-    let state = Following { admin, query, entries, write, is_silent: !as_events, is_over: false };
+    let has_sentences = request.sentences;
+    let state = Following { admin, query, entries, write, has_sentences, is_silent: !as_events, is_over: false };
     let more = futures::stream::unfold(state, async |mut state| Some((Ok(state.next().await?), state)));
     let lines = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(lines))]);
     Ok((kind, Body::from_stream(futures::StreamExt::chain(lines, more))).into_response())
@@ -125,9 +129,19 @@ fn told(admin: &Admin, query: &LogQuery, item: &LogItem) -> Option<LogEntry> {
     }
 }
 
-fn line(entry: &LogEntry) -> Vec<u8> {
+/// An entry, and what it means, as told when it came.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    entry: &'a LogEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentence: Option<String>,
+}
+
+fn line(entry: &LogEntry, has_sentence: bool) -> Vec<u8> {
+    let sentence = has_sentence.then(|| supervisor_log::sentence(entry, entry.at, None));
     // Words and numbers: there is nothing in it that JSON cannot say.
-    let mut line = serde_json::to_vec(entry).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Told { entry, sentence }).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -144,10 +158,10 @@ fn event_id(entry: &LogEntry) -> Option<String> {
 }
 
 /// The entry as a server-sent event.
-fn event(entry: &LogEntry) -> Vec<u8> {
+fn event(entry: &LogEntry, has_sentence: bool) -> Vec<u8> {
     let mut event = event_id(entry).map_or_else(Vec::new, |id| format!("id: {id}\n").into_bytes());
     event.extend_from_slice(b"data: ");
-    event.extend(line(entry));
+    event.extend(line(entry, has_sentence));
     event.push(b'\n');
     event
 }
@@ -161,7 +175,8 @@ struct Following {
     admin: Admin,
     query: LogQuery,
     entries: Subscription,
-    write: fn(&LogEntry) -> Vec<u8>,
+    write: fn(&LogEntry, bool) -> Vec<u8>,
+    has_sentences: bool,
     /// Whether nothing is said where there is nothing to say.
     is_silent: bool,
     is_over: bool,
@@ -180,7 +195,7 @@ impl Following {
             self.is_over = item.is_none();
             let told = item.and_then(|item| told(&self.admin, &self.query, &item));
             if let Some(entry) = told {
-                return Some((self.write)(&entry).into());
+                return Some((self.write)(&entry, self.has_sentences).into());
             }
         }
         None

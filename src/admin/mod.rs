@@ -29,6 +29,8 @@
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
 //! | `GET /metrics` | the numbers of the daemon for Prometheus: see [`metrics`](crate::metrics) |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
+//! | `GET /v1/overview?tenants=` | the whole system at one moment, a row a tenant: an [`Overview`] |
+//! | `GET /`, `/page/...` | the page for a browser, which asks the routes above |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
@@ -48,6 +50,8 @@ mod listing;
 mod log;
 mod metrics;
 mod openapi;
+mod overview;
+mod page;
 mod pieces;
 mod policy;
 mod problem;
@@ -85,6 +89,8 @@ pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
 pub use listing::{Direction, TenantSort, TenantsRequest};
 pub use log::LogRequest;
 pub use openapi::document as openapi;
+pub use overview::{OVERVIEW_COLUMNS, Overview, OverviewTotals};
+pub use page::is_page;
 pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};

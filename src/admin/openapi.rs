@@ -48,6 +48,7 @@ fn operation(route: &Route) -> Value {
             "order" => json!({ "type": "string", "enum": ORDERS }),
             // Of the ids that the daemon makes; the slashes in it may be percent-encoded.
             "letter" => json!({ "type": "string", "pattern": "^[0-9a-f]{16}/[A-Za-z0-9._-]{1,64}/[0-9]{1,9}$" }),
+            "file" => json!({ "type": "string", "enum": super::page::files() }),
             _ => tenant_id(),
         };
         json!({ "name": name, "in": "path", "required": true, "schema": schema })
@@ -85,7 +86,7 @@ fn parameter(route: &Route, name: &str) -> Value {
         "sort" => word(&SORTS),
         "order" => word(&["asc", "desc"]),
         "status" => word(&STATUSES),
-        "muted" | "follow" | "brief" | "replayed" => json!({ "type": "boolean" }),
+        "muted" | "follow" | "brief" | "sentences" | "tenants" | "replayed" => json!({ "type": "boolean" }),
         "since" | "until" => millis,
         "tenant" => tenant_id(),
         "store" => json!({ "type": "string", "enum": ["store"] }),
@@ -105,6 +106,8 @@ fn parameter(route: &Route, name: &str) -> Value {
         "since" => "From this time on, in milliseconds since 1970",
         "until" => "Up to this time, in milliseconds since 1970",
         "follow" => "Whether to go on with what comes",
+        "sentences" => "Whether each entry has its `sentence` with it",
+        "tenants" => "Whether the rows of the tenants are told; true where it is left out",
         "brief" => "Whether those are left out that say no more than that an actor is alive",
         "last" => "How many at the most, the newest",
         "what" => "The kinds, with commas between them",

@@ -5,8 +5,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, patch, post, put};
 
 use super::{
-    Admin, audit, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi, policy, report,
-    tenants, uncompensated,
+    Admin, audit, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi,
+    overview, page, policy, report, tenants, uncompensated,
 };
 
 /// One method of one path.
@@ -79,6 +79,12 @@ pub(super) const ROUTES: &[Route] = &[
         get(health::ready)
     }),
     ask("get", "/metrics", "The numbers of the system, for Prometheus", Text(metrics::TYPES), || get(metrics::show)),
+    ask("get", "/", "The page for a browser", Text(&["text/html"]), || get(page::index)),
+    ask("get", "/page/{file}", "One of its files", Text(page::TYPES), || get(page::file)),
+    ask("get", "/v1/overview", "The whole system at one moment, a row a tenant", Json("Overview"), || {
+        get(overview::show)
+    })
+    .query(&["tenants"]),
     ask("get", "/openapi.json", "This document", Json("OpenApi"), || get(openapi::show)),
     ask("get", "/v1", "Which program answers", Json("Hello"), || get(hello)),
     ask("get", "/v1/tenants", "The tenants, in the store and running, a page at a time", Array("Tenant"), || {
@@ -122,7 +128,7 @@ pub(super) const ROUTES: &[Route] = &[
         Log,
         || get(log::show),
     )
-    .query(&["tenant", "what", "since", "last", "brief", "follow"]),
+    .query(&["tenant", "what", "since", "last", "brief", "sentences", "follow"]),
     ask("get", "/v1/failures", "What failed so far, by tenant and code", Json("FailureReport"), || get(report::show)),
     ask("get", "/v1/report", "The same", Json("FailureReport"), || get(report::show)),
     ask("get", "/v1/uncompensated", "What could not be undone yet", Array("Uncompensated"), || {

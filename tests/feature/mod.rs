@@ -23,6 +23,7 @@ mod metrics;
 mod metrics_alerts;
 mod openapi;
 mod outage;
+mod page;
 mod query;
 mod replay;
 mod replay_crash;

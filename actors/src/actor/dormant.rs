@@ -114,6 +114,7 @@ impl Dormant {
             in_journal: 0,
             in_journal_bytes: 0,
             uncompensated: 0,
+            oldest_at: None,
         }
     }
 

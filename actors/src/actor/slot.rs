@@ -325,6 +325,7 @@ impl Slot {
             in_journal: lane.spilled.0,
             in_journal_bytes: lane.spilled.1,
             uncompensated: lane.uncompensated,
+            oldest_at: lane.oldest_at,
         }
     }
 

@@ -18,6 +18,7 @@ fn tenant(name: &str, received: u64) -> TenantSnapshot {
         in_journal: 0,
         in_journal_bytes: 0,
         uncompensated: 0,
+        oldest_at: None,
     }
 }
 
