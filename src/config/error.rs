@@ -126,6 +126,18 @@ pub(super) fn reworded(message: &str) -> String {
     format!("{what}, expected {expected}")
 }
 
+/// A sentence on a name that is not there: with those that are, and the one that was most likely meant.
+pub(super) fn unknown_name(what: &str, wrong: &str, valid: &[&str]) -> String {
+    let mut sentence = match valid {
+        [] => format!("{what}, and no other either"),
+        _ => format!("{what}; valid: {}", valid.join(", ")),
+    };
+    if let Some(near) = nearest(wrong, valid) {
+        sentence += &format!("; did you mean {near:?}?");
+    }
+    sentence
+}
+
 /// Keys that have another name now.
 const RENAMED: [(&str, &str); 1] = [("report_every", "[report] every")];
 

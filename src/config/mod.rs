@@ -22,6 +22,7 @@
 mod check;
 mod environment;
 mod error;
+mod laid;
 mod layers;
 mod sections;
 mod settings;
@@ -38,7 +39,8 @@ pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
+    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule, TenantsConfig,
+    UnknownTenants,
 };
 
 pub use settings::with_settings;
@@ -120,7 +122,7 @@ impl Config {
     /// The rules that `tenant` lives by.
     #[must_use]
     pub fn effective_policy(&self, tenant: &TenantId) -> Policy {
-        self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
+        self.tenants.policy(tenant).clone()
     }
 
     /// The database: it holds the dead letters, and the batches where the store is SQLite.

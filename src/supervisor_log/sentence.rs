@@ -57,6 +57,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "passivated" => "The tenant's actors ended to free their memory; its next event brings them back.".to_owned(),
         "moved" => format!("The tenant lives on another thread from now on: {why}"),
         "policy_changed" => format!("The tenant's rules were changed: {why}"),
+        "reloaded" => format!("The configuration was read again. {why}"),
+        "reload_refused" => format!("A configuration that was read again is not valid, and changed nothing: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),
         "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),
         "restarted" => {

@@ -97,6 +97,8 @@ codes! {
     Source = "source",
     /// Somebody changed the rules of a tenant.
     PolicyChanged = "policy_changed",
+    /// The configuration was read again.
+    Config = "config",
     /// A thread has more to do than another.
     Rebalanced = "rebalanced",
 }

@@ -112,6 +112,10 @@ pub enum What {
     Passivated,
     /// Somebody changed the rules of a tenant; the cause names them.
     PolicyChanged,
+    /// The configuration was read again, and what of it can change at run time did; the cause says what.
+    Reloaded,
+    /// A configuration that was read again is not valid, and changed nothing; the cause says why.
+    ReloadRefused,
     /// A tenant's actors live on another thread from now on, since theirs had more to do.
     Moved,
     /// The system takes no new work, and stores what it accepted.
@@ -156,6 +160,8 @@ impl What {
             Self::Active => "active",
             Self::Passivated => "passivated",
             Self::PolicyChanged => "policy_changed",
+            Self::Reloaded => "reloaded",
+            Self::ReloadRefused => "reload_refused",
             Self::Moved => "moved",
             Self::Draining => "draining",
             Self::Stopped => "stopped",

@@ -39,7 +39,7 @@ use crate::wire::{Framing, RawLines};
 /// When the last clone is dropped the system stops at once, without a drain; call [`drain`](Self::drain) first.
 #[derive(Clone)]
 pub struct System {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     handle: Arc<Handle>,
 }
 

@@ -3,6 +3,7 @@
 mod builder;
 mod drain;
 mod handle;
+mod rules;
 mod source;
 mod stream;
 
