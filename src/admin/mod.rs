@@ -19,6 +19,7 @@
 //! | `POST /v1/dead-letters/replay` | replays what a [`ReplayRequest`] says, and answers with a [`ReplayReport`](crate::source::ReplayReport) at its end |
 //! | `POST /v1/dead-letters/purge` | forgets what a [`PurgeRequest`] says: [`Purged`] |
 //! | `POST /v1/dead-letters/export` | what an [`ExportRequest`] says, one letter a line |
+//! | `GET /v1/config` | the configuration that it runs by: a [`RunningConfig`] |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
@@ -28,6 +29,7 @@
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
 mod audit;
+mod config;
 mod dead_letters;
 mod events;
 mod explain;
@@ -52,9 +54,11 @@ use headworks_actors::System;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
+use crate::config::Running;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
+pub use config::RunningConfig;
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
@@ -80,6 +84,8 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    /// What the daemon runs by.
+    running: Option<watch::Receiver<Arc<Running>>>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -100,6 +106,7 @@ impl Admin {
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            running: None,
             ending: None,
         }
     }
@@ -115,6 +122,13 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// The configuration is the one that is there.
+    #[must_use]
+    pub fn running(mut self, running: watch::Receiver<Arc<Running>>) -> Self {
+        self.running = Some(running);
         self
     }
 
@@ -154,6 +168,7 @@ impl Admin {
             .route("/v1/dead-letters/export", post(dead_letters::export))
             // A frame may be as large as the configuration says.
             .layer(DefaultBodyLimit::disable())
+            .route("/v1/config", get(config::show))
             .route("/v1/audit", get(audit::show))
             .route("/v1/journal", get(journal::summary))
             .route("/v1/journal/verify", get(journal::verify))

@@ -135,7 +135,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for (nth, rule) in tenants.rules.iter().enumerate() {
         let at = nth_rule(nth);
         if let Some(twin) = tenants.rules[..nth].iter().position(|earlier| earlier.pattern == rule.pattern) {
-            let what = format!("is that of {} too, which comes first: this rule would never count", nth_rule(twin));
+            let what = format!(
+                "is that of tenants.rules{} too, which comes first: this rule would never count",
+                nth_rule(twin)
+            );
             return Err(Problem::new(["tenants", "rules", &at, "match"], what));
         }
         check_policy(&["tenants", "rules", &at], &rule.policy, is_durable)?;

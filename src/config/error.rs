@@ -37,6 +37,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// File and line, or the name of what sets it.
+    pub(super) fn short(&self) -> Option<String> {
+        match self {
+            Self::Nowhere => None,
+            Self::File(file) => Some(file.display().to_string()),
+            Self::Line { file, line, .. } => Some(format!("{}:{line}", file.display())),
+            Self::Named(name) => Some(name.clone()),
+        }
+    }
+}
+
 /// The line, and carets under what is meant. Of a long line only the part that matters.
 fn excerpt(content: &str, line: usize, column: usize, marked: usize) -> String {
     const WIDTH: usize = 100;

@@ -20,23 +20,32 @@
 //! be written in lower case; name it in the file where it is not.
 
 mod check;
+mod diff;
 mod environment;
 mod error;
 mod laid;
 mod layers;
+mod origin;
+mod reload;
+mod running;
 mod sections;
 mod settings;
 mod tree;
 mod typed;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use diff::{Change, changes, shown};
 pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
+pub use origin::{ClassOrigin, Level, Origin, RuleOrigin, TenantOrigins};
+pub use reload::Reloadable;
+pub use running::Running;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
     LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule, TenantsConfig,
@@ -44,6 +53,7 @@ pub use sections::{
 };
 
 pub use settings::with_settings;
+pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
 use crate::{Policy, StoreName, TenantId};

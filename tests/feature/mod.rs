@@ -20,6 +20,7 @@ mod journal_commands;
 mod letters_store;
 mod outage;
 mod query;
+mod reload;
 mod replay;
 mod replay_crash;
 mod spans;
