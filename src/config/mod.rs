@@ -23,11 +23,14 @@ mod check;
 mod diff;
 mod environment;
 mod error;
+mod keys;
 mod laid;
 mod layers;
 mod origin;
+mod reference;
 mod reload;
 mod running;
+mod schema;
 mod sections;
 mod settings;
 mod tree;
@@ -44,8 +47,10 @@ pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
 pub use origin::{ClassOrigin, Level, Origin, RuleOrigin, TenantOrigins};
+pub use reference::reference;
 pub use reload::Reloadable;
 pub use running::Running;
+pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
     LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule, TenantsConfig,

@@ -92,10 +92,10 @@ fn a_change_of_the_file_holds_within_a_second_without_a_word_and_is_reported() {
     // Written in place, slowly, and with no whole line at first.
     let mut file = std::fs::File::create(place.path("my.toml")).unwrap();
     file.write_all(b"[tenants]\nmute = ['ac").unwrap();
-    file.write_all(b"me']\n[log]\nlevel = 'warn,headworks=info'\nformat = 'human'\n").unwrap();
+    file.write_all(b"me']\n[log]\nlevel = 'warn,headworks=info'\nsupervisor_files = 5\n").unwrap();
     drop(file);
     let done = daemon.says(DONE);
-    assert!(report(&done).ends_with("; needs a restart: log.format = \"human\", was \"json\""), "{done}");
+    assert!(report(&done).ends_with("; needs a restart: log.supervisor_files = 5, was 4"), "{done}");
     send(address, &lines("acme", 3..5));
     until_tenant(&place, "acme", "/live/muted", 2);
     daemon.terminated().succeeded();
@@ -198,7 +198,7 @@ fn reloads_under_load_lose_and_delay_no_event_and_memory_stays_flat() {
             scope.spawn(move || {
                 // An answer at this level comes once the event is stored: a window's age, and the store's time.
                 while !stop.load(Ordering::Relaxed) {
-                    sender.make_some(200);
+                    sender.make_some(1_000);
                     assert!(sender.session(address, Send::TheRest), "the connection broke");
                 }
             });
