@@ -211,7 +211,7 @@ window.max_age = '3s'
             row("window.max_bytes", "\"2MiB\"", Level::Class, "my.toml:4"),
         ];
         assert_eq!(said, expected);
-        assert!(origins.is_named && origins.settings.len() > 40);
+        assert!(origins.is_named && origins.settings.len() > 30);
         let rule = origins.rule.unwrap();
         assert_eq!((rule.nth, rule.pattern.as_str(), rule.place.as_deref()), (2, "acme-*", Some("my.toml:8")));
         assert_eq!(origins.class.unwrap(), ClassOrigin { name: "gold".into(), place: Some("my.toml:10".into()) });
