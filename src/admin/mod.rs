@@ -24,6 +24,7 @@
 //! | `POST /v1/dead-letters/replay` | replays what a [`ReplayRequest`] says, and answers with a [`ReplayReport`](crate::source::ReplayReport) at its end |
 //! | `POST /v1/dead-letters/purge` | forgets what a [`PurgeRequest`] says: [`Purged`] |
 //! | `POST /v1/dead-letters/export` | what an [`ExportRequest`] says, one letter a line |
+//! | `GET /v1/config` | the configuration that it runs by: a [`RunningConfig`] |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
@@ -37,6 +38,7 @@
 
 mod audit;
 mod body;
+mod config;
 mod dead_letters;
 mod erase;
 mod events;
@@ -70,10 +72,12 @@ use headworks_actors::{StoreName, System};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
+use crate::config::Running;
 use crate::metrics::Metrics;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
+pub use config::RunningConfig;
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
 pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
@@ -116,6 +120,8 @@ pub struct Admin {
     metrics: Metrics,
     /// One scrape at a time.
     scraping: Arc<Semaphore>,
+    /// What the daemon runs by.
+    running: Option<watch::Receiver<Arc<Running>>>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -143,6 +149,7 @@ impl Admin {
             erasing: Arc::default(),
             listening: Listening::default(),
             progress: Arc::default(),
+            running: None,
             ending: None,
         }
     }
@@ -186,6 +193,13 @@ impl Admin {
     #[must_use]
     pub fn metrics_max_tenants(mut self, max_tenants: usize) -> Self {
         self.metrics = self.metrics.max_tenants(max_tenants);
+        self
+    }
+
+    /// The configuration is the one that is there.
+    #[must_use]
+    pub fn running(mut self, running: watch::Receiver<Arc<Running>>) -> Self {
+        self.running = Some(running);
         self
     }
 

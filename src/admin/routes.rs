@@ -5,7 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, patch, post, put};
 
 use super::{
-    Admin, audit, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi,
+    Admin, audit, config, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi,
     overview, page, policy, report, tenants, uncompensated,
 };
 
@@ -85,6 +85,7 @@ pub(super) const ROUTES: &[Route] = &[
         get(overview::show)
     })
     .query(&["tenants"]),
+    ask("get", "/v1/config", "The configuration that it runs by", Json("Config"), || get(config::show)),
     ask("get", "/openapi.json", "This document", Json("OpenApi"), || get(openapi::show)),
     ask("get", "/v1", "Which program answers", Json("Hello"), || get(hello)),
     ask("get", "/v1/tenants", "The tenants, in the store and running, a page at a time", Array("Tenant"), || {

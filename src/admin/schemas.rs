@@ -148,6 +148,7 @@ pub(super) fn schemas() -> Value {
         "Hello": object(&[("name", text()), ("version", text()), ("process", number())]),
         "Alive": object(&[("status", json!({ "const": "alive" }))]),
         "Ready": object(&[("ready", flag()), ("checks", list(check))]),
+        "Config": object(&[("config", json!({ "type": "object" }))]),
         "Overview": object(&[("at", time()), ("version", text()), ("process", number()), ("opening", text()), ("tenants", json!({ "type": "array" }))]),
         "Tenant": object(&[&stored[..], &[("live", json!({ "oneOf": [{ "type": "null" }, named("Live")] }))]].concat()),
         "Live": object(&live),

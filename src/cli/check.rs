@@ -1,3 +1,6 @@
+mod origin;
+mod running;
+
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,7 +12,9 @@ use headworks::config::{
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, ThrottlePolicy, Unknown, WhenFull, WhenOver};
+use headworks::{
+    AckLevel, OnFailure, Policy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -23,17 +28,33 @@ pub(crate) struct CheckArgs {
     /// Print the effective configuration as one JSON document.
     #[arg(long)]
     json: bool,
+    /// Say what this tenant would get, and where each value comes from.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<TenantId>,
 }
 
-/// Says what the configuration means, or what is wrong with it. Nothing is opened or made.
+/// Says what the configuration means, or what is wrong with it. Nothing is made; a daemon that runs on the data directory is asked
+/// what it runs by.
 pub(crate) fn run(
     args: &CheckArgs,
     env: impl IntoIterator<Item = (String, String)>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Exit {
-    let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(config, overrides)| {
-        let told = if args.json { json(&config) } else { Ok(explain(args, &config, &overrides)) };
+    let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
+        let config_error = |why: ConfigError| (Exit::Config, why.to_string());
+        let told = match &args.tenant {
+            Some(tenant) => {
+                let origins = layers.tenant(tenant).map_err(config_error)?;
+                if args.json { json(&origins) } else { Ok(origin::explain(&origins, &config)) }
+            }
+            None if args.json => json(&config),
+            None => {
+                let mut text = explain(args, &config, &layers.overrides().map_err(config_error)?);
+                running::compare(&mut text, &config);
+                Ok(text)
+            }
+        };
         told.map_err(|why| (Exit::Internal, why.to_string()))
     });
     match told {
@@ -46,16 +67,14 @@ pub(crate) fn run(
     }
 }
 
-fn read(
-    args: &CheckArgs,
-    env: impl IntoIterator<Item = (String, String)>,
-) -> Result<(Config, Vec<Override>), ConfigError> {
+fn read(args: &CheckArgs, env: impl IntoIterator<Item = (String, String)>) -> Result<(Layers, Config), ConfigError> {
     let layers = match &args.config {
         Some(path) => Layers::default().file(path)?,
         None => Layers::default(),
     };
     let layers = layers.environment(env)?;
-    Ok((layers.read()?, layers.overrides()?))
+    let config = layers.read()?;
+    Ok((layers, config))
 }
 
 /// The configuration in words.
@@ -71,6 +90,13 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     section(&mut text, "Tenants", in_words(&config.tenants.defaults));
     let own: Vec<_> =
         config.tenants.by_id.iter().flat_map(|(id, policy)| differences(id.as_str(), policy, config)).collect();
+    let classes = config.tenants.classes.iter().flat_map(|(name, policy)| differences(name, policy, config));
+    section(&mut text, "Classes of tenants", classes.collect());
+    let rules = config.tenants.rules.iter().flat_map(|rule| {
+        let class = rule.class.iter().map(|class| (rule.pattern.as_str(), format!("of class {class}")));
+        class.chain(differences(rule.pattern.as_str(), &rule.policy, config))
+    });
+    section(&mut text, "Tenants by pattern, of which the first counts that matches", rules.collect());
     section(&mut text, "Tenants that differ", own);
     let muted = config.tenants.mute.iter().map(|id| (id.as_str(), "its events are dropped and counted".to_owned()));
     section(&mut text, "Muted", muted.collect());
@@ -444,7 +470,7 @@ mod tests {
         });
         let (mut out, mut err) = (vec![], vec![]);
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let exit = run(&CheckArgs { config, json }, env, &mut out, &mut err);
+        let exit = run(&CheckArgs { config, json, tenant: None }, env, &mut out, &mut err);
         let text = |bytes| String::from_utf8(bytes).unwrap().replace(&folder.path().display().to_string(), "");
         (exit, text(out), text(err))
     }

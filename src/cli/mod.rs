@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod config;
 mod data;
 mod dead_letters;
 mod exit;
@@ -46,6 +47,9 @@ enum Command {
     Run(run::RunArgs),
     /// Say what a configuration means, or what is wrong with it
     Check(check::CheckArgs),
+    /// Print what there is to configure
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// List the tenants in the store, or tell one of a running daemon what to do
     Tenants(tenants::Tenants),
     /// Print the stored events of a tenant, in order
@@ -116,6 +120,7 @@ pub(crate) fn main() -> Exit {
         Command::Check(args) => {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
+        Command::Config(command) => config::run(&command),
         Command::Tenants(tenants) => tenants::run(&tenants),
         Command::Query { data, args } => query::run(&data, &args),
         Command::Log { data, args } => log::run(&data, &args),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use headworks::config::{Config, Layers, LogConfig, LogFormat, environment};
+use headworks::config::{Config, FileWatch, Layers, LogConfig, LogFormat, environment};
 use headworks::daemon::{Daemon, DaemonError};
 use headworks::{DrainReport, Hung, SourceCounters, TenantSnapshot};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -43,7 +43,7 @@ type Failure = (Exit, String);
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = read(args).map_err(|why| (Exit::Config, why.to_string()))?;
     let bar = ProgressBar::hidden();
-    log(&config.log, &bar);
+    let set_level = log(&config.log, &bar);
     // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
     let input = args.input.as_deref().map(open).transpose()?;
     let began = Instant::now();
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         tokio::spawn(end_when_hung(daemon.hung()));
         match input {
             Some(input) => take_in(daemon, input, args.json, &bar).await,
-            None => serve(daemon).await,
+            None => serve(daemon, args, &set_level).await,
         }
     });
     // A read of stdin that never returns must not hold up the end.
@@ -119,10 +119,14 @@ fn tell_recovered(daemon: &Daemon) {
 }
 
 /// Until a signal.
-async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
+async fn serve(daemon: Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     if let Some(address) = daemon.serve_admin().map_err(|why| (exit(&why), why.to_string()))? {
         tracing::info!(target: "headworks", %address, "the admin API is served");
+    }
+    let mut changes = Changes::new(args.config.as_deref())?;
+    if let Some(file) = &args.config {
+        daemon.came_from(file);
     }
     let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
     for (source, address) in listening {
@@ -140,7 +144,13 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
             }
         }
     });
-    let name = signals.next().await;
+    let name = loop {
+        tokio::select! {
+            biased;
+            name = signals.next() => break name,
+            () = changes.next() => reload(&daemon, args, set_level),
+        }
+    };
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
     let system = daemon.system().clone();
     let report = drain(daemon, signals).await;
@@ -170,6 +180,60 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
         tracing::warn!(target: "headworks", "{}", not_undone(report.uncompensated()));
     }
     Ok(if report.complete { Exit::Ok } else { Exit::Failure })
+}
+
+/// Reads the configuration again, and takes over what can be.
+fn reload(daemon: &Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) {
+    let level = daemon.config().log.level;
+    let reloaded = match read(args) {
+        // Below its first line an error shows where it is in the file.
+        Err(why) => Err(why.to_string().lines().next().unwrap_or_default().to_owned()),
+        Ok(fresh) => daemon.reload(&fresh).map_err(|why| why.to_string()),
+    };
+    match reloaded {
+        Err(why) => daemon.reload_refused(&why),
+        Ok(_) => {
+            let now = daemon.config().log.level;
+            if now != level {
+                set_level(&now);
+            }
+        }
+    }
+}
+
+/// How often the file is looked at: a change is taken over after at most twice that.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// SIGHUP, and changes of the file.
+struct Changes {
+    hangup: tokio::signal::unix::Signal,
+    file: Option<FileWatch>,
+    looks: tokio::time::Interval,
+}
+
+impl Changes {
+    fn new(file: Option<&Path>) -> Result<Self, Failure> {
+        let cannot = |why: std::io::Error| (Exit::Internal, format!("cannot listen for signals: {why}"));
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+        Ok(Self { hangup, file: file.map(FileWatch::new), looks })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.hangup.recv() => return,
+                _ = self.looks.tick() => {
+                    if self.file.as_mut().is_some_and(FileWatch::look) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Drains; one more signal ends the process at once.
@@ -376,20 +440,32 @@ impl Signals {
     }
 }
 
-/// Sends the log to stderr, past the progress bar.
-fn log(config: &LogConfig, bar: &ProgressBar) {
+/// Sends the log to stderr, past the progress bar. What it gives changes the level.
+fn log(config: &LogConfig, bar: &ProgressBar) -> Box<dyn Fn(&str)> {
     let filter = EnvFilter::new(&config.level);
     let bar = bar.clone();
     let writer = move || Beside(bar.clone());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match config.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        _ => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-    }
+    // It fails only where the subscriber is gone.
+    let set_level: Box<dyn Fn(&str)> = match config.format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(level)))
+        }
+        _ => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(level)))
+        }
+    };
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(target: "headworks", place, panic = panic.payload_as_str(), "panic");
     }));
+    set_level
 }
 
 /// Writes to stderr without tearing the progress bar.

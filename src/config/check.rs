@@ -35,6 +35,11 @@ impl Problem {
     }
 }
 
+/// A rule in a path: `[1]` is the first.
+pub(super) fn nth_rule(index: usize) -> String {
+    format!("[{}]", index + 1)
+}
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
@@ -139,6 +144,25 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     let is_durable = journal.kind == JournalKind::Durable;
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
+    for (name, policy) in &tenants.classes {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_name) {
+            let what = "cannot be: the name of a class has letters, digits, \"-\" and \"_\" in it, from 1 to 64";
+            return Err(Problem::new(["tenants", "classes", name], what));
+        }
+        check_policy(&["tenants", "classes", name], policy, is_durable)?;
+    }
+    for (nth, rule) in tenants.rules.iter().enumerate() {
+        let at = nth_rule(nth);
+        if let Some(twin) = tenants.rules[..nth].iter().position(|earlier| earlier.pattern == rule.pattern) {
+            let what = format!(
+                "is that of tenants.rules{} too, which comes first: this rule would never count",
+                nth_rule(twin)
+            );
+            return Err(Problem::new(["tenants", "rules", &at, "match"], what));
+        }
+        check_policy(&["tenants", "rules", &at], &rule.policy, is_durable)?;
+    }
     let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);
     tenants.by_id.iter().try_for_each(own)
 }

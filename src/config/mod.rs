@@ -21,13 +21,22 @@
 
 mod admin;
 mod check;
+mod diff;
 mod environment;
 mod error;
+mod keys;
+mod laid;
 mod layers;
+mod origin;
+mod reference;
+mod reload;
+mod running;
+mod schema;
 mod sections;
 mod settings;
 mod tree;
 mod typed;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,16 +44,23 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use admin::AdminConfig;
+pub use diff::{Change, changes, shown};
 pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
+pub use origin::{ClassOrigin, Level, Origin, RuleOrigin, TenantOrigins};
+pub use reference::reference;
+pub use reload::Reloadable;
+pub use running::Running;
+pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig,
-    UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
+    TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;
+pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
 use crate::{Policy, StoreName, TenantId};
@@ -129,7 +145,7 @@ impl Config {
     /// The rules that `tenant` lives by.
     #[must_use]
     pub fn effective_policy(&self, tenant: &TenantId) -> Policy {
-        self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
+        self.tenants.policy(tenant).clone()
     }
 
     /// The database: it holds the dead letters, and the batches where the store is SQLite.

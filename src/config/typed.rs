@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
+    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantRule, TenantsConfig, UnknownTenants,
 };
-use crate::{Policy, StoreName, TenantId};
+use crate::{Policy, StoreName, TenantId, TenantPattern};
 
 /// [`Config`] as it is read, once the tables of single tenants are laid over the defaults.
 ///
@@ -52,7 +52,26 @@ struct TypedTenants {
     max_spawn_rate: Option<u32>,
     max_spawn_burst: Option<u32>,
     defaults: Policy,
+    classes: BTreeMap<String, Policy>,
+    rules: Vec<TypedRule>,
     by_id: BTreeMap<TenantId, Policy>,
+}
+
+/// A rule, once its own keys are laid over those of its class and the defaults, in a table of their own: beside `match` and
+/// `class` an unknown key would pass.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRule {
+    #[serde(rename = "match")]
+    pattern: TenantPattern,
+    class: Option<String>,
+    policy: Policy,
+}
+
+impl From<TypedRule> for TenantRule {
+    fn from(TypedRule { pattern, class, policy }: TypedRule) -> Self {
+        Self { pattern, class, policy }
+    }
 }
 
 impl From<Typed> for Config {
@@ -82,6 +101,8 @@ impl From<Typed> for Config {
             max_spawn_rate: tenants.max_spawn_rate.unwrap_or(base.max_spawn_rate),
             max_spawn_burst: tenants.max_spawn_burst.unwrap_or(base.max_spawn_burst),
             defaults: tenants.defaults,
+            classes: tenants.classes,
+            rules: tenants.rules.into_iter().map(TenantRule::from).collect(),
             by_id: tenants.by_id,
         };
         let sources = sources.unwrap_or_else(|| Self::default().sources);

@@ -25,6 +25,7 @@ mod openapi;
 mod outage;
 mod page;
 mod query;
+mod reload;
 mod replay;
 mod replay_crash;
 mod spans;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::Addr;
 use dashmap::DashMap;
@@ -24,7 +25,7 @@ use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
-use crate::policy::Policy;
+use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
 
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) opening: Opening,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) aggregator: OnceLock<Running<Aggregator>>,
+    /// How often what failed is reported.
+    pub(crate) report_every: watch::Sender<Option<Duration>>,
     /// What has failed, as the aggregator reports it.
     pub(crate) failures: Mutex<Collector>,
     /// Dead letters made of frames, for their ids.
@@ -89,11 +92,22 @@ impl Drop for Feeding {
 
 /// What a tenant takes where its spec is silent.
 pub(crate) struct Defaults {
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rules: RwLock<Arc<TenantRules>>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
     /// The tenants that are no default ones, before they are known.
     pub(crate) specs: HashMap<TenantId, TenantSpec>,
+}
+
+impl Defaults {
+    pub(crate) fn rules(&self) -> Arc<TenantRules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The rules of a tenant that brings none of its own.
+    pub(crate) fn policy(&self, id: &TenantId) -> Arc<Policy> {
+        self.rules().of(id).clone()
+    }
 }
 
 /// What the system as a whole is doing. It only moves down the list.
@@ -144,6 +158,7 @@ impl Shared {
             opening: seam.opening(),
             phase: watch::Sender::new(Phase::Running),
             aggregator: OnceLock::new(),
+            report_every: watch::Sender::new(None),
             failures: Mutex::new(Collector::new(seam.now())),
             letters_written: AtomicU64::new(0),
             seam,

@@ -33,6 +33,8 @@ pub(crate) struct Slot {
     /// Its place at each of them.
     pub(super) seats: Box<[Seat]>,
     pub(crate) hooks: Arc<Hooks>,
+    /// Whether it was given rules of its own with its spec.
+    pub(super) has_own_policy: bool,
     pub(crate) lane: Lane,
     /// Whether the tenant's lane may have got room.
     pub(crate) room: Notify,
@@ -81,7 +83,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// `left` is what was kept of it, where it had a slot before.
     pub(crate) fn new(id: TenantId, own: Own, left: Option<&Dormant>, shared: &Shared) -> Self {
-        let Own { policy, stores, hooks } = own;
+        let Own { policy, has_own_policy, stores, hooks } = own;
         let (of_id, has_hooks) = (id.clone(), hooks.sees_batches());
         let holders = shared.budget.holders().clone();
         let lane = Lane::new(of_id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal, holders);
@@ -96,6 +98,7 @@ impl Slot {
             seats: shared.gates.seats(&stores, &shared.meters),
             stores,
             hooks,
+            has_own_policy,
             room: Notify::new(),
             gone: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
@@ -134,10 +137,12 @@ impl Slot {
     }
 
     /// Other rules from now on: they hold from the next chunk, window, attempt and heartbeat, and for the window that is open.
-    pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>) {
+    pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>, is_told: bool) {
         let before = self.lane.set_policy(policy.clone());
         let Some(cause) = changes(&before, policy) else { return };
-        shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
+        if is_told {
+            shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
+        }
         // The window that is open may be due, or have more in it than it may.
         if (before.window != policy.window || before.overflow != policy.overflow) && self.lane.has_uncut() {
             shared.alarms.set(Instant::now(), self, Alarm::Window);

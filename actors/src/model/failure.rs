@@ -99,6 +99,8 @@ codes! {
     PolicyChanged = "policy_changed",
     /// An operator said so.
     Operator = "operator",
+    /// The configuration was read again.
+    Config = "config",
     /// A thread has more to do than another.
     Rebalanced = "rebalanced",
 }

@@ -120,6 +120,10 @@ pub enum What {
     Ordered,
     /// What was kept of the tenant was erased by an operator; the cause says what that was.
     Erased,
+    /// The configuration was read again, and what of it can change at run time did; the cause says what.
+    Reloaded,
+    /// A configuration that was read again is not valid, and changed nothing; the cause says why.
+    ReloadRefused,
     /// A tenant's actors live on another thread from now on, since theirs had more to do.
     Moved,
     /// The system takes no new work, and stores what it accepted.
@@ -168,6 +172,8 @@ impl What {
             Self::Unmuted => "unmuted",
             Self::Ordered => "ordered",
             Self::Erased => "erased",
+            Self::Reloaded => "reloaded",
+            Self::ReloadRefused => "reload_refused",
             Self::Moved => "moved",
             Self::Draining => "draining",
             Self::Stopped => "stopped",

@@ -169,7 +169,7 @@ fn trace(event: &SupervisorEvent) {
         };
     }
     match event.what {
-        What::Quarantined | What::Hung | What::CompensationFailed => say!(error),
+        What::Quarantined | What::Hung | What::CompensationFailed | What::ReloadRefused => say!(error),
         What::Failed
         | What::Erased
         | What::Ambiguous
@@ -198,6 +198,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Muted
         | What::Unmuted
         | What::Ordered
+        | What::Reloaded
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Moved | What::Idle | What::Active => say!(debug),
     }

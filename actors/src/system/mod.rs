@@ -4,6 +4,7 @@ mod builder;
 mod drain;
 mod handle;
 mod measure;
+mod rules;
 mod source;
 mod stream;
 

@@ -24,6 +24,7 @@ mod receipts;
 mod recovery;
 mod registry;
 mod retry;
+mod rules;
 mod saga;
 mod spill;
 mod streams;
