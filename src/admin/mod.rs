@@ -13,7 +13,7 @@
 //! | `POST /v1/tenants/{id}/erase` | erases what is kept of it, as an [`EraseRequest`] confirms: [`Erased`] |
 //! | `GET /v1/tenants/{id}/policy` | the rules it lives by now: a [`Policy`](crate::Policy) |
 //! | `PATCH /v1/tenants/{id}/policy` | changes what a [`PolicyRequest`] says, until the process ends: [`PolicyChanged`] |
-//! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
+//! | `GET /v1/tenants/{id}/explain?memory=` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/tenants/{id}/events?since=&until=&limit=&store=&follow=&as=` | its stored events in order, one a line; see [`EventsRequest`] |
 //! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line, or asked with `Accept: text/event-stream` an event each; see [`LogRequest`] |
 //! | `GET /v1/failures`, `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |

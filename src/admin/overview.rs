@@ -177,3 +177,42 @@ pub(super) async fn show(
         tenants: if wanted.tenants { snapshots.into_iter().map(Row::from).collect() } else { vec![] },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use headworks_actors::{MemoryStore, System};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_has_a_place_for_each_column_and_the_totals_are_those_of_the_rows() {
+        let system = System::builder().store(MemoryStore::new()).start().unwrap();
+        for (tenant, events) in [("acme", 3), ("zen", 4)] {
+            let tenant = system.spawn(headworks_actors::TenantSpec::new(tenant).unwrap()).await.unwrap();
+            tenant.offer(vec!["event"; events]).await.unwrap();
+        }
+        let data_dir = std::path::PathBuf::from("unused");
+        let ask = async |tenants| {
+            let admin = Admin::new(system.clone(), data_dir.clone());
+            let overview = show(State(admin), Ok(Query(Wanted { tenants }))).await.unwrap();
+            serde_json::to_value(overview.0).unwrap()
+        };
+        let told = ask(true).await;
+        let (columns, rows) = (told["columns"].as_array().unwrap(), told["tenants"].as_array().unwrap());
+        let at = |name: &str| columns.iter().position(|column| column == name).unwrap();
+        assert!(rows.iter().all(|row| row.as_array().unwrap().len() == columns.len()), "{told}");
+        assert_eq!((&rows[0][at("tenant")], &rows[1][at("accepted")]), (&"acme".into(), &4.into()));
+        assert_eq!((&rows[0][at("is_muted")], &told["totals"]["accepted"]), (&false.into(), &7.into()));
+        // What has no outcome yet has an age.
+        for row in rows {
+            assert_eq!(row[at("in_flight")].as_u64() == Some(0), row[at("oldest_at")].is_null(), "{told}");
+        }
+        assert_eq!((told["totals"]["tenants"].as_u64(), told["trouble"].is_null()), (Some(2), true));
+        system.drain(Duration::from_secs(10)).await;
+        let rested = ask(false).await;
+        assert_eq!((&rested["tenants"], &rested["totals"]["stored"]), (&serde_json::json!([]), &7.into()));
+        assert!(rested["totals"]["oldest_at"].is_null(), "{rested}");
+    }
+}

@@ -51,6 +51,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("threads", Whole(0, 64)),
         ],
     ),
+    ("admin", &[("listen", Address), ("token_file", Path)]),
     (
         "log",
         &[
@@ -168,6 +169,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("passivate_after", Time("10ms", DAY, Some("never"))),
         ],
     ),
+    ("metrics", &[("max_tenants", Whole(0, 10_000))]),
 ];
 
 const STORE: &[(&str, Kind)] = &[
@@ -266,6 +268,7 @@ mod tests {
         }
         let mut whole = Config::default();
         whole.decoder.time_field = Some("time".into());
+        whole.admin.token_file = Some("token".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.

@@ -189,7 +189,7 @@ fn without_the_token_every_route_answers_401_and_says_nothing_else() {
     let place = Place::new();
     let (daemon, api, _) = started(&mut with_token(&place));
     let bodies: Vec<_> =
-        ["/", "/healthz", "/readyz", "/v1", "/v1/tenants", "/v1/tenants/acme", "/openapi.json", "/no/such"]
+        ["/page/none", "/healthz", "/readyz", "/v1", "/v1/tenants", "/v1/tenants/acme", "/openapi.json", "/no/such"]
             .into_iter()
             .flat_map(|target| ["GET", "POST", "BREW"].map(|method| (method, target)))
             .map(|(method, target)| {

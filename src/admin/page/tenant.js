@@ -17,6 +17,8 @@ const ORDERS = {
   flush: { label: "Flush", done: "told to close its window", title: "Close its window now" },
   restart: { label: "Restart", done: "restarted", title: "Replace its actors by fresh ones; nothing accepted is lost" },
 };
+/// So many entries of the log are shown.
+const LOGGED = 12;
 const HELD = ["stopped", "quarantined", "restarting"];
 
 export function tenant(main, signal, { id }) {
@@ -66,7 +68,7 @@ export function tenant(main, signal, { id }) {
   }
 
   async function look() {
-    const next = await get(tenantPath(id, "/explain"), signal);
+    const next = await get(tenantPath(id, "/explain?memory=true"), signal);
     told = next;
     show(trouble, false);
     state.set(next.status);
@@ -125,21 +127,24 @@ export function tenant(main, signal, { id }) {
   get(tenantPath(id, "/policy"), signal).then((policy) => {
     rules.replaceChildren(...flat(policy).map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", {}, value))));
   }).catch(() => {});
-  let last = "";
-  every(2000, signal, async () => {
-    const entries = await lastOf(id, signal);
-    const key = entries.map(({ opening, cursor, at }) => `${opening}${cursor}${at}`).join();
-    if (key === last && log.firstChild) return;
-    last = key;
-    log.replaceChildren(...(entries.length ? entries.reverse().map((entry) => logLine(entry, { isOne: true })) : [el("li", { class: "muted" }, "Nothing yet.")]));
-  });
+  followLog(id, log, signal);
   return { back: "#/tenants" };
 }
 
-async function lastOf(id, signal) {
-  const entries = [];
-  await follow(`/v1/log?tenant=${encodeURIComponent(id)}&last=12&brief=true&sentences=true`, (some) => entries.push(...some), signal);
-  return entries;
+/// The newest entries about it, newest first, as they come.
+async function followLog(id, list, signal) {
+  const nothing = el("li", { class: "muted" }, "Nothing yet.");
+  list.replaceChildren(nothing);
+  await every(1000, signal, async () => {
+    list.replaceChildren(nothing);
+    await follow(`/v1/log?tenant=${encodeURIComponent(id)}&last=60&follow=true&sentences=true`, (entries) => {
+      // That it was paused is told, that it is quiet is not.
+      const told = entries.filter(({ what }) => !["idle", "active", "started", "passivated"].includes(what)).slice(-LOGGED);
+      if (told.length) nothing.remove();
+      for (const entry of told) list.prepend(logLine(entry, { isOne: true }));
+      while (list.children.length > LOGGED) list.lastChild.remove();
+    }, signal);
+  });
 }
 
 function windowCard() {
@@ -171,7 +176,7 @@ function windowCard() {
       if (!window?.due_at || !window.events) return;
       const left = ms(window.due_at) - now();
       const whole = Math.max(1, ms(window.due_at) - (ms(window.oldest_at) ?? now()));
-      due.set(1 - left / whole, left > 0 ? `in ${span(left)}` : "now");
+      due.set(1 - left / whole, left > 0 ? `in ${span(left)}` : HELD.includes(told.status) ? "once it runs again" : "now");
     },
   };
 }
