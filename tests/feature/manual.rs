@@ -1,5 +1,4 @@
 //! Completions and man pages: made of the same declarations as the help.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 
