@@ -73,6 +73,8 @@ pub use headworks_actors::*;
 #[cfg(feature = "sqlite")]
 pub mod admin;
 pub mod audit;
+#[cfg(all(unix, feature = "sqlite"))]
+pub mod backup;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;

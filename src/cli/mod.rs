@@ -1,6 +1,7 @@
 //! The command line: what each command takes and prints. Thin over the library.
 
 mod audit;
+mod backup;
 mod check;
 mod config;
 mod data;
@@ -11,12 +12,14 @@ mod generate;
 mod journal;
 mod live;
 mod log;
+mod manual;
 mod query;
 mod ready;
 mod report;
 mod run;
 mod sample;
 mod send;
+mod service;
 mod table;
 mod tenants;
 mod uncompensated;
@@ -37,7 +40,7 @@ struct Cli {
     command: Command,
 }
 
-const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone or does not hold; 2 wrong usage; 69 a port or a peer is not \
+const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone (also by a second signal, which ends a drain at once) or does not hold; 2 wrong usage; 69 a port or a peer is not \
                      there; 70 an internal error; 73 a file cannot be made; 74 reading or writing failed; 78 wrong \
                      configuration.";
 
@@ -104,9 +107,28 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
+    /// Copy a data directory as it is at one moment, whether a daemon writes there or not
+    Backup {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: backup::BackupArgs,
+    },
+    /// Make a data directory of a backup, checking every byte
+    Restore(backup::RestoreArgs),
     /// Look at the durable journal
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// Print the completions of a shell
+    Completions {
+        /// Which
+        shell: manual::Shell,
+    },
+    /// Print the man page, or write one for each command
+    Man {
+        /// The directory that all pages go to; made if it is not there
+        dir: Option<std::path::PathBuf>,
+    },
     /// Write sample events to stdout, one JSON object a line
     Gen(generate::GenArgs),
     /// Stream a file or stdin to a listener, and wait until it has taken all in
@@ -130,7 +152,11 @@ pub(crate) fn main() -> Exit {
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
+        Command::Backup { data, args } => backup::make(&data, &args),
+        Command::Restore(args) => backup::put_back(&args),
         Command::Journal(journal) => journal::run(&journal),
+        Command::Completions { shell } => Ok(manual::completions(<Cli as clap::CommandFactory>::command(), shell)),
+        Command::Man { dir } => manual::pages(<Cli as clap::CommandFactory>::command(), dir.as_deref()),
         Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
         Command::Send(args) => send::run(&args).map(|()| Exit::Ok).map_err(|why| (why.exit(), why.to_string())),
     };

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::exit::Exit;
 use super::say;
+use super::service::ServiceManager;
 use super::table::{Rows, json};
 
 /// What `headworks run` takes.
@@ -47,7 +48,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
     let input = args.input.as_deref().map(open).transpose()?;
     let began = Instant::now();
+    let manager = ServiceManager::of_environment();
+    let mut told = began;
     let read_back = |done, total| {
+        if told.elapsed() > Duration::from_secs(1) {
+            told = Instant::now();
+            manager.starting(&format!("reading the journal: {done} of {total} bytes"));
+        }
         // What takes no time needs no bar.
         if began.elapsed() > Duration::from_millis(500) && bar.is_hidden() {
             show(&bar, Some(total));
@@ -62,9 +69,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
     let ended = runtime.block_on(async {
         tokio::spawn(end_when_hung(daemon.hung()));
+        let system = daemon.system().clone();
+        tokio::spawn(manager.clone().keep_alive(move || system.health().hung.is_none()));
         match input {
             Some(input) => take_in(daemon, input, args.json, &bar).await,
-            None => serve(daemon, args, &set_level).await,
+            None => serve(daemon, args, &set_level, &manager).await,
         }
     });
     // A read of stdin that never returns must not hold up the end.
@@ -119,7 +128,12 @@ fn tell_recovered(daemon: &Daemon) {
 }
 
 /// Until a signal.
-async fn serve(daemon: Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) -> Result<Exit, Failure> {
+async fn serve(
+    daemon: Daemon,
+    args: &RunArgs,
+    set_level: &dyn Fn(&str),
+    manager: &ServiceManager,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     if let Some(address) = daemon.serve_admin().map_err(|why| (exit(&why), why.to_string()))? {
         tracing::info!(target: "headworks", %address, "the admin API is served");
@@ -129,9 +143,11 @@ async fn serve(daemon: Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) -> Resu
         daemon.came_from(file);
     }
     let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
+    let addresses: Vec<_> = listening.iter().map(|(source, address)| format!("{source} on {address}")).collect();
     for (source, address) in listening {
         tracing::info!(target: "headworks", source, %address, store = %daemon.store_path().display(), "listening");
     }
+    manager.ready(&format!("listening: {}", addresses.join(", ")));
     let resume = daemon.resume_replay();
     tokio::spawn(async move {
         match resume.await {
@@ -152,7 +168,8 @@ async fn serve(daemon: Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) -> Resu
         }
     };
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
-    let system = daemon.system().clone();
+    manager.stopping(daemon.drain_deadline(), "draining: no new events, what was accepted is stored");
+    let (system, left) = (daemon.system().clone(), left(&daemon));
     let report = drain(daemon, signals).await;
     for tenant in report.unfinished() {
         tracing::error!(target: "headworks", tenant = %tenant.end.tenant, in_flight = tenant.end.in_flight, status = %tenant.end.status, "not stored before the deadline");
@@ -176,6 +193,10 @@ async fn serve(daemon: Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) -> Resu
         uncompensated = report.uncompensated(),
         "drained"
     );
+    let in_flight = sum(|tenant| tenant.in_flight);
+    if in_flight > 0 {
+        tracing::warn!(target: "headworks", in_flight, "{left}");
+    }
     if report.uncompensated() > 0 {
         tracing::warn!(target: "headworks", "{}", not_undone(report.uncompensated()));
     }
@@ -238,15 +259,24 @@ impl Changes {
 
 /// Drains; one more signal ends the process at once.
 async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
-    let (system, before) = (daemon.system().clone(), daemon.before().to_owned());
+    let (system, before, left) = (daemon.system().clone(), daemon.before().to_owned(), left(&daemon));
     tokio::select! {
         biased;
         report = daemon.drain() => report.since(&before),
         name = signals.next() => {
             let in_flight = system.tenants().iter().map(|tenant| tenant.in_flight).sum::<u64>();
-            tracing::error!(target: "headworks", signal = name, in_flight, "stopped before the drain was done");
+            tracing::error!(target: "headworks", signal = name, in_flight, left, "stopped before the drain was done");
             std::process::exit(Exit::Failure as i32)
         }
+    }
+}
+
+/// What becomes of that which a drain did not store.
+fn left(daemon: &Daemon) -> &'static str {
+    if daemon.is_durable() {
+        "what is in flight stays in the journal, and the next start goes on with it"
+    } else {
+        "what is in flight was in memory alone (journal.type), and is lost"
     }
 }
 

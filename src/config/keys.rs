@@ -274,7 +274,8 @@ mod tests {
         // They are tables of tenants.
         expected.retain(|key| key != "tenants.rules");
         let mut listed: Vec<_> = all().map(|(key, _)| key).filter(|key| !key.starts_with("stores.NAME")).collect();
-        (expected.sort(), listed.sort());
+        expected.sort();
+        listed.sort();
         assert_eq!(listed, expected);
     }
 

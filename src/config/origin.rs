@@ -174,7 +174,10 @@ fn leaves(policy: &Policy) -> Vec<(String, Value)> {
 mod tests {
     use super::*;
 
-    fn told(id: &str) -> (TenantOrigins, Vec<(String, String, Level, Option<String>)>) {
+    /// A key, its value, and where it comes from.
+    type Told = (String, String, Level, Option<String>);
+
+    fn told(id: &str) -> (TenantOrigins, Vec<Told>) {
         let text = "\
 [tenants.defaults]
 retry.attempts = 9

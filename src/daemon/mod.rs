@@ -293,6 +293,18 @@ impl Daemon {
         &self.before
     }
 
+    /// Whether what was accepted and is not stored yet outlives the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.config().journal.kind == JournalKind::Durable
+    }
+
+    /// How long [`drain`](Self::drain) may take.
+    #[must_use]
+    pub fn drain_deadline(&self) -> Duration {
+        self.config().daemon.drain_deadline
+    }
+
     /// The system in it.
     #[must_use]
     pub fn system(&self) -> &System {
