@@ -149,7 +149,7 @@ pub(super) fn schemas() -> Value {
         "Alive": object(&[("status", json!({ "const": "alive" }))]),
         "Ready": object(&[("ready", flag()), ("checks", list(check))]),
         "Config": object(&[("config", json!({ "type": "object" }))]),
-        "Overview": object(&[("at", time()), ("version", text()), ("process", number()), ("opening", text()), ("tenants", json!({ "type": "array" }))]),
+        "Overview": object(&[("at", number()), ("version", text()), ("process", number()), ("opening", text()), ("tenants", json!({ "type": "array" }))]),
         "Tenant": object(&[&stored[..], &[("live", json!({ "oneOf": [{ "type": "null" }, named("Live")] }))]].concat()),
         "Live": object(&live),
         "SpawnRequest": request(1, &[("tenant", tenant_id())]),

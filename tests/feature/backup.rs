@@ -11,6 +11,7 @@ use crate::rig::{Bodies, Place, Process, assert_no_gap, connect, lines, send, so
 fn daemon(place: &Place, data: &str, settings: &[(&str, &str)]) -> Command {
     let mut daemon = place.command(&["run", "--data", data]);
     daemon.env("HEADWORKS__LOG__FORMAT", "json").env("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0");
+    daemon.env("HEADWORKS__ADMIN__LISTEN", "");
     daemon.env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS", "50").envs(settings.iter().copied());
     daemon
 }

@@ -168,6 +168,7 @@ fn check_says_in_what_the_running_daemon_differs_and_what_was_set_by_hand() {
     assert!(!place.data().exists(), "nothing is made");
     let mut command = place.command(&["run", "--config", "my.toml"]);
     command.env("HEADWORKS__LOG__FORMAT", "json").env("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0");
+    command.env("HEADWORKS__ADMIN__LISTEN", "");
     let mut daemon = Process::spawn(&mut command);
     daemon.listens();
     place.run(&["tenants", "set", "acme-eu", "window.max_age=5s", "--data", "data"]).succeeded();

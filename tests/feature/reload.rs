@@ -19,6 +19,7 @@ fn started(place: &Place, config: &str) -> Process {
     place.write("my.toml", config);
     let mut command = place.command(&["run", "--config", "my.toml", "--data", "data"]);
     command.env("HEADWORKS__LOG__FORMAT", "json").env("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0");
+    command.env("HEADWORKS__ADMIN__LISTEN", "");
     Process::spawn(&mut command)
 }
 
