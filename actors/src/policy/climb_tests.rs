@@ -221,7 +221,8 @@ proptest! {
             let (pace, limit) = world.run(model, tenants, 20);
             let full = places as f64 * 1e6 / micros as f64;
             prop_assert!(pace >= full * 0.87, "{} of {} with {}", pace, full, limit);
-            prop_assert!(limit <= places as f64 * 2.2 + 1.0, "{} with {}", places, limit);
+            // It is a mean over tries at twice as much; of one or two places a step up or down is a whole one.
+            prop_assert!(limit <= places as f64 * 2.2 + 2.0, "{} with {}", places, limit);
         }
     }
 
