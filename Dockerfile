@@ -23,7 +23,7 @@ VOLUME /var/lib/headworks
 EXPOSE 7400
 # Drains within daemon.drain_deadline: give `docker stop` as long (--time 60).
 STOPSIGNAL SIGTERM
-# The daemon answers on its control socket.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["/usr/bin/headworks", "report", "--json", "--data", "/var/lib/headworks"]
+# Whether it does its work, asked on its control socket.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["/usr/bin/headworks", "ready", "--data", "/var/lib/headworks"]
 ENTRYPOINT ["/usr/bin/headworks"]
 CMD ["run"]
