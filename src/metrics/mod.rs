@@ -2,7 +2,7 @@
 //!
 //! [`Metrics`] reads what the system counts itself: a scrape is one look at it, and nothing is counted twice. The daemon serves it
 //! on `/metrics`; any other program shows it wherever it likes, or puts it into a registry of its own, as a
-//! [`Collector`](prometheus_client::collector::Collector):
+//! [`Collector`]:
 //!
 //! ```
 //! use headworks::metrics::{Format, Metrics};
