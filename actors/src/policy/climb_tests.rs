@@ -208,7 +208,7 @@ fn where_calls_vary_wildly_nearly_all_throughput_is_kept_and_few_too_many_wait_i
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
     /// From any store to any other one.
     #[test]
     fn a_store_that_becomes_another_one_is_found_within_seconds(
@@ -223,8 +223,7 @@ proptest! {
             let (pace, limit) = world.run(model, tenants, 20);
             let full = places as f64 * 1e6 / micros as f64;
             prop_assert!(pace >= full * 0.87, "{} of {} with {}", pace, full, limit);
-            // It is a mean over tries at twice as much, and of one or two places a step is a whole one.
-            prop_assert!(limit <= places as f64 * 2.2 + 2.0, "{} with {}", places, limit);
+            prop_assert!(limit <= places as f64 * 2.2 + 1.0, "{} with {}", places, limit);
         }
     }
 
