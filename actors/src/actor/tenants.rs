@@ -86,7 +86,7 @@ impl Tenants {
     }
 
     fn is_full(&self) -> bool {
-        self.known.load(Ordering::Acquire) >= self.admittance().max
+        self.known.load(Ordering::Acquire) >= self.max()
     }
 
     /// Where the tenant's slot is the one that is in its place, puts what `make` makes of it there. Under the lock of the place.
@@ -270,7 +270,7 @@ impl Shared {
         match self.tenants.places.entry(id.clone()) {
             Entry::Occupied(_) => Err(Error::TenantExists(id)),
             Entry::Vacant(_) if !is_expected && self.tenants.is_full() => {
-                Err(Error::TenantLimit { tenant: id, limit: self.tenants.admittance().max })
+                Err(Error::TenantLimit { tenant: id, limit: self.tenants.max() })
             }
             Entry::Vacant(place) => {
                 if has_own {
