@@ -257,14 +257,25 @@ impl Changes {
     }
 }
 
+/// What is accepted when a drain is given up has so long to come to the journal's disk.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Drains; one more signal ends the process at once.
 async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
-    let (system, before, left) = (daemon.system().clone(), daemon.before().to_owned(), left(&daemon));
+    let (system, before, mut left) = (daemon.system().clone(), daemon.before().to_owned(), left(&daemon));
     tokio::select! {
         biased;
         report = daemon.drain() => report.since(&before),
         name = signals.next() => {
             let in_flight = system.tenants().iter().map(|tenant| tenant.in_flight).sum::<u64>();
+            let is_recorded = tokio::select! {
+                biased;
+                is_recorded = tokio::time::timeout(RECORD_PATIENCE, system.recorded()) => is_recorded.is_ok(),
+                _ = signals.next() => false,
+            };
+            if !is_recorded {
+                left = "what is in flight could not be written to the journal: what it lacks of that is lost, and was not acknowledged";
+            }
             tracing::error!(target: "headworks", signal = name, in_flight, left, "stopped before the drain was done");
             std::process::exit(Exit::Failure as i32)
         }
