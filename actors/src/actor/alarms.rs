@@ -17,19 +17,20 @@ use super::slot::Slot;
 use super::stage::Stage;
 use super::tenant::{Cut, follow, window_is_due};
 use super::watchdog::beat;
+use crate::model::FlushReason;
 
 /// Alarms that are due within the same millisecond go off together, at the end of them: the price in lateness.
 const TICK: Duration = Duration::from_millis(1);
 
 /// How many tenants are told before they get their turn: few enough that what was touched to tell them is still in the
-/// processor's cache when they look, and that nobody else waits for long.
+/// processor's cache when they look.
 const TOGETHER: usize = 32;
 
 /// From so much lateness on, windows are cut before the writers of those cut earlier are told: what is late is the cut, and what
 /// follows from it can wait.
 const LATE: Duration = Duration::from_millis(2);
 
-/// For how long that goes on before all others have their turn.
+/// For how long that goes on before all others have their turn; then what follows has its own, so that neither is ever starved.
 const SLICE: Duration = Duration::from_millis(4);
 
 /// What an alarm is for.
@@ -78,6 +79,11 @@ impl Alarms {
         }
         self.0[slot.home()].set(at, slot, alarm);
     }
+
+    /// Has the windows cut now that are due first, as many as hold about so much memory.
+    pub(crate) fn hasten_windows(&self, bytes: usize) {
+        self.0.iter().for_each(|clock| clock.hasten_windows(bytes / self.0.len()));
+    }
 }
 
 impl Clock {
@@ -89,6 +95,32 @@ impl Clock {
         set.entry(tick).or_default().push((slot.clone(), alarm));
         drop(set);
         if first {
+            self.sooner.notify_one();
+        }
+    }
+
+    fn hasten_windows(&self, mut bytes: usize) {
+        let mut hastened = vec![];
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        for due in set.values_mut() {
+            due.retain(|(slot, alarm)| {
+                if bytes == 0 || *alarm != Alarm::Window {
+                    return true;
+                }
+                slot.ask_flush(FlushReason::Pressure);
+                bytes = bytes.saturating_sub(slot.lane.bytes());
+                hastened.push((slot.clone(), *alarm));
+                false
+            });
+            if bytes == 0 {
+                break;
+            }
+        }
+        set.retain(|_, due| !due.is_empty());
+        if !hastened.is_empty() {
+            // Before all others.
+            set.entry(0).or_default().extend(hastened);
+            drop(set);
             self.sooner.notify_one();
         }
     }
@@ -122,16 +154,16 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
                 let now = Instant::now();
                 if now.saturating_duration_since(since) < LATE {
                     tell(&mut untold, &shared);
-                } else if now.saturating_duration_since(turn) < SLICE {
-                    continue;
                 }
-                tokio::task::yield_now().await;
-                turn = Instant::now();
+                if now.saturating_duration_since(turn) >= SLICE {
+                    tokio::task::yield_now().await;
+                    tell_for_a_slice(&mut untold, &shared).await;
+                    turn = Instant::now();
+                }
             }
         }
         if !untold.is_empty() {
-            tell(&mut untold, &shared);
-            tokio::task::yield_now().await;
+            tell_for_a_slice(&mut untold, &shared).await;
             continue;
         }
         let Some(first) = alarms.first() else {
@@ -143,6 +175,18 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
         let due = std::pin::pin!(tokio::time::sleep_until(first));
         futures::future::select(sooner, due).await;
     }
+}
+
+/// Has batches stored for as long as a slice lasts; then all others have their turn.
+async fn tell_for_a_slice(untold: &mut Untold, shared: &Arc<Shared>) {
+    let turn = Instant::now();
+    while !untold.is_empty() {
+        tell(untold, shared);
+        if turn.elapsed() >= SLICE {
+            break;
+        }
+    }
+    tokio::task::yield_now().await;
 }
 
 fn set_off(due: &[(Arc<Slot>, Alarm)], shared: &Arc<Shared>, home: usize, stage: &RefCell<Stage>, untold: &mut Untold) {

@@ -192,11 +192,10 @@ impl Slot {
         }
     }
 
-    /// Whether the tenant runs, is not idle, and nothing is asked of it.
+    /// Whether the tenant runs, is not idle, and has nothing to look for but its window.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.tenant.control().is_some_and(|tenant| tenant.status().is_none())
             && !self.idle.load(Ordering::Acquire)
-            && self.flush.load(Ordering::Acquire) == 0
             && !self.chunks_hinted.load(Ordering::Acquire)
     }
 
@@ -235,9 +234,14 @@ impl Slot {
             // Nobody is to come up only to find nothing.
             return;
         }
+        self.ask_flush(reason);
+        self.look_again(shared);
+    }
+
+    /// Whoever looks at the window next is to close it.
+    pub(super) fn ask_flush(&self, reason: FlushReason) {
         let place = FlushReason::ALL.iter().position(|r| *r == reason).and_then(|place| u8::try_from(place + 1).ok());
         self.flush.store(place.unwrap_or(0), Ordering::Release);
-        self.look_again(shared);
     }
 
     /// Asks the tenant to look at its window, from any thread.

@@ -55,7 +55,7 @@ impl Tenant {
 /// then the tenant has nothing to decide. Where it has, it is woken. What has to [follow](follow).
 pub(crate) fn window_is_due(slot: &Arc<Slot>, shared: &Arc<Shared>) -> Option<Cut> {
     if slot.is_at_rest() {
-        let advanced = slot.lane.cut_due(Instant::now());
+        let advanced = slot.lane.cut_due(Instant::now(), slot.take_flush());
         noted(slot, shared, &advanced)
     } else {
         slot.lane.alarm_rang();
@@ -107,7 +107,8 @@ fn noted(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> Option<
         shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
     }
     // Whose windows fill is busy, and its writer is near; an earlier batch comes first; and a durable journal has to be waited for.
-    let is_cold = advanced.flushed.iter().all(|flushed| flushed.reason == FlushReason::Age);
+    let is_cold =
+        advanced.flushed.iter().all(|flushed| matches!(flushed.reason, FlushReason::Age | FlushReason::Pressure));
     let is_cold = is_cold && advanced.was_clear && !shared.journal.is_durable();
     Some(if is_cold { Cut::Cutters } else { Cut::Writers })
 }

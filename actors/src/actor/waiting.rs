@@ -191,10 +191,7 @@ pub(super) fn relieve(shared: &Shared) -> bool {
         }
         *last = Some(now);
     }
-    for slot in shared.all_slots() {
-        if slot.lane.has_uncut() {
-            slot.want_flush(shared, FlushReason::Pressure);
-        }
-    }
+    // Those that have waited longest: to close them all would make small batches for nothing.
+    shared.alarms.hasten_windows(shared.budget.max() / 2);
     true
 }

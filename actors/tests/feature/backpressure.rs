@@ -182,6 +182,29 @@ fn windows_that_hold_all_the_memory_are_closed_to_make_room() {
 }
 
 #[test]
+fn the_windows_that_are_closed_to_make_room_are_those_that_were_opened_first() {
+    virtual_time(async {
+        let rig = Rig::with(windows_of(1_000_000), |builder| builder.max_in_flight_bytes(64 << 10));
+        let ingress = rig.ingress().await;
+        let name = |n: usize| format!("t{n}");
+        // Fewer than there is room for, and then one more than that, a millisecond or more apart.
+        let mut tenants = 0;
+        while rig.system.tenants().iter().all(|tenant| tenant.counters.flushes_for(FlushReason::Pressure) == 0) {
+            ingress.feed(lines([event(&name(tenants), 0)])).await.unwrap();
+            pass(millis(2)).await;
+            tenants += 1;
+        }
+        let closed: Vec<_> =
+            (0..tenants).map(|n| rig.snapshot(&name(n)).counters.flushes_for(FlushReason::Pressure)).collect();
+        let first_open = closed.iter().position(|flushes| *flushes == 0).unwrap();
+        assert!((tenants / 4..tenants * 3 / 4).contains(&first_open), "about half of {tenants}: {first_open}");
+        assert!(closed[first_open..].iter().all(|flushes| *flushes == 0), "{closed:?}");
+        rig.drained().await;
+        assert_eq!(rig.store.totals().values().sum::<u64>(), tenants as u64);
+    });
+}
+
+#[test]
 fn a_window_that_holds_all_of_its_tenants_memory_is_closed_to_make_room() {
     virtual_time(async {
         let overflow = OverflowPolicy { max_in_flight: 4 << 10, ..OverflowPolicy::default() };

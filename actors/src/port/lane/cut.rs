@@ -43,12 +43,12 @@ impl Lane {
     }
 
     /// The alarm for the window went off, and it is cut without its tenant: what a fresh tenant would do at once.
-    pub(crate) fn cut_due(&self, now: Instant) -> Advanced {
+    pub(crate) fn cut_due(&self, now: Instant, flush: Option<FlushReason>) -> Advanced {
         let mut state = self.lock();
         state.alarmed = false;
         let mut cursor = state.uncut();
         let mut window = Window::new(state.policy.window.clone());
-        state.advance(self, &mut cursor, &mut window, now, None)
+        state.advance(self, &mut cursor, &mut window, now, flush)
     }
 
     /// Where a fresh window begins: behind the last cut.
