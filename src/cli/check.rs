@@ -9,7 +9,9 @@ use headworks::config::{
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
-use headworks::{AckLevel, OnFailure, Policy, RetryPolicy, StoreName, ThrottlePolicy, Unknown, WhenFull, WhenOver};
+use headworks::{
+    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+};
 
 use super::exit::Exit;
 use super::table::{inert, json};
@@ -250,7 +252,8 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat } = policy;
+    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat, silence } =
+        policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -328,7 +331,22 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                 time(heartbeat.stall_after)
             ),
         ),
+        ("silence", silent(silence)),
     ]
+}
+
+/// When a tenant's sender counts as silent.
+fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilencePolicy) -> String {
+    let after = after.map(|after| format!("after {} without a frame", time(after)));
+    if !*learn {
+        return after.unwrap_or_else(|| "never told of".to_owned());
+    }
+    let learnt = format!(
+        "told after {multiple} of the tenant's longest usual gaps, from {} to {}",
+        time(*at_least),
+        time(*at_most)
+    );
+    after.map_or_else(|| learnt.clone(), |after| format!("{learnt}; {after} until they are learnt"))
 }
 
 /// What a tenant may send over time.
@@ -475,6 +493,7 @@ Tenants
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
+  silence    never told of
 ";
         // How many there are by default is the machine's.
         let expected = expected.replace("THREADS", &threads(&DaemonConfig::default()));

@@ -143,6 +143,7 @@ fn standing(told: &Explanation) -> String {
         "dormant" => "dormant, none of its actors runs; its next event brings them up".to_owned(),
         "active" => "active, its events move".to_owned(),
         "idle" => "idle, no event lately".to_owned(),
+        "silent" => "silent, no frame of it for as long as its sender may be quiet".to_owned(),
         "retrying" => "retrying, its store failed and is tried again".to_owned(),
         "breaker_open" => "breaker open, its store failed too often in a row and is left alone for a while".to_owned(),
         "parked" => "parked, its store is not there; nothing is given up".to_owned(),

@@ -26,6 +26,7 @@ use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, Superviso
 use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
 use crate::policy::Policy;
 use crate::port::lane::Left;
+use crate::port::silences::Silences;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) letters: Letters,
     pub(crate) homes: Homes,
     pub(crate) alarms: Alarms,
+    pub(crate) silences: Silences,
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
@@ -134,6 +136,7 @@ impl Shared {
             letters: Letters::new(max_letters),
             homes: Homes::new(threads),
             alarms: Alarms::new(threads),
+            silences: Silences::default(),
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),

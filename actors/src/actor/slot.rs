@@ -20,7 +20,7 @@ use super::tenant_supervisor::Upkeep;
 use super::tenants::changes;
 use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
-use crate::observe::{ActorDetail, TenantDetail, TenantSnapshot};
+use crate::observe::{ActorDetail, SilenceDetail, TenantDetail, TenantSnapshot};
 use crate::policy::{Liveliness, Policy};
 use crate::port::lane::{Lane, LaneDetail, LaneSnapshot};
 use crate::port::{Hooks, Stores};
@@ -88,6 +88,8 @@ impl Slot {
         if let Some(left) = left {
             lane.go_on(&left.rest);
         }
+        let silence = &lane.policy().silence;
+        lane.listen(shared.silences.of(&id, silence, shared.is_named(&id)));
         let is_over = shared.phase() >= Phase::Stopping;
         Self {
             lane,
@@ -313,9 +315,10 @@ impl Slot {
     }
 
     fn told(&self, lane: LaneSnapshot) -> TenantSnapshot {
+        let silence = self.lane.silence();
         TenantSnapshot {
             tenant: self.id.clone(),
-            status: self.status(&lane),
+            status: SilenceDetail::status(silence.as_ref(), self.status(&lane)),
             is_muted: self.muted.load(Ordering::Acquire),
             counters: lane.counters,
             in_flight: lane.in_flight(),
@@ -325,6 +328,7 @@ impl Slot {
             in_journal: lane.spilled.0,
             in_journal_bytes: lane.spilled.1,
             uncompensated: lane.uncompensated,
+            silence,
         }
     }
 

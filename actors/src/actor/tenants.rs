@@ -240,6 +240,11 @@ impl Shared {
         }
     }
 
+    /// Whether something was said of just this tenant, in the configuration or since.
+    pub(super) fn is_named(&self, id: &TenantId) -> bool {
+        self.defaults.specs.contains_key(id) || self.tenants.policies.contains_key(id)
+    }
+
     /// A slot, under the lock of its place. From now on somebody looks every now and then whether it is still needed.
     fn made(&self, id: &TenantId, own: Own, left: Option<&Dormant>) -> Arc<Slot> {
         let slot = Arc::new(Slot::new(id.clone(), own, left, self));
@@ -265,6 +270,9 @@ impl Shared {
                     self.tenants.policies.remove(&id);
                 }
                 let slot = self.made(&id, self.changed(&id, Own::of(spec, &self.defaults)), None);
+                if has_own {
+                    drop(self.silences.of(&id, &slot.policy().silence, true));
+                }
                 place.insert(Place::Awake(slot.clone()));
                 self.tenants.known.fetch_add(1, Ordering::AcqRel);
                 Ok(slot)
@@ -315,7 +323,9 @@ impl Shared {
         check.map_err(|why| Error::InvalidPolicy(format!("tenant {id}: {why}")))?;
         let (before, policy) = (self.policy(id), Arc::new(policy));
         self.tenants.policies.insert(id.clone(), policy.clone());
+        let listener = self.silences.of(id, &policy.silence, true);
         if let Some(slot) = self.slot(id) {
+            slot.lane.listen(listener);
             slot.set_policy(self, &policy);
         } else if let Some(cause) = changes(&before, &policy) {
             let event = SupervisorEvent::new(Some(id.clone()), Role::Tenant, What::PolicyChanged);

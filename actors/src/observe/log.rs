@@ -178,6 +178,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Spilling
         | What::BreakerOpened
         | What::BackingOff
+        | What::Silent
         | What::Split
         | What::StartedOver
         | What::Shedding
@@ -192,6 +193,7 @@ fn trace(event: &SupervisorEvent) {
         | What::CaughtUp
         | What::BreakerClosed
         | What::Compensated
+        | What::Heard
         | What::Recovered
         | What::PolicyChanged
         | What::Draining => say!(info),

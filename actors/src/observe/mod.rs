@@ -8,7 +8,7 @@ mod report;
 mod sliding;
 
 pub(crate) use counters::SourceLedger;
-pub use counters::{Counters, SourceCounters, TenantSnapshot};
+pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use observer::{Flushed, Observer, Outcome, Settled};

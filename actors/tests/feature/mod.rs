@@ -24,6 +24,7 @@ mod recovery;
 mod registry;
 mod retry;
 mod saga;
+mod silence;
 mod spill;
 mod streams;
 mod supervision;
