@@ -17,6 +17,7 @@ mod sample;
 mod send;
 mod table;
 mod tenants;
+mod top;
 mod uncompensated;
 
 use std::io::Write;
@@ -75,6 +76,13 @@ enum Command {
         #[command(flatten)]
         args: report::ReportArgs,
     },
+    /// Watch a running daemon on the terminal: rates, tenants, one tenant, the log; `?` there tells the keys
+    Top {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: top::TopArgs,
+    },
     /// List what could not be undone yet: what a store may still hold of batches that were given up
     Uncompensated {
         #[command(flatten)]
@@ -113,6 +121,7 @@ pub(crate) fn main() -> Exit {
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
         Command::Report { data, args } => report::run(&data, &args),
+        Command::Top { data, args } => top::run(&data, &args),
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
