@@ -64,6 +64,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
+//! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
 
@@ -72,11 +73,15 @@ pub use headworks_actors::*;
 #[cfg(feature = "sqlite")]
 pub mod admin;
 pub mod audit;
+#[cfg(all(unix, feature = "sqlite"))]
+pub mod backup;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
 pub mod journal;
 pub mod jsonl;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;

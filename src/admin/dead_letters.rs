@@ -2,7 +2,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU32;
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use headworks_actors::{DeadLetterQuery, DeadLetters, EditAnswer, StorageError, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use super::body::Whole;
 use super::{Admin, Letter, LetterFilter, LettersAs, Problem, pieces};
 use crate::source::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
@@ -54,9 +55,9 @@ pub struct ReplayRequest {
 
 pub(super) async fn replay(
     State(admin): State<Admin>,
-    request: Result<Json<ReplayRequest>, JsonRejection>,
+    Whole(request): Whole<ReplayRequest>,
 ) -> Result<Json<ReplayReport>, Problem> {
-    let Json(ReplayRequest { which, rate, dry_run }) = request?;
+    let ReplayRequest { which, rate, dry_run } = request;
     let query = which.query().map_err(Problem::bad_request)?;
     let replayer = replayer(&admin)?;
     let done = match dry_run {
@@ -88,9 +89,9 @@ pub struct Purged {
 
 pub(super) async fn purge(
     State(admin): State<Admin>,
-    request: Result<Json<PurgeRequest>, JsonRejection>,
+    Whole(request): Whole<PurgeRequest>,
 ) -> Result<Json<Purged>, Problem> {
-    let Json(PurgeRequest { which, dry_run }) = request?;
+    let PurgeRequest { which, dry_run } = request;
     let query = which.query().map_err(Problem::bad_request)?;
     let letters = match dry_run {
         true => admin.read(move |store| store.count_dead_letters(&query)).await?,
@@ -108,7 +109,7 @@ pub(super) async fn edit(
     id: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Letter>, Problem> {
-    let (Path(id), body) = (id?, body.map_err(|why| Problem::bad_request(why.body_text()))?);
+    let (Path(id), body) = (id?, body.map_err(|why| Problem::new(why.status(), why.body_text()))?);
     let letters = replayer(&admin)?.letters();
     let answer = edited(letters, &id, body).await.map_err(Problem::internal)?;
     if let Err(why) = answer {
@@ -156,9 +157,9 @@ pub struct ExportRequest {
 
 pub(super) async fn export(
     State(admin): State<Admin>,
-    request: Result<Json<ExportRequest>, JsonRejection>,
+    Whole(request): Whole<ExportRequest>,
 ) -> Result<Response, Problem> {
-    let Json(ExportRequest { which, form }) = request?;
+    let ExportRequest { which, form } = request;
     let query = which.query().map_err(Problem::bad_request)?;
     let data_dir = admin.data_dir.clone();
     Ok(pieces::stream(move |out| {

@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use headworks_actors::{BatchDetail, TenantDetail, TenantId, UnixMillis};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use headworks_actors::{BatchDetail, TenantDetail, TenantHandle, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, log};
@@ -327,11 +327,38 @@ fn row(store: &StoreReader, tenant: &TenantId) -> Result<Option<TenantRow>, Stor
     Ok(store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Whether what is in memory is enough, for who asks every second: neither the store nor the files of the log are read.
+    #[serde(default)]
+    memory: bool,
+}
+
+/// Without the store, and with the entries of the log that are still in memory.
+fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
+    let detail = tenant.explain();
+    let opening = admin.system.opening();
+    let query = LogQuery { is_brief: true, ..LogQuery::default() };
+    let log =
+        detail.log.iter().map(|event| LogEntry::of(event, opening)).filter(|entry| query.matches(entry)).collect();
+    let mut explanation = Explanation::live(detail);
+    explanation.uncompensated = tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect();
+    explanation.tell_log(log);
+    explanation
+}
+
 pub(super) async fn show(
     State(admin): State<Admin>,
     id: Result<Path<TenantId>, PathRejection>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Explanation>, Problem> {
-    let Path(id) = id?;
+    let (Path(id), Query(wanted)) = (id?, wanted?);
+    if wanted.memory
+        && let Some(tenant) = admin.system.tenant(&id)
+    {
+        return Ok(Json(from_memory(&admin, &tenant)));
+    }
     let wanted = id.clone();
     // The supervisor log and the system answer even where the store cannot be read: that may be what is to be explained.
     let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();

@@ -2,16 +2,21 @@
 //!
 //! | route | answers with |
 //! |---|---|
+//! | `GET /healthz` | [`Alive`]: the process answers |
+//! | `GET /readyz` | [`Ready`]: whether it does its work; 503 where it does not |
 //! | `GET /v1` | [`Hello`]: which program, which version, which process |
-//! | `GET /v1/tenants` | what the store holds of every tenant, and how it is now |
+//! | `GET /openapi.json` | the [description](openapi()) of all this: OpenAPI 3.1 |
+//! | `GET /v1/tenants?limit=&cursor=&sort=&order=&name=&status=&muted=` | what the store holds of every tenant, and how it is now; see [`TenantsRequest`] |
+//! | `POST /v1/tenants` | brings up what a [`SpawnRequest`] names |
 //! | `GET /v1/tenants/{id}` | one of them |
-//! | `POST /v1/tenants/{id}/{order}` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
+//! | `POST /v1/tenants/{id}/{order}?within=` | an [`Ordered`], once the [`Order`] is carried out: `resume`, `stop`, ... |
+//! | `POST /v1/tenants/{id}/erase` | erases what is kept of it, as an [`EraseRequest`] confirms: [`Erased`] |
 //! | `GET /v1/tenants/{id}/policy` | the rules it lives by now: a [`Policy`](crate::Policy) |
 //! | `PATCH /v1/tenants/{id}/policy` | changes what a [`PolicyRequest`] says, until the process ends: [`PolicyChanged`] |
-//! | `GET /v1/tenants/{id}/explain` | all that is known of one: an [`Explanation`] |
+//! | `GET /v1/tenants/{id}/explain?memory=` | all that is known of one: an [`Explanation`] |
 //! | `GET /v1/tenants/{id}/events?since=&until=&limit=&store=&follow=&as=` | its stored events in order, one a line; see [`EventsRequest`] |
-//! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line; see [`LogRequest`] |
-//! | `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
+//! | `GET /v1/log?tenant=&what=&since=&last=&brief=&follow=` | the supervisor log, one [`LogEntry`](crate::supervisor_log::LogEntry) a line, or asked with `Accept: text/event-stream` an event each; see [`LogRequest`] |
+//! | `GET /v1/failures`, `GET /v1/report` | what failed so far, by tenant and code: a [`FailureReport`] |
 //! | `GET /v1/uncompensated?tenant=` | what could not be undone yet: an [`UncompensatedRow`] each |
 //! | `GET /v1/dead-letters?tenant=&reason=&since=&until=&replayed=&limit=` | the newest [`Letter`]s that match a [`LetterFilter`], oldest first |
 //! | `GET /v1/dead-letters/{id}` | one of them; the id percent-encoded |
@@ -19,25 +24,42 @@
 //! | `POST /v1/dead-letters/replay` | replays what a [`ReplayRequest`] says, and answers with a [`ReplayReport`](crate::source::ReplayReport) at its end |
 //! | `POST /v1/dead-letters/purge` | forgets what a [`PurgeRequest`] says: [`Purged`] |
 //! | `POST /v1/dead-letters/export` | what an [`ExportRequest`] says, one letter a line |
+//! | `GET /v1/config` | the configuration that it runs by: a [`RunningConfig`] |
 //! | `GET /v1/audit` | an [`Audit`](crate::audit::Audit) |
 //! | `GET /v1/journal` | what the durable journal holds: a [`JournalSummary`] |
 //! | `GET /v1/journal/verify` | whether it is whole: a [`Verdict`] |
+//! | `GET /metrics` | the numbers of the daemon for Prometheus: see [`metrics`](crate::metrics) |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
+//! | `GET /v1/overview?tenants=` | the whole system at one moment, a row a tenant: an [`Overview`] |
+//! | `GET /`, `/page/...` | the page for a browser, which asks the routes above |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
 mod audit;
+mod body;
+mod config;
 mod dead_letters;
+mod erase;
 mod events;
 mod explain;
+#[cfg(unix)]
+mod guard;
+mod health;
 mod journal;
 mod letter;
+mod listing;
 mod log;
+mod metrics;
+mod openapi;
+mod overview;
+mod page;
 mod pieces;
 mod policy;
 mod problem;
 mod report;
+mod routes;
+mod schemas;
 mod socket;
 mod tenants;
 mod uncompensated;
@@ -45,30 +67,39 @@ mod uncompensated;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
 use axum::{Json, Router};
-use headworks_actors::System;
+use headworks_actors::{StoreName, System};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
+use crate::config::Running;
+use crate::metrics::Metrics;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
+pub use config::RunningConfig;
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
+pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
     ExplainedWindow, Explanation,
 };
+#[cfg(unix)]
+pub use guard::{Token, guarded};
+pub use health::{Alive, Check, Listening, Ready};
 pub use journal::{ExportAs, Inspect, JournalFiles, JournalStream, JournalSummary, JournalTenant, Segment, Verdict};
 pub use letter::{Letter, LetterBody, LetterFilter, LettersAs, reason};
+pub use listing::{Direction, TenantSort, TenantsRequest};
 pub use log::LogRequest;
+pub use openapi::document as openapi;
+pub use overview::{OVERVIEW_COLUMNS, Overview, OverviewTotals};
+pub use page::is_page;
 pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
-pub use tenants::{Order, Ordered, TenantRow, rows};
+pub use tenants::{Order, OrderRequest, Ordered, SpawnRequest, TenantRow, rows};
 pub use uncompensated::UncompensatedRow;
 
 /// What the handlers answer from.
@@ -80,6 +111,17 @@ pub struct Admin {
     replayer: Option<Replayer<SqliteStore>>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
+    largest_frame: usize,
+    stores: Arc<Vec<(StoreName, Option<SqliteStore>)>>,
+    /// Held while a tenant is erased.
+    erasing: Arc<Mutex<()>>,
+    listening: Listening,
+    progress: Arc<std::sync::Mutex<health::Progress>>,
+    metrics: Metrics,
+    /// One scrape at a time.
+    scraping: Arc<Semaphore>,
+    /// What the daemon runs by.
+    running: Option<watch::Receiver<Arc<Running>>>,
     /// Its sender goes when the daemon ends.
     ending: Option<watch::Receiver<()>>,
 }
@@ -95,11 +137,19 @@ impl Admin {
     #[must_use]
     pub fn new(system: System, data_dir: PathBuf) -> Self {
         Self {
+            metrics: Metrics::new(system.clone()).process(),
+            scraping: Arc::new(Semaphore::new(1)),
             system,
             data_dir: Arc::new(data_dir),
             journal: None,
             replayer: None,
             rules: Arc::default(),
+            largest_frame: 1 << 30,
+            stores: Arc::default(),
+            erasing: Arc::default(),
+            listening: Listening::default(),
+            progress: Arc::default(),
+            running: None,
             ending: None,
         }
     }
@@ -115,6 +165,41 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// The stores by name, from which tenants may be erased; `None` for one that cannot.
+    #[must_use]
+    pub fn stores(mut self, stores: Vec<(StoreName, Option<SqliteStore>)>) -> Self {
+        self.stores = Arc::new(stores);
+        self
+    }
+
+    /// The largest frame that a source takes, in bytes: a dead letter may be edited to be so large. Default 1 GiB.
+    #[must_use]
+    pub fn largest_frame(mut self, bytes: usize) -> Self {
+        self.largest_frame = bytes;
+        self
+    }
+
+    /// The sources that must listen for the daemon to be ready.
+    #[must_use]
+    pub fn listening(mut self, sources: Listening) -> Self {
+        self.listening = sources;
+        self
+    }
+
+    /// So many tenants have series of their own in `/metrics`. Default [`Metrics::MAX_TENANTS`].
+    #[must_use]
+    pub fn metrics_max_tenants(mut self, max_tenants: usize) -> Self {
+        self.metrics = self.metrics.max_tenants(max_tenants);
+        self
+    }
+
+    /// The configuration is the one that is there.
+    #[must_use]
+    pub fn running(mut self, running: watch::Receiver<Arc<Running>>) -> Self {
+        self.running = Some(running);
         self
     }
 
@@ -135,29 +220,7 @@ impl Admin {
 
     /// The routes above.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/v1", get(hello))
-            .route("/v1/tenants", get(tenants::list))
-            .route("/v1/tenants/{id}", get(tenants::show))
-            .route("/v1/tenants/{id}/explain", get(explain::show))
-            .route("/v1/tenants/{id}/events", get(events::show))
-            .route("/v1/tenants/{id}/policy", get(policy::show).patch(policy::change))
-            .route("/v1/tenants/{id}/{order}", post(tenants::order).fallback(problem::only_post))
-            .route("/v1/log", get(log::show))
-            .route("/v1/report", get(report::show))
-            .route("/v1/uncompensated", get(uncompensated::list))
-            .route("/v1/dead-letters", get(dead_letters::list))
-            // An id has slashes in it.
-            .route("/v1/dead-letters/{*id}", get(dead_letters::show).put(dead_letters::edit))
-            .route("/v1/dead-letters/replay", post(dead_letters::replay))
-            .route("/v1/dead-letters/purge", post(dead_letters::purge))
-            .route("/v1/dead-letters/export", post(dead_letters::export))
-            // A frame may be as large as the configuration says.
-            .layer(DefaultBodyLimit::disable())
-            .route("/v1/audit", get(audit::show))
-            .route("/v1/journal", get(journal::summary))
-            .route("/v1/journal/verify", get(journal::verify))
-            .route("/v1/journal/export", get(journal::export))
+        routes::router(self.largest_frame)
             .fallback(problem::no_such_route)
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use headworks_actors::{Policy, PolicyChange, TenantId};
 use serde::{Deserialize, Serialize};
 
+use super::body::Whole;
 use super::{Admin, Problem};
 use crate::config::with_settings;
 
@@ -37,9 +38,9 @@ pub(super) async fn show(
 pub(super) async fn change(
     State(admin): State<Admin>,
     id: Result<Path<TenantId>, PathRejection>,
-    request: Result<Json<PolicyRequest>, JsonRejection>,
+    Whole(request): Whole<PolicyRequest>,
 ) -> Result<Json<PolicyChanged>, Problem> {
-    let (Path(tenant), Json(PolicyRequest { set })) = (id?, request?);
+    let (Path(tenant), PolicyRequest { set }) = (id?, request);
     // One after the other: each begins with what the one before made of the rules.
     let _only = admin.rules.lock().await;
     let before = admin.system.policy(&tenant);

@@ -59,7 +59,7 @@ impl From<PathRejection> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(why: JsonRejection) -> Self {
-        Self::bad_request(why.body_text())
+        Self::new(why.status(), why.body_text())
     }
 }
 
@@ -76,8 +76,4 @@ pub(super) async fn no_such_route(uri: Uri) -> Problem {
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer to {method}", uri.path()))
-}
-
-pub(super) async fn only_post(method: Method, uri: Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} answers to POST, not to {method}", uri.path()))
 }

@@ -1,13 +1,14 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use headworks_actors::{TenantId, TenantSnapshot, UnixMillis};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use headworks_actors::{Error, TenantHandle, TenantId, TenantSnapshot, TenantSpec, UnixMillis, What};
 use serde::{Deserialize, Serialize};
 
+use super::body::Whole;
 use super::{Admin, Problem};
 use crate::store::sqlite::TenantTotals;
 use crate::store::{StoreReadError, StoreReader};
@@ -68,23 +69,9 @@ pub fn rows(store: &StoreReader) -> Result<Vec<TenantRow>, StoreReadError> {
 #[derive(Serialize)]
 pub(super) struct Tenant {
     #[serde(flatten)]
-    row: TenantRow,
+    pub(super) row: TenantRow,
     /// How it is now, if it came up since the daemon was started.
-    live: Option<TenantSnapshot>,
-}
-
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<Tenant>>, Problem> {
-    let mut live: BTreeMap<_, _> = admin.system.tenants().into_iter().map(|now| (now.tenant.clone(), now)).collect();
-    let mut tenants: Vec<_> = admin
-        .read(rows)
-        .await?
-        .into_iter()
-        .map(|row| Tenant { live: row.tenant.as_ref().and_then(|tenant| live.remove(tenant)), row })
-        .collect();
-    tenants.extend(live.into_values().map(only_live));
-    // By name, and last what is of no tenant.
-    tenants.sort_by(|a, b| (a.row.tenant.is_none(), &a.row.tenant).cmp(&(b.row.tenant.is_none(), &b.row.tenant)));
-    Ok(Json(tenants))
+    pub(super) live: Option<TenantSnapshot>,
 }
 
 /// What a tenant of a running daemon can be told.
@@ -96,12 +83,16 @@ pub enum Order {
     Resume,
     /// See [`TenantHandle::stop`](headworks_actors::TenantHandle::stop).
     Stop,
+    /// The same.
+    Pause,
     /// See [`TenantHandle::restart`](headworks_actors::TenantHandle::restart).
     Restart,
     /// See [`TenantHandle::passivate`](headworks_actors::TenantHandle::passivate).
     Passivate,
     /// See [`TenantHandle::flush`](headworks_actors::TenantHandle::flush).
     Flush,
+    /// Flushes it, and waits until nothing of it is in flight, for as long as is said.
+    Drain,
     /// See [`TenantHandle::mute`](headworks_actors::TenantHandle::mute). The tenant need not be known yet.
     Mute,
     /// See [`TenantHandle::unmute`](headworks_actors::TenantHandle::unmute).
@@ -115,9 +106,11 @@ impl Order {
         match self {
             Self::Resume => "resume",
             Self::Stop => "stop",
+            Self::Pause => "pause",
             Self::Restart => "restart",
             Self::Passivate => "passivate",
             Self::Flush => "flush",
+            Self::Drain => "drain",
             Self::Mute => "mute",
             Self::Unmute => "unmute",
         }
@@ -129,9 +122,11 @@ impl Order {
         match self {
             Self::Resume => "resumed",
             Self::Stop => "stopped",
+            Self::Pause => "paused",
             Self::Restart => "restarted",
             Self::Passivate => "passivated",
             Self::Flush => "flushed",
+            Self::Drain => "drained",
             Self::Mute => "muted",
             Self::Unmute => "unmuted",
         }
@@ -147,41 +142,123 @@ pub struct Ordered {
     pub order: Order,
 }
 
-/// How long a passivation may wait for what is in flight.
-const PASSIVATE_WITHIN: Duration = Duration::from_secs(10);
+/// What is said with an order: the query of the URL.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OrderRequest {
+    /// For how long `drain` and `passivate` may wait for what is in flight: `30s`, or `500ms`, of at most three digits; 10 s if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+}
+
+/// How long an order may wait for what is in flight where it is not said.
+const WITHIN: Duration = Duration::from_secs(10);
+/// How often somebody who waits has a look.
+const GLANCE: Duration = Duration::from_millis(20);
+
+impl OrderRequest {
+    fn within(&self) -> Result<Duration, Problem> {
+        let Some(text) = &self.within else { return Ok(WITHIN) };
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let number = number.parse::<u64>().ok().filter(|_| number.len() <= 3);
+        match (number, unit) {
+            (Some(number), "ms") => Ok(Duration::from_millis(number)),
+            (Some(number), "s") => Ok(Duration::from_secs(number)),
+            _ => {
+                Err(Problem::bad_request(format!("within is {text:?}; it must be like 30s or 500ms, of at most 999s")))
+            }
+        }
+    }
+}
 
 pub(super) async fn order(
     State(admin): State<Admin>,
     told: Result<Path<(TenantId, Order)>, PathRejection>,
+    request: Result<Query<OrderRequest>, QueryRejection>,
 ) -> Result<Json<Ordered>, Problem> {
-    let Path((tenant, order)) = told?;
-    match (order, admin.system.tenant(&tenant)) {
-        (Order::Mute, _) => admin.system.mute(&tenant),
-        (Order::Unmute, _) => admin.system.unmute(&tenant),
-        (_, None) => {
-            let why = format!(
-                "there is no tenant {tenant} in the running daemon: none of its events came since it was started"
-            );
-            return Err(Problem::not_found(why));
+    let (Path((tenant, order)), Query(request)) = (told?, request?);
+    let within = request.within()?;
+    // A mute says so itself.
+    if order == Order::Mute || order == Order::Unmute {
+        match order {
+            Order::Mute => admin.system.mute(&tenant),
+            _ => admin.system.unmute(&tenant),
         }
-        (Order::Resume, Some(handle)) => handle.resume(),
-        (Order::Stop, Some(handle)) => handle.stop(),
-        (Order::Restart, Some(handle)) => handle.restart(),
-        (Order::Flush, Some(handle)) => handle.flush(),
-        (Order::Passivate, Some(handle)) => match tokio::time::timeout(PASSIVATE_WITHIN, handle.passivate()).await {
+        return Ok(Json(Ordered { tenant, order }));
+    }
+    let handle = known(&admin, &tenant)?;
+    admin.system.log_order(&tenant, What::Ordered, order.as_str());
+    match order {
+        Order::Resume => handle.resume(),
+        Order::Stop | Order::Pause => handle.stop(),
+        Order::Restart => handle.restart(),
+        Order::Flush => handle.flush(),
+        Order::Drain => drained(&handle, within).await?,
+        Order::Passivate => match tokio::time::timeout(within, handle.passivate()).await {
             Ok(done) => done.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))?,
-            Err(_) => {
-                let TenantSnapshot { in_flight, status, .. } = handle.snapshot();
-                let within = humantime::format_duration(PASSIVATE_WITHIN);
-                let why = format!(
-                    "tenant {tenant} is not passivated: after {within} it is {status} with {in_flight} events in flight; it goes \
-                     on as it was"
-                );
-                return Err(Problem::new(StatusCode::CONFLICT, why));
-            }
+            Err(_) => return Err(in_flight(&handle, order, within)),
         },
+        Order::Mute | Order::Unmute => {}
     }
     Ok(Json(Ordered { tenant, order }))
+}
+
+/// The tenant, if the running daemon has met it.
+pub(super) fn known(admin: &Admin, tenant: &TenantId) -> Result<TenantHandle, Problem> {
+    admin.system.tenant(tenant).ok_or_else(|| {
+        Problem::not_found(format!(
+            "there is no tenant {tenant} in the running daemon: none of its events came since it was started"
+        ))
+    })
+}
+
+/// Waits until nothing of it is in flight; windows that open meanwhile are closed.
+pub(super) async fn drained(handle: &TenantHandle, within: Duration) -> Result<(), Problem> {
+    let wait = async {
+        loop {
+            let TenantSnapshot { in_flight, window, .. } = handle.snapshot();
+            match (in_flight, window) {
+                (0, _) => return,
+                (_, 0) => {}
+                _ => handle.flush(),
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    tokio::time::timeout(within, wait).await.map_err(|_| in_flight(handle, Order::Drain, within))
+}
+
+/// It has taken too long.
+fn in_flight(handle: &TenantHandle, order: Order, within: Duration) -> Problem {
+    let TenantSnapshot { tenant, in_flight, status, .. } = handle.snapshot();
+    let (order, within) = (order.done(), humantime::format_duration(within));
+    let why = format!(
+        "tenant {tenant} is not {order}: after {within} it is {status} with {in_flight} events in flight; it goes on as it was"
+    );
+    Problem::new(StatusCode::CONFLICT, why)
+}
+
+/// A tenant that is to come up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpawnRequest {
+    /// Its name.
+    pub tenant: TenantId,
+}
+
+pub(super) async fn spawn(
+    State(admin): State<Admin>,
+    Whole(request): Whole<SpawnRequest>,
+) -> Result<Response, Problem> {
+    let SpawnRequest { tenant } = request;
+    let spawned = admin.system.spawn(TenantSpec::from(tenant.clone())).await.map_err(|why| match why {
+        Error::TenantExists(_) | Error::TenantLimit { .. } => Problem::new(StatusCode::CONFLICT, why),
+        Error::Closed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, why),
+        why => Problem::internal(why),
+    })?;
+    admin.system.log_order(&tenant, What::Ordered, "spawn");
+    let place = [(header::LOCATION, format!("/v1/tenants/{tenant}"))];
+    Ok((StatusCode::CREATED, place, Json(only_live(spawned.snapshot()))).into_response())
 }
 
 pub(super) async fn show(
@@ -201,6 +278,6 @@ pub(super) async fn show(
     }
 }
 
-fn only_live(live: TenantSnapshot) -> Tenant {
+pub(super) fn only_live(live: TenantSnapshot) -> Tenant {
     Tenant { row: TenantRow { tenant: Some(live.tenant.clone()), ..TenantRow::default() }, live: Some(live) }
 }

@@ -74,7 +74,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
             purged: holdings.malformed_purged,
         },
         differences: found.differences,
-        unchecked: unchecked(scope, sources.is_some()),
+        unchecked: unchecked(scope, sources.is_some(), holdings),
     }
 }
 
@@ -168,7 +168,7 @@ impl Findings {
     }
 }
 
-fn unchecked(scope: Scope, has_sources: bool) -> Vec<String> {
+fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String> {
     let mut unchecked = vec![];
     if scope == Scope::Store {
         let why = "the journal was in memory and ended with its process, so that no record is left of what was accepted; \
@@ -183,6 +183,9 @@ fn unchecked(scope: Scope, has_sources: bool) -> Vec<String> {
         let why = "what came before this start of the daemon: its journal is in memory";
         unchecked.push(why.to_owned());
     }
+    unchecked.extend(holdings.erased.iter().map(|(tenant, erased)| {
+        format!("{erased} events of {tenant} that were erased on an operator's word: they count as if they were there")
+    }));
     unchecked
 }
 

@@ -191,6 +191,8 @@ pub struct Holdings {
     pub tenants: BTreeMap<TenantId, Held>,
     /// Of tenants whose batches go through several stores: the second one and those after it, by name.
     pub further: BTreeMap<TenantId, Vec<(StoreName, Kept)>>,
+    /// Events that were stored and erased since, by an operator. They count as held: they are not to be there.
+    pub erased: BTreeMap<TenantId, u64>,
     /// Malformed frames kept as dead letters, of whatever tenant.
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.

@@ -1,16 +1,19 @@
+mod origin;
+mod running;
+
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo, SourceKind,
-    StoreKind,
+    AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
+    SourceKind, StoreKind,
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
 };
 
 use super::exit::Exit;
@@ -25,17 +28,33 @@ pub(crate) struct CheckArgs {
     /// Print the effective configuration as one JSON document.
     #[arg(long)]
     json: bool,
+    /// Say what this tenant would get, and where each value comes from.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<TenantId>,
 }
 
-/// Says what the configuration means, or what is wrong with it. Nothing is opened or made.
+/// Says what the configuration means, or what is wrong with it. Nothing is made; a daemon that runs on the data directory is asked
+/// what it runs by.
 pub(crate) fn run(
     args: &CheckArgs,
     env: impl IntoIterator<Item = (String, String)>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Exit {
-    let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(config, overrides)| {
-        let told = if args.json { json(&config) } else { Ok(explain(args, &config, &overrides)) };
+    let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
+        let config_error = |why: ConfigError| (Exit::Config, why.to_string());
+        let told = match &args.tenant {
+            Some(tenant) => {
+                let origins = layers.tenant(tenant).map_err(config_error)?;
+                if args.json { json(&origins) } else { Ok(origin::explain(&origins, &config)) }
+            }
+            None if args.json => json(&config),
+            None => {
+                let mut text = explain(args, &config, &layers.overrides().map_err(config_error)?);
+                running::compare(&mut text, &config);
+                Ok(text)
+            }
+        };
         told.map_err(|why| (Exit::Internal, why.to_string()))
     });
     match told {
@@ -48,16 +67,14 @@ pub(crate) fn run(
     }
 }
 
-fn read(
-    args: &CheckArgs,
-    env: impl IntoIterator<Item = (String, String)>,
-) -> Result<(Config, Vec<Override>), ConfigError> {
+fn read(args: &CheckArgs, env: impl IntoIterator<Item = (String, String)>) -> Result<(Layers, Config), ConfigError> {
     let layers = match &args.config {
         Some(path) => Layers::default().file(path)?,
         None => Layers::default(),
     };
     let layers = layers.environment(env)?;
-    Ok((layers.read()?, layers.overrides()?))
+    let config = layers.read()?;
+    Ok((layers, config))
 }
 
 /// The configuration in words.
@@ -65,6 +82,7 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     let name = args.config.as_ref().map_or_else(|| "The default configuration".to_owned(), |p| p.display().to_string());
     let mut text = format!("{} is valid.\n", inert(&name));
     section(&mut text, "Sources", sources(config));
+    section(&mut text, "Admin API", vec![("", admin(&config.admin))]);
     section(&mut text, "Frames", vec![("", frame(config))]);
     section(&mut text, "Journal", journal(config));
     section(&mut text, "Store", store(config));
@@ -72,6 +90,13 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     section(&mut text, "Tenants", in_words(&config.tenants.defaults));
     let own: Vec<_> =
         config.tenants.by_id.iter().flat_map(|(id, policy)| differences(id.as_str(), policy, config)).collect();
+    let classes = config.tenants.classes.iter().flat_map(|(name, policy)| differences(name, policy, config));
+    section(&mut text, "Classes of tenants", classes.collect());
+    let rules = config.tenants.rules.iter().flat_map(|rule| {
+        let class = rule.class.iter().map(|class| (rule.pattern.as_str(), format!("of class {class}")));
+        class.chain(differences(rule.pattern.as_str(), &rule.policy, config))
+    });
+    section(&mut text, "Tenants by pattern, of which the first counts that matches", rules.collect());
     section(&mut text, "Tenants that differ", own);
     let muted = config.tenants.mute.iter().map(|id| (id.as_str(), "its events are dropped and counted".to_owned()));
     section(&mut text, "Muted", muted.collect());
@@ -114,6 +139,17 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+/// Who may ask the API over TCP.
+fn admin(admin: &AdminConfig) -> String {
+    match (admin.listen, &admin.token_file) {
+        (None, _) => "not over TCP; the control socket in the data directory answers".to_owned(),
+        (Some(listen), None) => format!("HTTP on {listen}, for whoever can reach it on this machine"),
+        (Some(listen), Some(token)) => {
+            format!("HTTP on {listen}, for whoever bears the token in {}", token.display())
+        }
+    }
 }
 
 fn frame(config: &Config) -> String {
@@ -205,6 +241,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("hang", hang),
         ("threads", threads(&config.daemon)),
         ("report", report),
+        ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
     ]
 }
 
@@ -449,7 +486,7 @@ mod tests {
         });
         let (mut out, mut err) = (vec![], vec![]);
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let exit = run(&CheckArgs { config, json }, env, &mut out, &mut err);
+        let exit = run(&CheckArgs { config, json, tenant: None }, env, &mut out, &mut err);
         let text = |bytes| String::from_utf8(bytes).unwrap().replace(&folder.path().display().to_string(), "");
         (exit, text(out), text(err))
     }
@@ -461,6 +498,9 @@ The default configuration is valid.
 
 Sources
   tcp  TCP on 127.0.0.1:7400: lines of up to 1MiB, at most 1024 connections
+
+Admin API
+  HTTP on 127.0.0.1:7401, for whoever can reach it on this machine
 
 Frames
   a JSON object; its tenant is in \"tenant\", its time is that of its arrival
@@ -481,6 +521,7 @@ Limits
   hang          the process ends once something has held its actors for 1m
   threads       THREADS
   report        failures are summed up in the log every 1m
+  metrics       series of their own for the 100 busiest tenants
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first

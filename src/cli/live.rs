@@ -23,6 +23,8 @@ use super::exit::Exit;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const JSON: &str = "application/json";
+/// Where the daemon says whether it is ready.
+pub(crate) const READY: &str = "/readyz";
 
 /// What a daemon is asked.
 struct Asked<'a> {
@@ -169,7 +171,8 @@ impl Live {
         let request = request.header(header::CONTENT_TYPE, kind).body(Full::new(Bytes::from(body)));
         let request = request.map_err(|why| self.silent(why))?;
         let response = sender.send_request(request).await.map_err(|why| self.silent(why))?;
-        if response.status() == StatusCode::OK {
+        // What is not ready says why.
+        if response.status() == StatusCode::OK || path == READY {
             return Ok(response);
         }
         let status = response.status();

@@ -58,6 +58,7 @@ impl LogArgs {
             last: Some(self.last),
             follow: self.follow,
             brief: !self.all && self.what.is_empty(),
+            sentences: false,
         }
     }
 

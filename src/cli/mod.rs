@@ -1,7 +1,9 @@
 //! The command line: what each command takes and prints. Thin over the library.
 
 mod audit;
+mod backup;
 mod check;
+mod config;
 mod data;
 mod dead_letters;
 mod exit;
@@ -10,11 +12,14 @@ mod generate;
 mod journal;
 mod live;
 mod log;
+mod manual;
 mod query;
+mod ready;
 mod report;
 mod run;
 mod sample;
 mod send;
+mod service;
 mod table;
 mod tenants;
 mod top;
@@ -36,7 +41,7 @@ struct Cli {
     command: Command,
 }
 
-const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone or does not hold; 2 wrong usage; 69 a port or a peer is not \
+const CODES: &str = "Exit codes: 0 done; 1 failed, or something is left undone (also by a second signal, which ends a drain at once) or does not hold; 2 wrong usage; 69 a port or a peer is not \
                      there; 70 an internal error; 73 a file cannot be made; 74 reading or writing failed; 78 wrong \
                      configuration.";
 
@@ -46,6 +51,9 @@ enum Command {
     Run(run::RunArgs),
     /// Say what a configuration means, or what is wrong with it
     Check(check::CheckArgs),
+    /// Print what there is to configure
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// List the tenants in the store, or tell one of a running daemon what to do
     Tenants(tenants::Tenants),
     /// Print the stored events of a tenant, in order
@@ -83,6 +91,13 @@ enum Command {
         #[command(flatten)]
         args: top::TopArgs,
     },
+    /// Say whether a daemon does its work: ends with 0 if so, with 1 and the reasons if not, and with 69 if none answers
+    Ready {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: ready::ReadyArgs,
+    },
     /// List what could not be undone yet: what a store may still hold of batches that were given up
     Uncompensated {
         #[command(flatten)]
@@ -100,9 +115,28 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
+    /// Copy a data directory as it is at one moment, whether a daemon writes there or not
+    Backup {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: backup::BackupArgs,
+    },
+    /// Make a data directory of a backup, checking every byte
+    Restore(backup::RestoreArgs),
     /// Look at the durable journal
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// Print the completions of a shell
+    Completions {
+        /// Which
+        shell: manual::Shell,
+    },
+    /// Print the man page, or write one for each command
+    Man {
+        /// The directory that all pages go to; made if it is not there
+        dir: Option<std::path::PathBuf>,
+    },
     /// Write sample events to stdout, one JSON object a line
     Gen(generate::GenArgs),
     /// Stream a file or stdin to a listener, and wait until it has taken all in
@@ -116,16 +150,22 @@ pub(crate) fn main() -> Exit {
         Command::Check(args) => {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());
         }
+        Command::Config(command) => config::run(&command),
         Command::Tenants(tenants) => tenants::run(&tenants),
         Command::Query { data, args } => query::run(&data, &args),
         Command::Log { data, args } => log::run(&data, &args),
         Command::Explain { data, args } => explain::run(&data, &args),
+        Command::Ready { data, args } => ready::run(&data, &args),
         Command::Report { data, args } => report::run(&data, &args),
         Command::Top { data, args } => top::run(&data, &args),
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
+        Command::Backup { data, args } => backup::make(&data, &args),
+        Command::Restore(args) => backup::put_back(&args),
         Command::Journal(journal) => journal::run(&journal),
+        Command::Completions { shell } => Ok(manual::completions(<Cli as clap::CommandFactory>::command(), shell)),
+        Command::Man { dir } => manual::pages(<Cli as clap::CommandFactory>::command(), dir.as_deref()),
         Command::Gen(args) => generate::run(&args).map(|()| Exit::Ok).map_err(|why| (Exit::Io, why.to_string())),
         Command::Send(args) => send::run(&args).map(|()| Exit::Ok).map_err(|why| (why.exit(), why.to_string())),
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use headworks::config::{Config, Layers, LogConfig, LogFormat, environment};
+use headworks::config::{Config, FileWatch, Layers, LogConfig, LogFormat, environment};
 use headworks::daemon::{Daemon, DaemonError};
 use headworks::{DrainReport, Hung, SourceCounters, TenantSnapshot};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::exit::Exit;
 use super::say;
+use super::service::ServiceManager;
 use super::table::{Rows, json};
 
 /// What `headworks run` takes.
@@ -43,11 +44,17 @@ type Failure = (Exit, String);
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = read(args).map_err(|why| (Exit::Config, why.to_string()))?;
     let bar = ProgressBar::hidden();
-    log(&config.log, &bar);
+    let set_level = log(&config.log, &bar);
     // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
     let input = args.input.as_deref().map(open).transpose()?;
     let began = Instant::now();
+    let manager = ServiceManager::of_environment();
+    let mut told = began;
     let read_back = |done, total| {
+        if told.elapsed() > Duration::from_secs(1) {
+            told = Instant::now();
+            manager.starting(&format!("reading the journal: {done} of {total} bytes"));
+        }
         // What takes no time needs no bar.
         if began.elapsed() > Duration::from_millis(500) && bar.is_hidden() {
             show(&bar, Some(total));
@@ -62,9 +69,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
     let ended = runtime.block_on(async {
         tokio::spawn(end_when_hung(daemon.hung()));
+        let system = daemon.system().clone();
+        tokio::spawn(manager.clone().keep_alive(move || system.health().hung.is_none()));
         match input {
             Some(input) => take_in(daemon, input, args.json, &bar).await,
-            None => serve(daemon).await,
+            None => serve(daemon, args, &set_level, &manager).await,
         }
     });
     // A read of stdin that never returns must not hold up the end.
@@ -102,7 +111,8 @@ fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
 fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } | DaemonError::Control { .. } => Exit::CantCreate,
-        DaemonError::InUse { .. } | DaemonError::Listen { .. } => Exit::Unavailable,
+        DaemonError::InUse { .. } | DaemonError::Listen { .. } | DaemonError::Admin { .. } => Exit::Unavailable,
+        DaemonError::Token { .. } => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }
@@ -118,12 +128,26 @@ fn tell_recovered(daemon: &Daemon) {
 }
 
 /// Until a signal.
-async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
+async fn serve(
+    daemon: Daemon,
+    args: &RunArgs,
+    set_level: &dyn Fn(&str),
+    manager: &ServiceManager,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
+    if let Some(address) = daemon.serve_admin().map_err(|why| (exit(&why), why.to_string()))? {
+        tracing::info!(target: "headworks", %address, "the admin API is served");
+    }
+    let mut changes = Changes::new(args.config.as_deref())?;
+    if let Some(file) = &args.config {
+        daemon.came_from(file);
+    }
     let listening = daemon.listen().await.map_err(|why| (exit(&why), why.to_string()))?;
+    let addresses: Vec<_> = listening.iter().map(|(source, address)| format!("{source} on {address}")).collect();
     for (source, address) in listening {
         tracing::info!(target: "headworks", source, %address, store = %daemon.store_path().display(), "listening");
     }
+    manager.ready(&format!("listening: {}", addresses.join(", ")));
     let resume = daemon.resume_replay();
     tokio::spawn(async move {
         match resume.await {
@@ -136,9 +160,16 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
             }
         }
     });
-    let name = signals.next().await;
+    let name = loop {
+        tokio::select! {
+            biased;
+            name = signals.next() => break name,
+            () = changes.next() => reload(&daemon, args, set_level),
+        }
+    };
     tracing::info!(target: "headworks", signal = name, "draining: no new events, what was accepted is stored");
-    let system = daemon.system().clone();
+    manager.stopping(daemon.drain_deadline(), "draining: no new events, what was accepted is stored");
+    let (system, left) = (daemon.system().clone(), left(&daemon));
     let report = drain(daemon, signals).await;
     for tenant in report.unfinished() {
         tracing::error!(target: "headworks", tenant = %tenant.end.tenant, in_flight = tenant.end.in_flight, status = %tenant.end.status, "not stored before the deadline");
@@ -162,23 +193,101 @@ async fn serve(daemon: Daemon) -> Result<Exit, Failure> {
         uncompensated = report.uncompensated(),
         "drained"
     );
+    let in_flight = sum(|tenant| tenant.in_flight);
+    if in_flight > 0 {
+        tracing::warn!(target: "headworks", in_flight, "{left}");
+    }
     if report.uncompensated() > 0 {
         tracing::warn!(target: "headworks", "{}", not_undone(report.uncompensated()));
     }
     Ok(if report.complete { Exit::Ok } else { Exit::Failure })
 }
 
+/// Reads the configuration again, and takes over what can be.
+fn reload(daemon: &Daemon, args: &RunArgs, set_level: &dyn Fn(&str)) {
+    let level = daemon.config().log.level;
+    let reloaded = match read(args) {
+        // Below its first line an error shows where it is in the file.
+        Err(why) => Err(why.to_string().lines().next().unwrap_or_default().to_owned()),
+        Ok(fresh) => daemon.reload(&fresh).map_err(|why| why.to_string()),
+    };
+    match reloaded {
+        Err(why) => daemon.reload_refused(&why),
+        Ok(_) => {
+            let now = daemon.config().log.level;
+            if now != level {
+                set_level(&now);
+            }
+        }
+    }
+}
+
+/// How often the file is looked at: a change is taken over after at most twice that.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// SIGHUP, and changes of the file.
+struct Changes {
+    hangup: tokio::signal::unix::Signal,
+    file: Option<FileWatch>,
+    looks: tokio::time::Interval,
+}
+
+impl Changes {
+    fn new(file: Option<&Path>) -> Result<Self, Failure> {
+        let cannot = |why: std::io::Error| (Exit::Internal, format!("cannot listen for signals: {why}"));
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+        Ok(Self { hangup, file: file.map(FileWatch::new), looks })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.hangup.recv() => return,
+                _ = self.looks.tick() => {
+                    if self.file.as_mut().is_some_and(FileWatch::look) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is accepted when a drain is given up has so long to come to the journal's disk.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Drains; one more signal ends the process at once.
 async fn drain(daemon: Daemon, mut signals: Signals) -> DrainReport {
-    let (system, before) = (daemon.system().clone(), daemon.before().to_owned());
+    let (system, before, mut left) = (daemon.system().clone(), daemon.before().to_owned(), left(&daemon));
     tokio::select! {
         biased;
         report = daemon.drain() => report.since(&before),
         name = signals.next() => {
             let in_flight = system.tenants().iter().map(|tenant| tenant.in_flight).sum::<u64>();
-            tracing::error!(target: "headworks", signal = name, in_flight, "stopped before the drain was done");
+            let is_recorded = tokio::select! {
+                biased;
+                is_recorded = tokio::time::timeout(RECORD_PATIENCE, system.recorded()) => is_recorded.is_ok(),
+                _ = signals.next() => false,
+            };
+            if !is_recorded {
+                left = "what is in flight could not be written to the journal: what it lacks of that is lost, and was not acknowledged";
+            }
+            tracing::error!(target: "headworks", signal = name, in_flight, left, "stopped before the drain was done");
             std::process::exit(Exit::Failure as i32)
         }
+    }
+}
+
+/// What becomes of that which a drain did not store.
+fn left(daemon: &Daemon) -> &'static str {
+    if daemon.is_durable() {
+        "what is in flight stays in the journal, and the next start goes on with it"
+    } else {
+        "what is in flight was in memory alone (journal.type), and is lost"
     }
 }
 
@@ -372,20 +481,32 @@ impl Signals {
     }
 }
 
-/// Sends the log to stderr, past the progress bar.
-fn log(config: &LogConfig, bar: &ProgressBar) {
+/// Sends the log to stderr, past the progress bar. What it gives changes the level.
+fn log(config: &LogConfig, bar: &ProgressBar) -> Box<dyn Fn(&str)> {
     let filter = EnvFilter::new(&config.level);
     let bar = bar.clone();
     let writer = move || Beside(bar.clone());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match config.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        _ => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-    }
+    // It fails only where the subscriber is gone.
+    let set_level: Box<dyn Fn(&str)> = match config.format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(level)))
+        }
+        _ => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(level)))
+        }
+    };
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(target: "headworks", place, panic = panic.payload_as_str(), "panic");
     }));
+    set_level
 }
 
 /// Writes to stderr without tearing the progress bar.

@@ -1,4 +1,4 @@
-use headworks::admin::{Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
+use headworks::admin::{EraseRequest, Erased, Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
 use headworks::{Policy, TenantId};
 
 use super::data::{Data, Directory};
@@ -43,10 +43,21 @@ enum Action {
     Mute(Target),
     /// Let a tenant's events in again
     Unmute(Target),
+    /// Erase what is kept of a tenant: its events in the stores, its dead letters, what the journal has of it
+    Erase(EraseArgs),
     /// Print the rules that a tenant lives by now
     Policy(PolicyArgs),
     /// Change rules of a tenant until the daemon ends; `tenants.by_id` of the configuration keeps them
     Set(SetArgs),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct EraseArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Yes, erase it: there is no way back
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -97,6 +108,7 @@ pub(crate) fn run(tenants: &Tenants) -> Result<Exit, Failure> {
         Some(Action::Flush(target)) => (Order::Flush, target),
         Some(Action::Mute(target)) => (Order::Mute, target),
         Some(Action::Unmute(target)) => (Order::Unmute, target),
+        Some(Action::Erase(args)) => return erase(args),
         Some(Action::Policy(args)) => return policy(args),
         Some(Action::Set(args)) => return set(args),
     };
@@ -118,6 +130,20 @@ fn live(data: &Data, verb: &str) -> Result<Live, Failure> {
             Err((Exit::Unavailable, why))
         }
     }
+}
+
+fn erase(EraseArgs { target: Target { tenant, data }, yes }: &EraseArgs) -> Result<Exit, Failure> {
+    if !yes {
+        let why =
+            format!("all that is kept of tenant {tenant} would be erased, and there is no way back: say --yes to that");
+        return Err((Exit::Failure, why));
+    }
+    let request = EraseRequest { confirm: tenant.clone() };
+    let path = format!("/v1/tenants/{}/erase", encoded(tenant.as_str()));
+    let Erased { events, dead_letters, remains, .. } = live(data, "erase")?.send("POST", &path, &request)?;
+    let mut text = format!("{tenant}: {events} events and {dead_letters} dead letters erased\n");
+    text.extend(remains.iter().map(|what| format!("what remains: {what}\n")));
+    Ok(say(text.as_bytes()))
 }
 
 fn route(tenant: &TenantId) -> String {

@@ -23,7 +23,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new<'k>(path: impl IntoIterator<Item = &'k str>, what: impl Into<String>) -> Self {
+    pub(super) fn new<'k>(path: impl IntoIterator<Item = &'k str>, what: impl Into<String>) -> Self {
         Self { path: path.into_iter().map(str::to_owned).collect(), what: what.into() }
     }
 
@@ -35,12 +35,30 @@ impl Problem {
     }
 }
 
+/// A rule in a path: `[1]` is the first.
+pub(super) fn nth_rule(index: usize) -> String {
+    format!("[{}]", index + 1)
+}
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    let Config { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
-        config;
+    let Config {
+        daemon,
+        admin,
+        log,
+        report,
+        limits,
+        decoder,
+        sources,
+        journal,
+        store,
+        stores,
+        dead_letters,
+        tenants,
+        metrics,
+    } = config;
 
     let data_dir = daemon.data_dir.to_str();
     if data_dir.is_none_or(|dir| dir.is_empty() || dir.contains('\0')) {
@@ -50,6 +68,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let milli = Duration::from_millis(1);
     within(["daemon", "drain_deadline"], daemon.drain_deadline, milli, DAY, time)?;
     within(["daemon", "threads"], daemon.threads, 0, MOST_THREADS, ToString::to_string)?;
+    super::admin::check(admin)?;
     check_log(log)?;
     for (table, key, value) in [("report", "every", report.every), ("daemon", "exit_when_hung", daemon.exit_when_hung)]
     {
@@ -103,6 +122,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             );
             return Err(Problem::new(["limits", "max_in_flight"], what));
         }
+        if source.listen.port() != 0 && admin.listen == Some(source.listen) {
+            let what = format!("is {}, where admin.listen is already; choose another port", source.listen);
+            return Err(Problem::new(["sources", name, "listen"], what));
+        }
         let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listen == source.listen);
         if let Some((twin, _)) = twin.filter(|_| source.listen.port() != 0) {
             let what = format!("is {}, where sources.{twin} listens already", source.listen);
@@ -110,6 +133,8 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         }
     }
 
+    // A series more for each of a dozen numbers.
+    within(["metrics", "max_tenants"], metrics.max_tenants, 0, 10_000, usize::to_string)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
@@ -119,6 +144,25 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     let is_durable = journal.kind == JournalKind::Durable;
     check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
+    for (name, policy) in &tenants.classes {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_name) {
+            let what = "cannot be: the name of a class has letters, digits, \"-\" and \"_\" in it, from 1 to 64";
+            return Err(Problem::new(["tenants", "classes", name], what));
+        }
+        check_policy(&["tenants", "classes", name], policy, is_durable)?;
+    }
+    for (nth, rule) in tenants.rules.iter().enumerate() {
+        let at = nth_rule(nth);
+        if let Some(twin) = tenants.rules[..nth].iter().position(|earlier| earlier.pattern == rule.pattern) {
+            let what = format!(
+                "is that of tenants.rules{} too, which comes first: this rule would never count",
+                nth_rule(twin)
+            );
+            return Err(Problem::new(["tenants", "rules", &at, "match"], what));
+        }
+        check_policy(&["tenants", "rules", &at], &rule.policy, is_durable)?;
+    }
     let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);
     tenants.by_id.iter().try_for_each(own)
 }

@@ -37,6 +37,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// File and line, or the name of what sets it.
+    pub(super) fn short(&self) -> Option<String> {
+        match self {
+            Self::Nowhere => None,
+            Self::File(file) => Some(file.display().to_string()),
+            Self::Line { file, line, .. } => Some(format!("{}:{line}", file.display())),
+            Self::Named(name) => Some(name.clone()),
+        }
+    }
+}
+
 /// The line, and carets under what is meant. Of a long line only the part that matters.
 fn excerpt(content: &str, line: usize, column: usize, marked: usize) -> String {
     const WIDTH: usize = 100;
@@ -124,6 +136,18 @@ pub(super) fn reworded(message: &str) -> String {
         other => other,
     };
     format!("{what}, expected {expected}")
+}
+
+/// A sentence on a name that is not there: with those that are, and the one that was most likely meant.
+pub(super) fn unknown_name(what: &str, wrong: &str, valid: &[&str]) -> String {
+    let mut sentence = match valid {
+        [] => format!("{what}, and no other either"),
+        _ => format!("{what}; valid: {}", valid.join(", ")),
+    };
+    if let Some(near) = nearest(wrong, valid) {
+        sentence += &format!("; did you mean {near:?}?");
+    }
+    sentence
 }
 
 /// Keys that have another name now.

@@ -19,29 +19,48 @@
 //! for those with which Kubernetes announces a service of that name. A tenant or source that the file does not name is taken to
 //! be written in lower case; name it in the file where it is not.
 
+mod admin;
 mod check;
+mod diff;
 mod environment;
 mod error;
+mod keys;
+mod laid;
 mod layers;
+mod origin;
+mod reference;
+mod reload;
+mod running;
+mod schema;
 mod sections;
 mod settings;
 mod tree;
 mod typed;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use admin::AdminConfig;
+pub use diff::{Change, changes, shown};
 pub use environment::environment;
 pub use error::ConfigError;
 pub use layers::{Layers, Override};
+pub use origin::{ClassOrigin, Level, Origin, RuleOrigin, TenantOrigins};
+pub use reference::reference;
+pub use reload::Reloadable;
+pub use running::Running;
+pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantsConfig, UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
+    TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;
+pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
 use crate::{Policy, StoreName, TenantId};
@@ -54,6 +73,8 @@ pub use crate::store::files::FILES;
 pub struct Config {
     /// The process itself.
     pub daemon: DaemonConfig,
+    /// The HTTP API over TCP.
+    pub admin: AdminConfig,
     /// What it says on stderr.
     pub log: LogConfig,
     /// What it reports of failures, and where to.
@@ -74,12 +95,15 @@ pub struct Config {
     pub dead_letters: DeadLettersConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
+    /// Its numbers.
+    pub metrics: MetricsConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             daemon: DaemonConfig::default(),
+            admin: AdminConfig::default(),
             log: LogConfig::default(),
             report: ReportConfig::default(),
             limits: LimitsConfig::default(),
@@ -90,6 +114,7 @@ impl Default for Config {
             stores: BTreeMap::new(),
             dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }
@@ -120,7 +145,7 @@ impl Config {
     /// The rules that `tenant` lives by.
     #[must_use]
     pub fn effective_policy(&self, tenant: &TenantId) -> Policy {
-        self.tenants.by_id.get(tenant).unwrap_or(&self.tenants.defaults).clone()
+        self.tenants.policy(tenant).clone()
     }
 
     /// The database: it holds the dead letters, and the batches where the store is SQLite.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Layout, LettersWhenFull};
-use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, Unknown, units};
+use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
 /// `[daemon]`: the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,7 +346,12 @@ pub struct TenantsConfig {
     pub max_spawn_burst: u32,
     /// The rules of every tenant that has none of its own.
     pub defaults: Policy,
-    /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in `defaults`.
+    /// Rules by a name, which tenants and rules may go by; complete.
+    pub classes: BTreeMap<String, Policy>,
+    /// Rules of tenants by pattern, complete. For a tenant without rules of its own the first one that matches counts.
+    pub rules: Vec<TenantRule>,
+    /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in the first of `rules` that
+    /// matches, else as in its class, else as in `defaults`.
     pub by_id: BTreeMap<TenantId, Policy>,
 }
 
@@ -361,9 +366,25 @@ impl Default for TenantsConfig {
             max_spawn_rate: 0,
             max_spawn_burst: 1_000,
             defaults: Policy::default(),
+            classes: BTreeMap::new(),
+            rules: vec![],
             by_id: BTreeMap::new(),
         }
     }
+}
+
+/// `[[tenants.rules]]`: the rules of the tenants that match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantRule {
+    /// Which: an id with `*` for any run of characters and `?` for one.
+    #[serde(rename = "match")]
+    pub pattern: TenantPattern,
+    /// The class that they go by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Their rules, complete.
+    #[serde(flatten)]
+    pub policy: Policy,
 }
 
 #[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
@@ -396,10 +417,40 @@ impl TenantsConfig {
         }
     }
 
+    /// The rules of every tenant. Those that are named anywhere are known by it.
+    pub fn rules(&self) -> TenantRules {
+        let rules = TenantRules::new(self.defaults.clone());
+        let rules = self.rules.iter().fold(rules, |rules, by| rules.pattern(by.pattern.clone(), by.policy.clone()));
+        let named = self.stores_by_id.keys().chain(self.by_id.keys());
+        named.fold(rules, |rules, id| rules.tenant(id.clone(), self.policy(id).clone()))
+    }
+
+    /// The rules of one tenant.
+    #[must_use]
+    pub fn policy(&self, tenant: &TenantId) -> &Policy {
+        let by_pattern = || self.rules.iter().find(|rule| rule.pattern.matches(tenant.as_str()));
+        let own = self.by_id.get(tenant);
+        own.or_else(|| by_pattern().map(|rule| &rule.policy)).unwrap_or(&self.defaults)
+    }
+
     /// How fast they may come up.
     #[must_use]
     pub fn spawn_rate(&self) -> Option<SpawnRate> {
         let rate = SpawnRate { per_second: self.max_spawn_rate, burst: self.max_spawn_burst };
         (rate.per_second > 0).then_some(rate)
+    }
+}
+
+/// `[metrics]`: the numbers of the daemon for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// How many tenants have series of their own, the busiest ones; all others are summed as `tenant="other"`. Default 100.
+    pub max_tenants: usize,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { max_tenants: 100 }
     }
 }

@@ -36,7 +36,11 @@ fn the_example_is_the_default_but_for_its_example_tenants() {
     assert!(
         example.tenants.by_id.len() >= 2 && example.tenants.by_id.keys().all(|id| id.as_str().starts_with("example"))
     );
+    assert!(example.tenants.classes.keys().all(|name| name.starts_with("example")));
+    assert!(example.tenants.rules.iter().all(|rule| rule.pattern.as_str().starts_with("example")));
     example.tenants.by_id.clear();
+    example.tenants.classes.clear();
+    example.tenants.rules.clear();
     assert_eq!(example, Config::default());
 }
 
@@ -53,9 +57,11 @@ fn the_example_shows_every_key() {
         }
     }
     // A key without a default is shown as a comment.
-    let shown: toml::Table = EXAMPLE.replace("# time_field", "time_field").parse().unwrap();
+    let shown: toml::Table =
+        EXAMPLE.replace("# time_field", "time_field").replace("# token_file", "token_file").parse().unwrap();
     let mut whole = Config::default();
     whole.decoder.time_field = Some("time".into());
+    whole.admin.token_file = Some("x".into());
     let mut found = vec![];
     missing(&toml::Table::try_from(whole).unwrap(), &shown, "", &mut found);
     assert_eq!(found, Vec::<String>::new());
@@ -469,4 +475,85 @@ fn further_stores_and_the_order_in_which_batches_go_through_them_are_read() {
     assert_eq!((names("acme"), names("other")), (vec!["store".to_owned()], vec!["archive".into(), "store".into()]));
     let (name, store) = config.stores.first_key_value().unwrap();
     assert!(config.further_store_path(name, store).ends_with("stores/archive/events"));
+}
+
+const LEVELS: &str = "\
+[tenants.defaults]
+window.max_events = 1
+retry.attempts = 1
+ack = 'received'
+on_failure = 'retry'
+[tenants.classes.gold]
+retry.attempts = 2
+ack = 'journaled'
+window.max_bytes = '2MiB'
+[tenants.classes.silver]
+retry.attempts = 3
+[[tenants.rules]]
+match = 'acme-*'
+class = 'gold'
+ack = 'stored'
+[[tenants.rules]]
+match = 'acme-eu'
+window.max_events = 99
+[tenants.by_id.acme-us]
+window.max_bytes = '3MiB'
+[tenants.by_id.acme-de]
+class = 'silver'
+";
+
+#[test]
+fn a_tenant_goes_by_itself_over_the_first_rule_over_its_class_over_the_defaults() {
+    let config = read(LEVELS).unwrap();
+    let of = |id: &str| {
+        let policy = config.effective_policy(&tenant(id));
+        (policy.window.max_events, policy.window.max_bytes >> 20, policy.retry.attempts, policy.ack)
+    };
+    assert_eq!(of("other"), (1, 1, 1, AckLevel::Received));
+    assert_eq!(of("acme-eu"), (1, 2, 2, AckLevel::Stored), "the second rule comes too late");
+    assert_eq!(of("acme-us"), (1, 3, 2, AckLevel::Stored));
+    assert_eq!(of("acme-de"), (1, 1, 3, AckLevel::Stored), "its own class, and the keys of the rule over that");
+    for id in ["other", "acme-eu", "acme-us", "acme-de"] {
+        let id = tenant(id);
+        assert_eq!(**config.tenants.rules().of(&id), config.effective_policy(&id));
+        assert_eq!(config.effective_policy(&id).on_failure, crate::OnFailure::Retry);
+    }
+    assert_eq!(read(&config.to_toml().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn what_is_wrong_in_a_rule_or_a_class_is_refused_with_its_place() {
+    let rule = "[[tenants.rules]]\nmatch = 'a-*'\n";
+    for (text, line, key, valid) in [
+        (format!("{rule}window.max_event = 1"), 3, "tenants.rules[1].window.max_event", "did you mean \"max_events\"?"),
+        (format!("{rule}windw.max_events = 1"), 3, "tenants.rules[1].windw", "did you mean \"window\"?"),
+        (format!("{rule}{rule}"), 4, "tenants.rules[2].match", "is that of tenants.rules[1] too"),
+        (format!("{rule}class = 'gold'"), 3, "tenants.rules[1].class", "and no other either"),
+        (format!("{rule}class = 3"), 3, "tenants.rules[1].class", "expected a string"),
+        (format!("{rule}retry.attempts = 0"), 3, "tenants.rules[1].retry.attempts", "from 1 to 1000"),
+        ("[[tenants.rules]]\nmatch = 'a/*'".into(), 2, "tenants.rules[1].match", "is no pattern"),
+        ("[[tenants.rules]]\nack = 'stored'".into(), 1, "tenants.rules", "missing field `match`"),
+        ("[tenants.rules]\nmatch = 'a'".into(), 1, "tenants.rules", "a list"),
+        ("[tenants.classes.gold]\nretry.attempts = 0".into(), 2, "tenants.classes.gold.retry.attempts", "from 1"),
+        ("[tenants.classes.gold]\nclass = 'x'".into(), 2, "tenants.classes.gold.class", "there is no key"),
+        ("[tenants.classes.'a b']".into(), 1, "tenants.classes.\"a b\"", "the name of a class"),
+        (
+            "[tenants.classes.gold]\n[tenants.by_id.a]\nclass = 'god'".into(),
+            3,
+            "tenants.by_id.a.class",
+            "did you mean \"gold\"?",
+        ),
+    ] {
+        let why = read(&text).unwrap_err();
+        assert_eq!((why.line(), why.key()), (Some(line), Some(key)), "{why}");
+        assert!(why.to_string().contains(valid), "{why}");
+    }
+}
+
+#[test]
+fn a_variable_sets_the_class_of_a_tenant() {
+    let layers = Layers::default().toml("f", "[tenants.classes.gold]\nretry.attempts = 7");
+    let variable = ("HEADWORKS__TENANTS__BY_ID__ACME__CLASS".to_owned(), "gold".to_owned());
+    let config = layers.environment([variable]).unwrap().read().unwrap();
+    assert_eq!(config.effective_policy(&tenant("acme")).retry.attempts, 7);
 }

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
-use super::check::{Problem, check};
+use super::check::{Problem, check, nth_rule};
 use super::error::{Place, reworded};
+use super::laid::{index, laid, rules};
 use super::layers::{Layers, Override};
 use super::typed::Typed;
 use super::{Config, ConfigError};
@@ -17,7 +18,7 @@ use super::{Config, ConfigError};
 /// error is.
 pub(super) struct Tree<'l> {
     layers: &'l Layers,
-    root: DeTable<'l>,
+    pub(super) root: DeTable<'l>,
     /// One for each of the settings in the layers.
     pub(super) overrides: Vec<Override>,
 }
@@ -57,8 +58,7 @@ impl<'l> Tree<'l> {
     }
 
     pub(super) fn read(&self) -> Result<Config, ConfigError> {
-        let mut whole = self.root.clone();
-        lay_tenants_over_defaults(&mut whole);
+        let whole = laid(self)?;
         let whole = ValueDeserializer::from(Spanned::new(0..0, DeValue::Table(whole)));
         let config = Config::from(Typed::deserialize(whole).map_err(|why| self.explain(&why))?);
         check(&config).map_err(|problem| self.locate(&problem))?;
@@ -112,15 +112,22 @@ impl<'l> Tree<'l> {
     fn locate(&self, problem: &Problem) -> ConfigError {
         let (mut table, mut place) = (Some(&self.root), Place::Nowhere);
         for (depth, level) in problem.path.iter().enumerate() {
-            let Some((key, value)) = table.and_then(|table| table.get_key_value(level.as_str())) else { break };
             let is_last = depth + 1 == problem.path.len();
+            if let Some(nth) = index(level) {
+                // The table around it was found: this is one of its rules.
+                let Some(rule) = rules(&self.root).nth(nth) else { break };
+                place = self.place(&rule.span());
+                table = rule.get_ref().as_table();
+                continue;
+            }
+            let Some((key, value)) = table.and_then(|table| table.get_key_value(level.as_str())) else { break };
             place = self.place(&if is_last { value.span() } else { key.span() });
             table = value.get_ref().as_table();
         }
         problem.at(place)
     }
 
-    fn place(&self, span: &Range<usize>) -> Place {
+    pub(super) fn place(&self, span: &Range<usize>) -> Place {
         match (self.override_at(span), &self.layers.file) {
             (Some(by), _) => Place::Named(by.name.clone()),
             (None, Some((file, text))) => Place::in_file(file, text, span),
@@ -134,7 +141,7 @@ impl<'l> Tree<'l> {
 }
 
 /// Lays `upper` over `lower`, key by key; what is no table in both is replaced.
-fn merge<'l>(lower: &mut DeTable<'l>, upper: DeTable<'l>) {
+pub(super) fn merge<'l>(lower: &mut DeTable<'l>, upper: DeTable<'l>) {
     for (key, value) in upper {
         let span = value.span();
         match (lower.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
@@ -144,20 +151,6 @@ fn merge<'l>(lower: &mut DeTable<'l>, upper: DeTable<'l>) {
                 lower.remove(key.get_ref().as_ref());
                 lower.insert(key, Spanned::new(span, value));
             }
-        }
-    }
-}
-
-/// A tenant's table says only what differs; what is read is the whole.
-fn lay_tenants_over_defaults(root: &mut DeTable<'_>) {
-    let Some(DeValue::Table(tenants)) = root.get_mut("tenants").map(Spanned::get_mut) else { return };
-    let Some(defaults) = tenants.get("defaults").and_then(|table| table.get_ref().as_table()).cloned() else { return };
-    let Some(DeValue::Table(by_id)) = tenants.get_mut("by_id").map(Spanned::get_mut) else { return };
-    for (_, tenant) in by_id.iter_mut() {
-        if let DeValue::Table(own) = tenant.get_mut() {
-            let mut whole = defaults.clone();
-            merge(&mut whole, std::mem::take(own));
-            *own = whole;
         }
     }
 }
@@ -190,8 +183,16 @@ fn innermost(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
                     *best = Some((around.len(), path.clone()));
                 }
             }
-            if let DeValue::Table(inner) = value.get_ref() {
-                seek(inner, span, path, best);
+            match value.get_ref() {
+                DeValue::Table(inner) => seek(inner, span, path, best),
+                DeValue::Array(items) => items.iter().enumerate().for_each(|(nth, item)| {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        path.push(nth_rule(nth));
+                        seek(inner, span, path, best);
+                        path.pop();
+                    }
+                }),
+                _ => {}
             }
             path.pop();
         }
@@ -201,10 +202,19 @@ fn innermost(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     best.map(|(_, path)| path)
 }
 
-/// `tenants.by_id."acme.eu".window`
+/// `tenants.by_id."acme.eu".window`, `tenants.rules[1].match`
 pub(super) fn dotted(path: &[String]) -> String {
     let is_bare =
         |level: &str| !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     let level = |level: &String| if is_bare(level) { level.clone() } else { format!("{level:?}") };
-    path.iter().map(level).collect::<Vec<_>>().join(".")
+    let joined = |mut key: String, next: &String| {
+        if index(next).is_some() {
+            return key + next;
+        }
+        if !key.is_empty() {
+            key.push('.');
+        }
+        key + &level(next)
+    };
+    path.iter().fold(String::new(), joined)
 }

@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig, ReportConfig,
-    SourceConfig, StoreConfig, TenantsConfig, UnknownTenants,
+    AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
+    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantRule, TenantsConfig, UnknownTenants,
 };
-use crate::{Policy, StoreName, TenantId};
+use crate::{Policy, StoreName, TenantId, TenantPattern};
 
 /// [`Config`] as it is read, once the tables of single tenants are laid over the defaults.
 ///
@@ -16,6 +16,8 @@ use crate::{Policy, StoreName, TenantId};
 pub(super) struct Typed {
     #[serde(default)]
     daemon: DaemonConfig,
+    #[serde(default)]
+    admin: AdminConfig,
     #[serde(default)]
     log: LogConfig,
     #[serde(default)]
@@ -35,6 +37,8 @@ pub(super) struct Typed {
     dead_letters: DeadLettersConfig,
     #[serde(default)]
     tenants: TypedTenants,
+    #[serde(default)]
+    metrics: MetricsConfig,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,13 +52,45 @@ struct TypedTenants {
     max_spawn_rate: Option<u32>,
     max_spawn_burst: Option<u32>,
     defaults: Policy,
+    classes: BTreeMap<String, Policy>,
+    rules: Vec<TypedRule>,
     by_id: BTreeMap<TenantId, Policy>,
+}
+
+/// A rule, once its own keys are laid over those of its class and the defaults, in a table of their own: beside `match` and
+/// `class` an unknown key would pass.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedRule {
+    #[serde(rename = "match")]
+    pattern: TenantPattern,
+    class: Option<String>,
+    policy: Policy,
+}
+
+impl From<TypedRule> for TenantRule {
+    fn from(TypedRule { pattern, class, policy }: TypedRule) -> Self {
+        Self { pattern, class, policy }
+    }
 }
 
 impl From<Typed> for Config {
     fn from(typed: Typed) -> Self {
-        let Typed { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants } =
-            typed;
+        let Typed {
+            daemon,
+            admin,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            stores,
+            dead_letters,
+            tenants,
+            metrics,
+        } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
             stores: tenants.stores.unwrap_or(base.stores),
@@ -65,9 +101,25 @@ impl From<Typed> for Config {
             max_spawn_rate: tenants.max_spawn_rate.unwrap_or(base.max_spawn_rate),
             max_spawn_burst: tenants.max_spawn_burst.unwrap_or(base.max_spawn_burst),
             defaults: tenants.defaults,
+            classes: tenants.classes,
+            rules: tenants.rules.into_iter().map(TenantRule::from).collect(),
             by_id: tenants.by_id,
         };
         let sources = sources.unwrap_or_else(|| Self::default().sources);
-        Self { daemon, log, report, limits, decoder, sources, journal, store, stores, dead_letters, tenants }
+        Self {
+            daemon,
+            admin,
+            log,
+            report,
+            limits,
+            decoder,
+            sources,
+            journal,
+            store,
+            stores,
+            dead_letters,
+            tenants,
+            metrics,
+        }
     }
 }

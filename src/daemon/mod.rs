@@ -16,8 +16,11 @@
 //! ```
 
 #[cfg(unix)]
+mod admin;
+#[cfg(unix)]
 mod control;
 mod data_dir;
+mod reload;
 mod report;
 mod stores;
 mod supervisor_log;
@@ -25,7 +28,7 @@ mod supervisor_log;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headworks_actors::{
@@ -34,8 +37,8 @@ use headworks_actors::{
 };
 
 #[cfg(unix)]
-use crate::admin::Admin;
-use crate::config::{Config, JournalKind, ReportTo, SourceConfig};
+use crate::admin::{Admin, Listening, Token, guarded};
+use crate::config::{Config, JournalKind, Running, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
 use crate::store::{SqliteStore, files, sqlite};
@@ -43,24 +46,33 @@ use crate::store::{SqliteStore, files, sqlite};
 #[cfg(unix)]
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
+pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use stores::Stores;
 use supervisor_log::LogFile;
+use tokio::sync::watch;
 
 /// A running daemon. From its start to its end it answers on the control socket in its data directory, on
 /// Unix; see [`admin`](crate::admin).
 #[derive(Debug)]
 pub struct Daemon {
-    config: Config,
+    running: watch::Sender<Arc<Running>>,
     /// Goes before the lock.
     #[cfg(unix)]
     control: Control,
+    /// The API for what is not this daemon's owner, and its server, if it is served.
+    #[cfg(unix)]
+    api: axum::Router,
+    #[cfg(unix)]
+    admin: std::sync::OnceLock<admin::AdminServer>,
+    #[cfg(unix)]
+    listening: Listening,
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
     system: System,
     /// Goes after the system, to hear its last words, and before the lock.
-    reports: Option<Reports>,
+    reports: Mutex<Reports>,
     log_file: LogFile,
     before: Vec<TenantSnapshot>,
     stores: Stores,
@@ -93,6 +105,24 @@ pub enum DaemonError {
     #[error("cannot listen on the control socket {path}: {why}")]
     Control {
         /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The admin API cannot be served over TCP.
+    #[error(
+        "the admin API cannot listen on {listen} (admin.listen): {why}; is another program there, or another headworks?"
+    )]
+    Admin {
+        /// Where.
+        listen: SocketAddr,
+        /// Why not.
+        why: io::Error,
+    },
+    /// There is no token to be had.
+    #[error("cannot use the token in {path} (admin.token_file): {why}")]
+    Token {
+        /// In which file.
         path: PathBuf,
         /// Why not.
         why: io::Error,
@@ -176,10 +206,10 @@ impl Daemon {
         };
         #[cfg(unix)]
         let inspect = journal.clone().map(|journal| journal as Arc<dyn crate::admin::Inspect>);
-        let (reporting, reports) = Reports::of(&config);
+        let (reporting, mut reports) = Reports::of(&config);
         let tenants = &config.tenants;
         let builder = System::builder()
-            .policy(tenants.defaults.clone())
+            .rules(reload::rules(&config))
             .dead_letters(stores.database.clone())
             .placement(Placement::Threads(config.daemon.actor_threads()))
             .max_in_flight_bytes(config.limits.max_in_flight)
@@ -191,53 +221,64 @@ impl Daemon {
                 exit => HANG_AFTER.min(exit),
             });
         let builder = reporting(builder);
-        let (saga, mut sagas) = stores.sagas(&config);
+        let (saga, sagas) = stores.sagas(&config);
         let builder = builder.saga(saga);
         let builder = match journal {
             Some(journal) => builder.journal(journal),
             None => builder,
         };
-        let with_policy = tenants.by_id.iter().map(|(id, policy)| TenantSpec::from(id.clone()).policy(policy.clone()));
-        let mut specs: Vec<_> = with_policy
-            .map(|spec| match sagas.remove(spec.id()) {
-                Some(saga) => spec.saga(saga),
-                None => spec,
-            })
-            .collect();
-        specs.extend(sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga)));
-        if config.report.to == ReportTo::Store && !specs.iter().any(|spec| *spec.id() == config.report.tenant) {
-            // The reports' own tenant is known, whoever else is refused.
-            specs.push(TenantSpec::from(config.report.tenant.clone()));
-        }
-        let system = specs.into_iter().fold(builder, |builder, spec| builder.tenant(spec)).start()?;
+        let specs = sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga));
+        let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         let log_file = LogFile::start(&config, began, &system);
-        let reports = reports.map(|reports| reports.start(&system));
+        reports.start(&system);
         let before = system.tenants();
         for tenant in &tenants.mute {
             system.mute(tenant);
         }
         let replayer = Replayer::new(stores.database.clone(), decoder(&config));
+        let data_dir_path = config.daemon.data_dir.clone();
+        #[cfg(unix)]
+        let (max_tenants, largest_frame) = (
+            config.metrics.max_tenants,
+            config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20),
+        );
+        let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
+        let running = watch::Sender::new(Arc::new(running));
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
-        let control = {
-            let admin = Admin::new(system.clone(), config.daemon.data_dir.clone())
+        let listening = Listening::default();
+        #[cfg(unix)]
+        let (control, api) = {
+            let admin = Admin::new(system.clone(), data_dir_path.clone())
                 .replayer(replayer.clone())
+                .listening(listening.clone())
+                .stores(stores.erasable())
+                .metrics_max_tenants(max_tenants)
+                .largest_frame(largest_frame)
+                .running(running.subscribe())
                 .until(end_of_following);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
             };
-            Control::start(&config.daemon.data_dir, admin.router())?
+            let router = admin.router();
+            (Control::start(&data_dir_path, router.clone())?, router)
         };
         Ok(Self {
-            config,
+            running,
             #[cfg(unix)]
             control,
             #[cfg(unix)]
+            api,
+            #[cfg(unix)]
+            admin: std::sync::OnceLock::new(),
+            #[cfg(unix)]
+            listening,
+            #[cfg(unix)]
             following,
             system,
-            reports,
+            reports: Mutex::new(reports),
             log_file,
             before,
             stores,
@@ -250,6 +291,18 @@ impl Daemon {
     #[must_use]
     pub fn before(&self) -> &[TenantSnapshot] {
         &self.before
+    }
+
+    /// Whether what was accepted and is not stored yet outlives the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.config().journal.kind == JournalKind::Durable
+    }
+
+    /// How long [`drain`](Self::drain) may take.
+    #[must_use]
+    pub fn drain_deadline(&self) -> Duration {
+        self.config().daemon.drain_deadline
     }
 
     /// The system in it.
@@ -270,13 +323,32 @@ impl Daemon {
         self.stores.database.path()
     }
 
+    /// Serves the [admin API](crate::admin) over TCP as the config says; the answer is where, `None` where it says nowhere. A
+    /// second call changes nothing.
+    ///
+    /// # Errors
+    /// [`DaemonError::Token`] or [`DaemonError::Admin`].
+    #[cfg(unix)]
+    pub fn serve_admin(&self) -> Result<Option<SocketAddr>, DaemonError> {
+        let crate::config::AdminConfig { listen, token_file } = self.config().admin;
+        let Some(listen) = listen else { return Ok(None) };
+        let read = |path: &PathBuf| Token::read(path).map_err(|why| DaemonError::Token { path: path.clone(), why });
+        let token = token_file.as_ref().map(read).transpose()?;
+        let started = admin::AdminServer::start(listen, guarded(self.api.clone(), token));
+        let (server, address) = started.map_err(|why| DaemonError::Admin { listen, why })?;
+        // One that is too many ends here.
+        let _ = self.admin.set(server);
+        Ok(Some(address))
+    }
+
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
     /// [`DaemonError::Listen`] for the first that cannot; no source runs then that was not running before.
     pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
         let mut bound = vec![];
-        for (name, source) in &self.config.sources {
+        let sources = self.config().sources;
+        for (name, source) in &sources {
             let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
             let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
             let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
@@ -284,10 +356,13 @@ impl Daemon {
             bound.push((name.clone(), address, tcp));
         }
         let mut listening = vec![];
+        let mut sources = vec![];
         for (name, address, tcp) in bound {
-            self.system.add_source(tcp).await?;
+            sources.push((name.clone(), self.system.add_source(tcp).await?));
             listening.push((name, address));
         }
+        #[cfg(unix)]
+        self.listening.set(sources);
         Ok(listening)
     }
 
@@ -303,7 +378,7 @@ impl Daemon {
             crate::config::Framing::Lines => Framing::Lines { max_bytes },
             crate::config::Framing::LengthPrefixed => Framing::LengthPrefixed { max_bytes },
         };
-        IngressSpec::new(name, framing, decoder(&self.config))
+        IngressSpec::new(name, framing, decoder(&self.running.borrow().config))
     }
 
     /// Goes on with a replay of dead letters that an earlier process left; says what came of it, or nothing where there was none.
@@ -323,7 +398,7 @@ impl Daemon {
     /// itself. To be awaited on another runtime than theirs.
     pub fn hung(&self) -> impl Future<Output = Hung> + Send + 'static {
         let (system, limit, log_file) =
-            (self.system.clone(), self.config.daemon.exit_when_hung, self.log_file.flusher());
+            (self.system.clone(), self.config().daemon.exit_when_hung, self.log_file.flusher());
         let is_due = move |hung: &Hung| {
             !limit.is_zero() && hung.lasting >= if hung.is_logged { limit } else { limit + LOG_PATIENCE }
         };
@@ -341,11 +416,15 @@ impl Daemon {
 
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
-        let report = self.system.drain(self.config.daemon.drain_deadline).await;
+        let deadline = self.config().daemon.drain_deadline;
+        let report = self.system.drain(deadline).await;
         #[cfg(unix)]
         {
             drop(self.following);
             self.control.end().await;
+            if let Some(admin) = self.admin.into_inner() {
+                admin.end().await;
+            }
         }
         drop(self.reports);
         drop(self.log_file);

@@ -1,6 +1,7 @@
 //! Takes the periodic failure report where the configuration says: to a file or to the store, on a thread of its own.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,77 +16,133 @@ use crate::supervisor_log::rfc3339;
 /// So many reports may wait; further ones are logged.
 const WAITING: usize = 16;
 
-/// The thread. Dropped, it writes what waits.
+/// Where reports go, and the thread that takes them, where there is one.
 #[derive(Debug)]
 pub(super) struct Reports {
+    way: Way,
+    to: Arc<Mutex<To>>,
+    waiting: Option<Waiting>,
+    taking: Option<Taking>,
+}
+
+/// What of the configuration says where reports go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    to: ReportTo,
+    path: PathBuf,
+    tenant: TenantId,
+}
+
+/// Whom the system tells.
+#[derive(Debug)]
+enum To {
+    Log,
+    Nobody,
+    Taker(mpsc::Sender<Report>),
+}
+
+/// The thread. Dropped, it writes what waits.
+#[derive(Debug)]
+struct Taking {
     /// Dropped, it stops the thread.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Reports that somebody is yet to take.
-pub(super) struct Waiting {
+#[derive(Debug)]
+struct Waiting {
     taker: Taker,
     reports: mpsc::Receiver<Report>,
 }
 
+#[derive(Debug)]
 enum Taker {
     File { file: RotatedFile, path: PathBuf },
     Store { tenant: TenantId, tenant_field: String },
 }
 
-impl Reports {
-    /// How the system is to report by the configuration, and who takes it, where that is not the log.
-    pub(super) fn of(config: &Config) -> (impl FnOnce(SystemBuilder) -> SystemBuilder, Option<Waiting>) {
-        let every =
-            Some(config.report.every).filter(|every| *every > Duration::ZERO && config.report.to != ReportTo::None);
+impl To {
+    /// Whom to tell by the configuration, and who takes it, where that is not the log.
+    fn of(config: &Config) -> (Self, Option<Waiting>) {
         let taker = match config.report.to {
             ReportTo::File => {
                 let (path, max_bytes) = (config.report_file(), config.log.supervisor_max_bytes as u64);
-                Some(Taker::File { file: RotatedFile::new(path.clone(), max_bytes, config.log.supervisor_files), path })
+                Taker::File { file: RotatedFile::new(path.clone(), max_bytes, config.log.supervisor_files), path }
             }
             ReportTo::Store => {
                 let (tenant, tenant_field) = (config.report.tenant.clone(), config.decoder.tenant_field.clone());
-                Some(Taker::Store { tenant, tenant_field })
+                Taker::Store { tenant, tenant_field }
             }
-            ReportTo::Log | ReportTo::None => None,
+            ReportTo::Log => return (Self::Log, None),
+            ReportTo::None => return (Self::Nobody, None),
         };
-        let is_none = config.report.to == ReportTo::None;
         let (tell, reports) = mpsc::channel(WAITING);
-        let is_taken = taker.is_some();
+        (Self::Taker(tell), Some(Waiting { taker, reports }))
+    }
+
+    fn tell(&self, report: &Report) {
+        match self {
+            Self::Nobody => {}
+            Self::Taker(taker) if taker.try_send(report.clone()).is_ok() => {}
+            Self::Log | Self::Taker(_) => report.log(),
+        }
+    }
+}
+
+fn every(config: &Config) -> Option<Duration> {
+    Some(config.report.every).filter(|every| *every > Duration::ZERO && config.report.to != ReportTo::None)
+}
+
+fn way(config: &Config) -> Way {
+    Way { to: config.report.to, path: config.report.path.clone(), tenant: config.report.tenant.clone() }
+}
+
+impl Reports {
+    /// How the system is to report by the configuration.
+    pub(super) fn of(config: &Config) -> (impl FnOnce(SystemBuilder) -> SystemBuilder, Self) {
+        let (to, waiting) = To::of(config);
+        let to = Arc::new(Mutex::new(to));
+        let (every, told) = (every(config), to.clone());
         let set = move |builder: SystemBuilder| {
-            let builder = builder.report_every(every);
-            if is_none {
-                // The end of the system reports too.
-                return builder.on_report(|_| {});
-            }
-            match is_taken {
-                false => builder,
-                true => builder.on_report(move |report| {
-                    if tell.try_send(report.clone()).is_err() {
-                        report.log();
-                    }
-                }),
-            }
+            let tell = move |report: &Report| told.lock().unwrap_or_else(PoisonError::into_inner).tell(report);
+            builder.report_every(every).on_report(tell)
         };
-        (set, taker.map(|taker| Waiting { taker, reports }))
+        (set, Self { way: way(config), to, waiting, taking: None })
+    }
+
+    /// Has somebody take what is reported.
+    pub(super) fn start(&mut self, system: &System) {
+        self.taking = self.waiting.take().map(|waiting| waiting.start(system));
+    }
+
+    /// As another configuration says, from now on. What waits goes where it was to go.
+    pub(super) fn change(&mut self, config: &Config, system: &System) {
+        if way(config) != self.way {
+            let (to, waiting) = To::of(config);
+            *self.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
+            self.taking = None;
+            (self.way, self.waiting) = (way(config), waiting);
+            self.start(system);
+        }
+        system.set_report_every(every(config));
     }
 }
 
 impl Waiting {
     /// Starts the thread. One that cannot be had is told; reports are logged then.
-    pub(super) fn start(self, system: &System) -> Reports {
+    fn start(self, system: &System) -> Taking {
         let (stop, stopped) = oneshot::channel();
         let system = system.clone();
         let run = move || run(self, &system, stopped);
         let thread = std::thread::Builder::new().name("headworks-report".into()).spawn(run).inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for the failure report: it goes to the log");
         });
-        Reports { stop: Some(stop), thread: thread.ok() }
+        Taking { stop: Some(stop), thread: thread.ok() }
     }
 }
 
-impl Drop for Reports {
+impl Drop for Taking {
     fn drop(&mut self) {
         self.stop = None;
         // A panic in there has been told by the hook.

@@ -81,6 +81,15 @@ impl Stores {
         Ok(Self { database, named })
     }
 
+    /// All of them, those that can erase a tenant's events with the way to do so.
+    pub(super) fn erasable(&self) -> Vec<(StoreName, Option<SqliteStore>)> {
+        let store = |store: &Store| match store {
+            Store::Sqlite(store) => Some(store.clone()),
+            Store::Files(_) => None,
+        };
+        self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
+    }
+
     /// Where the store `store` is.
     pub(super) fn path(&self) -> &Path {
         match self.named.get(&StoreName::ONLY) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headworks_actors::{Entry, Health, JournalError, Opening, UnixMillis};
+use headworks_actors::{Entry, Health, Histogram, JournalError, Opening, UnixMillis};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub(super) uncommitted: AtomicUsize,
     pub(super) disk_bytes: AtomicU64,
     pub(super) is_failing: AtomicBool,
+    pub(super) commit_times: Histogram,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +75,7 @@ impl Shared {
             uncommitted: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
+            commit_times: Histogram::of_times(),
         };
         shared.tell(log, None);
         shared
@@ -282,10 +284,12 @@ impl Driver {
         if !does(Step::CommitFirst) {
             self.shared.committed.fetch_max(position, Ordering::Release);
         }
+        let began = Instant::now();
         let done = if log.has_pending() { log.retry() } else { log.commit(&mut self.group) };
         if let Err(why) = done {
             return if is_ending { self.end(Err(cannot_write(&why))) } else { self.failed(now, cannot_write(&why)) };
         }
+        self.shared.commit_times.took(began.elapsed());
         if position > self.shared.committed() || !does(Step::CommitFirst) {
             self.shared.committed.store(position, Ordering::Release);
             self.shared.uncommitted.fetch_sub(bytes, Ordering::Relaxed);

@@ -208,7 +208,9 @@ impl Journal for DurableJournal {
     }
 
     fn health(&self) -> Health {
-        Health { is_full: self.is_full.load(Ordering::Relaxed), ..self.shared.health().clone() }
+        let is_full = self.is_full.load(Ordering::Relaxed);
+        let (quota_bytes, commit_times) = (self.options.quota(), self.shared.commit_times.read());
+        Health { is_full, quota_bytes, commit_times, ..self.shared.health().clone() }
     }
 
     async fn close(&self) -> Result<(), JournalError> {

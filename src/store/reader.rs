@@ -142,6 +142,15 @@ impl StoreReader {
         Ok(self.database.dead_letters_without_tenant()?)
     }
 
+    /// How many dead letters are kept, and what they take of their quotas, in bytes. By the accounts of the quotas: no letter is
+    /// looked at.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letters_kept(&self) -> Result<(u64, u64), StoreReadError> {
+        Ok(self.database.dead_letters_kept()?)
+    }
+
     /// The newest dead letters that match, oldest first.
     ///
     /// # Errors

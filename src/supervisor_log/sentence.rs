@@ -59,6 +59,12 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "passivated" => "The tenant's actors ended to free their memory; its next event brings them back.".to_owned(),
         "moved" => format!("The tenant lives on another thread from now on: {why}"),
         "policy_changed" => format!("The tenant's rules were changed: {why}"),
+        "muted" => "The tenant is muted: its events are dropped at the door, and counted.".to_owned(),
+        "unmuted" => "The tenant is muted no longer: its events are let in again.".to_owned(),
+        "ordered" => format!("An operator's order to the tenant: {why}"),
+        "erased" => format!("What was kept of the tenant was erased: {why}"),
+        "reloaded" => format!("The configuration was read again. {why}"),
+        "reload_refused" => format!("A configuration that was read again is not valid, and changed nothing: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),
         "backing_off" => format!("A fresh {actor} takes over {}{in_a_row}.{kept}", soon(entry, now)),
         "restarted" => {

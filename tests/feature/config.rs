@@ -109,3 +109,89 @@ fn tenant_and_time_are_found_under_the_fields_of_the_configuration() {
     assert_eq!(place.number("SELECT event_time FROM events"), 1_732_233_600_007);
     assert_eq!(place.number("SELECT count(*) FROM dead_letters WHERE reason = 'no_tenant'"), 1);
 }
+
+const LEVELS: &str = "\
+[daemon]
+data_dir = 'data'
+[tenants.classes.gold]
+retry.attempts = 9
+[[tenants.rules]]
+match = 'acme-*'
+class = 'gold'
+window.max_age = '2s'
+[tenants.by_id.acme-us]
+ack = 'stored'
+";
+
+#[test]
+fn check_says_what_a_tenant_would_get_and_where_each_value_comes_from() {
+    let place = Place::new();
+    place.write("my.toml", LEVELS);
+    let mut command = place.command(&["check", "--config", "my.toml", "--tenant", "acme-us"]);
+    command.env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS", "7");
+    let told = Process::spawn(&mut command).ended().succeeded().text();
+    for line in [
+        "Tenant acme-us by this configuration:",
+        "  known   by this configuration, which names it",
+        "  rule    the 1st of them, match = \"acme-*\", my.toml:5",
+        "  class   gold, my.toml:7",
+        "  stores  store",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line:?} is not in:\n{told}");
+    }
+    let words: Vec<_> = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "ack \"stored\" its own, my.toml:10",
+        "retry.attempts 9 class, my.toml:4",
+        "retry.base \"200ms\" built in",
+        "window.max_age \"2s\" rule, my.toml:8",
+        "window.max_events 7 defaults, HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS",
+    ] {
+        assert!(words.iter().any(|told| told == line), "{line:?} is not in:\n{told}");
+    }
+    let told = place.json(&["check", "--config", "my.toml", "--tenant", "acme-eu", "--json"]);
+    let origin = told["settings"].as_array().unwrap().iter().find(|origin| origin["key"] == "window.max_age").unwrap();
+    assert_eq!(
+        (&origin["value"], &origin["from"], &origin["place"]),
+        (&"2s".into(), &"rule".into(), &"my.toml:8".into())
+    );
+    assert_eq!((&told["is_named"], &told["class"]["name"]), (&false.into(), &"gold".into()));
+    place.run(&["check", "--tenant", "../etc"]).with(2);
+}
+
+#[test]
+fn check_says_in_what_the_running_daemon_differs_and_what_was_set_by_hand() {
+    let place = Place::new();
+    place.write("my.toml", LEVELS);
+    let check = |file: &str| place.run(&["check", "--config", file]).succeeded().text();
+    assert!(!check("my.toml").contains("The running daemon"));
+    assert!(!place.data().exists(), "nothing is made");
+    let mut command = place.command(&["run", "--config", "my.toml"]);
+    command.env("HEADWORKS__LOG__FORMAT", "json").env("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0");
+    command.env("HEADWORKS__ADMIN__LISTEN", "");
+    let mut daemon = Process::spawn(&mut command);
+    daemon.listens();
+    place.run(&["tenants", "set", "acme-eu", "window.max_age=5s", "--data", "data"]).succeeded();
+    place.write("other.toml", LEVELS.replace("attempts = 9", "attempts = 8"));
+    let told = check("other.toml");
+    let (_, running) = told.split_once("\nThe running daemon\n").unwrap();
+    for line in [
+        "  differs  log.format = \"human\", was \"json\"",
+        "  differs  sources.tcp.listen = \"127.0.0.1:7400\", was \"127.0.0.1:0\"",
+        "  differs  tenants.classes.gold.retry.attempts = 8, was 9",
+        "  by hand  tenant acme-eu: window.max_age = \"5s\", was \"2s\", until its end",
+    ] {
+        assert!(running.lines().any(|told| told == line), "{line:?} is not in:\n{running}");
+    }
+    daemon.terminated().succeeded();
+}
+
+#[test]
+fn the_schema_and_the_reference_are_printed() {
+    let place = Place::new();
+    let schema = place.json(&["config", "schema"]);
+    assert_eq!(schema["properties"]["tenants"]["properties"]["rules"]["items"]["required"][0], "match");
+    assert_eq!(schema["properties"]["log"]["properties"]["level"]["default"], "info");
+    let page = place.run(&["config", "reference"]).succeeded().text();
+    assert!(page.contains("| `max_events` | whole number | 1 to 1000000 | `500` | R | At so many events."), "{page}");
+}

@@ -186,7 +186,8 @@ fn a_path_longer_than_a_sockets_may_be_is_no_hindrance() {
     let mut daemon = Process::spawn(
         place
             .command(&["run", "--data", &data])
-            .envs([("HEADWORKS__LOG__FORMAT", "json"), ("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0")]),
+            .envs([("HEADWORKS__LOG__FORMAT", "json"), ("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0")])
+            .env("HEADWORKS__ADMIN__LISTEN", ""),
     );
     send(daemon.listens(), &lines("acme", 0..3));
     let found = std::fs::metadata(place.path(&data).join("control.sock")).unwrap();
@@ -220,10 +221,11 @@ fn an_error_is_told_as_a_problem() {
     daemon.listens();
     for (method, target, status, says) in [
         ("GET", "/v1/nothing", 404, "there is no /v1/nothing; this is headworks "),
-        ("POST", "/v1/tenants", 405, "/v1/tenants does not answer to POST"),
+        ("PUT", "/v1/tenants", 405, "/v1/tenants does not answer to PUT"),
+        ("POST", "/v1/tenants", 415, "Content-Type"),
         ("GET", "/v1/tenants/nobody", 404, "there is no tenant nobody"),
         ("POST", "/v1/tenants/nobody/stop", 404, "there is no tenant nobody in the running daemon"),
-        ("GET", "/v1/tenants/nobody/stop", 405, "/v1/tenants/nobody/stop answers to POST, not to GET"),
+        ("GET", "/v1/tenants/nobody/stop", 405, "/v1/tenants/nobody/stop does not answer to GET"),
         ("POST", "/v1/tenants/nobody/shoot", 400, "unknown variant `shoot`, expected one of `resume`, `stop`"),
         ("GET", "/v1/tenants/%2e.%2fetc", 400, "is no tenant id"),
         ("GET", "/v1/dead-letters?limit=0", 400, "limit is 0; it must be at least 1"),

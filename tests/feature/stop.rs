@@ -6,6 +6,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 
+use crate::rig::disk::Fault;
 use crate::rig::{Place, Process, assert_no_gap, connect, lines, send, sorted};
 
 /// A daemon whose windows nothing but a drain will close.
@@ -100,6 +101,8 @@ fn a_drain_that_cannot_store_ends_at_its_deadline_with_1_and_says_what_is_in_fli
     let told = daemon.says("not stored before the deadline");
     assert_eq!((&told["tenant"], &told["in_flight"]), (&"acme".into(), &10.into()));
     assert_eq!(daemon.says("drained")["complete"], false);
+    let left = daemon.says("what is in flight stays in the journal, and the next start goes on with it");
+    assert_eq!(left["in_flight"], 10);
     daemon.ended().with(1);
     drop(lock);
     assert_eq!(place.number("SELECT count(*) FROM events"), 0);
@@ -110,10 +113,40 @@ fn a_second_signal_ends_a_drain_that_hangs_at_once() {
     let place = Place::new();
     let mut daemon = Process::spawn(patient(&place).env("HEADWORKS__DAEMON__DRAIN_DEADLINE", "1day"));
     send(daemon.listens(), &lines("acme", 0..10));
-    let _lock = locked(&place);
+    let lock = locked(&place);
     daemon.signal("TERM");
     daemon.says("draining: no new events, what was accepted is stored");
     daemon.signal("TERM");
-    assert_eq!(daemon.says("stopped before the drain was done")["signal"], "SIGTERM");
+    let told = daemon.says("stopped before the drain was done");
+    assert_eq!((&told["signal"], &told["in_flight"]), (&"SIGTERM".into(), &10.into()));
+    assert_eq!(told["left"], "what is in flight stays in the journal, and the next start goes on with it");
     daemon.ended().with(1);
+    drop(lock);
+    // So it does.
+    let mut next = Process::spawn(&mut patient(&place));
+    next.says("recovered from the journal: accepted earlier and not stored yet");
+    next.listens();
+    next.terminated().succeeded();
+    assert_eq!(place.stored(), sorted(&lines("acme", 0..10)).0);
+}
+
+#[test]
+fn a_second_signal_leaves_in_the_journal_what_was_on_its_way_to_a_slow_disk() {
+    let place = Place::new();
+    let mut daemon = Process::spawn(&mut patient(&place));
+    let to = daemon.listens();
+    let Some(_slow) = Fault::of_the_journal(&daemon, "pwrite64,write:delay_enter=500ms") else { return };
+    send(to, &lines("acme", 0..10));
+    let lock = locked(&place);
+    daemon.signal("TERM");
+    daemon.says("draining: no new events, what was accepted is stored");
+    daemon.signal("TERM");
+    let told = daemon.says("stopped before the drain was done");
+    assert_eq!(told["left"], "what is in flight stays in the journal, and the next start goes on with it");
+    daemon.ended().with(1);
+    drop(lock);
+    let mut next = Process::spawn(&mut patient(&place));
+    next.listens();
+    next.terminated().succeeded();
+    assert_eq!(place.stored(), sorted(&lines("acme", 0..10)).0);
 }

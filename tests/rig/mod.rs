@@ -4,6 +4,7 @@
 pub(crate) mod crash;
 pub(crate) mod disk;
 mod process;
+pub(crate) mod prometheus;
 pub(crate) mod sender;
 
 use std::collections::BTreeMap;
@@ -84,6 +85,8 @@ impl Place {
     pub(crate) fn daemon(&self) -> Command {
         let mut command = self.command(&["run", "--data", "data"]);
         command.env("HEADWORKS__LOG__FORMAT", "json").env("HEADWORKS__SOURCES__TCP__LISTEN", "127.0.0.1:0");
+        // Several run at a time.
+        command.env("HEADWORKS__ADMIN__LISTEN", "");
         command
     }
 

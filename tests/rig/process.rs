@@ -82,6 +82,12 @@ impl Process {
     /// Waits until it logs this message, and gives back the whole entry.
     #[track_caller]
     pub(crate) fn says(&mut self, message: &str) -> Value {
+        self.says_in("message", message)
+    }
+
+    /// The same of a program that has its messages under another key.
+    #[track_caller]
+    pub(crate) fn says_in(&mut self, key: &str, message: &str) -> Value {
         loop {
             let line = match self.log.recv_timeout(DEADLINE) {
                 Ok(line) => line,
@@ -89,7 +95,7 @@ impl Process {
             };
             let entry: Value = serde_json::from_str(&line).unwrap_or_default();
             self.said.push(line);
-            if entry["message"] == message {
+            if entry[key] == message {
                 return entry;
             }
         }

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Supervised};
-use futures::FutureExt;
+use actix::{Actor, AsyncContext, Context, Handler, StreamHandler, Supervised};
+use futures::{FutureExt, Stream, stream};
+use tokio::sync::watch;
 
 use super::compensation;
 use super::message::GaveUp;
@@ -18,23 +19,16 @@ use crate::port::spawn;
 
 pub(crate) struct Aggregator {
     shared: Arc<Shared>,
-    reporting: Reporting,
-}
-
-/// When and whom to tell what failed since the last time, if anything did.
-#[derive(Clone, Default)]
-pub(crate) struct Reporting {
-    pub(crate) every: Option<Duration>,
-    /// Where there is nobody, it is logged.
-    pub(crate) to: Vec<OnReport>,
+    /// Whom to tell what failed since the last time, if anything did; where there is nobody, it is logged.
+    report_to: Vec<OnReport>,
 }
 
 /// Somebody who takes the periodic report.
 pub(crate) type OnReport = Arc<dyn Fn(&Report) + Send + Sync>;
 
 impl Aggregator {
-    pub(crate) fn new(shared: Arc<Shared>, reporting: Reporting) -> Self {
-        Self { shared, reporting }
+    pub(crate) fn new(shared: Arc<Shared>, report_to: Vec<OnReport>) -> Self {
+        Self { shared, report_to }
     }
 
     /// On a task of its own: one that hangs, or panics, delays its own tenant and nobody else.
@@ -45,10 +39,10 @@ impl Aggregator {
     fn report(&self) {
         let now = self.shared.seam.now();
         let Some(report) = self.shared.collect(|collector| collector.take_recent(now)) else { return };
-        if self.reporting.to.is_empty() {
+        if self.report_to.is_empty() {
             report.log();
         }
-        for tell in &self.reporting.to {
+        for tell in &self.report_to {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&report))) {
                 tracing::warn!(target: "headworks", "whoever takes the failure report panicked; this one is lost to it");
                 self.shared.observer_panicked(None, &*panic);
@@ -61,9 +55,7 @@ impl Actor for Aggregator {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(every) = self.reporting.every {
-            ctx.run_interval(every, |aggregator, _| aggregator.report());
-        }
+        ctx.add_stream(report_times(self.shared.report_every.subscribe()));
         // Of which a dead predecessor was told, and nobody else.
         let given_up = self.shared.all_slots().into_iter().filter(|slot| slot.lane.given_up().is_some());
         given_up.for_each(|slot| self.settle(slot));
@@ -76,8 +68,36 @@ impl Actor for Aggregator {
 
 impl Supervised for Aggregator {
     fn restarting(&mut self, _: &mut Self::Context) {
-        *self = Self::new(self.shared.clone(), self.reporting.clone());
+        *self = Self::new(self.shared.clone(), self.report_to.clone());
     }
+}
+
+/// It is time for a report.
+struct ReportTime;
+
+/// The times for reports, so often as is said; where that is changed, counted anew.
+fn report_times(every: watch::Receiver<Option<Duration>>) -> impl Stream<Item = ReportTime> {
+    stream::unfold(every, |mut every| async {
+        loop {
+            let now = *every.borrow_and_update();
+            match now {
+                Some(time) => match tokio::time::timeout(time, every.changed()).await {
+                    Ok(changed) => changed.ok()?,
+                    Err(_) => return Some((ReportTime, every)),
+                },
+                None => every.changed().await.ok()?,
+            }
+        }
+    })
+}
+
+impl StreamHandler<ReportTime> for Aggregator {
+    fn handle(&mut self, ReportTime: ReportTime, _: &mut Self::Context) {
+        self.report();
+    }
+
+    /// Never: the sender lives as long as the actor.
+    fn finished(&mut self, _: &mut Self::Context) {}
 }
 
 impl Child for Aggregator {

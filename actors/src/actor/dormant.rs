@@ -19,19 +19,22 @@ use crate::port::{Hooks, RecoveredTenant, Stores};
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) policy: Arc<Policy>,
+    /// Whether they are its own: no others take their place but by hand.
+    pub(crate) has_own_policy: bool,
     pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
 }
 
 impl Own {
     /// What the spec says, and where it is silent, the defaults.
-    pub(crate) fn of(spec: TenantSpec, defaults: &Defaults) -> Self {
+    pub(crate) fn of(id: &TenantId, spec: TenantSpec, defaults: &Defaults) -> Self {
         let hooks = match spec.hooks.is_empty() {
             true => defaults.hooks.clone(),
             false => Arc::new(defaults.hooks.then(&spec.hooks)),
         };
         Self {
-            policy: spec.policy.map_or_else(|| defaults.policy.clone(), Arc::new),
+            has_own_policy: spec.policy.is_some(),
+            policy: spec.policy.map_or_else(|| defaults.policy(id), Arc::new),
             stores: spec.stores.unwrap_or_else(|| defaults.stores.clone()),
             hooks,
         }
@@ -39,7 +42,7 @@ impl Own {
 
     /// To be kept only where it is not what the defaults say anyway.
     fn unless_default(self, defaults: &Defaults) -> Option<Box<Self>> {
-        let is_default = Arc::ptr_eq(&self.policy, &defaults.policy)
+        let is_default = !self.has_own_policy
             && Arc::ptr_eq(&self.stores, &defaults.stores)
             && Arc::ptr_eq(&self.hooks, &defaults.hooks);
         (!is_default).then(|| Box::new(self))
@@ -67,7 +70,8 @@ impl Dormant {
     pub(super) fn of(slot: &Slot, rest: Rest, restarts: &Restarts, shared: &Shared) -> Self {
         let policy = slot.policy();
         let restarts = restarts.are_recent(&policy.restart, Instant::now()).then(|| Box::new(restarts.clone()));
-        let own = Own { policy, stores: slot.stores.clone(), hooks: slot.hooks.clone() };
+        let (stores, hooks) = (slot.stores.clone(), slot.hooks.clone());
+        let own = Own { policy, has_own_policy: slot.has_own_policy, stores, hooks };
         let life = |control: Option<&Arc<Control>>| control.map_or(Control::NEVER, |control| control.last_life());
         Self {
             rest,
@@ -85,7 +89,7 @@ impl Dormant {
     pub(super) fn recovered(left: &RecoveredTenant, spec: TenantSpec, shared: &Shared) -> Self {
         Self {
             rest: Rest::recovered(left),
-            own: Own::of(spec, &shared.defaults).unless_default(&shared.defaults),
+            own: Own::of(&left.tenant, spec, &shared.defaults).unless_default(&shared.defaults),
             tenant: Control::NEVER,
             writer: Control::NEVER,
             settled: 0,
@@ -95,9 +99,13 @@ impl Dormant {
         }
     }
 
-    /// Its rules, stores and hooks.
-    pub(crate) fn own(&self, defaults: &Defaults) -> Own {
-        self.own.as_deref().cloned().unwrap_or_else(|| Own::of(TenantSpec::silent(), defaults))
+    /// Its rules, stores and hooks. Rules that are not its own may be others by now.
+    pub(crate) fn own(&self, id: &TenantId, defaults: &Defaults) -> Own {
+        match self.own.as_deref().cloned() {
+            Some(own) if own.has_own_policy => own,
+            Some(own) => Own { policy: defaults.policy(id), ..own },
+            None => Own::of(id, TenantSpec::silent(), defaults),
+        }
     }
 
     pub(super) fn snapshot(&self, id: &TenantId, shared: &Shared) -> TenantSnapshot {
@@ -117,12 +125,13 @@ impl Dormant {
             in_journal_bytes: 0,
             uncompensated: 0,
             silence,
+            oldest_at: None,
         }
     }
 
     pub(super) fn detail(&self, id: &TenantId, shared: &Shared) -> TenantDetail {
         let at = shared.seam.now();
-        let window = &self.own.as_ref().map_or(&shared.defaults.policy, |own| &own.policy).window;
+        let window = &shared.changed(id, self.own(id, &shared.defaults)).policy.window;
         let window = OpenWindow {
             max_events: window.max_events as u64,
             max_bytes: window.max_bytes as u64,

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::message::BatchesWait;
 use super::slot::Slot;
 use crate::model::StoreName;
+use crate::observe::{Meters, StoreMeter};
 use crate::policy::{Concurrency, Period, Place, StoreLimits, Tag, Turns, Want};
 use crate::port::{BoxStorage, Stores};
 
@@ -39,6 +40,7 @@ struct Known {
 /// The gate of one store.
 pub(crate) struct Gate {
     _store: BoxStorage,
+    meter: Arc<StoreMeter>,
     /// The tenant that was first told that the store is not there, since somebody last stored in it; 0 for none.
     told_first: AtomicUsize,
     /// Another one was told so, too.
@@ -96,13 +98,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Gates {
     /// A seat at each of the stores. Where those who share a store name different limits, the lowest counts.
-    pub(crate) fn seats(&self, stores: &Stores) -> Box<[Seat]> {
+    pub(crate) fn seats(&self, stores: &Stores, meters: &Meters) -> Box<[Seat]> {
         let known = &mut *lock(&self.0);
-        let seat = |(store, limits): (&BoxStorage, StoreLimits)| {
-            let gate = known.gate(store, limits);
+        let seat = |(name, (store, limits)): (&StoreName, (&BoxStorage, StoreLimits))| {
+            let gate = known.gate(store, limits, || meters.store(name));
             Seat { gate, sitter: Mutex::default() }
         };
-        stores.limited().map(seat).collect()
+        stores.names().zip(stores.limited()).map(seat).collect()
     }
 
     /// Whether any store is there, for all that is known: whoever stores in it could move. What one tenant alone is told is no proof.
@@ -113,7 +115,7 @@ impl Gates {
 }
 
 impl Known {
-    fn gate(&mut self, store: &BoxStorage, limits: StoreLimits) -> Arc<Gate> {
+    fn gate(&mut self, store: &BoxStorage, limits: StoreLimits, meter: impl FnOnce() -> Arc<StoreMeter>) -> Arc<Gate> {
         let address = Arc::as_ptr(store).cast::<()>().addr();
         if let Some(gate) = self.gates.get(&address).and_then(Weak::upgrade) {
             lock(&gate.state).limit.lower_max(limits);
@@ -126,6 +128,7 @@ impl Known {
         let state = State { limit: Concurrency::new(limits), turns: Turns::default() };
         let gate = Arc::new(Gate {
             _store: store.clone(),
+            meter: meter(),
             told_first: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -253,6 +256,15 @@ impl Turn {
     /// When to ask again, while it waits: nobody tells when calls become overdue.
     pub(super) fn ask_after(&self) -> Option<Duration> {
         lock(&self.seat()?.gate.state).limit.ask_after()
+    }
+
+    /// The call is over, either way. Measured here, so that it is once a call.
+    pub(super) fn ended(&self, is_stored: bool) {
+        if let (Some((began, _)), Some(seat)) = (self.call, self.seat()) {
+            let meter = &seat.gate.meter;
+            let histogram = if is_stored { &meter.stored } else { &meter.failed };
+            histogram.took(began.elapsed());
+        }
     }
 
     /// The call stored its batch, and took its time.

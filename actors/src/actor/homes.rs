@@ -96,8 +96,13 @@ impl Homes {
         (home, Reading { shared: shared.clone(), home })
     }
 
+    /// How many connections are read.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.iter().map(|home| home.connections.load(Ordering::Acquire)).sum()
+    }
+
     /// For how long each has been at work so far.
-    fn busy(&self) -> Vec<Duration> {
+    pub(crate) fn busy(&self) -> Vec<Duration> {
         let busy = |home: &Home| home.metrics.get().map(|metrics| metrics.worker_total_busy_duration(0));
         self.0.iter().map(|home| busy(home).unwrap_or_default()).collect()
     }

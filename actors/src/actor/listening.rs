@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use super::registry::{Phase, Shared};
 use crate::model::{Cause, Code, Role, SupervisorEvent, TenantId, What};
-use crate::policy::{Expected, Sound};
+use crate::policy::{Expected, Policy, Sound};
+use crate::port::silences::Listener;
 
 /// Tells of tenants that fall silent, and are heard again, until the system drains: then nobody is to send any more.
 pub(crate) async fn listen(shared: Arc<Shared>) {
-    for (id, spec) in &shared.defaults.specs {
-        let policy = spec.policy.as_ref().unwrap_or(&shared.defaults.policy);
-        drop(shared.silences.of(id, &policy.silence, true));
-    }
+    shared.listen_to_sleepers();
     loop {
         let tenant = shared.silences.due().await;
         if shared.phase() > Phase::Running {
@@ -23,6 +21,27 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
         }
         // However many are due: others have their turn.
         tokio::task::yield_now().await;
+    }
+}
+
+impl Shared {
+    /// Who listens for a tenant with these rules, if anybody is to. One of whom something was said by name is expected.
+    pub(super) fn listener(&self, id: &TenantId, policy: &Policy) -> Option<Arc<Listener>> {
+        let is_named = self.defaults.specs.contains_key(id)
+            || self.tenants.policies.contains_key(id)
+            || self.defaults.rules().names(id.as_str());
+        self.silences.of(id, &policy.silence, is_named)
+    }
+
+    /// Listens, by the rules as they are now, for tenants that are not awake: those that are named, and who was listened for.
+    pub(super) fn listen_to_sleepers(&self) {
+        let rules = self.defaults.rules();
+        let named = self.defaults.specs.keys().chain(rules.named()).cloned();
+        for id in named.chain(self.silences.tenants()) {
+            if self.slot(&id).is_none() {
+                drop(self.listener(&id, &self.policy(&id)));
+            }
+        }
     }
 }
 

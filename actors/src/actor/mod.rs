@@ -23,6 +23,7 @@ pub(crate) mod post;
 pub(crate) mod recovery;
 pub(crate) mod registry;
 pub(crate) mod root;
+pub(crate) mod rules;
 pub(crate) mod slot;
 pub(crate) mod spec;
 mod spill;

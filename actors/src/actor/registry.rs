@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::Addr;
 use dashmap::DashMap;
@@ -23,8 +24,8 @@ use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{Collector, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
-use crate::policy::Policy;
+use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
+use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
 use crate::port::silences::Silences;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
@@ -50,11 +51,14 @@ pub(crate) struct Shared {
     pub(crate) log: SupervisorLog,
     pub(crate) root: Root,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) meters: Meters,
     pub(crate) seam: Seam,
     pub(crate) panic_points: PanicPoints,
     pub(crate) opening: Opening,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) aggregator: OnceLock<Running<Aggregator>>,
+    /// How often what failed is reported.
+    pub(crate) report_every: watch::Sender<Option<Duration>>,
     /// What has failed, as the aggregator reports it.
     pub(crate) failures: Mutex<Collector>,
     /// Dead letters made of frames, for their ids.
@@ -90,11 +94,22 @@ impl Drop for Feeding {
 
 /// What a tenant takes where its spec is silent.
 pub(crate) struct Defaults {
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rules: RwLock<Arc<TenantRules>>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) hooks: Arc<Hooks>,
     /// The tenants that are no default ones, before they are known.
     pub(crate) specs: HashMap<TenantId, TenantSpec>,
+}
+
+impl Defaults {
+    pub(crate) fn rules(&self) -> Arc<TenantRules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The rules of a tenant that brings none of its own.
+    pub(crate) fn policy(&self, id: &TenantId) -> Arc<Policy> {
+        self.rules().of(id).clone()
+    }
 }
 
 /// What the system as a whole is doing. It only moves down the list.
@@ -142,9 +157,11 @@ impl Shared {
             log: SupervisorLog::new(log_entries),
             root: Root::default(),
             observers,
+            meters: Meters::default(),
             opening: seam.opening(),
             phase: watch::Sender::new(Phase::Running),
             aggregator: OnceLock::new(),
+            report_every: watch::Sender::new(None),
             failures: Mutex::new(Collector::new(seam.now())),
             letters_written: AtomicU64::new(0),
             seam,
@@ -206,6 +223,7 @@ impl Shared {
     /// Writes to the supervisor log.
     pub(crate) fn log(&self, event: SupervisorEvent) {
         let event = self.log.push(event, self.seam.now());
+        self.meters.supervised(&event);
         self.observe(event.tenant.as_ref(), |observer| observer.supervised(&event));
     }
 
@@ -239,6 +257,7 @@ impl Shared {
     /// settled before.
     pub(crate) fn settle(&self, slot: &Arc<Slot>, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
+        self.meters.batches.took(left.cut_at.elapsed());
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);

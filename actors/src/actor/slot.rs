@@ -33,6 +33,8 @@ pub(crate) struct Slot {
     /// Its place at each of them.
     pub(super) seats: Box<[Seat]>,
     pub(crate) hooks: Arc<Hooks>,
+    /// Whether it was given rules of its own with its spec.
+    pub(super) has_own_policy: bool,
     pub(crate) lane: Lane,
     /// Whether the tenant's lane may have got room.
     pub(crate) room: Notify,
@@ -81,23 +83,23 @@ pub(crate) struct Slot {
 impl Slot {
     /// `left` is what was kept of it, where it had a slot before.
     pub(crate) fn new(id: TenantId, own: Own, left: Option<&Dormant>, shared: &Shared) -> Self {
-        let Own { policy, stores, hooks } = own;
+        let Own { policy, has_own_policy, stores, hooks } = own;
         let (of_id, has_hooks) = (id.clone(), hooks.sees_batches());
         let holders = shared.budget.holders().clone();
         let lane = Lane::new(of_id, shared.opening, stores.clone(), policy, has_hooks, &shared.journal, holders);
         if let Some(left) = left {
             lane.go_on(&left.rest);
         }
-        let silence = &lane.policy().silence;
-        lane.listen(shared.silences.of(&id, silence, shared.is_named(&id)));
+        lane.listen(shared.listener(&id, &lane.policy()));
         let is_over = shared.phase() >= Phase::Stopping;
         Self {
             lane,
             muted: AtomicBool::new(shared.tenants.is_muted(&id)),
             id,
-            seats: shared.gates.seats(&stores),
+            seats: shared.gates.seats(&stores, &shared.meters),
             stores,
             hooks,
+            has_own_policy,
             room: Notify::new(),
             gone: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
@@ -136,10 +138,15 @@ impl Slot {
     }
 
     /// Other rules from now on: they hold from the next chunk, window, attempt and heartbeat, and for the window that is open.
-    pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>) {
+    pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>, is_told: bool) {
         let before = self.lane.set_policy(policy.clone());
+        if before.silence != policy.silence {
+            self.lane.listen(shared.listener(&self.id, policy));
+        }
         let Some(cause) = changes(&before, policy) else { return };
-        shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
+        if is_told {
+            shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
+        }
         // The window that is open may be due, or have more in it than it may.
         if (before.window != policy.window || before.overflow != policy.overflow) && self.lane.has_uncut() {
             shared.alarms.set(Instant::now(), self, Alarm::Window);
@@ -329,6 +336,7 @@ impl Slot {
             in_journal_bytes: lane.spilled.1,
             uncompensated: lane.uncompensated,
             silence,
+            oldest_at: lane.oldest_at,
         }
     }
 

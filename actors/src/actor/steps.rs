@@ -129,6 +129,7 @@ impl Steps {
     pub(super) fn stored(&self) {
         if let Some(turn) = &self.turn {
             turn.answered(false);
+            turn.ended(true);
         }
         fault_point("after-store");
         let was_parked = self.slot.lane.is_parked();

@@ -102,6 +102,7 @@ fn noted(slot: &Arc<Slot>, shared: &Arc<Shared>, advanced: &Advanced) -> Option<
         slot.work.fetch_add(advanced.cut_bytes as u64, Ordering::Relaxed);
     }
     for flushed in &advanced.flushed {
+        shared.meters.flushed(flushed);
         tracing::trace!(target: "headworks", tenant = %slot.id, reason = %flushed.reason, events = flushed.events, "flush");
         shared.observe(Some(&slot.id), |observer| observer.flushed(&slot.id, flushed));
     }

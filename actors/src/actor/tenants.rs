@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dashmap::{DashMap, DashSet, Entry};
 use foldhash::fast::RandomState;
@@ -39,8 +39,10 @@ pub(crate) struct Tenants {
     known: AtomicUsize,
     mutes: DashSet<TenantId>,
     /// Rules that were given at run time.
-    policies: DashMap<TenantId, Arc<Policy>>,
-    admittance: Admittance,
+    pub(crate) policies: DashMap<TenantId, Arc<Policy>>,
+    pub(super) admittance: RwLock<Admittance>,
+    /// Held while rules are changed.
+    pub(super) changing: Mutex<()>,
     gate: Mutex<SpawnGate>,
 }
 
@@ -64,7 +66,8 @@ impl Tenants {
             known: AtomicUsize::new(0),
             mutes: DashSet::new(),
             policies: DashMap::new(),
-            admittance,
+            admittance: RwLock::new(admittance),
+            changing: Mutex::default(),
             gate: Mutex::default(),
         }
     }
@@ -73,8 +76,17 @@ impl Tenants {
         self.mutes.contains(id)
     }
 
+    /// How many may be known.
+    pub(crate) fn max(&self) -> usize {
+        self.admittance.read().unwrap_or_else(PoisonError::into_inner).max
+    }
+
+    pub(super) fn admittance(&self) -> Admittance {
+        self.admittance.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn is_full(&self) -> bool {
-        self.known.load(Ordering::Acquire) >= self.admittance.max
+        self.known.load(Ordering::Acquire) >= self.max()
     }
 
     /// Where the tenant's slot is the one that is in its place, puts what `make` makes of it there. Under the lock of the place.
@@ -162,10 +174,11 @@ impl Shared {
 
     /// By whose name an unknown tenant's events come in.
     fn admitted<'n>(&self, name: &'n str) -> Result<Cow<'n, str>, Code> {
-        let Tenants { admittance, gate, .. } = &self.tenants;
-        if self.defaults.specs.contains_key(name) || self.tenants.policies.contains_key(name) {
+        let Tenants { gate, policies, .. } = &self.tenants;
+        if self.defaults.specs.contains_key(name) || policies.contains_key(name) || self.defaults.rules().names(name) {
             return Ok(name.into());
         }
+        let admittance = self.tenants.admittance();
         match &admittance.unknown {
             Unknown::Reject => return Err(Code::UnknownTenant),
             Unknown::CatchAll(other) if other.as_str() == name => return Ok(name.into()),
@@ -179,7 +192,7 @@ impl Shared {
 
     /// Why events of `name` were refused, in words.
     pub(crate) fn refusal(&self, code: Code, name: &str) -> Cause {
-        let Admittance { max, rate, .. } = &self.tenants.admittance;
+        let Admittance { max, rate, .. } = self.tenants.admittance();
         let why = match (code, rate) {
             (Code::TenantLimit, _) => format!("{max} tenants are known, and limits.max_tenants allows no more"),
             (Code::SpawnRate, Some(rate)) => {
@@ -197,7 +210,7 @@ impl Shared {
             Entry::Occupied(place) => place,
             Entry::Vacant(place) => {
                 let base = self.defaults.specs.get(id).cloned();
-                let own = Own::of(base.unwrap_or_else(TenantSpec::silent), &self.defaults);
+                let own = Own::of(id, base.unwrap_or_else(TenantSpec::silent), &self.defaults);
                 let slot = self.made(id, self.changed(id, own), None);
                 place.insert(Place::Awake(slot.clone()));
                 self.tenants.known.fetch_add(1, Ordering::AcqRel);
@@ -208,7 +221,7 @@ impl Shared {
             Place::Awake(slot) => return slot.clone(),
             Place::Dormant(dormant) => dormant,
         };
-        let slot = self.made(id, self.changed(id, dormant.own(&self.defaults)), Some(dormant));
+        let slot = self.made(id, self.changed(id, dormant.own(id, &self.defaults)), Some(dormant));
         place.insert(Place::Awake(slot.clone()));
         slot
     }
@@ -240,11 +253,6 @@ impl Shared {
         }
     }
 
-    /// Whether something was said of just this tenant, in the configuration or since.
-    pub(super) fn is_named(&self, id: &TenantId) -> bool {
-        self.defaults.specs.contains_key(id) || self.tenants.policies.contains_key(id)
-    }
-
     /// A slot, under the lock of its place. From now on somebody looks every now and then whether it is still needed.
     fn made(&self, id: &TenantId, own: Own, left: Option<&Dormant>) -> Arc<Slot> {
         let slot = Arc::new(Slot::new(id.clone(), own, left, self));
@@ -262,14 +270,14 @@ impl Shared {
         match self.tenants.places.entry(id.clone()) {
             Entry::Occupied(_) => Err(Error::TenantExists(id)),
             Entry::Vacant(_) if !is_expected && self.tenants.is_full() => {
-                Err(Error::TenantLimit { tenant: id, limit: self.tenants.admittance.max })
+                Err(Error::TenantLimit { tenant: id, limit: self.tenants.max() })
             }
             Entry::Vacant(place) => {
                 if has_own {
                     // What is said last counts.
                     self.tenants.policies.remove(&id);
                 }
-                let slot = self.made(&id, self.changed(&id, Own::of(spec, &self.defaults)), None);
+                let slot = self.made(&id, self.changed(&id, Own::of(&id, spec, &self.defaults)), None);
                 if has_own {
                     drop(self.silences.of(&id, &slot.policy().silence, true));
                 }
@@ -310,7 +318,7 @@ impl Shared {
     }
 
     /// What was said of the tenant, with the rules that it was given at run time.
-    fn changed(&self, id: &TenantId, own: Own) -> Own {
+    pub(super) fn changed(&self, id: &TenantId, own: Own) -> Own {
         match self.tenants.policies.get(id) {
             Some(policy) => Own { policy: policy.clone(), ..own },
             None => own,
@@ -321,12 +329,12 @@ impl Shared {
     pub(crate) fn set_policy(&self, id: &TenantId, policy: Policy) -> Result<(), Error> {
         let check = policy.check().and_then(|()| policy.overflow.check_journal(self.journal.is_durable()));
         check.map_err(|why| Error::InvalidPolicy(format!("tenant {id}: {why}")))?;
+        let _only = self.tenants.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, policy) = (self.policy(id), Arc::new(policy));
         self.tenants.policies.insert(id.clone(), policy.clone());
-        let listener = self.silences.of(id, &policy.silence, true);
+        drop(self.silences.of(id, &policy.silence, true));
         if let Some(slot) = self.slot(id) {
-            slot.lane.listen(listener);
-            slot.set_policy(self, &policy);
+            slot.set_policy(self, &policy, true);
         } else if let Some(cause) = changes(&before, &policy) {
             let event = SupervisorEvent::new(Some(id.clone()), Role::Tenant, What::PolicyChanged);
             self.log(SupervisorEvent { cause: Some(cause), ..event });
@@ -343,20 +351,23 @@ impl Shared {
             return given.clone();
         }
         if let Some(Place::Dormant(dormant)) = self.tenants.places.get(id).as_deref() {
-            return dormant.own(&self.defaults).policy;
+            return dormant.own(id, &self.defaults).policy;
         }
         let own = self.defaults.specs.get(id).and_then(|spec| spec.policy.clone());
-        own.map_or_else(|| self.defaults.policy.clone(), Arc::new)
+        own.map_or_else(|| self.defaults.policy(id), Arc::new)
     }
 
     pub(crate) fn mute(&self, id: &TenantId, muted: bool) {
-        if muted {
-            self.tenants.mutes.insert(id.clone());
-        } else {
-            self.tenants.mutes.remove(id);
-        }
+        let is_other = match muted {
+            true => self.tenants.mutes.insert(id.clone()),
+            false => self.tenants.mutes.remove(id).is_some(),
+        };
         if let Some(slot) = self.slot(id) {
             slot.muted.store(muted, Ordering::Release);
+        }
+        if is_other {
+            let what = if muted { What::Muted } else { What::Unmuted };
+            self.log(SupervisorEvent::new(Some(id.clone()), Role::Supervisor, what));
         }
     }
 

@@ -146,6 +146,9 @@ impl Writer {
 
     /// The open attempt failed. `what` it is in the log: whoever ended a predecessor has told of its failure.
     fn failed(&mut self, failed: Failed, cause: Cause, what: What) {
+        if let Some(turn) = &self.steps.turn {
+            turn.ended(false);
+        }
         let was_parked = self.steps.slot.lane.is_parked();
         let next = self.steps.slot.lane.failed(failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(FailedAttempt { store, attempt, next_after, in_a_row, breaker }) = next else { return };

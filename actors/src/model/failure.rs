@@ -99,6 +99,10 @@ codes! {
     PolicyChanged = "policy_changed",
     /// No frame of the tenant came for as long as its sender may be quiet; or one came after that.
     Silent = "silent",
+    /// An operator said so.
+    Operator = "operator",
+    /// The configuration was read again.
+    Config = "config",
     /// A thread has more to do than another.
     Rebalanced = "rebalanced",
 }

@@ -116,6 +116,18 @@ pub enum What {
     Passivated,
     /// Somebody changed the rules of a tenant; the cause names them.
     PolicyChanged,
+    /// The tenant's events are dropped at the door from now on.
+    Muted,
+    /// The tenant's events are let in again.
+    Unmuted,
+    /// An operator told the tenant something; the cause says what.
+    Ordered,
+    /// What was kept of the tenant was erased by an operator; the cause says what that was.
+    Erased,
+    /// The configuration was read again, and what of it can change at run time did; the cause says what.
+    Reloaded,
+    /// A configuration that was read again is not valid, and changed nothing; the cause says why.
+    ReloadRefused,
     /// A tenant's actors live on another thread from now on, since theirs had more to do.
     Moved,
     /// The system takes no new work, and stores what it accepted.
@@ -162,6 +174,12 @@ impl What {
             Self::Heard => "heard",
             Self::Passivated => "passivated",
             Self::PolicyChanged => "policy_changed",
+            Self::Muted => "muted",
+            Self::Unmuted => "unmuted",
+            Self::Ordered => "ordered",
+            Self::Erased => "erased",
+            Self::Reloaded => "reloaded",
+            Self::ReloadRefused => "reload_refused",
             Self::Moved => "moved",
             Self::Draining => "draining",
             Self::Stopped => "stopped",

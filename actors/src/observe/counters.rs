@@ -2,7 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{FlushReason, Status, TenantId};
+use crate::model::{FlushReason, Status, TenantId, UnixMillis};
 
 /// The counters of one tenant. They only grow.
 ///
@@ -127,6 +127,8 @@ pub struct TenantSnapshot {
     pub in_journal_bytes: u64,
     /// Compensations that could not be done and are tried again and again: a store may hold events that were given up.
     pub uncompensated: u64,
+    /// When the oldest of the events in memory that have no outcome yet arrived.
+    pub oldest_at: Option<UnixMillis>,
     /// Whether its sender is silent, where that is listened for: see [`SilencePolicy`](crate::SilencePolicy).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silence: Option<SilenceDetail>,

@@ -169,8 +169,9 @@ fn trace(event: &SupervisorEvent) {
         };
     }
     match event.what {
-        What::Quarantined | What::Hung | What::CompensationFailed => say!(error),
+        What::Quarantined | What::Hung | What::CompensationFailed | What::ReloadRefused => say!(error),
         What::Failed
+        | What::Erased
         | What::Ambiguous
         | What::MissedHeartbeat
         | What::Stalled
@@ -196,6 +197,10 @@ fn trace(event: &SupervisorEvent) {
         | What::Heard
         | What::Recovered
         | What::PolicyChanged
+        | What::Muted
+        | What::Unmuted
+        | What::Ordered
+        | What::Reloaded
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Moved | What::Idle | What::Active => say!(debug),
     }

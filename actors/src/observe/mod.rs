@@ -2,7 +2,9 @@
 
 mod counters;
 mod detail;
+mod histogram;
 mod log;
+mod meters;
 mod observer;
 mod report;
 mod sliding;
@@ -10,7 +12,10 @@ mod sliding;
 pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
+pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
+pub use meters::{FailureTotal, StoreCalls};
+pub(crate) use meters::{Meters, StoreMeter};
 pub use observer::{Flushed, Observer, Outcome, Settled};
 pub(crate) use report::Collector;
 pub use report::{Report, ReportEntry};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::FailureTotal;
 use super::sliding::Sliding;
 use crate::model::{Code, Failure, TenantId, UnixMillis};
 
@@ -144,6 +145,17 @@ impl Collector {
     pub(crate) fn report(&self, now: UnixMillis) -> Report {
         let entries = self.pairs.iter().map(|(key, pair)| pair.entry(key, now)).collect();
         Report { since: self.since, at: now, entries }
+    }
+
+    /// All of it by code, over all tenants.
+    pub(crate) fn totals(&self) -> Vec<FailureTotal> {
+        let mut totals = BTreeMap::<Code, FailureTotal>::new();
+        for ((_, code), pair) in &self.pairs {
+            let total = totals.entry(*code).or_insert(FailureTotal { code: *code, failures: 0, events: 0 });
+            total.failures += pair.failures;
+            total.events += pair.events;
+        }
+        totals.into_values().collect()
     }
 
     /// What one tenant failed with.

@@ -1,7 +1,8 @@
 //! Points at which a crash test ends the process as a power cut would: at once, with nothing unwound and nothing flushed.
 //!
 //! `HEADWORKS_FAULT="after-intent:3"` kills the process when it comes to the point `after-intent` for the third time; without a
-//! number it is the first time. `hang-after-intent` does not end it there, but holds the thread for ever. The points, in the order of the flow:
+//! number it is the first time. `hang-after-intent` does not end it there, but holds the thread for ever; `panic-after-intent` panics there, from that time on
+//! each time. The points, in the order of the flow:
 //!
 //! | point | a chunk or batch |
 //! |---|---|
@@ -73,9 +74,17 @@ mod armed {
         }
     }
 
+    /// What happens at the point.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Dies,
+        Hangs,
+        Panics,
+    }
+
     #[derive(Debug)]
     struct Fault {
-        hangs: bool,
+        kind: Kind,
         point: &'static str,
         nth: u64,
         times: AtomicU64,
@@ -83,29 +92,38 @@ mod armed {
 
     impl Fault {
         fn parse(text: &str) -> Result<Self, String> {
-            let (hangs, point) = text.strip_prefix("hang-").map_or((false, text), |point| (true, point));
+            let (kind, point) = match text.split_once('-') {
+                Some(("hang", point)) => (Kind::Hangs, point),
+                Some(("panic", point)) => (Kind::Panics, point),
+                _ => (Kind::Dies, text),
+            };
             let (name, nth) = point.split_once(':').unwrap_or((point, "1"));
             let Some(point) = POINTS.into_iter().find(|point| *point == name) else {
                 return Err(format!("there is no fault point {name:?}; valid: {}", POINTS.join(", ")));
             };
             match nth.parse() {
-                Ok(nth) if nth > 0 => Ok(Self { hangs, point, nth, times: AtomicU64::new(0) }),
+                Ok(nth) if nth > 0 => Ok(Self { kind, point, nth, times: AtomicU64::new(0) }),
                 _ => Err(format!("{nth:?} is no count of times from 1")),
             }
         }
 
         fn strike(&self) -> ! {
-            if !self.hangs {
-                die()
-            }
-            loop {
-                std::thread::park();
+            match self.kind {
+                Kind::Dies => die(),
+                Kind::Hangs => loop {
+                    std::thread::park();
+                },
+                Kind::Panics => panic!("the fault point {} panics", self.point),
             }
         }
 
         /// Whether this is the time.
         fn is_due(&self, name: &str) -> bool {
-            name == self.point && self.times.fetch_add(1, Ordering::Relaxed) + 1 == self.nth
+            if name != self.point {
+                return false;
+            }
+            let time = self.times.fetch_add(1, Ordering::Relaxed) + 1;
+            time == self.nth || (self.kind == Kind::Panics && time > self.nth)
         }
     }
 
@@ -133,7 +151,10 @@ mod armed {
             assert_eq!(due, [false, false, false, true, false]);
             assert!(Fault::parse("after-store").unwrap().is_due("after-store"));
             let hang = Fault::parse("hang-after-store").unwrap();
-            assert!(hang.hangs && !fault.hangs && hang.is_due("after-store"));
+            assert!((fault.kind, hang.kind) == (Kind::Dies, Kind::Hangs) && hang.is_due("after-store"));
+            let panic = Fault::parse("panic-after-store:2").unwrap();
+            let due: Vec<_> = (0..4).map(|_| panic.is_due("after-store")).collect();
+            assert_eq!((panic.kind, due), (Kind::Panics, vec![false, true, true, true]));
         }
 
         #[test]

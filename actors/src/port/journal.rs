@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 
 use super::{Progress, Uncompensated, UndoStep};
 use crate::model::{Attempt, BatchId, Cause, Chunk, Opening, Seq, StoreName, StreamId, TenantId, UnixMillis};
-use crate::observe::Outcome;
+use crate::observe::{Distribution, Outcome};
 
 /// Where accepted events and what becomes of them are on record.
 ///
@@ -376,6 +376,10 @@ pub struct Health {
     pub commits: u64,
     /// Bytes written so far.
     pub written_bytes: u64,
+    /// From what size on disk on it has no room for more chunks, in bytes; 0 where that has no bound.
+    pub quota_bytes: u64,
+    /// How long each commit took, from its write to the answer of the disk.
+    pub commit_times: Distribution,
 }
 
 /// Why a journal could not do what it was asked.

@@ -65,6 +65,11 @@ impl Silences {
         Some(listener)
     }
 
+    /// Who is listened for, in no order.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        self.tenants.iter().map(|listener| listener.key().clone()).collect()
+    }
+
     /// What is known of a tenant's silence, if it is listened for.
     pub(crate) fn detail(&self, tenant: &TenantId) -> Option<SilenceDetail> {
         Some(self.tenants.get(tenant)?.detail())

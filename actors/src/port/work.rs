@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) intended: Option<StoreName>,
     /// Where its cut is on record, if it is and that was not known to be committed.
     pub(super) recorded: Option<Position>,
+    /// When it was cut, or read back.
+    pub(super) cut_at: Instant,
     /// Whether it holds all that was cut into it, and is what the hooks made of it; not so where a journal is damaged.
     pub(super) is_whole: bool,
 }
@@ -334,6 +336,8 @@ pub(crate) struct Stored {
 pub(crate) struct Left {
     pub(crate) batch: Batch,
     pub(crate) attempts: u32,
+    /// When it was cut, or read back.
+    pub(crate) cut_at: Instant,
     pub(crate) was_parked: bool,
     /// Whether it is the first to find its store back.
     pub(crate) found_store_back: bool,

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
 use actix::Addr;
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::handle::System;
-use crate::actor::aggregator::{Aggregator, Reporting};
+use crate::actor::aggregator::{Aggregator, OnReport};
 use crate::actor::alarms::ring;
 use crate::actor::homes::balance;
 use crate::actor::letters::pump;
@@ -27,7 +27,7 @@ use crate::actor::tenants::Admittance;
 use crate::actor::watchdog::{turn, watch};
 use crate::model::{Error, TenantId, panic_place};
 use crate::observe::{Observer, Report};
-use crate::policy::{Policy, SpawnRate, Unknown};
+use crate::policy::{Policy, SpawnRate, TenantRules, Unknown};
 #[cfg(feature = "testing")]
 use crate::port::PanicAt;
 use crate::port::{
@@ -56,7 +56,7 @@ pub enum Placement {
 /// What a system is made of. Everything has a default.
 #[must_use]
 pub struct SystemBuilder {
-    policy: Policy,
+    rules: TenantRules,
     saga: Option<Saga>,
     journal: Option<Arc<dyn DynJournal>>,
     dead_letters: Option<Arc<dyn DynDeadLetters>>,
@@ -66,7 +66,8 @@ pub struct SystemBuilder {
     max_dead_letter_queue_bytes: usize,
     admittance: Admittance,
     log_entries: usize,
-    reporting: Reporting,
+    report_every: Option<Duration>,
+    report_to: Vec<OnReport>,
     observers: Vec<Arc<dyn Observer>>,
     seam: Seam,
     placement: Placement,
@@ -78,7 +79,7 @@ pub struct SystemBuilder {
 impl Default for SystemBuilder {
     fn default() -> Self {
         Self {
-            policy: Policy::default(),
+            rules: TenantRules::default(),
             saga: None,
             journal: None,
             dead_letters: None,
@@ -88,7 +89,8 @@ impl Default for SystemBuilder {
             max_dead_letter_queue_bytes: 4 << 20,
             admittance: Admittance { unknown: Unknown::Spawn, max: 10_000, rate: None },
             log_entries: 4_096,
-            reporting: Reporting { every: Some(Duration::from_secs(60)), to: vec![] },
+            report_every: Some(Duration::from_secs(60)),
+            report_to: vec![],
             observers: vec![],
             seam: Seam::default(),
             placement: Placement::default(),
@@ -102,7 +104,14 @@ impl Default for SystemBuilder {
 impl SystemBuilder {
     /// The rules of tenants that bring none of their own.
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+        self.rules = TenantRules::new(policy);
+        self
+    }
+
+    /// The rules of tenants that bring none of their own, by id, by pattern, and for all others; in the place of
+    /// [`policy`](Self::policy). A tenant that comes up by its first event has them, too. [`System::set_rules`] changes them.
+    pub fn rules(mut self, rules: TenantRules) -> Self {
+        self.rules = rules;
         self
     }
 
@@ -186,7 +195,7 @@ impl SystemBuilder {
     /// How often what failed is reported, if anything did; `None` for never. Default 60 s. The end of the system reports
     /// what is left. It is logged under the target `headworks::report`, unless [`on_report`](Self::on_report) names others.
     pub fn report_every(mut self, every: Option<Duration>) -> Self {
-        self.reporting.every = every;
+        self.report_every = every;
         self
     }
 
@@ -207,7 +216,7 @@ impl SystemBuilder {
     /// # }
     /// ```
     pub fn on_report(mut self, tell: impl Fn(&Report) + Send + Sync + 'static) -> Self {
-        self.reporting.to.push(Arc::new(tell));
+        self.report_to.push(Arc::new(tell));
         self
     }
 
@@ -260,13 +269,12 @@ impl SystemBuilder {
             return Err(Error::PanicAborts);
         }
         panic_place::remember();
-        self.policy.check().map_err(Error::InvalidPolicy)?;
         let is_durable = self.journal.as_ref().is_some_and(|journal| journal.is_durable());
-        self.policy.overflow.check_journal(is_durable).map_err(Error::InvalidPolicy)?;
+        self.rules.check(is_durable).map_err(Error::InvalidPolicy)?;
         self.specs.values().try_for_each(|spec| spec.check_journal(is_durable))?;
         let specs = self.specs.into_iter().map(|(id, spec)| Ok((id, spec.checked()?)));
         let defaults = Defaults {
-            policy: Arc::new(self.policy),
+            rules: RwLock::new(Arc::new(self.rules)),
             stores: Arc::new(self.saga.unwrap_or_else(|| Saga::new().then(MemoryStore::new())).check()?),
             hooks: Arc::new(self.hooks),
             specs: specs.collect::<Result<_, Error>>()?,
@@ -302,6 +310,7 @@ impl SystemBuilder {
                 panic_points,
             )
         });
+        shared.report_every.send_replace(self.report_every);
         let recovered =
             shared.journal.begin(shared.opening, shared.seam.now()).map_err(|why| Error::Journal(why.to_string()))?;
         for damage in &recovered.damage {
@@ -312,7 +321,7 @@ impl SystemBuilder {
         }
         let tenants = recovered.tenants.into_iter();
         let left: Vec<_> = tenants.filter_map(|tenant| Some((shared.recovered_tenant(&tenant)?, tenant))).collect();
-        let reporting = self.reporting;
+        let reporting = self.report_to;
         let supervisors = match self.placement {
             Placement::Inline => {
                 let (supervisor, ended) = raise(shared.clone(), reporting, left, vec![]);
@@ -361,7 +370,7 @@ async fn stopping(shared: &Shared) {
 /// it is gone. The future ends with the system.
 fn raise(
     shared: Arc<Shared>,
-    reporting: Reporting,
+    reporting: Vec<OnReport>,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
     others: Vec<oneshot::Receiver<()>>,
 ) -> (Addr<Supervisor>, impl Future<Output = ()> + 'static) {
@@ -402,7 +411,7 @@ fn raise(
 /// Starts the system on threads of its own; gives the supervisor of each.
 fn on_own_threads(
     shared: &Arc<Shared>,
-    reporting: Reporting,
+    reporting: Vec<OnReport>,
     left: Vec<(Arc<Slot>, RecoveredTenant)>,
     hang_after: Duration,
 ) -> Result<Vec<Addr<Supervisor>>, Error> {

@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::{AckLevel, Policy};
-use crate::port::Uncompensated;
+use crate::port::{Entry, Health, Uncompensated};
 use crate::wire::{Framing, RawLines};
 
 /// A running system, spoken to from any thread and any runtime. Clones speak to the same system.
@@ -39,7 +39,7 @@ use crate::wire::{Framing, RawLines};
 /// When the last clone is dropped the system stops at once, without a drain; call [`drain`](Self::drain) first.
 #[derive(Clone)]
 pub struct System {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     handle: Arc<Handle>,
 }
 
@@ -284,6 +284,12 @@ impl System {
         self.shared.mute(id, false);
     }
 
+    /// Writes to the supervisor log what an operator had done: `what` as [`What::Ordered`], and more of it in words.
+    pub fn log_order(&self, id: &TenantId, what: What, detail: &str) {
+        let event = SupervisorEvent::new(Some(id.clone()), Role::Supervisor, what);
+        self.shared.log(SupervisorEvent { cause: Some(Cause::new(Code::Operator, detail)), ..event });
+    }
+
     /// Gives a tenant other rules, whether or not it is known yet, until the end of the system. They hold from its next chunk,
     /// window, attempt and heartbeat; the window that is open obeys them at once, and what waits at the door looks again. What of
     /// a throttle's burst is used up stays used. A tenant that comes up later has them too, unless it is
@@ -331,6 +337,28 @@ impl System {
     #[must_use]
     pub fn health(&self) -> SystemHealth {
         self.shared.root.health()
+    }
+
+    /// Whether a drain has begun, or the system has ended.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.phase() > Phase::Running
+    }
+
+    /// How its journal is doing.
+    #[must_use]
+    pub fn journal_health(&self) -> Health {
+        self.shared.journal.health()
+    }
+
+    /// Resolves once all that has become of events so far is on record for good: with a durable journal, on the disk. For as long
+    /// as that cannot be written, it does not.
+    pub async fn recorded(&self) {
+        #[expect(clippy::expect_used, reason = "a constant that follows the grammar")]
+        let stream = StreamId::new("headworks-nobodys-stream").expect("it follows the grammar");
+        // It says nothing, but has its place behind all that was said.
+        let at = self.shared.record(&mut vec![Entry::Forget { stream }]);
+        self.shared.journal.committed(at).await;
     }
 
     /// What has failed so far, by tenant and code.

@@ -3,6 +3,8 @@
 mod builder;
 mod drain;
 mod handle;
+mod measure;
+mod rules;
 mod source;
 mod stream;
 
@@ -10,5 +12,6 @@ pub use crate::actor::streams::Answer;
 pub use builder::{Placement, SystemBuilder};
 pub use drain::{DrainReport, TenantDrained};
 pub use handle::{IngressHandle, System, TenantHandle};
+pub use measure::Measurements;
 pub use source::{Intake, Source, SourceHandle};
 pub use stream::{Answers, Receipt, Settlement};

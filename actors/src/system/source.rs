@@ -108,6 +108,12 @@ pub struct SourceHandle {
 }
 
 impl SourceHandle {
+    /// How the source has ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<Result<(), String>> {
+        self.ended.borrow().clone()
+    }
+
     /// Waits for the source to end.
     ///
     /// # Errors

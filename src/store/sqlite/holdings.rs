@@ -66,6 +66,16 @@ pub(super) fn read(
         holdings.tenants.entry(tenant).or_default().purged = row.get::<_, i64>(1)?.cast_unsigned();
     }
     drop(rows);
+    // They were stored, and are not to be there.
+    let mut rows = purged.query(params![low, high, super::erase::ERASED])?;
+    while let Some(row) = rows.next()? {
+        let (tenant, erased) = (letters::tenant(0, &row.get::<_, String>(0)?)?, row.get::<_, i64>(1)?.cast_unsigned());
+        let held = holdings.tenants.entry(tenant.clone()).or_default();
+        held.events += erased;
+        held.rows += erased;
+        holdings.erased.insert(tenant, erased);
+    }
+    drop(rows);
     let (low, high) = range(frames);
     let malformed = params![low, high, DeadLetterKind::Frame.as_str()];
     holdings.malformed = moment.query_row(MALFORMED, malformed, |row| row.get::<_, i64>(0))?.cast_unsigned();

@@ -24,6 +24,7 @@
 //!   [audit](crate::audit) counts the rows too, and tells of what is missing.
 
 mod cursor;
+mod erase;
 mod error;
 mod file;
 mod holdings;

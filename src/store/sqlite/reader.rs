@@ -95,6 +95,17 @@ impl SqliteReader {
         count.map(i64::cast_unsigned).map_err(|error| self.failed(&error))
     }
 
+    /// How many dead letters are kept, and what they take of their quotas, in bytes.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn dead_letters_kept(&self) -> Result<(u64, u64), ReadError> {
+        let sql = "SELECT coalesce(sum(letters), 0), coalesce(sum(bytes), 0) FROM dead_letter_bytes";
+        let kept: rusqlite::Result<(i64, i64)> = self.conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        let kept = kept.map_err(|error| self.failed(&error))?;
+        Ok((kept.0.cast_unsigned(), kept.1.cast_unsigned()))
+    }
+
     /// The newest dead letters that match, oldest first.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ impl State {
         self.counters.flushed(reason);
         told.cut_bytes += batch.footprint();
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
-        self.batches.push_back(Waiting { batch, made: None, intended, recorded, is_whole: true });
+        self.batches.push_back(Waiting { batch, made: None, intended, recorded, cut_at: now, is_whole: true });
         fault_point("after-cut");
     }
 }

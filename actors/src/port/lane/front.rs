@@ -217,7 +217,7 @@ impl Lane {
         let found = state.poison_of(work.batch.id());
         // On record the halves hold what is lost of it, too: they would be other ones for the next process.
         let Some(front) = state.batches.front().filter(|front| front.is_whole) else { return false };
-        let first = front.batch.len() / 2;
+        let (first, cut_at) = (front.batch.len() / 2, front.cut_at);
         let (Some(halves), Some(made)) = (front.batch.split_at(first), work.batch.split_at(first)) else {
             return false;
         };
@@ -243,7 +243,7 @@ impl Lane {
         let intents = [intended, None];
         for ((batch, made), intended) in halves.into_iter().zip(made).zip(intents).rev() {
             let made = is_made.then_some(made);
-            state.batches.push_front(Waiting { batch, made, intended, recorded, is_whole: true });
+            state.batches.push_front(Waiting { batch, made, intended, recorded, cut_at, is_whole: true });
         }
         fault_point("after-split");
         true
@@ -308,7 +308,8 @@ impl Lane {
     pub(crate) fn settle(&self, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let mut state = self.lock();
         let held_cuts = state.holds_cuts(None);
-        let batch = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?.batch;
+        let front = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?;
+        let Waiting { batch, cut_at, .. } = front;
         let work = state.work.take();
         state.moved += 1;
         let cuts_again = held_cuts && !state.holds_cuts(None);
@@ -340,7 +341,18 @@ impl Lane {
         let numbered = batch.parts().iter().filter(|part| part.chunk.origin().is_some()).cloned().collect();
         // What is in the store is what the hooks made; what was given up is kept as it came.
         let batch = work.filter(|_| outcome == Outcome::Stored).map_or(batch, |work| work.batch);
-        Some(Left { batch, attempts, was_parked, found_store_back, footprint, numbered, code, cuts_again, shed })
+        Some(Left {
+            batch,
+            attempts,
+            cut_at,
+            was_parked,
+            found_store_back,
+            footprint,
+            numbered,
+            code,
+            cuts_again,
+            shed,
+        })
     }
 }
 

@@ -65,7 +65,7 @@ impl Lane {
             let made = made.filter(|_| is_whole).map(|made| of_made(&cut, made));
             // Its first attempt went on record with the cut, and one that was not in front was never made.
             let intended = cut.progress.steps.first().map(|step| step.store.clone());
-            let waiting = Waiting { batch, made, intended, recorded: None, is_whole };
+            let waiting = Waiting { batch, made, intended, recorded: None, cut_at: now, is_whole };
             if nth == 0 && (cut.progress.was_tried() || cut.made.is_some()) {
                 let work = Work::found(&cut, &waiting);
                 state.work = Some(self.given_up_on_record(&cut, work));

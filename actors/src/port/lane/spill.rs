@@ -250,7 +250,7 @@ impl State {
         let id = BatchId::new(lane.opening, lane.tenant.clone(), Seq(self.cuts));
         let recorded = lane.record(|| Entry::Cut { batch: id.clone(), from, until });
         let batch = Batch::new(id, vec![]);
-        self.batches.push_back(Waiting { batch, made: None, intended: None, recorded, is_whole: false });
+        self.batches.push_back(Waiting { batch, made: None, intended: None, recorded, cut_at: now, is_whole: false });
         advanced
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct LaneSnapshot {
     pub(crate) breaker_open: bool,
     /// Steps of the batches so far.
     pub(crate) moved: u64,
+    /// When the first of the events in memory arrived.
+    pub(crate) oldest_at: Option<UnixMillis>,
 }
 
 impl LaneSnapshot {
@@ -87,13 +89,13 @@ impl Lane {
             bytes: state.uncut_bytes as u64,
             max_bytes: policy.window.max_bytes as u64,
             due_at: state.due.filter(|_| state.uncut > 0).map(&wall),
-            oldest_at: state.chunks.front().filter(|_| state.uncut > 0).map(|(chunk, _)| chunk.arrived()),
+            oldest_at: state.window_since(),
         };
         let backlog = Backlog {
             batches: state.batches.len() as u64,
             events: state.cut,
             bytes: state.batches.iter().map(|waiting| waiting.batch.body_bytes() as u64).sum(),
-            oldest_at: state.batches.front().map(|front| front.batch.first_arrived()),
+            oldest_at: state.backlog_since(),
             unread: state.unread,
         };
         let batch = state.work.as_ref().map(|work| BatchDetail {
@@ -124,6 +126,14 @@ impl Lane {
 }
 
 impl State {
+    fn window_since(&self) -> Option<UnixMillis> {
+        self.chunks.front().filter(|_| self.uncut > 0).map(|(chunk, _)| chunk.arrived())
+    }
+
+    fn backlog_since(&self) -> Option<UnixMillis> {
+        self.batches.front().map(|front| front.batch.first_arrived())
+    }
+
     /// When the next attempt is due, where none is begun and it is known.
     fn not_before(&self, work: &Work, stores: &Stores, now: Instant) -> Option<Instant> {
         if work.is_open() || work.is_given_up() {
@@ -147,6 +157,7 @@ impl State {
             uncompensated: self.uncompensated.len() as u64,
             breaker_open: self.breakers.iter().any(|(_, breaker)| breaker.probe_at().is_some()),
             moved: self.moved,
+            oldest_at: self.backlog_since().or_else(|| self.window_since()),
         }
     }
 }

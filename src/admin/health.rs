@@ -1,0 +1,184 @@
+//! Whether the process is alive, and whether it does its work.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use headworks_actors::{SourceHandle, Status, System, TenantSnapshot};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::Admin;
+
+/// The process is alive, and no more is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {
+    /// `alive`.
+    pub status: String,
+}
+
+/// Touches nothing that may be held up.
+pub(super) async fn alive() -> Json<Alive> {
+    Json(Alive { status: "alive".to_owned() })
+}
+
+/// Whether the daemon does its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Whether every check holds.
+    pub ready: bool,
+    /// All of them.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// `running`, `sources`, `journal`, `stores`, `actors` or `progress`.
+    pub name: String,
+    /// Whether it does.
+    pub ok: bool,
+    /// Why not.
+    pub why: Option<String>,
+}
+
+/// The sources of a daemon, once they listen.
+#[derive(Debug, Clone, Default)]
+pub struct Listening(Arc<Mutex<Option<Named>>>);
+
+type Named = Vec<(String, SourceHandle)>;
+
+impl Listening {
+    /// They do.
+    pub fn set(&self, sources: Named) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sources);
+    }
+
+    fn why_not(&self) -> Option<String> {
+        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
+        sources.iter().find_map(|(name, source)| match source.end()? {
+            Ok(()) => Some(format!("source {name} has ended")),
+            Err(why) => Some(format!("source {name} has failed: {why}")),
+        })
+    }
+}
+
+/// So long nothing at all is settled while batches wait, and the daemon counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// So long the stores may take to be read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is settled, since when no more was.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    settled: u64,
+    since: Option<Instant>,
+}
+
+impl Progress {
+    /// For how long, at least, nothing was settled while there was something to settle: as far as looks like this one can tell.
+    fn look(&mut self, settled: u64, waiting: bool, now: Instant) -> Duration {
+        if !waiting || settled != self.settled {
+            self.since = None;
+        }
+        self.settled = settled;
+        if !waiting {
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(*self.since.get_or_insert(now))
+    }
+}
+
+pub(super) async fn ready(State(admin): State<Admin>) -> Response {
+    let Admin { system, .. } = &admin;
+    let journal = system.journal_health();
+    let tenants = system.tenants();
+    let health = system.health();
+    let checks = [
+        ("running", system.is_draining().then(|| "it drains: it takes nothing new".to_owned())),
+        ("sources", admin.listening.why_not()),
+        (
+            "journal",
+            match journal.failing {
+                Some(why) => Some(format!("it cannot be written: {why}")),
+                None if journal.is_full => Some("its quota (journal.max_bytes) is reached: sources wait".to_owned()),
+                None => None,
+            },
+        ),
+        (
+            "stores",
+            match away(&tenants) {
+                Some(why) => Some(why),
+                None => unread(&admin).await,
+            },
+        ),
+        (
+            "actors",
+            health.hung.map(|hung| hung.to_string()).or(health.failed.map(|failed| {
+                format!("the {} failed, and was left alone at {}: {}", failed.actor, failed.since, failed.cause.detail)
+            })),
+        ),
+        ("progress", stuck(&admin, system, &tenants)),
+    ];
+    let checks: Vec<_> =
+        checks.map(|(name, why)| Check { name: name.to_owned(), ok: why.is_none(), why }).into_iter().collect();
+    let ready = checks.iter().all(|check| check.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, checks })).into_response()
+}
+
+/// A store that says that it is not there, by the tenants that wait for it.
+fn away(tenants: &[TenantSnapshot]) -> Option<String> {
+    let mut parked = tenants.iter().filter(|tenant| tenant.status == Status::Parked);
+    let first = parked.next()?;
+    let others = match parked.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("a store is away: tenant {}{others} waits for it; `headworks explain` says why", first.tenant))
+}
+
+async fn unread(admin: &Admin) -> Option<String> {
+    match tokio::time::timeout(PATIENCE, admin.read(|_| Ok(()))).await {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(format!("cannot be read: {why}")),
+        Err(_) => Some(format!("cannot be opened within {}", humantime::format_duration(PATIENCE))),
+    }
+}
+
+fn stuck(admin: &Admin, system: &System, tenants: &[TenantSnapshot]) -> Option<String> {
+    // What an operator stopped waits by order.
+    let waiting: u64 =
+        tenants.iter().filter(|tenant| tenant.status != Status::Stopped).map(|tenant| tenant.batches_waiting).sum();
+    let settled = tenants.iter().map(|tenant| tenant.counters.settled()).sum();
+    let now = Instant::now();
+    let mut progress = admin.progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let lasting = progress.look(settled, waiting > 0 && !system.is_draining(), now);
+    (lasting >= STUCK_AFTER).then(|| {
+        let lasting = humantime::format_duration(Duration::from_secs(lasting.as_secs()));
+        format!("{waiting} batches wait, and none of any tenant was settled for {lasting}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_waits_while_nothing_at_all_is_settled_is_stuck() {
+        let began = Instant::now();
+        let mut progress = Progress::default();
+        let mut look =
+            |settled, waiting, second| progress.look(settled, waiting, began + Duration::from_secs(second)).as_secs();
+        assert_eq!(look(0, true, 0), 0);
+        assert_eq!(look(0, true, 59), 59);
+        assert_eq!(look(1, true, 61), 0, "something was settled, by whatever tenant");
+        assert_eq!(look(1, false, 90), 0);
+        assert_eq!(look(1, true, 100), 0, "what waits has come since");
+        assert_eq!(look(1, true, 160), 60);
+    }
+}

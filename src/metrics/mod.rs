@@ -1,0 +1,134 @@
+//! The numbers of a system for Prometheus, in its text format or as OpenMetrics.
+//!
+//! [`Metrics`] reads what the system counts itself: a scrape is one look at it, and nothing is counted twice. The daemon serves it
+//! on `/metrics`; any other program shows it wherever it likes, or puts it into a registry of its own, as a
+//! [`Collector`]:
+//!
+//! ```
+//! use headworks::metrics::{Format, Metrics};
+//! use headworks::System;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let system = System::builder().start()?;
+//! let metrics = Metrics::new(system.clone());
+//! assert!(metrics.text(Format::Prometheus).contains("headworks_events_in_flight 0"));
+//!
+//! let mut registry = prometheus_client::registry::Registry::default();
+//! registry.register_collector(Box::new(metrics));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which tenants have series of their own
+//!
+//! The [busiest ones](Metrics::max_tenants), by the frames that ever came for them; all others are summed as `tenant="other"`. What a
+//! tenant brought before it had series of its own stays in that sum, and what it brought in them goes with them if it loses them: no
+//! series ever falls but with the process, so that a rate over any of them is right. A tenant that has a place loses it to one alone that
+//! is a quarter busier. A tenant that is really named `other` is written `tenant="_other"`, which no tenant can be named, and so is
+//! never taken for the sum.
+
+mod families;
+mod process;
+mod system;
+mod tenants;
+mod text;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use headworks_actors::System;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text::encode};
+use prometheus_client::registry::Registry;
+
+pub use text::Format;
+
+use families::{Families, In};
+use system::Seen;
+use tenants::Busiest;
+
+/// The numbers of a system. See the [module](self). Clones are one: they remember together which tenants had series of their own,
+/// so all scrapes of a system are to go to one of these or its clones.
+#[derive(Clone)]
+pub struct Metrics {
+    system: System,
+    max_tenants: usize,
+    is_own_process: bool,
+    busiest: Arc<Mutex<Busiest>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("max_tenants", &self.max_tenants).finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// How many tenants have series of their own where nothing else is said.
+    pub const MAX_TENANTS: usize = 100;
+
+    /// Of a system.
+    #[must_use]
+    pub fn new(system: System) -> Self {
+        Self { system, max_tenants: Self::MAX_TENANTS, is_own_process: false, busiest: Arc::default() }
+    }
+
+    /// So many tenants have series of their own, about 1.3 KB of text each. Default [`MAX_TENANTS`](Self::MAX_TENANTS).
+    #[must_use]
+    pub fn max_tenants(self, max_tenants: usize) -> Self {
+        Self { max_tenants, ..self }
+    }
+
+    /// Adds what is known of the process as a whole, under the names that are usual: `process_resident_memory_bytes` and so on. Only on
+    /// Linux. Default no: a program that embeds headworks may tell that already.
+    #[must_use]
+    pub fn process(self) -> Self {
+        Self { is_own_process: true, ..self }
+    }
+
+    /// All of them as text. Looks at every tenant, and waits for one whose code holds its lane: to be called where that holds
+    /// nobody up.
+    #[must_use]
+    pub fn text(&self, format: Format) -> String {
+        self.text_with(format, Kept::default())
+    }
+
+    /// The same, and what the dead letters' store holds.
+    pub(crate) fn text_with(&self, format: Format, kept: Kept) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.clone()));
+        registry.register_collector(Box::new(kept));
+        let mut told = String::with_capacity(256 << 10);
+        // A string takes all that is written to it.
+        let _ = encode(&mut told, &registry);
+        text::in_format(told, format)
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families::new(encoder);
+        let (sources, tenants) = (self.system.sources(), self.system.tenants());
+        let (measured, health) = (self.system.measure(), self.system.health());
+        let seen = Seen { sources: &sources, tenants: &tenants, measured: &measured, health: &health };
+        seen.tell(&mut families)?;
+        let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants::tell(&mut families, &busiest.rows(&tenants, self.max_tenants))?;
+        drop(busiest);
+        if self.is_own_process { process::tell(&mut families) } else { Ok(()) }
+    }
+}
+
+/// The dead letters that are kept, where that is known: how many, and their size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Kept(pub(crate) Option<(u64, u64)>);
+
+impl Collector for Kept {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some((letters, bytes)) = self.0 else { return Ok(()) };
+        let mut families = Families::new(encoder);
+        families.gauge("headworks_dead_letters_kept", In::Things, "Dead letters that are kept.", letters)?;
+        families.gauge("headworks_dead_letters", In::Bytes, "Room that the dead letters take of their quotas.", bytes)
+    }
+}

@@ -1,0 +1,157 @@
+//! What is kept of a tenant, taken away.
+
+use headworks_actors::{DeadLetterQuery, StorageError, TenantId};
+use rusqlite::{Connection, params};
+
+use super::{SqliteStore, letters};
+
+/// So many events go in one transaction, at least where there are as many: others are stored in between.
+const STEP: i64 = 20_000;
+
+/// What stands in the place of events that were erased: how many they were, by the opening that stored them. It is kept where the
+/// counts of purged letters are, under a kind of its own.
+pub(super) const ERASED: &str = "stored";
+
+impl SqliteStore {
+    /// Erases every event of the tenant, and overwrites their bytes in the file; the answer is how many there were. Of a layout in
+    /// segments it erases their index: the bytes go with their segment. Nothing of the tenant must be on its way into the store.
+    ///
+    /// # Errors
+    /// It cannot be written; what is not erased yet is still there, and a second call goes on.
+    pub async fn erase(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let mut all = 0;
+        loop {
+            let id = tenant.clone();
+            let (batches, events) = self.change("erase a tenant's events", move |conn| step(conn, &id)).await?;
+            all += events;
+            if batches == 0 {
+                break;
+            }
+        }
+        self.empty_log().await?;
+        Ok(all)
+    }
+
+    /// The same for its dead letters; they are counted as purged.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn erase_letters(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let mut query = DeadLetterQuery::default();
+        query.tenant = Some(tenant.clone());
+        let purge = move |conn: &Connection| overwriting(conn, || letters::purge(conn, &query));
+        let letters = self.change("erase a tenant's dead letters", purge).await?;
+        self.empty_log().await?;
+        Ok(letters)
+    }
+
+    /// The log of the database has yet what is gone there. Where a reader holds that up, the next checkpoint does it.
+    async fn empty_log(&self) -> Result<(), StorageError> {
+        let empty = |conn: &Connection| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.read("empty the log of the database", empty).await
+    }
+}
+
+/// What is deleted is overwritten.
+fn overwriting<T>(conn: &Connection, delete: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let before: i64 = conn.pragma_query_value(None, "secure_delete", |row| row.get(0))?;
+    let set = |to: i64| conn.query_row(&format!("PRAGMA secure_delete = {to}"), [], |_| Ok(()));
+    set(1)?;
+    let done = delete();
+    set(before)?;
+    done
+}
+
+/// The oldest batches: how many, and how many events.
+fn step(conn: &Connection, tenant: &TenantId) -> rusqlite::Result<(usize, u64)> {
+    let tenant = tenant.as_str();
+    overwriting(conn, || take(conn, tenant))
+}
+
+fn take(conn: &Connection, tenant: &str) -> rusqlite::Result<(usize, u64)> {
+    let mut oldest = conn.prepare_cached(
+        "SELECT batch_id, events, first_rowid, last_rowid, segment IS NULL, substr(id, 1, 16) FROM batches WHERE tenant = ?1",
+    )?;
+    let mut rows = oldest.query([tenant])?;
+    let mut batches: Vec<(i64, i64, i64, i64, bool, String)> = vec![];
+    let mut events = 0;
+    while let Some(row) = rows.next()?.filter(|_| events < STEP) {
+        events += row.get::<_, i64>(1)?;
+        batches.push((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
+    }
+    drop(rows);
+    for (batch, events, first, last, has_rows, opening) in &batches {
+        if *has_rows {
+            conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
+                .execute(params![first, last, batch])?;
+        }
+        conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch])?;
+        conn.prepare_cached(
+            "INSERT INTO purged_letters (opening, tenant, kind, letters) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (opening, tenant, kind) DO UPDATE SET letters = letters + excluded.letters",
+        )?
+        .execute(params![opening, tenant, ERASED, events])?;
+    }
+    if batches.is_empty() {
+        // Attempts that were rolled back: none of them is under way any more.
+        conn.prepare_cached("DELETE FROM fences WHERE substr(id, 18, length(?1) + 1) = ?1 || '/'")?
+            .execute([tenant])?;
+    }
+    Ok((batches.len(), events.cast_unsigned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks_actors::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, Undo, UnixMillis};
+
+    use super::super::SqliteOptions;
+    use super::*;
+    use crate::store::{Layout, SqliteReader};
+
+    fn tenant(id: &str) -> TenantId {
+        TenantId::new(id).unwrap()
+    }
+
+    fn batch(id: &str, seq: u64, body: &str) -> Batch {
+        let mut builder = ChunkBuilder::default();
+        for _ in 0..3 {
+            builder.push(body.as_bytes(), None);
+        }
+        Batch::of_chunk(Opening(7), Seq(seq), builder.build(tenant(id), UnixMillis(0)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_tenants_events_are_gone_to_the_last_byte_and_their_number_is_still_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        for (id, seq) in [("acme", 1), ("acme-2", 1), ("acme", 2)] {
+            let batch = batch(id, seq, &format!("a secret of {id}."));
+            store.store(&batch, &Undo::for_attempt(Attempt(1))).await.unwrap();
+        }
+        assert_eq!(store.erase(&tenant("acme")).await.unwrap(), 6);
+        assert_eq!(store.erase(&tenant("acme")).await.unwrap(), 0);
+        assert_eq!((store.count(&tenant("acme")).await, store.count(&tenant("acme-2")).await), (Some(0), Some(3)));
+        let held = SqliteReader::open(&path).unwrap().holdings(None, None).unwrap();
+        assert_eq!(held.tenants[&tenant("acme")].events, 6, "they were stored, and are not to be there");
+        assert_eq!(held.erased[&tenant("acme")], 6);
+        store.close().await.unwrap();
+        for file in std::fs::read_dir(directory.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+            assert!(!has(b"a secret of acme."), "it is erased, not only unlinked");
+            assert!(has(b"a secret of acme-2.") || bytes.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn of_segments_the_index_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { layout: Layout::Index, ..SqliteOptions::default() };
+        let store = SqliteStore::open(directory.path().join("events.db"), options).unwrap();
+        store.store(&batch("acme", 1, "x"), &Undo::for_attempt(Attempt(1))).await.unwrap();
+        assert_eq!(store.erase(&tenant("acme")).await.unwrap(), 3);
+        assert_eq!(store.count(&tenant("acme")).await, Some(0));
+        store.close().await.unwrap();
+    }
+}
