@@ -13,7 +13,8 @@ use headworks::config::{
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull,
+    WhenOver,
 };
 
 use super::exit::Exit;
