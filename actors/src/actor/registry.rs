@@ -24,7 +24,9 @@ use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
+use crate::observe::{
+    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog, Taps,
+};
 use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
 use crate::port::silences::Silences;
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
+    pub(crate) taps: Arc<Taps>,
     pub(crate) root: Root,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     pub(crate) meters: Meters,
@@ -155,6 +158,7 @@ impl Shared {
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
+            taps: Arc::default(),
             root: Root::default(),
             observers,
             meters: Meters::default(),

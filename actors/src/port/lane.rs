@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, StoreName, TenantId};
-use crate::observe::{Counters, SilenceDetail};
+use crate::observe::{Counters, SilenceDetail, Taps};
 use crate::policy::{AckLevel, Breaker, Memory, Patience, Policy, Throttle, share};
 use crate::port::silences::Listener;
 use crate::port::storage::UndoList;
@@ -161,11 +161,21 @@ pub(crate) struct Record {
     entries: Vec<Entry>,
     at_once: bool,
     at: Position,
+    /// Who looks on.
+    taps: Option<Arc<Taps>>,
 }
 
 impl Record {
-    pub(crate) fn new(at_once: bool) -> Self {
-        Self { at_once, ..Self::default() }
+    pub(crate) fn new(at_once: bool, taps: Arc<Taps>) -> Self {
+        Self { at_once, taps: Some(taps), ..Self::default() }
+    }
+
+    /// A chunk was accepted. Called under its lane's lock, so that who looks on sees its tenant's order.
+    #[inline]
+    fn tap(&self, chunk: &Chunk, at: Instant, seq: impl FnOnce() -> u64) {
+        if let Some(taps) = self.taps.as_ref().filter(|taps| taps.any()) {
+            taps.pass(seq(), chunk, at);
+        }
     }
 
     /// Adds the entry. Called under its lane's lock.
@@ -312,6 +322,7 @@ impl Lane {
             let seq = state.first + state.chunks.len() as u64;
             record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
+        record.tap(&chunk, at, || state.next_chunk());
         state.chunks.push_back((chunk, at));
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);

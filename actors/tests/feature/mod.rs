@@ -30,6 +30,7 @@ mod silence;
 mod spill;
 mod streams;
 mod supervision;
+mod tap;
 mod threads;
 mod throttle;
 mod watchdog;

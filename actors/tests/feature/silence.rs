@@ -39,7 +39,7 @@ fn a_sender_that_stops_is_told_of_once_and_so_is_its_coming_back() {
         assert_eq!((told(&rig, "a"), rig.snapshot("a").status), (vec![], Status::Active));
         pass(secs(600)).await;
         let first = silent("no frame came for 30s, and one is expected within 30s (silence.after)");
-        assert_eq!(told(&rig, "a"), [first.clone()]);
+        assert_eq!(told(&rig, "a"), std::slice::from_ref(&first));
         let snapshot = rig.snapshot("a");
         let silence = snapshot.silence.unwrap();
         assert_eq!(
