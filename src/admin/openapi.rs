@@ -86,7 +86,6 @@ fn parameter(route: &Route, name: &str) -> Value {
         }
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
         "rate" => json!({ "type": "integer", "minimum": 1, "maximum": MOST_A_SECOND }),
-        "redact" => json!({ "type": "string", "pattern": "^[a-z]{1,9}(,[a-z]{1,9}){0,9}$" }),
         "last" => json!({ "type": "integer", "minimum": 0, "maximum": 100_000 }),
         "cursor" => json!({ "type": "string", "pattern": "^[0-9]{1,19}:[A-Za-z0-9._-]{0,64}$" }),
         "sort" => word(&SORTS),

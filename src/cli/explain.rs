@@ -415,6 +415,28 @@ mod tests {
     }
 
     #[test]
+    fn silence_is_told_with_what_is_expected_and_by_what() {
+        let told = |silent_ms, heard_ms_ago, expected_within_ms, is_learnt| {
+            let silence = Some(ExplainedSilence { silent_ms, heard_ms_ago, expected_within_ms, is_learnt });
+            let text = render(&Explanation { silence, ..quiet() }, 200);
+            text.lines().find_map(|line| line.strip_prefix("silence    ")).unwrap().to_owned()
+        };
+        assert_eq!(
+            told(Some(620_250), Some(620_250), Some(30_000), false),
+            "SILENT: no frame came for 10m 20s; one is expected within 30s of the last, as silence.after says"
+        );
+        assert_eq!(
+            told(None, Some(2_500), Some(12_345), true),
+            "the last frame came 2s 500ms ago; one is expected within 12s of the last, as learnt from its rhythm"
+        );
+        assert_eq!(told(None, Some(0), None, false), "the last frame came 0s ago; its rhythm is still being learnt");
+        assert!(
+            told(Some(1_000), None, Some(10), false).starts_with("SILENT: no frame came since the daemon was started")
+        );
+        assert!(!render(&quiet(), 200).contains("silence"));
+    }
+
+    #[test]
     fn a_quiet_tenant_is_told_in_a_few_lines() {
         let expected = "\
 tenant     acme: active, its events move

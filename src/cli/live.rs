@@ -87,11 +87,6 @@ impl Live {
         Ok(live)
     }
 
-    /// Whether anybody answers on the control socket of `data_dir`; asks nothing of anybody.
-    pub(crate) fn listens(data_dir: &Path) -> bool {
-        Address::of(data_dir).is_ok_and(|address| std::os::unix::net::UnixStream::connect(address.bound()).is_ok())
-    }
-
     /// What the daemon answers, read as JSON.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
         self.runtime.block_on(self.answer(path))

@@ -1,6 +1,5 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -130,8 +129,6 @@ impl Write for Entries {
 pub(super) struct Asker {
     data: Data,
     live: Option<Live>,
-    /// A daemon has answered before.
-    has_met: bool,
     began: Instant,
 }
 
@@ -147,7 +144,7 @@ struct Overview {
 
 impl Asker {
     pub(super) fn new(data: Data) -> Self {
-        Self { data, live: None, has_met: false, began: Instant::now() }
+        Self { data, live: None, began: Instant::now() }
     }
 
     /// The daemon that is there now.
@@ -155,19 +152,16 @@ impl Asker {
         if let Some(live) = self.live.take() {
             return Ok(live);
         }
-        let none = |path: &Path| {
-            let why =
-                "no daemon runs on {0}; start it with `headworks run --data {0}`, or name its directory with --data";
-            (Exit::Unavailable, why.replace("{0}", &path.display().to_string()))
-        };
-        let path = self.data.path()?;
-        // Whoever looks whether the directory is in use has it for a moment, in which no daemon could start: not once a second.
-        if self.has_met && !Live::listens(&path) {
-            return Err(none(&path));
-        }
         match self.data.directory()? {
             (_, Directory::Live(live)) => Ok(live),
-            (path, Directory::Files(_)) => Err(none(&path)),
+            // The directory is let go of at once: a daemon may want to start.
+            (path, Directory::Files(_)) => {
+                let why = format!(
+                    "no daemon runs on {0}; start it with `headworks run --data {0}`, or name its directory with --data",
+                    path.display()
+                );
+                Err((Exit::Unavailable, why))
+            }
         }
     }
 
@@ -190,7 +184,7 @@ impl Asker {
                 }
             }
         };
-        (self.live, self.has_met) = (Some(live), true);
+        self.live = Some(live);
         let (at, since, log) = (UnixMillis::now(), self.began.elapsed(), vec![]);
         Ok(Look { at, since, opening, trouble, totals, tenants, log, explained })
     }
