@@ -103,15 +103,16 @@ fn badness(status: Status) -> u64 {
         Status::Dormant => 1,
         Status::Idle => 2,
         Status::Active => 3,
-        Status::Stopped => 4,
-        Status::Retrying => 5,
-        Status::Parked => 6,
-        Status::BreakerOpen => 7,
-        Status::Compensating => 8,
-        Status::Restarting => 9,
-        Status::Stalled => 10,
-        Status::Quarantined => 11,
-        _ => 12,
+        Status::Silent => 4,
+        Status::Stopped => 5,
+        Status::Retrying => 6,
+        Status::Parked => 7,
+        Status::BreakerOpen => 8,
+        Status::Compensating => 9,
+        Status::Restarting => 10,
+        Status::Stalled => 11,
+        Status::Quarantined => 12,
+        _ => 13,
     }
 }
 
@@ -187,10 +188,11 @@ impl TenantsRequest {
 }
 
 /// The words of [`Status`].
-pub(super) const STATUSES: [&str; 11] = [
+pub(super) const STATUSES: [&str; 12] = [
     "dormant",
     "active",
     "idle",
+    "silent",
     "retrying",
     "breaker_open",
     "parked",

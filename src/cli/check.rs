@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
-    SourceKind, StoreKind,
+    SourceKind, StoreKind, TapConfig,
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull,
+    WhenOver,
 };
 
 use super::exit::Exit;
@@ -242,7 +243,17 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("threads", threads(&config.daemon)),
         ("report", report),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
+        ("tap", tap(&config.tap)),
     ]
+}
+
+/// What is shown of events as they pass.
+fn tap(tap: &TapConfig) -> String {
+    match (tap.enabled, tap.redact.as_slice()) {
+        (false, _) => "events are not shown as they pass".to_owned(),
+        (true, []) => "events are shown whole as they pass, to whoever asks".to_owned(),
+        (true, fields) => format!("events are shown as they pass, without {}", fields.join(", ")),
+    }
 }
 
 /// On how many threads the actors live.
@@ -289,7 +300,8 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat } = policy;
+    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat, silence } =
+        policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -367,7 +379,22 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                 time(heartbeat.stall_after)
             ),
         ),
+        ("silence", silent(silence)),
     ]
+}
+
+/// When a tenant's sender counts as silent.
+fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilencePolicy) -> String {
+    let after = after.map(|after| format!("after {} without a frame", time(after)));
+    if !*learn {
+        return after.unwrap_or_else(|| "never told of".to_owned());
+    }
+    let learnt = format!(
+        "told after {multiple} of the tenant's longest usual gaps, from {} to {}",
+        time(*at_least),
+        time(*at_most)
+    );
+    after.map_or_else(|| learnt.clone(), |after| format!("{learnt}; {after} until they are learnt"))
 }
 
 /// What a tenant may send over time.
@@ -506,6 +533,7 @@ Limits
   threads       THREADS
   report        failures are summed up in the log every 1m
   metrics       series of their own for the 100 busiest tenants
+  tap           events are shown whole as they pass, to whoever asks
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first
@@ -518,6 +546,7 @@ Tenants
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
+  silence    never told of
 ";
         // How many there are by default is the machine's.
         let expected = expected.replace("THREADS", &threads(&DaemonConfig::default()));

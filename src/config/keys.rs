@@ -22,9 +22,11 @@ pub(super) enum Kind {
     Tenant,
     Tenants,
     Stores,
+    /// Of events, with the way to them.
+    Fields,
 }
 
-use Kind::{Address, Bool, Choice, Path, Size, Stores, Tenant, Tenants, Text, Time, Whole};
+use Kind::{Address, Bool, Choice, Fields, Path, Size, Stores, Tenant, Tenants, Text, Time, Whole};
 
 /// A table that stands for all of its kind, and the name that it bears here: each of `sources` is as `sources.NAME`.
 pub(super) const NAMED: [(&str, &str); 2] = [("sources", "tcp"), ("stores", "NAME")];
@@ -34,6 +36,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 const DAY: &str = "1day";
+const MONTH: &str = "30days";
 const ACK: Kind = Choice(&["received", "journaled", "stored"]);
 
 const fn time(least: &'static str) -> Kind {
@@ -169,7 +172,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("passivate_after", Time("10ms", DAY, Some("never"))),
         ],
     ),
+    (
+        "tenants.defaults.silence",
+        &[
+            ("after", Time("10ms", MONTH, Some("never"))),
+            ("learn", Bool),
+            ("multiple", Whole(2, 100)),
+            ("at_least", Time("10ms", MONTH, None)),
+            ("at_most", Time("10ms", MONTH, None)),
+        ],
+    ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
+    ("tap", &[("enabled", Bool), ("redact", Fields)]),
 ];
 
 const STORE: &[(&str, Kind)] = &[
@@ -232,13 +246,15 @@ mod tests {
     use crate::units::bytes::display as size;
 
     /// Other keys that must be others, so that a key can be at its bound.
-    const BESIDE: [(&str, &str); 7] = [
+    const BESIDE: [(&str, &str); 9] = [
         ("limits.max_in_flight", "sources.tcp.max_frame = 16"),
         ("sources.tcp.max_frame", "limits.max_in_flight = '1GiB'"),
         ("journal.max_bytes", "journal.segment_bytes = '4KiB'"),
         ("tenants.defaults.retry.cap", "tenants.defaults.retry.base = '1ms'"),
         ("tenants.defaults.restart.cap", "tenants.defaults.restart.base = '1ms'"),
         ("tenants.defaults.heartbeat.stall_after", "tenants.defaults.retry.attempt_timeout = '1ms'"),
+        ("tenants.defaults.silence.at_least", "tenants.defaults.silence.at_most = '30days'"),
+        ("tenants.defaults.silence.at_most", "tenants.defaults.silence.at_least = '10ms'"),
         ("tenants.defaults.throttle.burst_events", "tenants.defaults.throttle.events_per_second = 0"),
     ];
 
@@ -323,6 +339,7 @@ mod tests {
                 Tenant => (vec!["'a'".into()], vec!["'a/b'".to_owned()]),
                 Tenants => (vec!["[]".into(), "['a']".into()], vec!["'a'".to_owned(), "['a/b']".to_owned()]),
                 Stores => (vec!["['store']".into()], vec!["'store'".to_owned()]),
+                Fields => (vec!["[]".into(), "['a', 'b.c']".into()], vec!["'a'".to_owned(), "['a..b']".to_owned()]),
                 Address => (vec!["'127.0.0.1:1'".into()], vec!["'localhost'".to_owned()]),
                 Text | Path => (vec![], vec!["1".to_owned()]),
             };

@@ -26,10 +26,11 @@ pub(super) const MALFORMED: [Code; 10] = [
 pub(super) const REJECTED: [Code; 4] = [Code::TenantFull, Code::TenantLimit, Code::UnknownTenant, Code::SpawnRate];
 
 /// What a tenant may be doing.
-const STATUSES: [Status; 11] = [
+const STATUSES: [Status; 12] = [
     Status::Dormant,
     Status::Active,
     Status::Idle,
+    Status::Silent,
     Status::Retrying,
     Status::BreakerOpen,
     Status::Parked,

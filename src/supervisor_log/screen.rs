@@ -94,9 +94,9 @@ fn colour(what: &str) -> Option<console::Style> {
         | "hung"
         | "missed" => Some(style.red()),
         "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
-        | "spilling" => Some(style.yellow()),
+        | "spilling" | "silent" => Some(style.yellow()),
         "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "shedding_ended"
-        | "caught_up" | "compensated" | "recovered" => Some(style.green()),
+        | "caught_up" | "compensated" | "recovered" | "heard" => Some(style.green()),
         _ => None,
     }
 }

@@ -54,6 +54,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "unstalled" => "Events move again.".to_owned(),
         "hung" => format!("The thread of all actors is held up: {why}"),
         "unhung" => "The thread of all actors turns again.".to_owned(),
+        "silent" => format!("The tenant has fallen silent: {why}"),
+        "heard" => format!("The tenant is heard again: {why}"),
         "passivated" => "The tenant's actors ended to free their memory; its next event brings them back.".to_owned(),
         "moved" => format!("The tenant lives on another thread from now on: {why}"),
         "policy_changed" => format!("The tenant's rules were changed: {why}"),

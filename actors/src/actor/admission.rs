@@ -39,7 +39,7 @@ pub(super) type Positions = Option<Box<[u64]>>;
 
 impl OnRecord {
     pub(crate) fn new(shared: &Shared, stream: Option<Arc<Stream>>) -> Self {
-        Self { stream, record: Record::new(shared.homes.are_several()), ..Self::default() }
+        Self { stream, record: Record::new(shared.homes.are_several(), shared.taps.clone()), ..Self::default() }
     }
 
     /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.

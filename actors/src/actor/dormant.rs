@@ -10,7 +10,7 @@ use super::registry::{Defaults, Phase, Shared};
 use super::slot::Slot;
 use super::spec::TenantSpec;
 use crate::model::{Role, Status, TenantId};
-use crate::observe::{ActorDetail, Backlog, OpenWindow, TenantDetail, TenantSnapshot};
+use crate::observe::{ActorDetail, Backlog, OpenWindow, SilenceDetail, TenantDetail, TenantSnapshot};
 use crate::policy::{Policy, Restarts};
 use crate::port::lane::Rest;
 use crate::port::{Hooks, RecoveredTenant, Stores};
@@ -110,9 +110,11 @@ impl Dormant {
 
     pub(super) fn snapshot(&self, id: &TenantId, shared: &Shared) -> TenantSnapshot {
         let is_over = shared.phase() >= Phase::Stopping;
+        let silence = shared.silences.detail(id);
+        let status = SilenceDetail::status(silence.as_ref(), Status::Dormant);
         TenantSnapshot {
             tenant: id.clone(),
-            status: if is_over { Status::Stopped } else { Status::Dormant },
+            status: if is_over { Status::Stopped } else { status },
             is_muted: shared.tenants.is_muted(id),
             counters: self.rest.counters,
             in_flight: 0,
@@ -122,6 +124,7 @@ impl Dormant {
             in_journal: 0,
             in_journal_bytes: 0,
             uncompensated: 0,
+            silence,
             oldest_at: None,
         }
     }

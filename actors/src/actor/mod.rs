@@ -17,6 +17,7 @@ pub(crate) mod gate;
 pub(crate) mod homes;
 pub(crate) mod ingress;
 pub(crate) mod letters;
+pub(crate) mod listening;
 pub(crate) mod message;
 pub(crate) mod post;
 pub(crate) mod recovery;

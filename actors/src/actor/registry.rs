@@ -24,9 +24,12 @@ use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
+use crate::observe::{
+    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog, Taps,
+};
 use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
+use crate::port::silences::Silences;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
 
 /// What the parts of one system share. Nothing in here dies with an actor.
@@ -44,9 +47,11 @@ pub(crate) struct Shared {
     pub(crate) letters: Letters,
     pub(crate) homes: Homes,
     pub(crate) alarms: Alarms,
+    pub(crate) silences: Silences,
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
+    pub(crate) taps: Arc<Taps>,
     pub(crate) root: Root,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     pub(crate) meters: Meters,
@@ -149,9 +154,11 @@ impl Shared {
             letters: Letters::new(max_letters),
             homes: Homes::new(threads),
             alarms: Alarms::new(threads),
+            silences: Silences::default(),
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
+            taps: Arc::default(),
             root: Root::default(),
             observers,
             meters: Meters::default(),

@@ -33,6 +33,7 @@ impl Shared {
             slot.set_policy(self, policy, changed < TOLD);
             changed += 1;
         }
+        self.listen_to_sleepers();
         Ok(RulesSet { changed, kept })
     }
 

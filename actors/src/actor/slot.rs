@@ -20,7 +20,7 @@ use super::tenant_supervisor::Upkeep;
 use super::tenants::changes;
 use super::writer::Writer;
 use crate::model::{Cause, Failure, FlushReason, Role, Status, SupervisorEvent, TenantId, What};
-use crate::observe::{ActorDetail, TenantDetail, TenantSnapshot};
+use crate::observe::{ActorDetail, SilenceDetail, TenantDetail, TenantSnapshot};
 use crate::policy::{Liveliness, Policy};
 use crate::port::lane::{Lane, LaneDetail, LaneSnapshot};
 use crate::port::{Hooks, Stores};
@@ -90,6 +90,7 @@ impl Slot {
         if let Some(left) = left {
             lane.go_on(&left.rest);
         }
+        lane.listen(shared.listener(&id, &lane.policy()));
         let is_over = shared.phase() >= Phase::Stopping;
         Self {
             lane,
@@ -139,6 +140,9 @@ impl Slot {
     /// Other rules from now on: they hold from the next chunk, window, attempt and heartbeat, and for the window that is open.
     pub(crate) fn set_policy(self: &Arc<Self>, shared: &Shared, policy: &Arc<Policy>, is_told: bool) {
         let before = self.lane.set_policy(policy.clone());
+        if before.silence != policy.silence {
+            self.lane.listen(shared.listener(&self.id, policy));
+        }
         let Some(cause) = changes(&before, policy) else { return };
         if is_told {
             shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });
@@ -322,9 +326,10 @@ impl Slot {
     }
 
     fn told(&self, lane: LaneSnapshot) -> TenantSnapshot {
+        let silence = self.lane.silence();
         TenantSnapshot {
             tenant: self.id.clone(),
-            status: self.status(&lane),
+            status: SilenceDetail::status(silence.as_ref(), self.status(&lane)),
             is_muted: self.muted.load(Ordering::Acquire),
             counters: lane.counters,
             in_flight: lane.in_flight(),
@@ -334,6 +339,7 @@ impl Slot {
             in_journal: lane.spilled.0,
             in_journal_bytes: lane.spilled.1,
             uncompensated: lane.uncompensated,
+            silence,
             oldest_at: lane.oldest_at,
         }
     }

@@ -278,6 +278,9 @@ impl Shared {
                     self.tenants.policies.remove(&id);
                 }
                 let slot = self.made(&id, self.changed(&id, Own::of(&id, spec, &self.defaults)), None);
+                if has_own {
+                    drop(self.silences.of(&id, &slot.policy().silence, true));
+                }
                 place.insert(Place::Awake(slot.clone()));
                 self.tenants.known.fetch_add(1, Ordering::AcqRel);
                 Ok(slot)
@@ -329,6 +332,7 @@ impl Shared {
         let _only = self.tenants.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, policy) = (self.policy(id), Arc::new(policy));
         self.tenants.policies.insert(id.clone(), policy.clone());
+        drop(self.silences.of(id, &policy.silence, true));
         if let Some(slot) = self.slot(id) {
             slot.set_policy(self, &policy, true);
         } else if let Some(cause) = changes(&before, &policy) {

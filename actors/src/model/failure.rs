@@ -97,6 +97,8 @@ codes! {
     Source = "source",
     /// Somebody changed the rules of a tenant.
     PolicyChanged = "policy_changed",
+    /// No frame of the tenant came for as long as its sender may be quiet; or one came after that.
+    Silent = "silent",
     /// An operator said so.
     Operator = "operator",
     /// The configuration was read again.

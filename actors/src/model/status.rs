@@ -13,6 +13,8 @@ pub enum Status {
     Active,
     /// No event lately.
     Idle,
+    /// No event for as long as its sender may be quiet: see [`SilencePolicy`](crate::SilencePolicy).
+    Silent,
     /// The last attempt to store failed; another follows.
     Retrying,
     /// Its calls of a store failed too often in a row: its circuit breaker is open, and its batches wait.
@@ -39,6 +41,7 @@ impl Status {
             Self::Dormant => "dormant",
             Self::Active => "active",
             Self::Idle => "idle",
+            Self::Silent => "silent",
             Self::Retrying => "retrying",
             Self::BreakerOpen => "breaker_open",
             Self::Parked => "parked",

@@ -108,6 +108,10 @@ pub enum What {
     Idle,
     /// Events again after an idle time.
     Active,
+    /// No frame of the tenant came for as long as its sender may be quiet; the cause says how long that is.
+    Silent,
+    /// A frame came after that.
+    Heard,
     /// A tenant's actors ended while nothing of it was in flight; its next event brings them back.
     Passivated,
     /// Somebody changed the rules of a tenant; the cause names them.
@@ -166,6 +170,8 @@ impl What {
             Self::DeadLettered => "dead_lettered",
             Self::Idle => "idle",
             Self::Active => "active",
+            Self::Silent => "silent",
+            Self::Heard => "heard",
             Self::Passivated => "passivated",
             Self::PolicyChanged => "policy_changed",
             Self::Muted => "muted",

@@ -129,6 +129,31 @@ pub struct TenantSnapshot {
     pub uncompensated: u64,
     /// When the oldest of the events in memory that have no outcome yet arrived.
     pub oldest_at: Option<UnixMillis>,
+    /// Whether its sender is silent, where that is listened for: see [`SilencePolicy`](crate::SilencePolicy).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silence: Option<SilenceDetail>,
+}
+
+/// What is known of a tenant's silence. Durations in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SilenceDetail {
+    /// How long it is silent, where it is: since its last frame, or since one began to be expected.
+    pub silent_ms: Option<u64>,
+    /// How long ago its last frame came, if one did since the start of the system.
+    pub heard_ms_ago: Option<u64>,
+    /// Within what time after the last one a frame is expected. `None` while that is still to be learnt.
+    pub expected_within_ms: Option<u64>,
+    /// Whether that is learnt from its own rhythm.
+    pub is_learnt: bool,
+}
+
+impl SilenceDetail {
+    /// The status of a tenant, which else were `status`: silence says more than that nothing is to be done.
+    pub(crate) fn status(silence: Option<&Self>, status: Status) -> Status {
+        let is_silent = silence.is_some_and(|silence| silence.silent_ms.is_some());
+        let is_quiet = matches!(status, Status::Dormant | Status::Active | Status::Idle);
+        if is_silent && is_quiet { Status::Silent } else { status }
+    }
 }
 
 impl TenantSnapshot {

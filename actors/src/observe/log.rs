@@ -179,6 +179,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Spilling
         | What::BreakerOpened
         | What::BackingOff
+        | What::Silent
         | What::Split
         | What::StartedOver
         | What::Shedding
@@ -193,6 +194,7 @@ fn trace(event: &SupervisorEvent) {
         | What::CaughtUp
         | What::BreakerClosed
         | What::Compensated
+        | What::Heard
         | What::Recovered
         | What::PolicyChanged
         | What::Muted

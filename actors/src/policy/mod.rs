@@ -17,6 +17,7 @@ mod priority;
 mod restart;
 mod retry;
 mod share;
+mod silence;
 mod stall;
 mod tenant_rules;
 mod throttle;
@@ -42,6 +43,8 @@ pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, is_heavy, share};
+pub use silence::SilencePolicy;
+pub(crate) use silence::{Expected, Silence, Sound};
 pub(crate) use stall::{Holdup, Moves, Stall};
 pub use tenant_rules::{InvalidTenantPattern, RulesSet, TenantPattern, TenantRules};
 pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
@@ -85,6 +88,8 @@ pub struct Policy {
     pub restart: RestartPolicy,
     /// How the tenant shows that it is alive, and when it counts as idle.
     pub heartbeat: HeartbeatPolicy,
+    /// When its sender counts as silent. Default never.
+    pub silence: SilencePolicy,
 }
 
 impl Policy {
@@ -101,6 +106,7 @@ impl Policy {
         self.priority.check()?;
         self.restart.check()?;
         self.heartbeat.check()?;
+        self.silence.check()?;
         // An attempt may take so long and be sound.
         let (stall, attempt) = (self.heartbeat.stall_after, self.retry.attempt_timeout);
         if stall > attempt {

@@ -146,6 +146,11 @@ impl TenantRules {
         self.by_id.contains_key(id)
     }
 
+    /// The tenants with rules of their own, in no order.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &TenantId> {
+        self.by_id.keys()
+    }
+
     /// Whether all of them can work as written, with that kind of journal.
     pub(crate) fn check(&self, is_durable: bool) -> Result<(), String> {
         let check = |policy: &Policy| policy.check().and_then(|()| policy.overflow.check_journal(is_durable));

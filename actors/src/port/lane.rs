@@ -25,8 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::model::{Chunk, Opening, StoreName, TenantId};
-use crate::observe::Counters;
+use crate::observe::{Counters, SilenceDetail, Taps};
 use crate::policy::{AckLevel, Breaker, Memory, Patience, Policy, Throttle, share};
+use crate::port::silences::Listener;
 use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{BreakerTurned, Failed, FailedAttempt, Left, Step, Stored, Work};
@@ -115,6 +116,8 @@ struct State {
     shedding: Option<Shedding>,
     /// Its tenant was passivated: nothing that comes counts here any more.
     gone: bool,
+    /// Who listens whether frames come, if anybody does.
+    listener: Option<Arc<Listener>>,
 }
 
 /// Frames of one tenant in one read.
@@ -158,11 +161,21 @@ pub(crate) struct Record {
     entries: Vec<Entry>,
     at_once: bool,
     at: Position,
+    /// Who looks on.
+    taps: Option<Arc<Taps>>,
 }
 
 impl Record {
-    pub(crate) fn new(at_once: bool) -> Self {
-        Self { at_once, ..Self::default() }
+    pub(crate) fn new(at_once: bool, taps: Arc<Taps>) -> Self {
+        Self { at_once, taps: Some(taps), ..Self::default() }
+    }
+
+    /// A chunk was accepted. Called under its lane's lock, so that who looks on sees its tenant's order.
+    #[inline]
+    fn tap(&self, chunk: &Chunk, at: Instant, seq: impl FnOnce() -> u64) {
+        if let Some(taps) = self.taps.as_ref().filter(|taps| taps.any()) {
+            taps.pass(seq(), chunk, at);
+        }
     }
 
     /// Adds the entry. Called under its lane's lock.
@@ -217,6 +230,17 @@ impl Lane {
         }
         state.turn += 1;
         std::mem::replace(&mut state.policy, policy)
+    }
+
+    /// From now on `listener`, if any, is told of frames that come.
+    pub(crate) fn listen(&self, listener: Option<Arc<Listener>>) {
+        self.lock().listener = listener;
+    }
+
+    /// What is known of the tenant's silence, if somebody listens.
+    pub(crate) fn silence(&self) -> Option<SilenceDetail> {
+        let listener = self.lock().listener.clone();
+        listener.map(|listener| listener.detail())
     }
 
     /// How much memory the lane holds.
@@ -298,6 +322,7 @@ impl Lane {
             let seq = state.first + state.chunks.len() as u64;
             record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
+        record.tap(&chunk, at, || state.next_chunk());
         state.chunks.push_back((chunk, at));
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
@@ -316,6 +341,7 @@ impl Lane {
         let mut state = self.lock();
         if !state.gone {
             state.counters.received += 1;
+            state.hear();
             state.counters.accepted += 1;
             state.given_up_at_door += 1;
         }
@@ -364,7 +390,11 @@ impl Lane {
     pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) -> bool {
         let mut state = self.lock();
         if !state.gone {
+            let before = state.counters.received;
             count(&mut state.counters);
+            if state.counters.received > before {
+                state.hear();
+            }
         }
         !state.gone
     }
@@ -391,6 +421,16 @@ impl State {
         self.counters.accepted += discarded;
         self.counters.discarded += discarded;
         self.discarded_at_door += discarded;
+        if received > 0 {
+            self.hear();
+        }
+    }
+
+    /// Frames came.
+    fn hear(&self) {
+        if let Some(listener) = &self.listener {
+            listener.heard();
+        }
     }
 
     fn door_totals(&self) -> DoorTotals {

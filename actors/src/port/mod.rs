@@ -19,6 +19,7 @@ pub mod panic_point;
 mod progress;
 mod saga;
 mod seam;
+pub(crate) mod silences;
 mod storage;
 pub(crate) mod work;
 

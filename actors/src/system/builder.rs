@@ -15,6 +15,7 @@ use crate::actor::aggregator::{Aggregator, OnReport};
 use crate::actor::alarms::ring;
 use crate::actor::homes::balance;
 use crate::actor::letters::pump;
+use crate::actor::listening::listen;
 use crate::actor::recovery::recover;
 use crate::actor::registry::{Defaults, Phase, Shared};
 use crate::actor::slot::Slot;
@@ -378,6 +379,7 @@ fn raise(
     drop(shared.aggregator.set(aggregator));
     let recovery = spawn(recover(shared.clone(), left));
     let pump = spawn(pump(shared.clone()));
+    let listening = spawn(listen(shared.clone()));
     let balance = shared.homes.are_several().then(|| spawn(balance(shared.clone())));
     let stand = Stand::on(&shared, 0);
     let supervisor = stand.supervisor.addr.clone();
@@ -385,6 +387,7 @@ fn raise(
         stopping(&shared).await;
         recovery.abort();
         pump.abort();
+        listening.abort();
         if let Some(balance) = balance {
             balance.abort();
         }

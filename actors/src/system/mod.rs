@@ -7,6 +7,7 @@ mod measure;
 mod rules;
 mod source;
 mod stream;
+mod tap;
 
 pub use crate::actor::streams::Answer;
 pub use builder::{Placement, SystemBuilder};

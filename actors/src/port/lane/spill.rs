@@ -141,6 +141,7 @@ impl Lane {
         if kept > 0 {
             spill.origins.extend(chunk.origin().map(|origin| (seq, origin.clone())));
         }
+        record.tap(&chunk, at, || seq);
         record.push(journal, Entry::Chunk { seq, chunk: Arc::new(chunk) });
         Ok(Spilled { begins, ack: state.policy.ack, kept, over })
     }
