@@ -4,7 +4,10 @@ use std::path::Path as FsPath;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use headworks_actors::{BatchDetail, TenantDetail, TenantHandle, TenantId, UnixMillis};
+use headworks_actors::{
+    BatchDetail, Policy, TenantDetail, TenantHandle, TenantId, ThrottleDetail, ThrottlePolicy, UnixMillis, What,
+    WhenOver,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, log};
@@ -13,6 +16,8 @@ use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
 
 /// So many entries of the supervisor log are looked at.
 const ENTRIES: usize = 200;
+/// So many rollbacks are counted at the most.
+const ROLLBACKS: usize = 100_000;
 /// And so many are told, the newest.
 const TOLD: usize = 8;
 
@@ -48,11 +53,15 @@ pub struct Explanation {
     pub breakers: Vec<ExplainedBreaker>,
     /// Its actors.
     pub actors: Vec<ExplainedActor>,
+    /// Who goes first at a store, in the words of a [`PriorityPolicy`](headworks_actors::PriorityPolicy). None at rest.
+    pub priority: Option<ExplainedPriority>,
+    /// The rate it is held to, if it is to any.
+    pub throttle: Option<ExplainedThrottle>,
     /// The counters, in the words of the accounting, and `in_flight`. At rest those that the journal has.
     pub counters: BTreeMap<String, u64>,
     /// What it failed with since the daemon was started, by code.
     pub failures: Vec<ExplainedFailure>,
-    /// What was compensated, by the log.
+    /// What was compensated, by all of the log that is kept; where memory alone was asked, by its newest entries there.
     pub compensations: Compensations,
     /// What the store holds of it.
     pub stored: Option<TenantRow>,
@@ -129,6 +138,44 @@ pub struct ExplainedBreaker {
     pub probe_at: Option<UnixMillis>,
 }
 
+/// See [`PriorityPolicy`](headworks_actors::PriorityPolicy).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `PriorityPolicy`")]
+pub struct ExplainedPriority {
+    pub class: String,
+    pub weight: u32,
+}
+
+/// See [`ThrottlePolicy`](headworks_actors::ThrottlePolicy).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `ThrottlePolicy`")]
+pub struct ExplainedThrottle {
+    pub events_per_second: u64,
+    pub bytes_per_second: u64,
+    pub when_over: String,
+    /// How many may pass at once now, where that is known.
+    pub events_left: Option<u64>,
+    pub bytes_left: Option<u64>,
+}
+
+impl ExplainedThrottle {
+    fn of(policy: &ThrottlePolicy, now: Option<ThrottleDetail>) -> Self {
+        Self {
+            events_per_second: policy.events_per_second,
+            bytes_per_second: policy.bytes_per_second as u64,
+            when_over: match policy.when_over {
+                WhenOver::Reject => "reject",
+                _ => "delay",
+            }
+            .to_owned(),
+            events_left: now.and_then(|now| now.events_left),
+            bytes_left: now.and_then(|now| now.bytes_left),
+        }
+    }
+}
+
 /// One actor: its word, how often it was restarted, and what is wrong with it, if anything is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -167,15 +214,15 @@ pub struct Compensations {
     pub run: u64,
     /// Those that failed for good.
     pub failed: u64,
-    /// The time of the oldest entry that was looked at.
+    /// When the first of them was.
     #[serde(with = "rfc3339::option")]
     pub since: Option<UnixMillis>,
 }
 
 impl Explanation {
     /// From what a running system knows.
-    fn live(detail: TenantDetail) -> Self {
-        let TenantDetail { snapshot, window, backlog, batch, breakers, actors, failures, .. } = detail;
+    fn live(detail: TenantDetail, policy: &Policy) -> Self {
+        let TenantDetail { snapshot, window, backlog, batch, breakers, throttle, actors, failures, .. } = detail;
         let mut counters = numbers(&serde_json::to_value(snapshot.counters).unwrap_or_default());
         counters.insert("in_flight".to_owned(), snapshot.in_flight);
         Self {
@@ -221,6 +268,11 @@ impl Explanation {
                 })
                 .collect(),
             counters,
+            priority: Some(ExplainedPriority {
+                class: policy.priority.class.as_str().to_owned(),
+                weight: policy.priority.weight,
+            }),
+            throttle: policy.throttle.is_set().then(|| ExplainedThrottle::of(&policy.throttle, throttle)),
             failures: failures
                 .into_iter()
                 .map(|entry| ExplainedFailure {
@@ -256,8 +308,12 @@ impl Explanation {
             false => None,
         };
         let query = LogQuery { tenant: Some(tenant.clone()), is_brief: true, ..LogQuery::default() };
-        let log = supervisor_log::read(&supervisor_log::file(data_dir), &query, ENTRIES)
-            .map_err(|why| format!("the supervisor log cannot be read: {why}"))?;
+        let read = |query: &LogQuery, last| {
+            supervisor_log::read(&supervisor_log::file(data_dir), query, last)
+                .map_err(|why| format!("the supervisor log cannot be read: {why}"))
+        };
+        let log = read(&query, ENTRIES)?;
+        let rollbacks = read(&rollbacks_of(tenant), usize::MAX)?;
         if told.is_none() && stored.is_none() && log.entries.is_empty() {
             return Ok(None);
         }
@@ -274,14 +330,17 @@ impl Explanation {
             explanation.backlog =
                 ExplainedBacklog { batches, batches_open, events: events.in_flight, ..ExplainedBacklog::default() };
         }
-        explanation.tell_log(log.entries);
+        explanation.tell_log(log.entries, &rollbacks.entries);
         Ok(Some(explanation))
     }
 
-    fn tell_log(&mut self, entries: Vec<LogEntry>) {
-        self.compensations.since = entries.first().map(|entry| entry.at);
-        for entry in &entries {
-            self.compensations.batches += u64::from(entry.what == "compensated");
+    fn tell_log(&mut self, entries: Vec<LogEntry>, rollbacks: &[LogEntry]) {
+        let rollbacks = rollbacks.iter().filter(|entry| entry.compensations_run + entry.compensations_failed > 0);
+        self.compensations.since = rollbacks.clone().next().map(|entry| entry.at);
+        for entry in rollbacks {
+            // What could not be undone and was done later has no cause: its batch was counted.
+            let is_whole = entry.what == "compensated" && entry.cause.is_some();
+            self.compensations.batches += u64::from(is_whole);
             self.compensations.run += entry.compensations_run;
             self.compensations.failed += entry.compensations_failed;
         }
@@ -317,6 +376,12 @@ impl From<BatchDetail> for ExplainedBatch {
     }
 }
 
+/// What was taken back of a tenant, or could not be.
+fn rollbacks_of(tenant: &TenantId) -> LogQuery {
+    let what = [What::Compensated, What::CompensationFailed].map(|what| what.as_str().to_owned());
+    LogQuery { tenant: Some(tenant.clone()), what: what.into(), ..LogQuery::default() }
+}
+
 /// The numbers in an object, by name.
 fn numbers(object: &serde_json::Value) -> BTreeMap<String, u64> {
     let fields = object.as_object().into_iter().flatten();
@@ -340,11 +405,12 @@ fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
     let detail = tenant.explain();
     let opening = admin.system.opening();
     let query = LogQuery { is_brief: true, ..LogQuery::default() };
-    let log =
+    let log: Vec<_> =
         detail.log.iter().map(|event| LogEntry::of(event, opening)).filter(|entry| query.matches(entry)).collect();
-    let mut explanation = Explanation::live(detail);
+    let mut explanation = Explanation::live(detail, &tenant.policy());
     explanation.uncompensated = tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect();
-    explanation.tell_log(log);
+    let rollbacks = log.clone();
+    explanation.tell_log(log, &rollbacks);
     explanation
 }
 
@@ -364,9 +430,11 @@ pub(super) async fn show(
     let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
     let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
     let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
+    let rollbacks = log::history(&admin, &rollbacks_of(&id), ROLLBACKS).await;
+    let rollbacks = rollbacks.map(|(log, _)| Vec::from(log)).unwrap_or_default();
     let live = admin.system.tenant(&id).map(|tenant| Explanation {
         uncompensated: tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect(),
-        ..Explanation::live(tenant.explain())
+        ..Explanation::live(tenant.explain(), &tenant.policy())
     });
     if live.is_none() && stored.is_none() && log.is_empty() {
         return Err(Problem::not_found(format!("there is no tenant {id}: no event and no dead letter of it")));
@@ -379,6 +447,6 @@ pub(super) async fn show(
         ..Explanation::default()
     });
     explanation.stored = stored;
-    explanation.tell_log(log);
+    explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))
 }

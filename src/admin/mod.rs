@@ -83,7 +83,7 @@ pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
-    ExplainedWindow, Explanation,
+    ExplainedPriority, ExplainedThrottle, ExplainedWindow, Explanation,
 };
 #[cfg(unix)]
 pub use guard::{Token, guarded};

@@ -12,7 +12,7 @@ use headworks::admin::{Letter, LetterBody, LetterFilter};
 use super::data::Data;
 use super::exit::Exit;
 use super::say;
-use super::table::{Rows, inert, json, screen};
+use super::table::{Narrow, Rows, inert, json, screen};
 use filter::Filter;
 
 /// What `headworks dead-letters` does.
@@ -149,7 +149,8 @@ pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -
     for letter in letters {
         rows.push(columns.iter().map(|(_, _, value)| value(letter)).collect());
     }
-    Ok(rows.render(screen))
+    let narrow = Narrow { names: &[], spare: &["age"], long: &[("body", 12), ("tenant", 8)] };
+    Ok(if screen.is_some() { rows.fit(screen, &narrow) } else { rows.render(None) })
 }
 
 /// What was done with it.

@@ -384,7 +384,7 @@ fn a_tenant_is_erased_once_its_id_is_repeated_and_the_accounting_still_holds() {
     send(source, &lines("acme", 3..5));
     asked(api, "POST", "/v1/tenants/acme/flush");
     place.until("SELECT count(*) FROM events WHERE tenant = 'acme'", 2);
-    place.run(&["tenants", "erase", "acme", "--data", "data"]).with(1);
+    place.run(&["tenants", "erase", "acme", "--data", "data"]).with(2);
     let told = place.run(&["tenants", "erase", "acme", "--yes", "--data", "data"]).succeeded().text();
     assert!(told.starts_with("acme: 2 events and 0 dead letters erased\nwhat remains: "), "{told}");
     daemon.terminated().succeeded();

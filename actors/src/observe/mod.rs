@@ -11,7 +11,7 @@ mod sliding;
 
 pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SourceCounters, TenantSnapshot};
-pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
+pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail, ThrottleDetail};
 pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use meters::{FailureTotal, StoreCalls};
