@@ -5,12 +5,12 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use headworks_actors::{
-    BatchDetail, Policy, TenantDetail, TenantHandle, TenantId, ThrottleDetail, ThrottlePolicy, UnixMillis, What,
-    WhenOver,
+    BatchDetail, DeadLetterQuery, Policy, TenantDetail, TenantHandle, TenantId, ThrottleDetail, ThrottlePolicy,
+    UnixMillis, What, WhenOver,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, log};
+use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, advice, log};
 use crate::store::{StoreReadError, StoreReader};
 use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
 
@@ -36,6 +36,11 @@ pub struct Explanation {
     pub is_live: bool,
     /// In the words of [`Status`](headworks_actors::Status); `unknown` where no daemon runs or none has met the tenant.
     pub status: String,
+    /// Since when it is so, where it is in trouble and the log says it.
+    #[serde(with = "rfc3339::option")]
+    pub since: Option<UnixMillis>,
+    /// What is to be done about it, in words; nothing where nothing is wrong.
+    pub advice: Vec<String>,
     /// Whether its events are dropped at the door.
     pub is_muted: bool,
     /// When an actor that waits for its restart, or the quarantine, has waited enough.
@@ -65,6 +70,8 @@ pub struct Explanation {
     pub compensations: Compensations,
     /// What the store holds of it.
     pub stored: Option<TenantRow>,
+    /// Its dead letters that no replay brought back; `None` where the store was not asked.
+    pub letters_waiting: Option<u64>,
     /// The newest entries of the supervisor log about it that say more than that it is alive, oldest first.
     pub log: Vec<LogEntry>,
 }
@@ -305,8 +312,9 @@ impl Explanation {
         };
         let stored = match data_dir.join("headworks.db").exists() {
             true => StoreReader::open(data_dir).and_then(|store| row(&store, tenant)).map_err(|why| why.to_string())?,
-            false => None,
+            false => (None, 0),
         };
+        let (stored, letters) = stored;
         let query = LogQuery { tenant: Some(tenant.clone()), is_brief: true, ..LogQuery::default() };
         let read = |query: &LogQuery, last| {
             supervisor_log::read(&supervisor_log::file(data_dir), query, last)
@@ -322,6 +330,7 @@ impl Explanation {
             at: UnixMillis::now(),
             status: "unknown".to_owned(),
             stored,
+            letters_waiting: Some(letters),
             ..Self::default()
         };
         if let Some(JournalTenant { events, batches, batches_open, uncompensated, .. }) = told {
@@ -344,12 +353,27 @@ impl Explanation {
             self.compensations.run += entry.compensations_run;
             self.compensations.failed += entry.compensations_failed;
         }
+        let began: &[&str] = match &*self.status {
+            "parked" => &["parked"],
+            "breaker_open" => &["breaker_opened"],
+            "quarantined" => &["quarantined"],
+            "stalled" => &["stalled"],
+            "restarting" => &["backing_off"],
+            _ => &[],
+        };
+        self.since = entries.iter().rev().find(|entry| began.contains(&&*entry.what)).map(|entry| entry.at);
+        if self.status == "retrying" {
+            // From the first of the failures in a row.
+            let in_a_row = entries.iter().rev().take_while(|entry| matches!(&*entry.what, "failed" | "ambiguous"));
+            self.since = in_a_row.last().map(|entry| entry.at);
+        }
         if matches!(&*self.status, "restarting" | "quarantined") {
             let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
             self.restart_at = waits.and_then(|entry| entry.next_attempt_at);
         }
         self.log = entries;
         self.log.drain(..self.log.len().saturating_sub(TOLD));
+        self.advice = advice::of(self);
     }
 }
 
@@ -388,8 +412,15 @@ fn numbers(object: &serde_json::Value) -> BTreeMap<String, u64> {
     fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
 }
 
-fn row(store: &StoreReader, tenant: &TenantId) -> Result<Option<TenantRow>, StoreReadError> {
-    Ok(store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from))
+/// What the store holds of it, and how many of its dead letters no replay brought back.
+fn row(store: &StoreReader, tenant: &TenantId) -> Result<(Option<TenantRow>, u64), StoreReadError> {
+    let row = store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from);
+    let (of, every) = (Some(tenant.clone()), 1 << 40);
+    let mut waiting = DeadLetterQuery::default();
+    (waiting.tenant, waiting.replayed, waiting.limit) = (of, Some(false), every);
+    let letters =
+        if row.as_ref().is_some_and(|row| row.dead_letters > 0) { store.count_dead_letters(&waiting)? } else { 0 };
+    Ok((row, letters))
 }
 
 #[derive(Debug, Deserialize)]
@@ -427,7 +458,8 @@ pub(super) async fn show(
     }
     let wanted = id.clone();
     // The supervisor log and the system answer even where the store cannot be read: that may be what is to be explained.
-    let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
+    let read = admin.read(move |store| row(store, &wanted)).await.ok();
+    let (stored, letters_waiting) = read.map_or((None, None), |(stored, letters)| (stored, Some(letters)));
     let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
     let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
     let rollbacks = log::history(&admin, &rollbacks_of(&id), ROLLBACKS).await;
@@ -446,7 +478,7 @@ pub(super) async fn show(
         status: "unknown".to_owned(),
         ..Explanation::default()
     });
-    explanation.stored = stored;
+    (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
     explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))
 }

@@ -135,11 +135,11 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
 fn away(tenants: &[TenantSnapshot]) -> Option<String> {
     let mut parked = tenants.iter().filter(|tenant| tenant.status == Status::Parked);
     let first = parked.next()?;
-    let others = match parked.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let who = match parked.count() {
+        0 => format!("tenant {} waits", first.tenant),
+        more => format!("tenant {} and {more} more wait", first.tenant),
     };
-    Some(format!("a store is away: tenant {}{others} waits for it; `headworks explain` says why", first.tenant))
+    Some(format!("a store is away: {who} for it; `headworks explain {}` says why", first.tenant))
 }
 
 async fn unread(admin: &Admin) -> Option<String> {

@@ -36,6 +36,7 @@
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
+mod advice;
 mod audit;
 mod body;
 mod config;

@@ -149,7 +149,10 @@ pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -
     for letter in letters {
         rows.push(columns.iter().map(|(_, _, value)| value(letter)).collect());
     }
-    let narrow = Narrow { names: &[], spare: &["age"], long: &[("body", 12), ("tenant", 8)] };
+    let in_id =
+        |letter: &Letter| letter.tenant.as_ref().is_none_or(|tenant| letter.id.contains(&format!("/{tenant}/")));
+    let spare: &[&str] = if letters.iter().all(in_id) { &["tenant", "age"] } else { &["age"] };
+    let narrow = Narrow { names: &[], spare, long: &[("body", 20), ("tenant", 8)] };
     Ok(if screen.is_some() { rows.fit(screen, &narrow) } else { rows.render(None) })
 }
 

@@ -64,6 +64,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         "",
         &format!("read at {now}{}", if told.is_live { "" } else { "; no daemon runs, so these are its files" }),
     );
+    if let Some(since) = told.since {
+        screen.line("", &format!("so since {}, {}", moment(since, now), ago(since, now)));
+    }
     if told.is_muted {
         screen.line("", "MUTED: its events are dropped at the door");
     }
@@ -108,6 +111,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         screen.line("rollbacks", &format!("{batches} rolled back{since}: {run} ran{failed}"));
     }
     not_undone(&mut screen, told);
+    for (nth, advice) in told.advice.iter().enumerate() {
+        screen.line(if nth == 0 { "to do" } else { "" }, advice);
+    }
     if !told.log.is_empty() {
         screen.text += &format!("log        the newest; more with `headworks log --tenant {}`\n", told.tenant);
         // As many as fit a screen of a troubled tenant, whole entries, the newest; the first tells its cause in full.
@@ -541,6 +547,8 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         };
         let told = Explanation {
             status: "quarantined".into(),
+            since: Some(earlier(5_000)),
+            advice: vec!["mend what the last failure names".into()],
             restart_at: later(55_000),
             actors: vec![actor("tenant", 5, None), actor("writer", 6, Some("quarantined"))],
             failures: vec![failure],
@@ -551,6 +559,8 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         let text = render(&told, 80);
         for says in [
             "its events wait; the\n           next start is at 12:00:55.000, in 55 s\n",
+            "           so since 11:59:55.000, 5.0 s ago\n",
+            "to do      mend what the last failure names\n",
             "actors     tenant running, restarted 5 times; writer quarantined, restarted 6\n           times\n",
             "failures   actor_panic: 6, 6 in the last minute, 6 in the last hour;\n           11:59:51.000 to 11:59:55.000\n",
             "           index out of bounds\\n\\u{1b}[2J\n",

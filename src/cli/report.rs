@@ -83,7 +83,8 @@ fn render(report: &FailureReport, width: Option<usize>) -> String {
             }
             text
         }
-        _ => rows.render(width),
+        // In a pipe nothing is shortened.
+        _ => rows.render(Some(width.unwrap_or(usize::MAX))),
     };
     format!("failures {since}; times are UTC\n\n{table}")
 }
