@@ -10,6 +10,11 @@ pub(super) fn of(told: &Explanation) -> Vec<String> {
     let mut advice = vec![];
     let mut say = |is_so: bool, what: String| advice.extend(is_so.then_some(what));
     let status = told.status.as_str();
+    say(
+        told.journal_trouble.is_some(),
+        "mend what the journal lacks (room on the disk, or journal.max_bytes); all tenants go on by themselves then"
+            .to_owned(),
+    );
     say(status == "stopped", format!("`headworks tenants resume {tenant}` lets it go on"));
     say(
         matches!(status, "quarantined" | "restarting"),
@@ -82,6 +87,16 @@ mod tests {
         }
         let past = ExplainedFailure { code: "throttled".into(), failures: 9, ..ExplainedFailure::default() };
         assert_eq!(of(&Explanation { failures: vec![past], letters_waiting: Some(0), ..told("active") }), [""; 0]);
+    }
+
+    #[test]
+    fn what_holds_everybody_up_comes_first() {
+        let journal_trouble = Some("it cannot be written: no space".to_owned());
+        let advice = of(&Explanation { journal_trouble, is_muted: true, ..told("active") });
+        assert!(
+            advice.len() == 2 && advice[0].starts_with("mend what the journal lacks (room on the disk"),
+            "{advice:?}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use headworks_actors::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::health::journal_trouble;
 use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, advice, log};
 use crate::store::{StoreReadError, StoreReader};
 use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
@@ -39,6 +40,8 @@ pub struct Explanation {
     /// Since when it is so, where it is in trouble and the log says it.
     #[serde(with = "rfc3339::option")]
     pub since: Option<UnixMillis>,
+    /// What holds up everybody, and so this tenant too: why the journal takes nothing.
+    pub journal_trouble: Option<String>,
     /// What is to be done about it, in words; nothing where nothing is wrong.
     pub advice: Vec<String>,
     /// Whether its events are dropped at the door.
@@ -439,6 +442,7 @@ fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
     let log: Vec<_> =
         detail.log.iter().map(|event| LogEntry::of(event, opening)).filter(|entry| query.matches(entry)).collect();
     let mut explanation = Explanation::live(detail, &tenant.policy());
+    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
     explanation.uncompensated = tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect();
     let rollbacks = log.clone();
     explanation.tell_log(log, &rollbacks);
@@ -478,6 +482,7 @@ pub(super) async fn show(
         status: "unknown".to_owned(),
         ..Explanation::default()
     });
+    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
     (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
     explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))

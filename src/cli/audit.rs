@@ -3,7 +3,7 @@ use headworks::audit::{Audit, Events, Row, Scope};
 use super::data::Data;
 use super::exit::Exit;
 use super::say;
-use super::table::{Narrow, Rows, inert, json, screen};
+use super::table::{Narrow, Rows, inert, json, prose, screen};
 
 /// What `headworks audit` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,8 +53,7 @@ fn render(audit: &Audit, width: Option<usize>) -> String {
     for row in audit.tenants.iter().chain([&audit.all]) {
         rows.push(line(row));
     }
-    let mut text = rows.fit(width, &NARROW);
-    text.push('\n');
+    let (table, mut text) = (rows.fit(width, &NARROW), "\n".to_owned());
     text += &match audit.malformed.counted {
         Some(counted) => format!("{counted} malformed frames counted, {} kept as dead letters\n", audit.malformed.kept),
         None => format!("{} malformed frames kept as dead letters\n", audit.malformed.kept),
@@ -74,12 +73,13 @@ fn render(audit: &Audit, width: Option<usize>) -> String {
     for unchecked in &audit.unchecked {
         text += &format!("not checked: {}\n", inert(unchecked));
     }
-    text + match (audit.holds, audit.scope) {
+    text += match (audit.holds, audit.scope) {
         (true, Scope::Journal) => "Both sums hold.\n",
         (true, Scope::Run) => "Both sums hold, of all that came since the daemon was started.\n",
         (true, Scope::Store) => "The store holds what its batches say.\n",
         (false, _) => "It does NOT add up.\n",
-    }
+    };
+    table + &prose(&text, width)
 }
 
 fn line(Row { tenant, holds, events, held, .. }: &Row) -> Vec<String> {

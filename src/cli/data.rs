@@ -199,7 +199,10 @@ impl Store {
     /// Every tenant that is known, and what is known of it; at rest by store and journal.
     pub(crate) fn tenants(&self) -> Result<Vec<Listed>, Failure> {
         match self {
-            Self::Live(live) => Ok(live.get("/v1/tenants")?),
+            Self::Live(live) => {
+                live.warn_unless_ready();
+                Ok(live.get("/v1/tenants")?)
+            }
             Self::Files { store, path, .. } => {
                 let rows = headworks::admin::rows(store).map_err(unread)?;
                 let mut listed: Vec<_> = rows.into_iter().map(|row| Listed { row, live: None }).collect();

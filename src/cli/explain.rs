@@ -64,6 +64,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         "",
         &format!("read at {now}{}", if told.is_live { "" } else { "; no daemon runs, so these are its files" }),
     );
+    if let Some(why) = &told.journal_trouble {
+        screen.line("", &format!("ALL TENANTS WAIT for the journal: {why}"));
+    }
     if let Some(since) = told.since {
         screen.line("", &format!("so since {}, {}", moment(since, now), ago(since, now)));
     }
@@ -434,6 +437,16 @@ events     10 accepted = 7 stored + 3 in flight
 counted    2 batches stored, 0 failed calls, 0 restarts
 ";
         assert_eq!(render(&quiet(), 80), expected);
+    }
+
+    #[test]
+    fn a_journal_that_takes_nothing_is_told_with_every_tenant() {
+        let journal_trouble = Some("it cannot be written: no space".to_owned());
+        let text = render(&Explanation { journal_trouble, ..quiet() }, 80);
+        assert!(
+            text.contains("           ALL TENANTS WAIT for the journal: it cannot be written: no space\n"),
+            "{text}"
+        );
     }
 
     #[test]

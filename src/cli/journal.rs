@@ -10,7 +10,7 @@ use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::live::{Live, encoded};
 use super::say;
-use super::table::{Narrow, Rows, inert, json, screen};
+use super::table::{Narrow, Rows, inert, json, prose, screen};
 
 type Failure = (Exit, String);
 
@@ -204,11 +204,11 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
     }
     let closed = if summary.was_closed { "closed" } else { "not closed: in use, or left by a crash" };
     let (disk, live) = (summary.disk_bytes, summary.live_bytes);
-    text += &format!("\n{}: {disk} bytes, {live} of them of unsettled events; {closed}\n", path.display());
+    let mut end = format!("\n{}: {disk} bytes, {live} of them of unsettled events; {closed}\n", path.display());
     if let Some(why) = &summary.failing {
-        text += &format!("FAILING: {}; no events are taken until it can be written\n", inert(why));
+        end += &format!("FAILING: {}; no events are taken until it can be written\n", inert(why));
     }
-    text + &flaws(summary.torn_bytes, &summary.damage)
+    text + &prose(&(end + &flaws(summary.torn_bytes, &summary.damage)), screen())
 }
 
 fn verified(path: &Path, verdict: &Verdict) -> String {

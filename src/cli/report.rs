@@ -20,7 +20,10 @@ pub(crate) struct ReportArgs {
 /// Only a running daemon has it.
 pub(crate) fn run(data: &Data, args: &ReportArgs) -> Result<Exit, (Exit, String)> {
     let report: FailureReport = match data.directory()? {
-        (_, Directory::Live(live)) => live.get("/v1/report")?,
+        (_, Directory::Live(live)) => {
+            live.warn_unless_ready();
+            live.get("/v1/report")?
+        }
         (path, Directory::Files(_)) => {
             let why = format!(
                 "no daemon runs on {}, and the report is in its memory; what failed is in {}: `headworks log`. With `[report] to = \

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 pub(crate) use headworks::text::inert;
-use headworks::text::is_hostile;
+use headworks::text::{is_hostile, wrap};
 use serde::Serialize;
 
 /// The last column has at least so many columns of the screen, however wide the others are.
@@ -125,6 +125,12 @@ impl Rows {
         }
         table.trim_fmt() + "\n"
     }
+}
+
+/// Sentences for a screen of `width` columns, if there is one: a line each, broken between words.
+pub(crate) fn prose(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    text.lines().flat_map(|line| wrap(line, width.max(30))).map(|line| line + "\n").collect()
 }
 
 /// How many columns the terminal on stdout has, if it is one.
