@@ -307,7 +307,8 @@ def the_configuration_is_reloaded_and_a_bad_one_changes_nothing(world):
     page = world.go("/tenant/hooli")
     page.get_by_text("The rules it lives by").click()
     expect(page.locator(".rules div", has_text="window.max_events").locator("dd")).to_have_text("7")
-    configure("")
+    # An empty file is one that is being written: it is waited for.
+    configure("# as it was\n")
     page = world.go("/tenant/initech")
     expect(page.locator(".title .pill.off")).to_be_hidden()
 
@@ -423,7 +424,7 @@ def main():
                 world.page.screenshot(path=world.shots / "failed.png")
                 print(f"FAILED: {step.__name__}; see {world.shots}/failed.png; the console said {world.wrong}", file=sys.stderr)
                 raise
-            print(f"ok: {step.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
+            print(f"ok: {step.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", file=sys.stderr, flush=True)
         browser.close()
 
 

@@ -62,7 +62,8 @@ fn an_operator_sees_tenants_fail_and_recover_mutes_one_replays_a_letter_and_ten_
         .args(["--chromium", CHROMIUM]);
     // A daemon that says much more than is read would wait for its reader.
     let ended = Process::spawn(&mut browser).ended().succeeded();
-    println!("{}screenshots: {}", ended.text(), shots.display());
+    // What it says as it goes, step by step, and its figures.
+    println!("{}\n{}screenshots: {}", ended.err, ended.text(), shots.display());
     daemon.terminated().succeeded();
     let audit = place.json(&["audit", "--data", "data", "--json"]);
     assert_eq!(audit["holds"], true, "{audit}");
