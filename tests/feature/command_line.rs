@@ -160,6 +160,12 @@ fn on_a_terminal_of_80_columns_no_line_is_wider_and_colours_are_there_unless_som
     send(address, &lines(long, 0..40));
     run(&place, &["tenants", "flush", "acme"]).succeeded();
     place.until("SELECT count(*) FROM events", 2);
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    place.database().execute_batch(refuse).unwrap();
+    send(address, &lines("acme", 2..3));
+    run(&place, &["tenants", "flush", "acme"]).succeeded();
+    place.until("SELECT count(*) FROM dead_letters WHERE kind = 'event'", 1);
+    place.database().execute_batch("DROP TRIGGER refuse").unwrap();
     for words in [
         "tenants",
         "audit",
