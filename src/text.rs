@@ -125,3 +125,12 @@ pub fn plain(detail: &str) -> &str {
 pub fn short(id: &str) -> &str {
     id.rsplit('/').next().unwrap_or(id)
 }
+
+/// The valid word that was most likely meant, if one was.
+#[must_use]
+pub fn nearest<'v>(wrong: &str, valid: &[&'v str]) -> Option<&'v str> {
+    let wrong = wrong.to_lowercase().replace('-', "_");
+    let distance = |word: &str| strsim::osa_distance(&wrong, word);
+    let best = valid.iter().copied().min_by_key(|word| distance(word))?;
+    (distance(best) <= 1 + best.len() / 4).then_some(best)
+}

@@ -146,7 +146,8 @@ pub(super) async fn show(
         Ok::<_, StoreReadError>((reader, is_known))
     });
     let (reader, is_known) = opening.await.map_err(Problem::internal)?.map_err(Problem::bad_request)?;
-    if !is_known && admin.system.tenant(&tenant).is_none() {
+    // Who follows may wait for one that is yet to come.
+    if !is_known && !request.follow && admin.system.tenant(&tenant).is_none() {
         return Err(Problem::not_found(format!("there is no tenant {tenant}: no event and no dead letter of it")));
     }
     let state = Some(Reading { admin, reader, tenant, form: request.form, follow: request.follow });

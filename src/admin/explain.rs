@@ -4,15 +4,21 @@ use std::path::Path as FsPath;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use headworks_actors::{BatchDetail, TenantDetail, TenantHandle, TenantId, UnixMillis};
+use headworks_actors::{
+    BatchDetail, DeadLetterQuery, Policy, TenantDetail, TenantHandle, TenantId, ThrottleDetail, ThrottlePolicy,
+    UnixMillis, What, WhenOver,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, log};
+use super::health::journal_trouble;
+use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, advice, log};
 use crate::store::{StoreReadError, StoreReader};
 use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
 
 /// So many entries of the supervisor log are looked at.
 const ENTRIES: usize = 200;
+/// So many rollbacks are counted at the most.
+const ROLLBACKS: usize = 100_000;
 /// And so many are told, the newest.
 const TOLD: usize = 8;
 
@@ -31,6 +37,13 @@ pub struct Explanation {
     pub is_live: bool,
     /// In the words of [`Status`](headworks_actors::Status); `unknown` where no daemon runs or none has met the tenant.
     pub status: String,
+    /// Since when it is so, where it is in trouble and the log says it.
+    #[serde(with = "rfc3339::option")]
+    pub since: Option<UnixMillis>,
+    /// What holds up everybody, and so this tenant too: why the journal takes nothing.
+    pub journal_trouble: Option<String>,
+    /// What is to be done about it, in words; nothing where nothing is wrong.
+    pub advice: Vec<String>,
     /// Whether its events are dropped at the door.
     pub is_muted: bool,
     /// When an actor that waits for its restart, or the quarantine, has waited enough.
@@ -50,14 +63,20 @@ pub struct Explanation {
     pub breakers: Vec<ExplainedBreaker>,
     /// Its actors.
     pub actors: Vec<ExplainedActor>,
+    /// Who goes first at a store, in the words of a [`PriorityPolicy`](headworks_actors::PriorityPolicy). None at rest.
+    pub priority: Option<ExplainedPriority>,
+    /// The rate it is held to, if it is to any.
+    pub throttle: Option<ExplainedThrottle>,
     /// The counters, in the words of the accounting, and `in_flight`. At rest those that the journal has.
     pub counters: BTreeMap<String, u64>,
     /// What it failed with since the daemon was started, by code.
     pub failures: Vec<ExplainedFailure>,
-    /// What was compensated, by the log.
+    /// What was compensated, by all of the log that is kept; where memory alone was asked, by its newest entries there.
     pub compensations: Compensations,
     /// What the store holds of it.
     pub stored: Option<TenantRow>,
+    /// Its dead letters that no replay brought back; `None` where the store was not asked.
+    pub letters_waiting: Option<u64>,
     /// The newest entries of the supervisor log about it that say more than that it is alive, oldest first.
     pub log: Vec<LogEntry>,
 }
@@ -142,6 +161,44 @@ pub struct ExplainedBreaker {
     pub probe_at: Option<UnixMillis>,
 }
 
+/// See [`PriorityPolicy`](headworks_actors::PriorityPolicy).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `PriorityPolicy`")]
+pub struct ExplainedPriority {
+    pub class: String,
+    pub weight: u32,
+}
+
+/// See [`ThrottlePolicy`](headworks_actors::ThrottlePolicy).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `ThrottlePolicy`")]
+pub struct ExplainedThrottle {
+    pub events_per_second: u64,
+    pub bytes_per_second: u64,
+    pub when_over: String,
+    /// How many may pass at once now, where that is known.
+    pub events_left: Option<u64>,
+    pub bytes_left: Option<u64>,
+}
+
+impl ExplainedThrottle {
+    fn of(policy: &ThrottlePolicy, now: Option<ThrottleDetail>) -> Self {
+        Self {
+            events_per_second: policy.events_per_second,
+            bytes_per_second: policy.bytes_per_second as u64,
+            when_over: match policy.when_over {
+                WhenOver::Reject => "reject",
+                _ => "delay",
+            }
+            .to_owned(),
+            events_left: now.and_then(|now| now.events_left),
+            bytes_left: now.and_then(|now| now.bytes_left),
+        }
+    }
+}
+
 /// One actor: its word, how often it was restarted, and what is wrong with it, if anything is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -180,15 +237,15 @@ pub struct Compensations {
     pub run: u64,
     /// Those that failed for good.
     pub failed: u64,
-    /// The time of the oldest entry that was looked at.
+    /// When the first of them was.
     #[serde(with = "rfc3339::option")]
     pub since: Option<UnixMillis>,
 }
 
 impl Explanation {
     /// From what a running system knows.
-    fn live(detail: TenantDetail) -> Self {
-        let TenantDetail { snapshot, window, backlog, batch, breakers, actors, failures, .. } = detail;
+    fn live(detail: TenantDetail, policy: &Policy) -> Self {
+        let TenantDetail { snapshot, window, backlog, batch, breakers, throttle, actors, failures, .. } = detail;
         let mut counters = numbers(&serde_json::to_value(snapshot.counters).unwrap_or_default());
         counters.insert("in_flight".to_owned(), snapshot.in_flight);
         Self {
@@ -240,6 +297,11 @@ impl Explanation {
                 })
                 .collect(),
             counters,
+            priority: Some(ExplainedPriority {
+                class: policy.priority.class.as_str().to_owned(),
+                weight: policy.priority.weight,
+            }),
+            throttle: policy.throttle.is_set().then(|| ExplainedThrottle::of(&policy.throttle, throttle)),
             failures: failures
                 .into_iter()
                 .map(|entry| ExplainedFailure {
@@ -272,11 +334,16 @@ impl Explanation {
         };
         let stored = match data_dir.join("headworks.db").exists() {
             true => StoreReader::open(data_dir).and_then(|store| row(&store, tenant)).map_err(|why| why.to_string())?,
-            false => None,
+            false => (None, 0),
         };
+        let (stored, letters) = stored;
         let query = LogQuery { tenant: Some(tenant.clone()), is_brief: true, ..LogQuery::default() };
-        let log = supervisor_log::read(&supervisor_log::file(data_dir), &query, ENTRIES)
-            .map_err(|why| format!("the supervisor log cannot be read: {why}"))?;
+        let read = |query: &LogQuery, last| {
+            supervisor_log::read(&supervisor_log::file(data_dir), query, last)
+                .map_err(|why| format!("the supervisor log cannot be read: {why}"))
+        };
+        let log = read(&query, ENTRIES)?;
+        let rollbacks = read(&rollbacks_of(tenant), usize::MAX)?;
         if told.is_none() && stored.is_none() && log.entries.is_empty() {
             return Ok(None);
         }
@@ -285,6 +352,7 @@ impl Explanation {
             at: UnixMillis::now(),
             status: "unknown".to_owned(),
             stored,
+            letters_waiting: Some(letters),
             ..Self::default()
         };
         if let Some(JournalTenant { events, batches, batches_open, uncompensated, .. }) = told {
@@ -293,16 +361,33 @@ impl Explanation {
             explanation.backlog =
                 ExplainedBacklog { batches, batches_open, events: events.in_flight, ..ExplainedBacklog::default() };
         }
-        explanation.tell_log(log.entries);
+        explanation.tell_log(log.entries, &rollbacks.entries);
         Ok(Some(explanation))
     }
 
-    fn tell_log(&mut self, entries: Vec<LogEntry>) {
-        self.compensations.since = entries.first().map(|entry| entry.at);
-        for entry in &entries {
-            self.compensations.batches += u64::from(entry.what == "compensated");
+    fn tell_log(&mut self, entries: Vec<LogEntry>, rollbacks: &[LogEntry]) {
+        let rollbacks = rollbacks.iter().filter(|entry| entry.compensations_run + entry.compensations_failed > 0);
+        self.compensations.since = rollbacks.clone().next().map(|entry| entry.at);
+        for entry in rollbacks {
+            // What could not be undone and was done later has no cause: its batch was counted.
+            let is_whole = entry.what == "compensated" && entry.cause.is_some();
+            self.compensations.batches += u64::from(is_whole);
             self.compensations.run += entry.compensations_run;
             self.compensations.failed += entry.compensations_failed;
+        }
+        let began: &[&str] = match &*self.status {
+            "parked" => &["parked"],
+            "breaker_open" => &["breaker_opened"],
+            "quarantined" => &["quarantined"],
+            "stalled" => &["stalled"],
+            "restarting" => &["backing_off"],
+            _ => &[],
+        };
+        self.since = entries.iter().rev().find(|entry| began.contains(&&*entry.what)).map(|entry| entry.at);
+        if self.status == "retrying" {
+            // From the first of the failures in a row.
+            let in_a_row = entries.iter().rev().take_while(|entry| matches!(&*entry.what, "failed" | "ambiguous"));
+            self.since = in_a_row.last().map(|entry| entry.at);
         }
         if matches!(&*self.status, "restarting" | "quarantined") {
             let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
@@ -310,6 +395,7 @@ impl Explanation {
         }
         self.log = entries;
         self.log.drain(..self.log.len().saturating_sub(TOLD));
+        self.advice = advice::of(self);
     }
 }
 
@@ -336,14 +422,27 @@ impl From<BatchDetail> for ExplainedBatch {
     }
 }
 
+/// What was taken back of a tenant, or could not be.
+fn rollbacks_of(tenant: &TenantId) -> LogQuery {
+    let what = [What::Compensated, What::CompensationFailed].map(|what| what.as_str().to_owned());
+    LogQuery { tenant: Some(tenant.clone()), what: what.into(), ..LogQuery::default() }
+}
+
 /// The numbers in an object, by name.
 fn numbers(object: &serde_json::Value) -> BTreeMap<String, u64> {
     let fields = object.as_object().into_iter().flatten();
     fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
 }
 
-fn row(store: &StoreReader, tenant: &TenantId) -> Result<Option<TenantRow>, StoreReadError> {
-    Ok(store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from))
+/// What the store holds of it, and how many of its dead letters no replay brought back.
+fn row(store: &StoreReader, tenant: &TenantId) -> Result<(Option<TenantRow>, u64), StoreReadError> {
+    let row = store.tenants()?.into_iter().find(|totals| totals.tenant == *tenant).map(TenantRow::from);
+    let (of, every) = (Some(tenant.clone()), 1 << 40);
+    let mut waiting = DeadLetterQuery::default();
+    (waiting.tenant, waiting.replayed, waiting.limit) = (of, Some(false), every);
+    let letters =
+        if row.as_ref().is_some_and(|row| row.dead_letters > 0) { store.count_dead_letters(&waiting)? } else { 0 };
+    Ok((row, letters))
 }
 
 #[derive(Debug, Deserialize)]
@@ -359,11 +458,13 @@ fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
     let detail = tenant.explain();
     let opening = admin.system.opening();
     let query = LogQuery { is_brief: true, ..LogQuery::default() };
-    let log =
+    let log: Vec<_> =
         detail.log.iter().map(|event| LogEntry::of(event, opening)).filter(|entry| query.matches(entry)).collect();
-    let mut explanation = Explanation::live(detail);
+    let mut explanation = Explanation::live(detail, &tenant.policy());
+    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
     explanation.uncompensated = tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect();
-    explanation.tell_log(log);
+    let rollbacks = log.clone();
+    explanation.tell_log(log, &rollbacks);
     explanation
 }
 
@@ -380,12 +481,15 @@ pub(super) async fn show(
     }
     let wanted = id.clone();
     // The supervisor log and the system answer even where the store cannot be read: that may be what is to be explained.
-    let stored = admin.read(move |store| row(store, &wanted)).await.unwrap_or_default();
+    let read = admin.read(move |store| row(store, &wanted)).await.ok();
+    let (stored, letters_waiting) = read.map_or((None, None), |(stored, letters)| (stored, Some(letters)));
     let query = LogQuery { tenant: Some(id.clone()), is_brief: true, ..LogQuery::default() };
     let log = log::history(&admin, &query, ENTRIES).await.map(|(log, _)| Vec::from(log)).unwrap_or_default();
+    let rollbacks = log::history(&admin, &rollbacks_of(&id), ROLLBACKS).await;
+    let rollbacks = rollbacks.map(|(log, _)| Vec::from(log)).unwrap_or_default();
     let live = admin.system.tenant(&id).map(|tenant| Explanation {
         uncompensated: tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect(),
-        ..Explanation::live(tenant.explain())
+        ..Explanation::live(tenant.explain(), &tenant.policy())
     });
     if live.is_none() && stored.is_none() && log.is_empty() {
         return Err(Problem::not_found(format!("there is no tenant {id}: no event and no dead letter of it")));
@@ -397,7 +501,8 @@ pub(super) async fn show(
         status: "unknown".to_owned(),
         ..Explanation::default()
     });
-    explanation.stored = stored;
-    explanation.tell_log(log);
+    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
+    (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
+    explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))
 }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use headworks_actors::{SourceHandle, Status, System, TenantSnapshot};
+use headworks_actors::{Health, SourceHandle, Status, System, TenantSnapshot};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -101,14 +101,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let checks = [
         ("running", system.is_draining().then(|| "it drains: it takes nothing new".to_owned())),
         ("sources", admin.listening.why_not()),
-        (
-            "journal",
-            match journal.failing {
-                Some(why) => Some(format!("it cannot be written: {why}")),
-                None if journal.is_full => Some("its quota (journal.max_bytes) is reached: sources wait".to_owned()),
-                None => None,
-            },
-        ),
+        ("journal", journal_trouble(&journal)),
         (
             "stores",
             match away(&tenants) {
@@ -131,15 +124,27 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     (status, Json(Ready { ready, checks })).into_response()
 }
 
+/// What is wrong with the journal, of which it goes without saying that it is the subject.
+pub(super) fn journal_trouble(journal: &Health) -> Option<String> {
+    match &journal.failing {
+        Some(why) => {
+            let why = why.as_ref();
+            Some(format!("it cannot be written: {}", why.strip_prefix("it cannot be written: ").unwrap_or(why)))
+        }
+        None if journal.is_full => Some("its quota (journal.max_bytes) is reached: sources wait".to_owned()),
+        None => None,
+    }
+}
+
 /// A store that says that it is not there, by the tenants that wait for it.
 fn away(tenants: &[TenantSnapshot]) -> Option<String> {
     let mut parked = tenants.iter().filter(|tenant| tenant.status == Status::Parked);
     let first = parked.next()?;
-    let others = match parked.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let who = match parked.count() {
+        0 => format!("tenant {} waits", first.tenant),
+        more => format!("tenant {} and {more} more wait", first.tenant),
     };
-    Some(format!("a store is away: tenant {}{others} waits for it; `headworks explain` says why", first.tenant))
+    Some(format!("a store is away: {who} for it; `headworks explain {}` says why", first.tenant))
 }
 
 async fn unread(admin: &Admin) -> Option<String> {

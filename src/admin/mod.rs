@@ -37,6 +37,7 @@
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
 //! database does so on a thread for such work and a connection of its own, and never holds up the store.
 
+mod advice;
 mod audit;
 mod body;
 mod config;
@@ -85,7 +86,7 @@ pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
-    ExplainedSilence, ExplainedWindow, Explanation,
+    ExplainedPriority, ExplainedSilence, ExplainedThrottle, ExplainedWindow, Explanation,
 };
 #[cfg(unix)]
 pub use guard::{Token, guarded};

@@ -7,6 +7,7 @@ use axum::extract::{Query, State};
 use headworks_actors::{SourceCounters, Status, TenantId, TenantSnapshot, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use super::health::journal_trouble;
 use super::{Admin, Problem};
 
 /// The whole system at one moment, small enough to be asked for every second: raw counters, from which whoever asks makes rates.
@@ -23,7 +24,8 @@ pub struct Overview {
     pub process: u32,
     /// Which start this is. Where it is another than before, counters may begin anew.
     pub opening: String,
-    /// Who holds the system's thread, or which actor of the root has failed, in words; none where nothing is wrong.
+    /// Who holds the system's thread, which actor of the root has failed, or why the journal takes nothing, in words; none where
+    /// nothing is wrong.
     pub trouble: Option<String>,
     /// The counters of all tenants.
     pub totals: OverviewTotals,
@@ -163,12 +165,15 @@ pub(super) async fn show(
         format!("the {} failed too often and does not run: {}", failed.actor, failed.cause)
     };
     let hung = health.hung.map(|hung| hung.to_string());
+    let journal = journal_trouble(&system.journal_health());
     Ok(Json(Overview {
         at: UnixMillis::now(),
         version: env!("CARGO_PKG_VERSION"),
         process: std::process::id(),
         opening: system.opening().to_string(),
-        trouble: hung.or_else(|| health.failed.map(failed)),
+        trouble: hung
+            .or_else(|| health.failed.map(failed))
+            .or_else(|| journal.map(|why| format!("the journal: {why}"))),
         totals,
         in_flight_bytes: system.in_flight_bytes(),
         dead_letters_pending: system.dead_letters_pending(),

@@ -153,6 +153,7 @@ pub(super) fn schemas() -> Value {
         "Tenant": object(&[&stored[..], &[("live", json!({ "oneOf": [{ "type": "null" }, named("Live")] }))]].concat()),
         "Live": object(&live),
         "SpawnRequest": request(1, &[("tenant", tenant_id())]),
+        // And a `remark`, where there was nothing to do.
         "Ordered": object(&[("tenant", tenant_id()), ("order", json!({ "type": "string", "enum": ORDERS }))]),
         "EraseRequest": request(1, &[("confirm", tenant_id())]),
         "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters"]), &[("remains", list(text()))]].concat()),
@@ -164,6 +165,8 @@ pub(super) fn schemas() -> Value {
             ("at", time()),
             ("is_live", flag()),
             ("status", text()),
+            ("since", or_null(time())),
+            ("advice", list(text())),
             ("is_muted", flag()),
             ("counters", json!({ "type": "object", "additionalProperties": number() })),
             ("log", list(named("LogEntry"))),

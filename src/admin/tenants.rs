@@ -5,7 +5,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use headworks_actors::{Error, TenantHandle, TenantId, TenantSnapshot, TenantSpec, UnixMillis, What};
+use headworks_actors::{Error, Status, TenantHandle, TenantId, TenantSnapshot, TenantSpec, UnixMillis, What};
 use serde::{Deserialize, Serialize};
 
 use super::body::Whole;
@@ -140,6 +140,9 @@ pub struct Ordered {
     pub tenant: TenantId,
     /// What.
     pub order: Order,
+    /// What is to be said of it, where there was nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// What is said with an order: the query of the URL.
@@ -184,9 +187,10 @@ pub(super) async fn order(
             Order::Mute => admin.system.mute(&tenant),
             _ => admin.system.unmute(&tenant),
         }
-        return Ok(Json(Ordered { tenant, order }));
+        return Ok(Json(Ordered { tenant, order, remark: None }));
     }
     let handle = known(&admin, &tenant)?;
+    let remark = remark(order, &handle.snapshot())?;
     admin.system.log_order(&tenant, What::Ordered, order.as_str());
     match order {
         Order::Resume => handle.resume(),
@@ -200,7 +204,25 @@ pub(super) async fn order(
         },
         Order::Mute | Order::Unmute => {}
     }
-    Ok(Json(Ordered { tenant, order }))
+    Ok(Json(Ordered { tenant, order, remark }))
+}
+
+/// What an order has nothing to do with, as the tenant is; an error where it could not be carried out.
+fn remark(order: Order, now: &TenantSnapshot) -> Result<Option<String>, Problem> {
+    let TenantSnapshot { tenant, status, window, .. } = now;
+    let is_held = matches!(status, Status::Stopped | Status::Quarantined | Status::Restarting);
+    match order {
+        Order::Flush if *window == 0 => Ok(Some("its window was empty".to_owned())),
+        Order::Flush if is_held => {
+            let events = if *window == 1 { "1 event".to_owned() } else { format!("{window} events") };
+            let why = format!(
+                "tenant {tenant} is not flushed: it is {status}, and its window with {events} stays open until its actors run; resume it first"
+            );
+            Err(Problem::new(StatusCode::CONFLICT, why))
+        }
+        Order::Resume if !is_held => Ok(Some(format!("nothing held it: it was {status}"))),
+        _ => Ok(None),
+    }
 }
 
 /// The tenant, if the running daemon has met it.

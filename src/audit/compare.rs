@@ -40,7 +40,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         }
         for (store, kept) in holdings.further.get(&tenant).into_iter().flatten() {
             let known = found.differences.len();
-            let held = Held { events: kept.events, rows: kept.rows, ..held };
+            let held = Held { events: kept.events, rows: kept.rows, damaged: kept.damaged, ..held };
             if is_told {
                 found.stored(&account, &held);
             } else {
@@ -75,6 +75,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         },
         differences: found.differences,
         unchecked: unchecked(scope, sources.is_some(), holdings),
+        damage: holdings.damage.clone(),
     }
 }
 
@@ -195,6 +196,7 @@ fn add(all: &mut Row, row: &Row) {
     held.rows += row.held.rows;
     held.dead_letters += row.held.dead_letters;
     held.purged += row.held.purged;
+    held.damaged += row.held.damaged;
     if let Some(events) = &row.events {
         let sum = all.events.get_or_insert_default();
         sum.accepted += events.accepted;

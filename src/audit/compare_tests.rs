@@ -16,7 +16,7 @@ fn books(events: Events) -> Books {
 }
 
 fn there(rows: u64, dead_letters: u64) -> Held {
-    Held { events: rows, rows, dead_letters, purged: 0 }
+    Held { events: rows, rows, dead_letters, purged: 0, damaged: 0 }
 }
 
 fn of(scope: Scope, account: Account, held: Held) -> Audit {
@@ -55,7 +55,7 @@ fn what_adds_up_holds() {
 
 #[test]
 fn rows_that_were_deleted_by_hand_are_missed_and_told_from_deleted_batches() {
-    let audit = at_rest(events(100, 0, 0), Held { events: 100, rows: 97, dead_letters: 0, purged: 0 });
+    let audit = at_rest(events(100, 0, 0), Held { events: 100, rows: 97, dead_letters: 0, purged: 0, damaged: 0 });
     let says = "the store holds 3 events fewer than the journal says were stored: 3 rows were deleted from its batches";
     assert_only(&audit, Check::Stored, -3, says);
     assert_eq!((only(&audit).expected, only(&audit).found), (100, 97));
@@ -116,7 +116,7 @@ fn while_events_move_the_store_lies_between_what_was_and_what_may_be() {
 
 #[test]
 fn a_gap_in_a_batch_that_other_rows_make_up_for_is_found_all_the_same() {
-    let audit = at_rest(events(10, 0, 4), Held { events: 14, rows: 12, dead_letters: 0, purged: 0 });
+    let audit = at_rest(events(10, 0, 4), Held { events: 14, rows: 12, dead_letters: 0, purged: 0, damaged: 0 });
     assert_only(&audit, Check::Rows, -2, "the store holds 2 events fewer than its own batches say: rows were deleted");
 }
 
@@ -126,7 +126,7 @@ fn without_a_journal_the_store_is_checked_against_itself_and_the_rest_is_said_to
     let whole = audit(Scope::Store, None, None, &holdings);
     assert!(whole.holds && whole.all.events.is_none() && whole.malformed.counted.is_none());
     assert!(whole.unchecked[0].contains("no record is left of what was accepted"), "{:?}", whole.unchecked);
-    holdings.tenants.insert(acme(), Held { events: 9, rows: 8, dead_letters: 2, purged: 0 });
+    holdings.tenants.insert(acme(), Held { events: 9, rows: 8, dead_letters: 2, purged: 0, damaged: 0 });
     assert_eq!(only(&audit(Scope::Store, None, None, &holdings)).check, Check::Rows);
 }
 
@@ -173,11 +173,27 @@ proptest! {
         let mut numbers = [accepted, stored, dead_lettered, shed, discarded, stored, stored, dead_lettered];
         let run = |[accepted, stored, dead_lettered, shed, discarded, events, rows, dead_letters]: [u64; 8]| {
             let events_said = Events { accepted, stored, dead_lettered, shed, discarded, in_flight: 0 };
-            at_rest(events_said, Held { events, rows, dead_letters, purged: 0 })
+            at_rest(events_said, Held { events, rows, dead_letters, purged: 0, damaged: 0 })
         };
         prop_assert!(run(numbers).holds);
         numbers[which] = if up { numbers[which] + by } else { numbers[which].saturating_sub(by) };
         let changed = up || numbers != [accepted, stored, dead_lettered, shed, discarded, stored, stored, dead_lettered];
         prop_assert_eq!(run(numbers).holds, !changed);
     }
+}
+
+#[test]
+fn what_lies_damaged_in_the_store_is_called_so_and_not_deleted() {
+    let found = |rows, damaged| {
+        let held = Held { events: 10, rows, dead_letters: 0, purged: 0, damaged };
+        let mut holdings = Holdings { damage: vec!["segment 1, bytes 28 to 99".into()], ..Holdings::default() };
+        holdings.tenants.insert(acme(), held);
+        let audit =
+            audit(Scope::Journal, Some(vec![Account::at_rest(acme(), books(events(10, 0, 0)))]), None, &holdings);
+        assert_eq!(audit.damage, holdings.damage);
+        audit.differences[0].meaning.clone()
+    };
+    assert!(found(7, 3).ends_with(": 3 events in damaged batches, which cannot be read"), "{}", found(7, 3));
+    assert!(found(6, 3).ends_with("which cannot be read, and 1 row was deleted from its batches"), "{}", found(6, 3));
+    assert!(found(7, 0).ends_with(": 3 rows were deleted from its batches"), "{}", found(7, 0));
 }

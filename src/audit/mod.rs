@@ -12,7 +12,7 @@
 //! let acme = TenantId::new("acme")?;
 //! let events = Events { accepted: 10, stored: 9, dead_lettered: 1, ..Events::default() };
 //! let account = Account::at_rest(acme.clone(), Books { frames: None, events });
-//! let held = Held { events: 9, rows: 7, dead_letters: 1, purged: 0 };
+//! let held = Held { events: 9, rows: 7, dead_letters: 1, purged: 0, damaged: 0 };
 //! let holdings = Holdings { tenants: [(acme, held)].into(), ..Holdings::default() };
 //!
 //! let audit = audit(Scope::Journal, Some(vec![account]), None, &holdings);
@@ -165,6 +165,9 @@ pub struct Held {
     /// Events that were kept as dead letters, and purged since.
     #[serde(default)]
     pub purged: u64,
+    /// Events of batches that the store has on record and cannot read: they lie there damaged.
+    #[serde(default)]
+    pub damaged: u64,
 }
 
 impl Held {
@@ -182,6 +185,8 @@ pub struct Kept {
     pub events: u64,
     /// Those of them that are really there.
     pub rows: u64,
+    /// Those that are there damaged.
+    pub damaged: u64,
 }
 
 /// What the store and the dead letters hold of all tenants, at one moment.
@@ -197,6 +202,13 @@ pub struct Holdings {
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.
     pub malformed_purged: u64,
+    /// What is damaged, with its place: the first [`DAMAGE`](Self::DAMAGE) of it.
+    pub damage: Vec<String>,
+}
+
+impl Holdings {
+    /// So much of what is damaged is named.
+    pub const DAMAGE: usize = 10;
 }
 
 /// What an audit goes over.
@@ -228,6 +240,9 @@ pub struct Audit {
     pub differences: Vec<Difference>,
     /// What could not be checked, and why.
     pub unchecked: Vec<String>,
+    /// What is damaged in a store, with its place: the first of it.
+    #[serde(default)]
+    pub damage: Vec<String>,
 }
 
 /// One tenant, or all of them.

@@ -18,7 +18,7 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
         Check::Events => format!("{events} more with an outcome or in flight than were accepted"),
         Check::Stored => {
             let why = match (fewer, held.events.checked_sub(held.rows)) {
-                (true, Some(gone @ 1..)) => format!("{} deleted from its batches", was(plural(gone, "row"), gone)),
+                (true, Some(gone @ 1..)) => missing(gone, held.damaged),
                 (true, _) => "whole batches were deleted, or the database was replaced by an older one".to_owned(),
                 (false, _) if scope == Scope::Run => "they were added by hand".to_owned(),
                 (false, _) => {
@@ -29,7 +29,8 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
             format!("the store holds {events} {side} than the journal says were stored: {why}")
         }
         Check::Rows if fewer => {
-            format!("the store holds {events} fewer than its own batches say: rows were deleted")
+            let why = if held.damaged == 0 { "rows were deleted".to_owned() } else { missing(count, held.damaged) };
+            format!("the store holds {events} fewer than its own batches say: {why}")
         }
         Check::Rows => format!("the store holds {events} more than its own batches say: rows were added by hand"),
         Check::DeadLettered => {
@@ -50,6 +51,18 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
         }
         Check::Malformed => {
             format!("the dead letters hold {} more than were counted as malformed", plural(count, "frame"))
+        }
+    }
+}
+
+/// Why so many events of a store's own batches are not there, of which so many lie there damaged.
+fn missing(gone: u64, damaged: u64) -> String {
+    let deleted = |rows| format!("{} deleted from its batches", was(plural(rows, "row"), rows));
+    match (damaged, gone.saturating_sub(damaged)) {
+        (0, gone) => deleted(gone),
+        (damaged, 0) => format!("{} in damaged batches, which cannot be read", plural(damaged, "event")),
+        (damaged, rest) => {
+            format!("{} in damaged batches, which cannot be read, and {}", plural(damaged, "event"), deleted(rest))
         }
     }
 }

@@ -3,7 +3,7 @@ use headworks::audit::{Audit, Events, Row, Scope};
 use super::data::Data;
 use super::exit::Exit;
 use super::say;
-use super::table::{Rows, inert, json};
+use super::table::{Narrow, Rows, inert, json, prose, screen};
 
 /// What `headworks audit` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct AuditArgs {
 /// Ends with 1 where a sum does not hold.
 pub(crate) fn run(data: &Data, args: &AuditArgs) -> Result<Exit, (Exit, String)> {
     let audit = data.open()?.audit()?;
-    let text = if args.json { json(&audit) } else { Ok(render(&audit)) };
+    let text = if args.json { json(&audit) } else { Ok(render(&audit, screen())) };
     let text = text.map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(match say(text.as_bytes()) {
         Exit::Ok if !audit.holds => Exit::Failure,
@@ -24,8 +24,20 @@ pub(crate) fn run(data: &Data, args: &AuditArgs) -> Result<Exit, (Exit, String)>
     })
 }
 
+/// What a screen may do without.
+const NARROW: Narrow<'_> = Narrow {
+    names: &[
+        ("dead-lettered", "dead"),
+        ("in the store", "in store"),
+        ("dead letters", "letters"),
+        ("discarded", "dropped"),
+    ],
+    spare: &["shed", "dropped", "in flight"],
+    long: &[("tenant", 11)],
+};
+
 /// What `headworks audit` prints.
-fn render(audit: &Audit) -> String {
+fn render(audit: &Audit, width: Option<usize>) -> String {
     let mut rows = Rows::new(&[
         "tenant",
         "#accepted",
@@ -41,8 +53,7 @@ fn render(audit: &Audit) -> String {
     for row in audit.tenants.iter().chain([&audit.all]) {
         rows.push(line(row));
     }
-    let mut text = rows.render(Some(usize::MAX));
-    text.push('\n');
+    let (table, mut text) = (rows.fit(width, &NARROW), "\n".to_owned());
     text += &match audit.malformed.counted {
         Some(counted) => format!("{counted} malformed frames counted, {} kept as dead letters\n", audit.malformed.kept),
         None => format!("{} malformed frames kept as dead letters\n", audit.malformed.kept),
@@ -56,15 +67,19 @@ fn render(audit: &Audit) -> String {
         let (found, expected) = (difference.found, difference.expected);
         text += &format!("{who}: {} ({found}, not {expected})\n", inert(&difference.meaning));
     }
+    for damage in &audit.damage {
+        text += &format!("damage: {}\n", inert(damage));
+    }
     for unchecked in &audit.unchecked {
         text += &format!("not checked: {}\n", inert(unchecked));
     }
-    text + match (audit.holds, audit.scope) {
+    text += match (audit.holds, audit.scope) {
         (true, Scope::Journal) => "Both sums hold.\n",
         (true, Scope::Run) => "Both sums hold, of all that came since the daemon was started.\n",
         (true, Scope::Store) => "The store holds what its batches say.\n",
         (false, _) => "It does NOT add up.\n",
-    }
+    };
+    table + &prose(&text, width)
 }
 
 fn line(Row { tenant, holds, events, held, .. }: &Row) -> Vec<String> {
@@ -97,7 +112,7 @@ mod tests {
     fn sample(rows: u64) -> Audit {
         let events = Events { accepted: 100, stored: 98, dead_lettered: 2, ..Events::default() };
         let account = |name| Account::at_rest(tenant(name), Books { frames: None, events });
-        let held = |rows| Held { events: 98, rows, dead_letters: 2, purged: 0 };
+        let held = |rows| Held { events: 98, rows, dead_letters: 2, purged: 0, damaged: 0 };
         let holdings = Holdings {
             tenants: [(tenant("acme"), held(98)), (tenant("b"), held(rows))].into(),
             malformed: 1,
@@ -121,15 +136,21 @@ b: the store holds 3 events fewer than the journal says were stored: 3 rows were
 not checked: what came before this start of the daemon: its journal is in memory
 It does NOT add up.
 ";
-        assert_eq!(render(&sample(95)), expected);
-        assert!(render(&sample(98)).ends_with("\nBoth sums hold, of all that came since the daemon was started.\n"));
+        assert_eq!(render(&sample(95), None), expected);
+        let narrow = render(&sample(95), Some(80));
+        let table: Vec<_> = narrow.lines().take(4).collect();
+        assert!(table.iter().all(|line| line.len() <= 80), "{narrow}");
+        assert!(table[2].ends_with("DIFFERS") && table[0].contains("in store"), "{narrow}");
+        assert!(
+            render(&sample(98), None).ends_with("\nBoth sums hold, of all that came since the daemon was started.\n")
+        );
     }
 
     #[test]
     fn where_no_journal_is_left_its_columns_are_empty() {
-        let held = Held { events: 3, rows: 3, dead_letters: 0, purged: 0 };
+        let held = Held { events: 3, rows: 3, dead_letters: 0, purged: 0, damaged: 0 };
         let holdings = Holdings { tenants: [(tenant("acme"), held)].into(), malformed: 4, ..Holdings::default() };
-        let text = render(&audit(Scope::Store, None, None, &holdings));
+        let text = render(&audit(Scope::Store, None, None, &holdings), None);
         assert!(text.lines().nth(1).is_some_and(|line| line.split_whitespace().nth(1) == Some("-")), "{text}");
         assert!(
             text.contains("\n4 malformed frames kept as dead letters\nnot checked: the journal was in memory"),

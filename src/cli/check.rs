@@ -1,3 +1,4 @@
+mod mind;
 mod origin;
 mod running;
 
@@ -477,7 +478,7 @@ fn notes(config: &Config) -> Vec<(&str, String)> {
             size(limit)
         )
     });
-    open.chain(wide).map(|note| ("", note)).collect()
+    open.chain(wide).chain(mind::notes(config)).map(|note| ("", note)).collect()
 }
 
 fn time(duration: Duration) -> String {

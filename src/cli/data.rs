@@ -16,6 +16,7 @@ use headworks::{DeadLetterQuery, DeadLetters, StorageError};
 
 use super::exit::Exit;
 use super::live::{Live, NoAnswer, encoded};
+use super::tenants::Listed;
 
 /// Which data directory.
 #[derive(Debug, Clone, clap::Args)]
@@ -195,15 +196,35 @@ fn unread(why: StoreReadError) -> Failure {
 }
 
 impl Store {
-    /// What it holds, by tenant.
-    pub(crate) fn tenants(&self) -> Result<Vec<TenantRow>, Failure> {
+    /// Every tenant that is known, and what is known of it; at rest by store and journal.
+    pub(crate) fn tenants(&self) -> Result<Vec<Listed>, Failure> {
         match self {
             Self::Live(live) => {
-                let mut rows: Vec<TenantRow> = live.get("/v1/tenants")?;
-                rows.retain(TenantRow::is_stored);
-                Ok(rows)
+                live.warn_unless_ready();
+                Ok(live.get("/v1/tenants")?)
             }
-            Self::Files { store, .. } => headworks::admin::rows(store).map_err(unread),
+            Self::Files { store, path, .. } => {
+                let rows = headworks::admin::rows(store).map_err(unread)?;
+                let mut listed: Vec<_> = rows.into_iter().map(|row| Listed { row, live: None }).collect();
+                let journal = path.join("journal");
+                if journal.is_dir() {
+                    let summary = JournalFiles::new(journal).summary().map_err(|why| (Exit::Io, why.to_string()))?;
+                    for told in summary.tenants {
+                        let numbers =
+                            serde_json::to_value(told.events).ok().and_then(|events| events.as_object().cloned());
+                        let tenant = Some(told.tenant);
+                        match listed.iter_mut().find(|known| known.row.tenant == tenant) {
+                            Some(known) => known.live = numbers,
+                            None => {
+                                listed.push(Listed { row: TenantRow { tenant, ..TenantRow::default() }, live: numbers })
+                            }
+                        }
+                    }
+                    // What is of no tenant stays last.
+                    listed.sort_by_key(|one| (one.row.tenant.is_none(), one.row.tenant.clone()));
+                }
+                Ok(listed)
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use headworks::admin::{Letter, LetterBody, LetterFilter};
 use super::data::Data;
 use super::exit::Exit;
 use super::say;
-use super::table::{Rows, inert, json, screen};
+use super::table::{Narrow, Rows, inert, json, screen};
 use filter::Filter;
 
 /// What `headworks dead-letters` does.
@@ -149,7 +149,11 @@ pub(crate) fn list(args: &ListArgs, letters: &[Letter], screen: Option<usize>) -
     for letter in letters {
         rows.push(columns.iter().map(|(_, _, value)| value(letter)).collect());
     }
-    Ok(rows.render(screen))
+    let in_id =
+        |letter: &Letter| letter.tenant.as_ref().is_none_or(|tenant| letter.id.contains(&format!("/{tenant}/")));
+    let spare: &[&str] = if letters.iter().all(in_id) { &["tenant", "age"] } else { &["age"] };
+    let narrow = Narrow { names: &[], spare, long: &[("body", 20), ("tenant", 8)] };
+    Ok(if screen.is_some() { rows.fit(screen, &narrow) } else { rows.render(None) })
 }
 
 /// What was done with it.

@@ -2,7 +2,7 @@ use std::io;
 use std::process::{ExitCode, Termination};
 
 /// How the program ends: the codes of `sysexits.h`, so that a service manager can tell what to try again. A command line
-/// that makes no sense ends with 2, by clap's own hand.
+/// that makes no sense ends with 2, mostly by clap's own hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     /// It could not do what was asked, and no other code says why; or it did, and found that something does not hold: an
     /// audit, the check of a journal.
     Failure = 1,
+    /// The command line says too little, or what makes no sense together.
+    Usage = 2,
     /// Something it needs is not there: the address is taken, the peer or the daemon does not answer.
     Unavailable = 69,
     /// The program itself is at fault: a panic where none may be.

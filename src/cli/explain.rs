@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headworks::admin::{
-    ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedSilence, ExplainedWindow, Explanation,
+    ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedPriority, ExplainedSilence, ExplainedWindow, Explanation,
 };
 use headworks::supervisor_log::{LogEntry, brief};
 use headworks::text::{ago, count, due, moment, plain, short, wrap};
@@ -66,6 +66,12 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         "",
         &format!("read at {now}{}", if told.is_live { "" } else { "; no daemon runs, so these are its files" }),
     );
+    if let Some(why) = &told.journal_trouble {
+        screen.line("", &format!("ALL TENANTS WAIT for the journal: {why}"));
+    }
+    if let Some(since) = told.since {
+        screen.line("", &format!("so since {}, {}", moment(since, now), ago(since, now)));
+    }
     if told.is_muted {
         screen.line("", "MUTED: its events are dropped at the door");
     }
@@ -100,6 +106,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         });
         screen.line("actors", &actors.collect::<Vec<_>>().join("; "));
     }
+    if let Some(rules) = rules(told) {
+        screen.line("rules", &rules);
+    }
     counters(&mut screen, told);
     failures(&mut screen, told);
     let done = &told.compensations;
@@ -110,6 +119,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
         screen.line("rollbacks", &format!("{batches} rolled back{since}: {run} ran{failed}"));
     }
     not_undone(&mut screen, told);
+    for (nth, advice) in told.advice.iter().enumerate() {
+        screen.line(if nth == 0 { "to do" } else { "" }, advice);
+    }
     if !told.log.is_empty() {
         screen.text += &format!("log        the newest; more with `headworks log --tenant {}`\n", told.tenant);
         // As many as fit a screen of a troubled tenant, whole entries, the newest; the first tells its cause in full.
@@ -157,7 +169,8 @@ fn standing(told: &Explanation) -> String {
         "compensating" => "compensating, a batch was given up and is rolled back or kept as dead letters".to_owned(),
         "restarting" => until("restarting, an actor failed; a fresh one takes over"),
         "quarantined" => until("quarantined, its actors failed too often; its events wait; the next start is"),
-        "stopped" => "stopped".to_owned(),
+        "stopped" => "stopped by hand or with the system; its events are kept and wait, until it is resumed".to_owned(),
+        "stalled" => "stalled, batches wait and nothing moves".to_owned(),
         "unknown" if told.is_live => "not met since the daemon was started".to_owned(),
         "unknown" => "at rest".to_owned(),
         other => other.to_owned(),
@@ -258,6 +271,26 @@ fn breaker_told(breaker: &ExplainedBreaker, now: UnixMillis) -> String {
     format!("of the store {store}, open after {failures} failed calls in a row; {probe}")
 }
 
+/// What decides when its events may pass, and who goes first.
+fn rules(told: &Explanation) -> Option<String> {
+    let ExplainedPriority { class, weight } = told.priority.as_ref()?;
+    let priority = format!("priority {class}, weight {weight}");
+    let Some(throttle) = &told.throttle else { return Some(format!("{priority}; held to no rate")) };
+    let left = |left: Option<u64>, show: fn(u64) -> String| {
+        left.map_or(String::new(), |left| format!(", of which {} may pass now", show(left)))
+    };
+    let number = |number: u64| number.to_string();
+    let rates = [
+        (throttle.events_per_second > 0)
+            .then(|| format!("{} events a second{}", throttle.events_per_second, left(throttle.events_left, number))),
+        (throttle.bytes_per_second > 0)
+            .then(|| format!("{} a second{}", bytes(throttle.bytes_per_second), left(throttle.bytes_left, bytes))),
+    ];
+    let rates = rates.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let over = if throttle.when_over == "reject" { "more is refused" } else { "more waits at the door" };
+    Some(format!("{priority}; held to {rates}; {over}"))
+}
+
 fn counters(screen: &mut Screen, told: &Explanation) {
     let of = |name: &str| told.counters.get(name).copied().unwrap_or_default();
     // The sums of the accounting, without what is nothing.
@@ -269,7 +302,13 @@ fn counters(screen: &mut Screen, told: &Explanation) {
     };
     if told.counters.contains_key("received") {
         let parts = ["accepted", "duplicate", "muted", "throttled", "rejected", "malformed"];
-        screen.line("frames", &sum("received", &parts));
+        let waiting = of("received").saturating_sub(parts.iter().map(|name| of(name)).sum());
+        let waiting = match waiting {
+            0 => String::new(),
+            1 => " + 1 that waits at the door".to_owned(),
+            frames => format!(" + {frames} that wait at the door"),
+        };
+        screen.line("frames", &format!("{}{waiting}", sum("received", &parts)));
     }
     if told.counters.contains_key("accepted") {
         screen.line("events", &sum("accepted", &["stored", "dead_lettered", "shed", "discarded", "in_flight"]));
@@ -344,7 +383,7 @@ fn bytes(bytes: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use headworks::admin::{Compensations, ExplainedActor, ExplainedBacklog, TenantRow};
+    use headworks::admin::{Compensations, ExplainedActor, ExplainedBacklog, ExplainedThrottle, TenantRow};
     use headworks::supervisor_log::LogCause;
 
     use super::*;
@@ -453,6 +492,36 @@ counted    2 batches stored, 0 failed calls, 0 restarts
     }
 
     #[test]
+    fn a_journal_that_takes_nothing_is_told_with_every_tenant() {
+        let journal_trouble = Some("it cannot be written: no space".to_owned());
+        let text = render(&Explanation { journal_trouble, ..quiet() }, 80);
+        assert!(
+            text.contains("           ALL TENANTS WAIT for the journal: it cannot be written: no space\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn its_priority_its_rate_and_what_waits_at_the_door_are_told() {
+        let priority = Some(ExplainedPriority { class: "bulk".into(), weight: 4 });
+        let free = render(&Explanation { priority: priority.clone(), ..quiet() }, 200);
+        assert!(free.contains("rules      priority bulk, weight 4; held to no rate\n"), "{free}");
+        let throttle = ExplainedThrottle {
+            events_per_second: 100,
+            bytes_per_second: 2_048,
+            when_over: "delay".into(),
+            events_left: Some(0),
+            bytes_left: Some(512),
+        };
+        let mut told = Explanation { priority, throttle: Some(throttle), ..quiet() };
+        told.counters.insert("received".into(), 19);
+        let text = render(&told, 200);
+        let rules = "held to 100 events a second, of which 0 may pass now and 2KiB a second, of which 512 B may pass now; more waits at the door\n";
+        assert!(text.contains(rules), "{text}");
+        assert!(text.contains("19 received = 10 accepted + 2 malformed + 7 that wait at the door\n"), "{text}");
+    }
+
+    #[test]
     fn what_is_spilled_is_told_with_the_backlog() {
         let backlog = ExplainedBacklog { in_journal: 1_200, in_journal_bytes: 3 << 20, ..ExplainedBacklog::default() };
         let text = render(&Explanation { backlog, ..quiet() }, 200);
@@ -543,6 +612,8 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         };
         let told = Explanation {
             status: "quarantined".into(),
+            since: Some(earlier(5_000)),
+            advice: vec!["mend what the last failure names".into()],
             restart_at: later(55_000),
             actors: vec![actor("tenant", 5, None), actor("writer", 6, Some("quarantined"))],
             failures: vec![failure],
@@ -553,6 +624,8 @@ undo       if it is given up: delete part 2, delete part 1, then the rollback
         let text = render(&told, 80);
         for says in [
             "its events wait; the\n           next start is at 12:00:55.000, in 55 s\n",
+            "           so since 11:59:55.000, 5.0 s ago\n",
+            "to do      mend what the last failure names\n",
             "actors     tenant running, restarted 5 times; writer quarantined, restarted 6\n           times\n",
             "failures   actor_panic: 6, 6 in the last minute, 6 in the last hour;\n           11:59:51.000 to 11:59:55.000\n",
             "           index out of bounds\\n\\u{1b}[2J\n",

@@ -10,7 +10,7 @@ use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::live::{Live, encoded};
 use super::say;
-use super::table::{Rows, inert, json};
+use super::table::{Narrow, Rows, inert, json, prose, screen};
 
 type Failure = (Exit, String);
 
@@ -156,6 +156,13 @@ impl Write for Stdout {
     }
 }
 
+/// What a screen may do without.
+const NARROW: Narrow<'_> = Narrow {
+    names: &[("dead-lettered", "dead"), ("discarded", "dropped"), ("perhaps stored", "perhaps")],
+    spare: &["shed", "dropped", "dead", "chunks", "perhaps", "blocks"],
+    long: &[("tenant", 11), ("stream", 24)],
+};
+
 fn inspected(path: &Path, summary: &JournalSummary) -> String {
     let JournalSummary { segments, tenants, streams, .. } = summary;
     let mut rows = Rows::new(&["segment", "#bytes", "#first block", "#blocks", "#unsettled bytes"]);
@@ -163,7 +170,7 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
         let numbers = [segment.bytes, segment.first_block, segment.blocks, segment.live_bytes];
         rows.push([segment.number].into_iter().chain(numbers).map(|number| number.to_string()).collect());
     }
-    let mut text = rows.render(Some(usize::MAX)) + "\n";
+    let mut text = rows.fit(screen(), &NARROW) + "\n";
     let mut rows = Rows::new(&[
         "tenant",
         "#accepted",
@@ -187,21 +194,21 @@ fn inspected(path: &Path, summary: &JournalSummary) -> String {
         ]);
         rows.push([tenant.tenant.to_string()].into_iter().chain(numbers.map(|n| n.to_string())).collect());
     }
-    text += &rows.render(Some(usize::MAX));
+    text += &rows.fit(screen(), &NARROW);
     if !streams.is_empty() {
         let mut rows = Rows::new(&["stream", "#position", "at"]);
         for stream in streams {
             rows.push(vec![stream.stream.to_string(), stream.position.to_string(), stream.at.clone()]);
         }
-        text += &format!("\n{}", rows.render(Some(usize::MAX)));
+        text += &format!("\n{}", rows.fit(screen(), &NARROW));
     }
     let closed = if summary.was_closed { "closed" } else { "not closed: in use, or left by a crash" };
     let (disk, live) = (summary.disk_bytes, summary.live_bytes);
-    text += &format!("\n{}: {disk} bytes, {live} of them of unsettled events; {closed}\n", path.display());
+    let mut end = format!("\n{}: {disk} bytes, {live} of them of unsettled events; {closed}\n", path.display());
     if let Some(why) = &summary.failing {
-        text += &format!("FAILING: {}; no events are taken until it can be written\n", inert(why));
+        end += &format!("FAILING: {}; no events are taken until it can be written\n", inert(why));
     }
-    text + &flaws(summary.torn_bytes, &summary.damage)
+    text + &prose(&(end + &flaws(summary.torn_bytes, &summary.damage)), screen())
 }
 
 fn verified(path: &Path, verdict: &Verdict) -> String {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headworks::admin::{Address, Hello, Problem};
+use headworks::admin::{Address, Hello, Problem, Ready};
+use headworks::text::inert;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
@@ -90,6 +91,18 @@ impl Live {
     /// What the daemon answers, read as JSON.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
         self.runtime.block_on(self.answer(path))
+    }
+
+    /// Says on stderr what keeps the daemon from its work: who looks at one thing should not miss it.
+    pub(crate) fn warn_unless_ready(&self) {
+        let Ok(ready) = self.get::<Ready>(READY) else { return };
+        // That a daemon starts, ends or takes in a file is nothing to mend.
+        let wrong = ready.checks.iter().filter(|check| !check.ok && !matches!(&*check.name, "running" | "sources"));
+        for check in wrong {
+            let why = inert(check.why.as_deref().unwrap_or("it does not say why"));
+            // Where stderr is gone, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "headworks: the daemon is not ready: {}: {why}", check.name);
+        }
     }
 
     /// What the daemon answers to a request with a JSON body.

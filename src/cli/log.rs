@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use headworks::admin::LogRequest;
 use headworks::supervisor_log::{self, LogEntry, Screen};
+use headworks::text::nearest;
 use headworks::{TenantId, UnixMillis};
 
 use super::data::{Data, Directory};
@@ -19,7 +20,7 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "T")]
     tenant: Option<TenantId>,
     /// Only entries of these kinds, with commas between them: failed,restarted,compensated
-    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = what)]
     what: Vec<String>,
     /// Only entries from then on: a time like 2026-11-22T09:00:00Z, or how long ago, like 10m
     #[arg(long, value_name = "TIME|AGO", value_parser = moment)]
@@ -47,6 +48,16 @@ pub(super) fn moment(text: &str) -> Result<UnixMillis, String> {
     let time: SystemTime = humantime::parse_rfc3339_weak(text)
         .map_err(|_| "write a time like 2026-11-22T09:00:00Z, or how long ago, like 10m or 2h".to_owned())?;
     Ok(time.into())
+}
+
+/// A kind of entries. One that a newer version alone writes is none here.
+fn what(word: &str) -> Result<String, String> {
+    let valid = supervisor_log::words();
+    if valid.contains(&word) {
+        return Ok(word.to_owned());
+    }
+    let near = nearest(word, &valid).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+    Err(format!("there are no such entries; valid: {}{near}", valid.join(", ")))
 }
 
 impl LogArgs {
@@ -180,6 +191,17 @@ mod tests {
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_732_233_600_000);
+
+    #[test]
+    fn a_kind_of_entries_that_is_none_is_refused_with_those_that_are_and_the_nearest() {
+        assert_eq!(what("quarantined").as_deref(), Ok("quarantined"));
+        let why = what("quarantine").unwrap_err();
+        assert!(why.contains("valid: active, ") && why.ends_with("did you mean \"quarantined\"?"), "{why}");
+        assert!(!what("nonsense").unwrap_err().contains("did you mean"));
+        for word in supervisor_log::words() {
+            assert_eq!(what(word).as_deref(), Ok(word));
+        }
+    }
 
     #[test]
     fn since_is_a_time_or_how_long_ago() {

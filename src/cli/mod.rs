@@ -55,7 +55,7 @@ enum Command {
     /// Print what there is to configure
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// List the tenants in the store, or tell one of a running daemon what to do
+    /// List the tenants and how they are, or tell one of a running daemon what to do
     Tenants(tenants::Tenants),
     /// Print the stored events of a tenant, in order
     Query {

@@ -9,7 +9,7 @@ use headworks::{StoreName, TenantId, UnixMillis};
 use super::data::{Data, Directory, database};
 use super::exit::Exit;
 use super::journal::Stdout;
-use super::live::encoded;
+use super::live::{Live, NoAnswer, encoded};
 use super::log::moment;
 
 const EXAMPLES: &str = "Examples:
@@ -79,7 +79,12 @@ impl QueryArgs {
 pub(crate) fn run(data: &Data, args: &QueryArgs) -> Result<Exit, Failure> {
     let (path, directory) = data.directory()?;
     match directory {
-        Directory::Live(live) => Ok(Exit::after_writing(live.copy(&args.url(), &mut Unbuffered)?)),
+        Directory::Live(live) => {
+            if args.follow {
+                tell_of_nobody(&live, &args.tenant)?;
+            }
+            Ok(Exit::after_writing(live.copy(&args.url(), &mut Unbuffered)?))
+        }
         Directory::Files(_) if args.follow => {
             let why = "no daemon writes to it, so that nothing will follow; leave --follow out to see what there is";
             Err((Exit::Failure, format!("cannot follow tenant {} in {}: {why}", args.tenant, path.display())))
@@ -99,6 +104,22 @@ pub(crate) fn run(data: &Data, args: &QueryArgs) -> Result<Exit, Failure> {
             // A reader that has had enough is no failure.
             if out.get_ref().is_left { Ok(Exit::Ok) } else { written.map(|()| Exit::Ok).map_err(|why| unread(&why)) }
         }
+    }
+}
+
+/// Says so where one waits for a tenant that may not come.
+fn tell_of_nobody(live: &Live, tenant: &TenantId) -> Result<(), Failure> {
+    match live.get::<serde_json::Value>(&format!("/v1/tenants/{}", encoded(tenant.as_str()))) {
+        Ok(_) => Ok(()),
+        Err(NoAnswer::Refused(problem)) if problem.status == 404 => {
+            // Where stderr is gone, there is nobody to tell.
+            let _ = writeln!(
+                std::io::stderr(),
+                "headworks: no event of a tenant {tenant} has come so far; waiting for the first (`headworks tenants` lists those that are known)"
+            );
+            Ok(())
+        }
+        Err(why) => Err(why.into()),
     }
 }
 

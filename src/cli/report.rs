@@ -2,12 +2,12 @@
 
 use headworks::admin::FailureReport;
 use headworks::supervisor_log;
-use headworks::text::{ago, moment, plain};
+use headworks::text::{ago, moment, plain, wrap};
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::say;
-use super::table::{Rows, json, screen};
+use super::table::{Narrow, Rows, inert, json, screen};
 
 /// What `headworks report` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +20,10 @@ pub(crate) struct ReportArgs {
 /// Only a running daemon has it.
 pub(crate) fn run(data: &Data, args: &ReportArgs) -> Result<Exit, (Exit, String)> {
     let report: FailureReport = match data.directory()? {
-        (_, Directory::Live(live)) => live.get("/v1/report")?,
+        (_, Directory::Live(live)) => {
+            live.warn_unless_ready();
+            live.get("/v1/report")?
+        }
         (path, Directory::Files(_)) => {
             let why = format!(
                 "no daemon runs on {}, and the report is in its memory; what failed is in {}: `headworks log`. With `[report] to = \
@@ -38,6 +41,10 @@ pub(crate) fn run(data: &Data, args: &ReportArgs) -> Result<Exit, (Exit, String)
     Ok(say(text.as_bytes()))
 }
 
+/// What a screen may do without.
+const NARROW: Narrow<'_> =
+    Narrow { names: &[], spare: &["the last one said", "5 min", "first", "events"], long: &[("tenant", 12)] };
+
 /// The worst of the last hour first.
 fn render(report: &FailureReport, width: Option<usize>) -> String {
     let since = format!("since {}, {}", moment(report.since, report.at), ago(report.since, report.at));
@@ -50,7 +57,10 @@ fn render(report: &FailureReport, width: Option<usize>) -> String {
         ["tenant", "code", "#1 min", "#5 min", "#hour", "#all", "#events", "first", "last", "the last one said"];
     let mut rows = Rows::new(&names);
     let time = |at| moment(at, report.at).split('.').next().unwrap_or_default().to_owned();
-    for entry in entries {
+    // The words of what failed matter most: where the screen has no room for them, they stand below.
+    let is_narrow = width.is_some_and(|width| width < 130);
+    let samples: Vec<_> = entries.iter().map(|entry| plain(&entry.sample).to_owned()).collect();
+    for (entry, sample) in entries.into_iter().zip(&samples) {
         rows.push(vec![
             entry.tenant.clone().unwrap_or_else(|| "-".to_owned()),
             entry.code.clone(),
@@ -61,10 +71,25 @@ fn render(report: &FailureReport, width: Option<usize>) -> String {
             entry.events.to_string(),
             time(entry.first_at),
             time(entry.last_at),
-            plain(&entry.sample).to_owned(),
+            if is_narrow { String::new() } else { sample.clone() },
         ]);
     }
-    format!("failures {since}; times are UTC\n\n{}", rows.render(width))
+    let table = match width {
+        Some(width) if is_narrow => {
+            let table = rows.fit(Some(width), &NARROW);
+            let mut text = String::new();
+            for (nth, line) in table.lines().enumerate() {
+                text += &format!("{line}\n");
+                let sample = nth.checked_sub(1).and_then(|nth| samples.get(nth)).map(|sample| inert(sample));
+                let lines = sample.map(|sample| wrap(&sample, width.saturating_sub(4).max(30))).unwrap_or_default();
+                lines.into_iter().for_each(|line| text += &format!("    {line}\n"));
+            }
+            text
+        }
+        // In a pipe nothing is shortened.
+        _ => rows.render(Some(width.unwrap_or(usize::MAX))),
+    };
+    format!("failures {since}; times are UTC\n\n{table}")
 }
 
 #[cfg(test)]
@@ -103,6 +128,9 @@ tenant  code      1 min  5 min  hour  all  events  first     last      the last 
 acme    bad_json      1      5     8  100       7  11:50:00  11:59:59  a\\nb
 ";
         assert_eq!(render(&report, None), expected);
+        let narrow = render(&report, Some(80));
+        assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
+        assert!(narrow.ends_with("11:59:59\n    a\\nb\n"), "{narrow}");
         let nothing = FailureReport { entries: vec![], ..report };
         assert_eq!(render(&nothing, None), "Nothing failed since 11:00:00.000, 60 min ago.\n");
     }

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use super::exit::Exit;
 use super::say;
 use super::service::ServiceManager;
-use super::table::{Rows, json};
+use super::table::{Narrow, Rows, json, screen};
 
 /// What `headworks run` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -111,7 +111,10 @@ fn read(args: &RunArgs) -> Result<Config, headworks::config::ConfigError> {
 fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } | DaemonError::Control { .. } => Exit::CantCreate,
-        DaemonError::InUse { .. } | DaemonError::Listen { .. } | DaemonError::Admin { .. } => Exit::Unavailable,
+        DaemonError::InUse { .. }
+        | DaemonError::Locked { .. }
+        | DaemonError::Listen { .. }
+        | DaemonError::Admin { .. } => Exit::Unavailable,
         DaemonError::Token { .. } => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
@@ -429,7 +432,12 @@ impl<'r> Summary<'r> {
         }
         let sums = columns.iter().map(|(_, number)| sum(*number).to_string());
         rows.push(std::iter::once("all tenants".to_owned()).chain(sums).collect());
-        let mut text = rows.render(Some(usize::MAX));
+        let narrow = Narrow {
+            names: &[("dead-lettered", "dead")],
+            spare: &["batches", "muted", "rejected", "throttled", "shed", "spilled"],
+            long: &[("tenant", 11)],
+        };
+        let mut text = rows.fit(screen(), &narrow);
         let SourceCounters { received, malformed, rejected, throttled, .. } = self.source;
         let throttled = if throttled > 0 { format!(", {throttled} throttled") } else { String::new() };
         let kept = match self.report.dead_letters_pending {

@@ -1,11 +1,13 @@
 use headworks::admin::{EraseRequest, Erased, Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
 use headworks::{Policy, TenantId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::data::{Data, Directory};
 use super::exit::Exit;
 use super::live::{Live, encoded};
 use super::say;
-use super::table::{Rows, json};
+use super::table::{Narrow, Rows, inert, json, screen};
 
 /// `headworks tenants`: without a word more, the list.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,22 +29,22 @@ struct List {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum Action {
-    /// List the tenants in the store; the same as no word at all
+    /// List the tenants, stored and running; the same as no word at all
     List(List),
     /// Let a tenant go on that is in quarantine or was stopped
-    Resume(Target),
+    Resume(OrderArgs),
     /// End a tenant's actors until it is resumed or restarted; its events are accepted and wait
-    Stop(Target),
+    Stop(OrderArgs),
     /// Replace a tenant's actors by fresh ones
-    Restart(Target),
+    Restart(OrderArgs),
     /// End a tenant's actors and free their memory, until its next event; stores what is in flight first
-    Passivate(Target),
+    Passivate(OrderArgs),
     /// Close a tenant's open window now
-    Flush(Target),
+    Flush(OrderArgs),
     /// Drop a tenant's events at the door, counted, until the daemon ends; `tenants.mute` of the configuration keeps it
-    Mute(Target),
+    Mute(OrderArgs),
     /// Let a tenant's events in again
-    Unmute(Target),
+    Unmute(OrderArgs),
     /// Erase what is kept of a tenant: its events in the stores, its dead letters, what the journal has of it
     Erase(EraseArgs),
     /// Print the rules that a tenant lives by now
@@ -52,12 +54,24 @@ enum Action {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+struct OrderArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
 struct EraseArgs {
     #[command(flatten)]
     target: Target,
     /// Yes, erase it: there is no way back
     #[arg(long)]
     yes: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -78,6 +92,9 @@ struct SetArgs {
     settings: Vec<(String, String)>,
     #[command(flatten)]
     data: Data,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -98,23 +115,30 @@ type Failure = (Exit, String);
 
 /// Lists, or tells a tenant something.
 pub(crate) fn run(tenants: &Tenants) -> Result<Exit, Failure> {
-    let (order, target) = match &tenants.action {
+    let (order, OrderArgs { target, json: as_json }) = match &tenants.action {
         None => return list(&tenants.list),
         Some(Action::List(args)) => return list(args),
-        Some(Action::Resume(target)) => (Order::Resume, target),
-        Some(Action::Stop(target)) => (Order::Stop, target),
-        Some(Action::Restart(target)) => (Order::Restart, target),
-        Some(Action::Passivate(target)) => (Order::Passivate, target),
-        Some(Action::Flush(target)) => (Order::Flush, target),
-        Some(Action::Mute(target)) => (Order::Mute, target),
-        Some(Action::Unmute(target)) => (Order::Unmute, target),
+        Some(Action::Resume(args)) => (Order::Resume, args),
+        Some(Action::Stop(args)) => (Order::Stop, args),
+        Some(Action::Restart(args)) => (Order::Restart, args),
+        Some(Action::Passivate(args)) => (Order::Passivate, args),
+        Some(Action::Flush(args)) => (Order::Flush, args),
+        Some(Action::Mute(args)) => (Order::Mute, args),
+        Some(Action::Unmute(args)) => (Order::Unmute, args),
         Some(Action::Erase(args)) => return erase(args),
         Some(Action::Policy(args)) => return policy(args),
         Some(Action::Set(args)) => return set(args),
     };
     let live = live(&target.data, order.as_str())?;
     let told: Ordered = live.post(&format!("/v1/tenants/{}/{}", encoded(target.tenant.as_str()), order.as_str()))?;
-    Ok(say(format!("{}: {}\n", told.tenant, told.order.done()).as_bytes()))
+    let remark = told.remark.as_ref().map_or(String::new(), |remark| format!(": {}", inert(remark)));
+    said(*as_json, &told, || format!("{}: {}{remark}\n", told.tenant, told.order.done()))
+}
+
+/// As one document, or in words.
+fn said(as_json: bool, what: &impl Serialize, words: impl FnOnce() -> String) -> Result<Exit, Failure> {
+    let text = if as_json { json(what).map_err(|why| (Exit::Internal, why.to_string()))? } else { words() };
+    Ok(say(text.as_bytes()))
 }
 
 /// The daemon that is to do something with a tenant.
@@ -132,18 +156,21 @@ fn live(data: &Data, verb: &str) -> Result<Live, Failure> {
     }
 }
 
-fn erase(EraseArgs { target: Target { tenant, data }, yes }: &EraseArgs) -> Result<Exit, Failure> {
+fn erase(EraseArgs { target: Target { tenant, data }, yes, json: as_json }: &EraseArgs) -> Result<Exit, Failure> {
     if !yes {
         let why =
             format!("all that is kept of tenant {tenant} would be erased, and there is no way back: say --yes to that");
-        return Err((Exit::Failure, why));
+        return Err((Exit::Usage, why));
     }
     let request = EraseRequest { confirm: tenant.clone() };
     let path = format!("/v1/tenants/{}/erase", encoded(tenant.as_str()));
-    let Erased { events, dead_letters, remains, .. } = live(data, "erase")?.send("POST", &path, &request)?;
-    let mut text = format!("{tenant}: {events} events and {dead_letters} dead letters erased\n");
-    text.extend(remains.iter().map(|what| format!("what remains: {what}\n")));
-    Ok(say(text.as_bytes()))
+    let erased: Erased = live(data, "erase")?.send("POST", &path, &request)?;
+    said(*as_json, &erased, || {
+        let Erased { events, dead_letters, remains, .. } = &erased;
+        let mut text = format!("{tenant}: {events} events and {dead_letters} dead letters erased\n");
+        text.extend(remains.iter().map(|what| format!("what remains: {}\n", inert(what))));
+        text
+    })
 }
 
 fn route(tenant: &TenantId) -> String {
@@ -160,19 +187,21 @@ fn policy(PolicyArgs { target, json: as_json }: &PolicyArgs) -> Result<Exit, Fai
     Ok(say(text.as_bytes()))
 }
 
-fn set(SetArgs { tenant, settings, data }: &SetArgs) -> Result<Exit, Failure> {
+fn set(SetArgs { tenant, settings, data, json: as_json }: &SetArgs) -> Result<Exit, Failure> {
     let request = PolicyRequest { set: settings.iter().cloned().collect() };
     let told: PolicyChanged = live(data, "change the rules of")?.send("PATCH", &route(tenant), &request)?;
-    let mut text: String = told.changes.iter().map(|change| format!("{tenant}: {change}\n")).collect();
-    text += match told.changes.is_empty() {
-        true => "nothing is changed: the rules were so before\n",
-        false => "until the daemon ends; to keep it, write it into its configuration\n",
-    };
-    Ok(say(text.as_bytes()))
+    said(*as_json, &told, || {
+        let mut text: String = told.changes.iter().map(|change| format!("{tenant}: {change}\n")).collect();
+        text += match told.changes.is_empty() {
+            true => "nothing is changed: the rules were so before\n",
+            false => "until the daemon ends; to keep it, write it into its configuration\n",
+        };
+        text
+    })
 }
 
 fn list(List { data, args }: &List) -> Result<Exit, Failure> {
-    let text = render(args, &data.open()?.tenants()?).map_err(|why| (Exit::Internal, why.to_string()))?;
+    let text = render(args, &data.open()?.tenants()?, screen()).map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }
 
@@ -184,33 +213,76 @@ struct TenantsArgs {
     json: bool,
 }
 
+/// A tenant as it is listed: what the store holds of it, and how it is now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    #[serde(flatten)]
+    pub(crate) row: TenantRow,
+    /// By the daemon, in the words of a snapshot; by the journal at rest, what that has on record; nothing where neither knows it.
+    pub(crate) live: Option<serde_json::Map<String, Value>>,
+}
+
+impl Listed {
+    fn number(&self, name: &str) -> u64 {
+        self.live.as_ref().and_then(|live| live.get(name)?.as_u64()).unwrap_or(0)
+    }
+
+    fn status(&self) -> String {
+        let of = |name| self.live.as_ref().and_then(|live| live.get(name));
+        let status = of("status").and_then(Value::as_str).unwrap_or("-");
+        let muted = of("is_muted").and_then(Value::as_bool) == Some(true);
+        if muted { format!("{status}, muted") } else { status.to_owned() }
+    }
+}
+
+/// What a screen may do without.
+const NARROW: Narrow<'_> = Narrow {
+    names: &[("dead letters", "dead"), ("first arrived", "first"), ("last arrived", "last")],
+    spare: &["first", "batches", "last"],
+    long: &[("tenant", 12)],
+};
+
+type Cell = fn(&Listed) -> String;
+
 /// What `headworks tenants` prints.
-fn render(args: &TenantsArgs, tenants: &[TenantRow]) -> Result<String, serde_json::Error> {
+fn render(args: &TenantsArgs, tenants: &[Listed], width: Option<usize>) -> Result<String, serde_json::Error> {
     if args.json {
         return json(&tenants);
     }
-    let mut rows = Rows::new(&["tenant", "#events", "#batches", "#dead letters", "first arrived", "last arrived"]);
-    let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
-    for TenantRow { tenant, events, batches, dead_letters, first_arrived, last_arrived } in tenants {
-        let (first, last) = (time(first_arrived), time(last_arrived));
-        rows.push(vec![
-            tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-            events.to_string(),
-            batches.to_string(),
-            dead_letters.to_string(),
-            first,
-            last,
-        ]);
+    fn time(time: &Option<String>) -> String {
+        time.clone().unwrap_or_else(|| "-".to_owned())
     }
-    // Nothing here is long enough to be shortened, on a screen or in a pipe.
-    Ok(rows.render(Some(usize::MAX)))
+    let has = |name: &str| tenants.iter().any(|tenant| tenant.number(name) > 0);
+    let has_status = tenants.iter().any(|tenant| tenant.status() != "-");
+    // Those that would be nothing but zeros are left out.
+    let columns: [(bool, &str, Cell); 13] = [
+        (true, "tenant", |one| one.row.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
+        (has_status, "status", Listed::status),
+        (true, "#events", |one| one.row.events.to_string()),
+        (has("in_flight"), "#in flight", |one| one.number("in_flight").to_string()),
+        (true, "#batches", |one| one.row.batches.to_string()),
+        (true, "#dead letters", |one| one.row.dead_letters.to_string()),
+        (has("muted"), "#muted", |one| one.number("muted").to_string()),
+        (has("throttled"), "#throttled", |one| one.number("throttled").to_string()),
+        (has("rejected"), "#rejected", |one| one.number("rejected").to_string()),
+        (has("shed"), "#shed", |one| one.number("shed").to_string()),
+        (has("spilled"), "#spilled", |one| one.number("spilled").to_string()),
+        (true, "first arrived", |one| time(&one.row.first_arrived)),
+        (true, "last arrived", |one| time(&one.row.last_arrived)),
+    ];
+    let columns: Vec<_> = columns.into_iter().filter(|(is_shown, ..)| *is_shown).collect();
+    let mut rows = Rows::new(&columns.iter().map(|(_, name, _)| *name).collect::<Vec<_>>());
+    for tenant in tenants {
+        rows.push(columns.iter().map(|(.., cell)| cell(tenant)).collect());
+    }
+    Ok(rows.fit(width, &NARROW))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<TenantRow> {
+    fn rows() -> Vec<Listed> {
         let acme = TenantRow {
             tenant: TenantId::new("acme").ok(),
             events: 12_000,
@@ -221,12 +293,13 @@ mod tests {
         };
         let none =
             TenantRow { tenant: TenantId::new("b").ok(), events: 0, batches: 0, dead_letters: 3, ..acme.clone() };
-        vec![acme, TenantRow { first_arrived: None, last_arrived: None, ..none }]
+        let none = TenantRow { first_arrived: None, last_arrived: None, ..none };
+        [acme, none].map(|row| Listed { row, live: None }).into()
     }
 
     #[test]
     fn every_tenant_has_a_line() {
-        let text = render(&TenantsArgs { json: false }, &rows()).unwrap();
+        let text = render(&TenantsArgs { json: false }, &rows(), None).unwrap();
         let expected = "\
 tenant  events  batches  dead letters  first arrived             last arrived
 acme     12000       24             0  2024-11-22T00:00:00.007Z  2024-11-22T00:00:01.007Z
@@ -237,12 +310,31 @@ b            0        0             3  -                         -
 
     #[test]
     fn as_json_it_is_one_document_with_the_same_words() {
-        let text = render(&TenantsArgs { json: true }, &rows()).unwrap();
+        let text = render(&TenantsArgs { json: true }, &rows(), None).unwrap();
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document[0]["tenant"], "acme");
         assert_eq!(document[0]["events"], 12_000);
         assert_eq!(document[0]["last_arrived"], "2024-11-22T00:00:01.007Z");
         assert_eq!(document[1]["first_arrived"], serde_json::Value::Null);
         assert_eq!(document[1]["dead_letters"], 3);
+    }
+    #[test]
+    fn what_the_daemon_knows_of_a_tenant_has_its_columns_and_all_of_it_fits_a_screen() {
+        let mut rows = rows();
+        let live = serde_json::json!({ "status": "quarantined", "is_muted": true, "in_flight": 7, "throttled": 12_345, "shed": 1 });
+        rows[1].live = live.as_object().cloned();
+        let wide = render(&TenantsArgs { json: false }, &rows, None).unwrap();
+        let expected = "\
+tenant  status              events  in flight  batches  dead letters  throttled  shed  first arrived             last arrived
+acme    -                    12000          0       24             0          0     0  2024-11-22T00:00:00.007Z  2024-11-22T00:00:01.007Z
+b       quarantined, muted       0          7        0             3      12345     1  -                         -
+";
+        assert_eq!(wide, expected);
+        let long = TenantId::new(&"x".repeat(64)).unwrap();
+        rows[0].row.tenant = Some(long);
+        let narrow = render(&TenantsArgs { json: false }, &rows, Some(80)).unwrap();
+        assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
+        assert!(narrow.contains("quarantined, muted") && narrow.contains("12345"), "{narrow}");
+        assert!(narrow.ends_with("not shown on so narrow a screen: first, batches, last\n"), "{narrow}");
     }
 }

@@ -2,6 +2,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::text::nearest;
+
 /// What is wrong with a configuration.
 ///
 /// Reads as `headworks.toml:3:1: daemon.dat_dir: there is no key "dat_dir" here; ...`, with the line itself below.
@@ -152,11 +154,3 @@ pub(super) fn unknown_name(what: &str, wrong: &str, valid: &[&str]) -> String {
 
 /// Keys that have another name now.
 const RENAMED: [(&str, &str); 1] = [("report_every", "[report] every")];
-
-/// The valid word that was most likely meant.
-fn nearest<'v>(wrong: &str, valid: &[&'v str]) -> Option<&'v str> {
-    let wrong = wrong.to_lowercase().replace('-', "_");
-    let distance = |word: &str| strsim::osa_distance(&wrong, word);
-    let best = valid.iter().copied().min_by_key(|word| distance(word))?;
-    (distance(best) <= 1 + best.len() / 4).then_some(best)
-}

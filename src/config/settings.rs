@@ -57,8 +57,10 @@ fn keys(table: &Table) -> Vec<String> {
 
 fn unknown(key: &str, valid: &[String]) -> String {
     let mut sentence = format!("there is no rule {key:?}; valid: {}", valid.join(", "));
-    if let Some(near) = valid.iter().min_by_key(|valid| strsim::osa_distance(key, valid))
-        && strsim::osa_distance(key, near) <= 1 + near.len() / 4
+    let leaf = |valid: &&String| valid.rsplit('.').next() == Some(key);
+    let nearest = || valid.iter().min_by_key(|valid| strsim::osa_distance(key, valid));
+    if let Some(near) = valid.iter().find(leaf).or_else(nearest)
+        && (leaf(&near) || strsim::osa_distance(key, near) <= 1 + near.len() / 4)
     {
         let _ = write!(sentence, "; did you mean {near:?}?");
     }

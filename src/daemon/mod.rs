@@ -127,6 +127,17 @@ pub enum DaemonError {
         /// Why not.
         why: io::Error,
     },
+    /// Another process holds a database for longer than is waited for.
+    #[error(
+        "the database {path} is locked by another process, and was for all of the {} it was waited for: end it (a backup tool, or an \
+         SQLite shell with a transaction open), and start again", humantime::format_duration(*waited)
+    )]
+    Locked {
+        /// Which database.
+        path: PathBuf,
+        /// For how long it was waited for.
+        waited: Duration,
+    },
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] sqlite::OpenError),

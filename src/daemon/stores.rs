@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, StoreName, TenantId};
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
 use crate::store::manifest::{Kind, Manifest};
+use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
 
 /// All stores of one daemon.
@@ -35,7 +37,7 @@ impl Store {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
-            StoreKind::Sqlite => Self::Sqlite(SqliteStore::open(path, options)?),
+            StoreKind::Sqlite => Self::Sqlite(opened(&path, &options, PATIENCE)?),
             StoreKind::Files => {
                 let options = FilesOptions { group_max_bytes: config.group_max_bytes, ..FilesOptions::default() };
                 Self::Files(FilesStore::open(path, options)?)
@@ -61,6 +63,30 @@ fn options(config: &StoreConfig) -> SqliteOptions {
     }
 }
 
+/// So long a database that somebody else holds is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens a database, once nobody else holds it. The first try alone takes as long as its busy timeout.
+fn opened(path: &Path, options: &SqliteOptions, patience: Duration) -> Result<SqliteStore, DaemonError> {
+    let began = Instant::now();
+    let mut is_told = false;
+    loop {
+        match SqliteStore::open(path, options.clone()) {
+            Err(OpenError::Locked { path }) if began.elapsed() >= patience => {
+                return Err(DaemonError::Locked { path, waited: patience });
+            }
+            Err(OpenError::Locked { path }) => {
+                if !is_told {
+                    let (path, at_most) = (path.display(), humantime::format_duration(patience));
+                    tracing::warn!(target: "headworks", database = %path, %at_most, "waiting for the database, which another process holds locked");
+                }
+                is_told = true;
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
 impl Stores {
     /// Opens all of them, used or not.
     pub(super) fn open(config: &Config) -> Result<Self, DaemonError> {
@@ -69,7 +95,7 @@ impl Stores {
             letters_when_full: config.dead_letters.when_full,
             ..options(&config.store)
         };
-        let database = SqliteStore::open(config.store_file(), with_letters)?;
+        let database = opened(&config.store_file(), &with_letters, PATIENCE)?;
         let first = match config.store.kind {
             StoreKind::Sqlite => Store::Sqlite(database.clone()),
             StoreKind::Files => Store::open(config.store_path(), &config.store, options(&config.store))?,
@@ -168,5 +194,24 @@ impl Stores {
         }
         failed.extend(self.database.close().await.err());
         failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_somebody_else_holds_to_the_end_is_named_with_how_long_it_was_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headworks.db");
+        let options = SqliteOptions { busy_timeout: Duration::from_millis(1), ..SqliteOptions::default() };
+        drop(opened(&path, &options, Duration::ZERO).unwrap());
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let why = opened(&path, &options, Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(why.contains("headworks.db is locked by another process, and was for all of the 20ms"), "{why}");
+        other.execute_batch("ROLLBACK").unwrap();
+        opened(&path, &options, Duration::ZERO).unwrap();
     }
 }

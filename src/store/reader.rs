@@ -4,7 +4,7 @@ use std::path::Path;
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
 use super::{FilesReader, SqliteReader, files, sqlite};
-use crate::audit::{Holdings, Kept};
+use crate::audit::{Held, Holdings, Kept};
 use crate::store::files::FILES;
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::TenantTotals;
@@ -194,18 +194,23 @@ impl StoreReader {
             let held = holdings.tenants.entry(tenant).or_default();
             held.events += stored;
             held.rows += whole;
+            // Nothing is deleted from a file by hand: what is not whole is damaged.
+            held.damaged += stored.saturating_sub(whole);
         }
         if self.manifest == Manifest::default() {
             return Ok(holdings);
         }
         // What each store holds, by its name; then, for each tenant, those of its saga.
         let first = holdings.tenants.iter_mut().map(|(tenant, held)| {
-            let kept = Kept { events: std::mem::take(&mut held.events), rows: std::mem::take(&mut held.rows) };
+            let (events, rows) = (std::mem::take(&mut held.events), std::mem::take(&mut held.rows));
+            let kept = Kept { events, rows, damaged: std::mem::take(&mut held.damaged) };
             (tenant.clone(), kept)
         });
         let mut by_store = BTreeMap::from([(StoreName::ONLY, first.collect::<BTreeMap<_, _>>())]);
         for (name, further) in &self.further {
-            by_store.insert(name.clone(), further.held(events)?);
+            let (held, damage) = further.held(events)?;
+            by_store.insert(name.clone(), held);
+            holdings.damage.extend(damage.into_iter().map(|damage| format!("in {name}: {damage}")));
         }
         let tenants: BTreeSet<_> =
             by_store.values().flat_map(BTreeMap::keys).chain(holdings.tenants.keys()).cloned().collect();
@@ -214,12 +219,12 @@ impl StoreReader {
                 let kept = by_store.get(name).and_then(|tenants| tenants.get(&tenant)).copied().unwrap_or_default();
                 // What was stored before the store took part is not to be there; of one run alone nothing was.
                 let before = if events.is_some() { 0 } else { self.manifest.stored_before(name, &tenant) };
-                (name.clone(), Kept { events: kept.events + before, rows: kept.rows + before })
+                (name.clone(), Kept { events: kept.events + before, rows: kept.rows + before, ..kept })
             });
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
             let held = holdings.tenants.entry(tenant.clone()).or_default();
-            (held.events, held.rows) = (first.events, first.rows);
+            (held.events, held.rows, held.damaged) = (first.events, first.rows, first.damaged);
             if !further.is_empty() {
                 holdings.further.insert(tenant, further);
             }
@@ -236,15 +241,18 @@ impl Further {
         }
     }
 
-    fn held(&self, events: Option<Opening>) -> Result<BTreeMap<TenantId, Kept>, StoreReadError> {
+    /// Of each tenant, and what is damaged.
+    fn held(&self, events: Option<Opening>) -> Result<(BTreeMap<TenantId, Kept>, Vec<String>), StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
-                let held = database.holdings(events, None)?.tenants.into_iter();
-                held.map(|(tenant, held)| (tenant, Kept { events: held.events, rows: held.rows })).collect()
+                let Holdings { tenants, damage, .. } = database.holdings(events, None)?;
+                let kept = |held: Held| Kept { events: held.events, rows: held.rows, damaged: held.damaged };
+                (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), damage)
             }
             Self::Files(files) => {
                 let held = files.held(events)?.into_iter();
-                held.map(|(tenant, events, rows)| (tenant, Kept { events, rows })).collect()
+                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
+                (held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect(), vec![])
             }
         })
     }

@@ -25,6 +25,15 @@ use headworks_actors::{Role, SupervisorEvent, What};
 /// The kinds of entries that say no more than that an actor is alive.
 pub const LIVELY: [&str; 4] = ["started", "stopped", "idle", "active"];
 
+/// The words for what an entry of this version may tell, in the order of their letters.
+#[must_use]
+pub fn words() -> Vec<&'static str> {
+    let own = What::ALL.iter().map(|what| what.as_str());
+    let mut words: Vec<_> = own.chain([OPENED, CLOSED, MISSED]).collect();
+    words.sort_unstable();
+    words
+}
+
 /// Whether an entry of the system is kept on disk. That a connection began or ended as it should is not: there may be thousands a
 /// second, and they would push out what matters.
 #[must_use]

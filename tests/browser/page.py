@@ -28,6 +28,7 @@ class World:
 
     def __init__(self, args, browser):
         self.url, self.data, self.shots, self.browser = args.url, pathlib.Path(args.data), pathlib.Path(args.shots), browser
+        self.config = pathlib.Path(args.config)
         host, port = args.events.rsplit(":", 1)
         self.events = (host, int(port))
         self.wrong = []
@@ -278,6 +279,40 @@ def where_a_token_is_needed_it_is_asked_for_once(world):
     page.context.close()
 
 
+def the_configuration_is_reloaded_and_a_bad_one_changes_nothing(world):
+    page = world.go("/log")
+    entries = page.locator(".log li")
+
+    def told(what, words):
+        return entries.filter(has=page.locator(".pill", has_text=what)).filter(has_text=words)
+
+    # By a rename over it, as editors and deployment tools do.
+    def configure(text):
+        fresh = world.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(world.config)
+
+    configure('[tenants]\nmute = ["initech"]\n[tenants.by_id.hooli]\nwindow.max_events = 7\n')
+    reloaded = told("reloaded", "tenants.mute")
+    expect(reloaded.first).to_be_visible()
+    expect(reloaded.first).to_contain_text("initech")
+    world.shoot("8-reloaded", "/log", ".log li")
+    configure("[tenants]\nmute = 7\n")
+    refused = told("reload refused", "tenants.mute")
+    expect(refused.first).to_be_visible()
+    page = world.go("/tenant/initech")
+    expect(page.locator(".title .pill.off")).to_be_visible()
+    world.events_of("initech", range(40, 45))
+    expect(page.locator(".numbers div", has_text="muted").locator("dd")).to_have_text("5")
+    page = world.go("/tenant/hooli")
+    page.get_by_text("The rules it lives by").click()
+    expect(page.locator(".rules div", has_text="window.max_events").locator("dd")).to_have_text("7")
+    # An empty file is one that is being written: it is waited for.
+    configure("# as it was\n")
+    page = world.go("/tenant/initech")
+    expect(page.locator(".title .pill.off")).to_be_hidden()
+
+
 def ten_thousand_tenants_stay_responsive(world):
     for begin in range(0, TENANTS, 1000):
         world.send(*(json.dumps({"tenant": f"t{n:05}", "n": 0}) for n in range(begin, begin + 1000)))
@@ -332,7 +367,7 @@ def ten_thousand_tenants_stay_responsive(world):
     print(f"{TENANTS} tenants: first paint after {paint:.0f} ms, all of them after {min(shown):.0f} ms; processor time of an update {cost:.0f} ms (all: "
           f"{', '.join(f'{cost:.0f}' for cost in costs)}), of a jump to the end and back {scrolled:.0f} ms, of a search {searched:.0f} ms; {elements} elements")
     page.get_by_role("searchbox").fill("")
-    world.shoot("8-many-tenants", "/tenants", ".rows .tr")
+    world.shoot("9-many-tenants", "/tenants", ".rows .tr")
     # The page that has been open for a while has lines to show.
     world.go("/", page)
     for at in range(8):
@@ -342,13 +377,13 @@ def ten_thousand_tenants_stay_responsive(world):
         for width, size in SIZES.items():
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size)
-            page.screenshot(path=world.shots / f"9-overview-{scheme}-{width}.png")
+            page.screenshot(path=world.shots / f"10-overview-{scheme}-{width}.png")
     page.context.close()
     assert paint < PAINT_MS, f"first paint after {paint:.0f} ms"
     assert cost < UPDATE_MS, f"an update takes {cost:.0f} ms"
 
 
-# In order: what a step leaves behind, the next one finds. A reload of the configuration belongs before the many tenants.
+# In order: what a step leaves behind, the next one finds.
 STEPS = [
     it_loads_and_shows_every_tenant,
     a_tenant_fails_and_recovers_before_ones_eyes,
@@ -358,6 +393,7 @@ STEPS = [
     it_is_used_by_keys_alone,
     nothing_from_data_is_html,
     where_a_token_is_needed_it_is_asked_for_once,
+    the_configuration_is_reloaded_and_a_bad_one_changes_nothing,
     ten_thousand_tenants_stay_responsive,
 ]
 
@@ -366,6 +402,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True, help="where the page is, without a slash at its end")
     parser.add_argument("--events", required=True, help="the address of the daemon's TCP source")
+    parser.add_argument("--config", required=True, help="its configuration, which is changed")
     parser.add_argument("--data", required=True, help="its data directory")
     parser.add_argument("--shots", required=True, help="a directory for the screenshots")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
@@ -387,7 +424,7 @@ def main():
                 world.page.screenshot(path=world.shots / "failed.png")
                 print(f"FAILED: {step.__name__}; see {world.shots}/failed.png; the console said {world.wrong}", file=sys.stderr)
                 raise
-            print(f"ok: {step.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
+            print(f"ok: {step.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", file=sys.stderr, flush=True)
         browser.close()
 
 

@@ -209,6 +209,40 @@ fn without_the_token_every_route_answers_401_and_says_nothing_else() {
 }
 
 #[test]
+fn the_pages_own_files_alone_are_had_without_the_token() {
+    let place = Place::new();
+    let (daemon, api, _) = started(&mut with_token(&place));
+    let index = asked(api, "GET", "/");
+    assert_eq!(index.status, 200, "{index:?}");
+    assert!(
+        index.head.contains("content-type: text/html")
+            && index.head.contains("content-security-policy: default-src 'none'")
+    );
+    let files: Vec<_> = index.body.split(['"', '\'']).filter(|part| part.contains("page/")).collect();
+    assert!(files.len() >= 2, "{}", index.body);
+    for file in files {
+        let answer = asked(api, "GET", &format!("/{}", file.trim_start_matches(['.', '/'])));
+        assert_eq!(answer.status, 200, "{file}: {answer:?}");
+    }
+    // They are the same in every copy of the program; nothing of this one is in them.
+    assert!(!index.body.contains(TOKEN) && !index.body.contains(&place.data().display().to_string()));
+    for (method, target) in [
+        ("POST", "/"),
+        ("PUT", "/page/main.js"),
+        ("GET", "/page/"),
+        ("GET", "/page/../v1/tenants"),
+        ("GET", "/page/%2e%2e/v1"),
+        ("GET", "//"),
+        ("GET", "/index.html"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/overview"),
+    ] {
+        asked(api, method, target).problem(401);
+    }
+    daemon.terminated().succeeded();
+}
+
+#[test]
 fn beyond_loopback_it_is_not_served_without_a_token() {
     let place = Place::new();
     let open = Process::spawn(place.daemon().env("HEADWORKS__ADMIN__LISTEN", "0.0.0.0:0")).ended().with(78);
@@ -384,7 +418,7 @@ fn a_tenant_is_erased_once_its_id_is_repeated_and_the_accounting_still_holds() {
     send(source, &lines("acme", 3..5));
     asked(api, "POST", "/v1/tenants/acme/flush");
     place.until("SELECT count(*) FROM events WHERE tenant = 'acme'", 2);
-    place.run(&["tenants", "erase", "acme", "--data", "data"]).with(1);
+    place.run(&["tenants", "erase", "acme", "--data", "data"]).with(2);
     let told = place.run(&["tenants", "erase", "acme", "--yes", "--data", "data"]).succeeded().text();
     assert!(told.starts_with("acme: 2 events and 0 dead letters erased\nwhat remains: "), "{told}");
     daemon.terminated().succeeded();

@@ -70,3 +70,19 @@ fn a_file_that_is_no_database_of_ours_ends_it_with_74_and_is_left_as_it_is() {
     assert!(ended.err.contains("is not a SQLite database; it was left as it is"), "{}", ended.err);
     assert_eq!(std::fs::read_to_string(diary).unwrap(), text);
 }
+
+#[test]
+fn a_daemon_whose_database_somebody_else_holds_says_so_waits_and_starts_once_it_is_free() {
+    let place = Place::new();
+    place.take_in(&lines("acme", 0..1));
+    let other = place.database();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut daemon = Process::spawn(place.daemon().env("HEADWORKS__STORE__BUSY_TIMEOUT", "5ms"));
+    let told = daemon.says("waiting for the database, which another process holds locked");
+    assert!(told["database"].as_str().unwrap().ends_with("headworks.db"), "{told}");
+    assert_eq!(told["at_most"], "30s");
+    other.execute_batch("ROLLBACK").unwrap();
+    send(daemon.listens(), &lines("acme", 1..3));
+    place.until("SELECT count(*) FROM events", 3);
+    daemon.terminated().succeeded();
+}

@@ -216,6 +216,10 @@ async fn damage_is_named_with_its_segment_and_batch_and_what_is_whole_is_read() 
     let held = place.reader().holdings(None, None).unwrap();
     let of = |name| (held.tenants[&tenant(name)].events, held.tenants[&tenant(name)].rows);
     assert_eq!((of("acme"), of("zen")), ((3, 2), (1, 1)));
+    assert_eq!((held.tenants[&tenant("acme")].damaged, held.tenants[&tenant("zen")].damaged), (1, 0));
+    assert!(held.damage.len() == 1 && held.damage[0].contains(&says), "{:?}", held.damage);
+    let audit = headworks::audit::audit(headworks::audit::Scope::Store, None, None, &held);
+    assert!(audit.differences[0].meaning.ends_with("1 event in damaged batches, which cannot be read"), "{audit:?}");
     let file = SegmentFile::read(place.segment(1)).unwrap();
     let seqs: Vec<_> = file.batches().map(|batch| batch.id.seq.0).collect();
     assert_eq!((seqs, file.damage().len()), (vec![1, 3, 1], 1));

@@ -218,7 +218,7 @@ async fn decide(shared: &Arc<Shared>, slot: &Arc<Slot>, work: &Work, batch: &Bat
         return shared.log(SupervisorEvent { cause: Some(cause), ..event(What::Split) });
     }
     if !owed.is_empty() {
-        let detail = format!("{}; not undone yet: {}", cause.detail, list(&owed));
+        let detail = format!("{}; not undone when it was given up: {}", cause.detail, list(&owed));
         cause = Cause::new(cause.code, detail);
     }
     let failure = slot.failure(shared, cause.clone(), batch.len() as u64);

@@ -150,6 +150,7 @@ impl Dormant {
             batch: None,
             actors: lived.map(ended).collect(),
             breakers: vec![],
+            throttle: None,
             failures: shared.collect(|collector| collector.of(id, at)),
             log: shared.log.last_of(id, TenantDetail::LOG_ENTRIES),
         }

@@ -303,7 +303,7 @@ impl Slot {
             Some(later) => at.plus(later),
             None => at.minus(now.duration_since(instant)),
         };
-        let LaneDetail { snapshot, window, backlog, batch, breakers } = self.lane.detail(now, wall);
+        let LaneDetail { snapshot, window, backlog, batch, breakers, throttle } = self.lane.detail(now, wall);
         let held = self.upkeep().held();
         let told = |actor, control: &Control| {
             let status = control.status().map(|own| held.filter(|_| own == Status::Stopped).unwrap_or(own));
@@ -319,6 +319,7 @@ impl Slot {
             backlog,
             batch,
             breakers,
+            throttle,
             actors: tenant.into_iter().chain(writer).collect(),
             failures: shared.collect(|collector| collector.of(&self.id, at)),
             log: shared.log.last_of(&self.id, TenantDetail::LOG_ENTRIES),

@@ -104,11 +104,11 @@ fn why(slot: &Slot, shared: &Shared, holdup: Holdup, limit: Duration) -> Cause {
             (Code::JournalUnavailable, format!("the journal does not record the next attempt: {failing}"))
         }
     };
-    let batches = slot.lane.snapshot().batches;
-    Cause::new(
-        code,
-        format!("{batches} batches wait, and nothing has moved for {limit} (heartbeat.stall_after): {why}"),
-    )
+    let batches = match slot.lane.snapshot().batches {
+        1 => "1 batch waits".to_owned(),
+        batches => format!("{batches} batches wait"),
+    };
+    Cause::new(code, format!("{batches}, and nothing has moved for {limit} (heartbeat.stall_after): {why}"))
 }
 
 /// How often the thread shows that it turns, and how often that is looked at, at the most.

@@ -137,6 +137,50 @@ pub enum What {
 }
 
 impl What {
+    /// Each of them.
+    pub const ALL: [Self; 40] = [
+        Self::Started,
+        Self::MissedHeartbeat,
+        Self::Failed,
+        Self::Ambiguous,
+        Self::BackingOff,
+        Self::Restarted,
+        Self::Quarantined,
+        Self::Resumed,
+        Self::Stalled,
+        Self::Unstalled,
+        Self::Hung,
+        Self::Unhung,
+        Self::Parked,
+        Self::Unparked,
+        Self::BreakerOpened,
+        Self::BreakerClosed,
+        Self::Compensated,
+        Self::CompensationFailed,
+        Self::Split,
+        Self::StartedOver,
+        Self::Discarded,
+        Self::Shedding,
+        Self::SheddingEnded,
+        Self::Recovered,
+        Self::Spilling,
+        Self::CaughtUp,
+        Self::DeadLettered,
+        Self::Idle,
+        Self::Active,
+        Self::Passivated,
+        Self::PolicyChanged,
+        Self::Muted,
+        Self::Unmuted,
+        Self::Ordered,
+        Self::Erased,
+        Self::Reloaded,
+        Self::ReloadRefused,
+        Self::Moved,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

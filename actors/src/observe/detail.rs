@@ -28,6 +28,8 @@ pub struct TenantDetail {
     pub batch: Option<BatchDetail>,
     /// Its circuit breakers, of stores at which its last call failed and of no others.
     pub breakers: Vec<BreakerDetail>,
+    /// What its rate lets pass at once now; `None` where it is held to none, or is dormant.
+    pub throttle: Option<ThrottleDetail>,
     /// Its actors, as far as they run.
     pub actors: Vec<ActorDetail>,
     /// What it failed with so far, by code.
@@ -117,6 +119,15 @@ pub struct BreakerDetail {
     pub failures: u32,
     /// Where it is not closed: when the call that may close it is due, or was.
     pub probe_at: Option<UnixMillis>,
+}
+
+/// What a tenant's rate lets pass at once now: what is left of its bursts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ThrottleDetail {
+    /// Events; `None` where their rate is not bounded.
+    pub events_left: Option<u64>,
+    /// Bytes of event bodies, likewise.
+    pub bytes_left: Option<u64>,
 }
 
 /// One actor of a tenant.

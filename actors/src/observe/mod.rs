@@ -13,7 +13,7 @@ mod tap;
 
 pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
-pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
+pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail, ThrottleDetail};
 pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use meters::{FailureTotal, StoreCalls};

@@ -29,7 +29,7 @@ pub struct ReportEntry {
     pub tenant: Option<TenantId>,
     /// What.
     pub code: Code,
-    /// How many failures since the start.
+    /// How many failures since the start. That a batch is given up at last is no further one: what it failed with was counted.
     pub failures: u64,
     /// How many events or frames they hit.
     pub events: u64,
@@ -120,6 +120,8 @@ impl Collector {
     }
 
     pub(crate) fn add(&mut self, failure: &Failure) {
+        // The end of a batch: of what it failed with, the events were not known to be hit before.
+        let is_end = failure.batch.is_some() && failure.events > 0;
         let mut key = (failure.tenant.clone(), failure.cause.code);
         if self.pairs.len() >= Report::MAX_ENTRIES && !self.pairs.contains_key(&key) {
             key.0 = None;
@@ -133,10 +135,12 @@ impl Collector {
             last_at: failure.at,
             sample: failure.cause.detail.clone(),
         });
-        pair.failures += 1;
-        pair.recent += 1;
         pair.events += failure.events;
-        pair.lately.add(failure.at);
+        if !is_end || pair.failures == 0 {
+            pair.failures += 1;
+            pair.recent += 1;
+            pair.lately.add(failure.at);
+        }
         pair.last_at = failure.at;
         pair.sample = failure.cause.detail.clone();
     }
@@ -201,7 +205,7 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Cause;
+    use crate::model::{BatchId, Cause, Opening, Seq};
 
     fn failure(tenant: Option<&str>) -> Failure {
         Failure {
@@ -239,6 +243,21 @@ mod tests {
         assert_eq!((second.since, second.entries[0].recent, second.entries[0].last_minute), (UnixMillis(20), 1, 2));
         let later = collector.report(UnixMillis(120_001));
         assert_eq!((later.entries[0].last_minute, later.entries[0].last_5_minutes), (0, 2));
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_and_given_up_failed_once_and_hit_its_events() {
+        let batch = BatchId::new(Opening(1), TenantId::new("a").unwrap(), Seq(1));
+        let mut collector = Collector::new(UnixMillis(0));
+        let refused = Failure { batch: Some(batch), events: 0, ..failure(Some("a")) };
+        collector.add(&refused);
+        collector.add(&Failure { events: 5, ..refused.clone() });
+        let entry = collector.report(UnixMillis(2)).entries.remove(0);
+        assert_eq!((entry.failures, entry.recent, entry.last_minute, entry.events), (1, 1, 1, 5));
+        // One whose failure an earlier process counted.
+        let mut collector = Collector::new(UnixMillis(0));
+        collector.add(&Failure { events: 5, ..refused });
+        assert_eq!(collector.report(UnixMillis(2)).entries[0].failures, 1);
     }
 
     #[test]

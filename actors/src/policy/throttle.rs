@@ -146,6 +146,14 @@ impl Throttle {
         self.bytes.pay(bytes as u64);
     }
 
+    /// How many events and how many bytes may pass at once now: `None` for a rate that is not set.
+    #[must_use]
+    pub fn left(&mut self, now: Instant) -> (Option<u64>, Option<u64>) {
+        self.events.settle(now);
+        self.bytes.settle(now);
+        (self.events.left(), self.bytes.left())
+    }
+
     /// How long after the last question an event of `bytes` may pass, if nothing else does.
     #[must_use]
     pub fn wait(&self, bytes: usize) -> Duration {
@@ -196,6 +204,10 @@ impl Meter {
 
     fn most(&self) -> u128 {
         u128::from(self.burst) * BILLION
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.is_on.then(|| u64::try_from(self.most().saturating_sub(self.debt) / BILLION).unwrap_or(u64::MAX))
     }
 
     fn pay(&mut self, amount: u64) {

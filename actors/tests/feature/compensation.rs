@@ -250,7 +250,7 @@ fn while_a_compensation_is_owed_the_store_may_hold_dead_letters_and_after_the_he
         assert_eq!(rig.dead(), events("a", 0..2));
         assert_eq!(pair.first.inner().bodies(&tenant("a")).len(), 4, "not taken back yet");
         let detail = rig.letters.all()[0].cause.detail.clone();
-        assert!(detail.contains("not undone yet: rollback in first"), "{detail}");
+        assert!(detail.contains("not undone when it was given up: rollback in first"), "{detail}");
         // Nothing of the tenant is in flight: the next process takes the list up all the same.
         world.crash(rig).await;
         let rig = world.start_with(windows_of(2), |builder| builder.saga(pair.saga()));

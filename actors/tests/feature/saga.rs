@@ -407,7 +407,7 @@ fn what_a_store_that_is_gone_may_hold_of_a_batch_that_is_given_up_stands_on_the_
         assert!(why.contains("no store is named second any more, only first, renamed"), "{why}");
         assert_eq!(rig.snapshot("a").uncompensated, 1);
         assert_eq!(rig.dead(), events("a", 0..2));
-        assert!(rig.letters.all()[0].cause.detail.contains("not undone yet: rollback in second"));
+        assert!(rig.letters.all()[0].cause.detail.contains("not undone when it was given up: rollback in second"));
         world.crash(rig).await;
         // It has its name again: the list empties by itself.
         let rig = world.start_with(windows_of(2), |builder| builder.saga(pair.saga()));

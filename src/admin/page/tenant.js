@@ -30,6 +30,7 @@ export function tenant(main, signal, { id }) {
   const state = pill();
   const muted = el("span", { class: "pill off", hidden: true }, el("i", { "aria-hidden": "true" }, "⊘"), "muted");
   const trouble = el("p", { class: "trouble", role: "alert", hidden: true });
+  const advice = el("p", { class: "advice", hidden: true });
   const buttons = Object.fromEntries(Object.entries(ORDERS).map(([order, { label, title }]) =>
     [order, el("button", { type: "button", title, "data-order": order, onclick: () => give(order) }, label)]));
   const window = windowCard();
@@ -45,7 +46,7 @@ export function tenant(main, signal, { id }) {
   const actors = el("p", { class: "muted small" });
   const log = el("ol", { class: "log" });
   const rules = el("dl", { class: "rules" });
-  main.replaceChildren(back, el("div", { class: "row title" }, el("h1", {}, id), state, muted, el("span", { class: "grow" }), el("div", { class: "row orders" }, ...Object.values(buttons))), trouble,
+  main.replaceChildren(back, el("div", { class: "row title" }, el("h1", {}, id), state, muted, el("span", { class: "grow" }), el("div", { class: "row orders" }, ...Object.values(buttons))), trouble, advice,
     el("div", { class: "halves" }, window.node, batch.node),
     owing, failing,
     el("div", { class: "halves" }, card("Counters", sum, numbers, actors), card("Supervisor log", log, el("a", { class: "more", href: `#/log/${encodeURIComponent(id)}` }, "all of it, live"))),
@@ -59,8 +60,8 @@ export function tenant(main, signal, { id }) {
     const { asks, done } = ORDERS[order];
     if (asks && !(await ask(asks(id)))) return;
     try {
-      await post(tenantPath(id, `/${order}`));
-      say(`${id}: ${done}`);
+      const { remark } = await post(tenantPath(id, `/${order}`));
+      say(`${id}: ${done}${remark ? `: ${remark}` : ""}`);
     } catch (why) {
       say(`${id}: ${why.message}`, true);
     }
@@ -73,6 +74,8 @@ export function tenant(main, signal, { id }) {
     show(trouble, false);
     state.set(next.status);
     show(muted, next.is_muted);
+    show(advice, next.advice.length > 0);
+    text(advice, `${next.since ? `So since ${clock(next.since)}. ` : ""}To do: ${next.advice.join("; ")}.`);
     show(buttons.mute, !next.is_muted);
     show(buttons.unmute, next.is_muted);
     show(buttons.stop, next.status !== "stopped");

@@ -6,8 +6,9 @@ use std::io::{IsTerminal, Read, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use headworks::admin::{ExportRequest, LettersAs, PurgeRequest, ReplayRequest};
+use headworks::admin::{ExportRequest, LettersAs, PurgeRequest, Purged, ReplayRequest};
 use headworks::source::ReplayReport;
+use serde::Serialize;
 
 use super::super::data::Data;
 use super::super::exit::Exit;
@@ -19,7 +20,7 @@ use super::filter::{Choice, Filter};
 type Failure = (Exit, String);
 
 fn unsaid(why: String) -> Failure {
-    (Exit::Failure, why)
+    (Exit::Usage, why)
 }
 
 /// What `headworks dead-letters replay` takes.
@@ -105,6 +106,9 @@ pub(crate) struct EditArgs {
     /// Take the new body from stdin, likewise
     #[arg(long)]
     stdin: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// With neither file nor stdin, and a terminal, $VISUAL or $EDITOR is opened on the body.
@@ -126,12 +130,15 @@ pub(crate) fn edit(data: &Data, args: &EditArgs) -> Result<Exit, Failure> {
     if new.ends_with(b"\n") && !old.ends_with(b"\n") {
         new.pop();
     }
-    if new == old {
-        return Ok(say(b"nothing changed\n"));
-    }
-    let (before, after) = (old.len(), new.len());
-    if !data.edit(id, new)? {
+    let (before, after, is_new) = (old.len(), new.len(), new != old);
+    if is_new && !data.edit(id, new)? {
         return Err(super::missing(id));
+    }
+    if args.json {
+        return told_json(&Edited { id, edited: is_new, bytes: after, bytes_before: before });
+    }
+    if !is_new {
+        return Ok(say(b"nothing changed\n"));
     }
     let id = inert(id);
     let text = format!(
@@ -151,6 +158,23 @@ pub(crate) struct PurgeArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of an edit.
+#[derive(Serialize)]
+struct Edited<'e> {
+    id: &'e str,
+    edited: bool,
+    bytes: usize,
+    bytes_before: usize,
+}
+
+fn told_json(what: &impl Serialize) -> Result<Exit, Failure> {
+    let text = json(what).map_err(|why| (Exit::Internal, why.to_string()))?;
+    Ok(say(text.as_bytes()))
 }
 
 /// Asks first, on a terminal; without one somebody must have said yes.
@@ -159,6 +183,9 @@ pub(crate) fn purge(data: &Data, args: &PurgeArgs) -> Result<Exit, Failure> {
     let request = |dry_run| PurgeRequest { which: which.clone(), dry_run };
     if args.dry_run || !args.yes {
         let letters = data.purge(&request(true))?.letters;
+        if args.dry_run && args.json {
+            return told_json(&Purged { letters });
+        }
         if args.dry_run {
             return Ok(say(format!("{letters} would be purged\n").as_bytes()));
         }
@@ -169,10 +196,13 @@ pub(crate) fn purge(data: &Data, args: &PurgeArgs) -> Result<Exit, Failure> {
         let mut answer = String::new();
         let _ = std::io::stdin().read_line(&mut answer);
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(unsaid("nothing was purged".to_owned()));
+            return Err((Exit::Failure, "nothing was purged".to_owned()));
         }
     }
     let letters = data.purge(&request(false))?.letters;
+    if args.json {
+        return told_json(&Purged { letters });
+    }
     Ok(say(format!("{letters} purged; the audit goes on counting them\n").as_bytes()))
 }
 

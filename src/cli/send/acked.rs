@@ -14,6 +14,7 @@ use super::summary::Summary;
 use super::window::Window;
 use super::{SendArgs, SendError, input};
 use crate::cli::exit::Exit;
+use crate::cli::table::json;
 
 /// What is kept of the input until it is answered, in bytes.
 const LIMIT: usize = 64 << 20;
@@ -105,7 +106,12 @@ pub(super) fn run(
     });
     bar.finish_and_clear();
     let summary = Summary { options: &options, window: &window, is_whole: input.is_over(), connections };
-    eprintln!("{}", summary.text(began.elapsed()));
+    if args.json {
+        // Where stdout is gone, the code says how it ended.
+        let _ = json(&summary.told(began.elapsed())).map(|text| super::super::say(text.as_bytes()));
+    } else {
+        eprintln!("{}", summary.text(began.elapsed()));
+    }
     ended?;
     if let Some(source) = input.failed() {
         return Err(SendError::Read { file: args.file.clone(), bytes: window.answered_bytes(), source });

@@ -38,6 +38,9 @@ pub(crate) struct SendArgs {
     /// How long to try for a connection before giving up
     #[arg(long, value_name = "TIME", requires = "ack", default_value = "1m", value_parser = humantime::parse_duration)]
     give_up_after: Duration,
+    /// Print what it came to as one JSON document, on stdout
+    #[arg(long)]
+    json: bool,
     /// The file to send; - is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,

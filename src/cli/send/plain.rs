@@ -3,8 +3,10 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanCount, HumanFloatCount, ProgressBar};
+use serde::Serialize;
 
 use super::{SendArgs, SendError};
+use crate::cli::table::json;
 
 /// How much is read and sent at once.
 const BLOCK: usize = 256 * 1024;
@@ -17,6 +19,15 @@ struct Sent {
     took: Duration,
 }
 
+/// What was sent and taken in, as a document.
+#[derive(Serialize)]
+struct Told<'t> {
+    to: &'t str,
+    lines: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
 /// Sends the file, half-closes the connection and waits until the listener closes it too: then all was taken in.
 ///
 /// Shows its progress on stderr if that is a terminal, and a line that sums up at the end.
@@ -24,6 +35,12 @@ pub(super) fn run(args: &SendArgs, input: impl Read, bar: &ProgressBar) -> Resul
     let sent = send(args, input, bar);
     bar.finish_and_clear();
     let Sent { bytes, lines, took } = sent?;
+    if args.json {
+        let told = Told { to: &args.to, lines, bytes, seconds: took.as_secs_f64() };
+        // Where stdout is gone, there is nobody to tell: all was sent.
+        let _ = json(&told).map(|text| super::super::say(text.as_bytes()));
+        return Ok(());
+    }
     let per_second = lines as f64 / took.as_secs_f64().max(1e-9);
     eprintln!(
         "sent {} ({} lines) to {} in {:.1} s: {} lines/s",
@@ -85,7 +102,14 @@ mod tests {
     use std::thread;
 
     fn args(to: impl ToString) -> SendArgs {
-        SendArgs { to: to.to_string(), ack: None, stream: None, give_up_after: Duration::ZERO, file: "-".into() }
+        SendArgs {
+            to: to.to_string(),
+            ack: None,
+            stream: None,
+            give_up_after: Duration::ZERO,
+            json: false,
+            file: "-".into(),
+        }
     }
 
     fn listener() -> (TcpListener, SendArgs) {

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use headworks::{AckLevel, StreamId};
 use indicatif::{BinaryBytes, HumanCount};
+use serde::Serialize;
 
 use super::session::Options;
 use super::window::Window;
@@ -15,7 +18,41 @@ pub(super) struct Summary<'a> {
     pub(super) connections: u64,
 }
 
+/// The same as a document.
+#[derive(Serialize)]
+pub(super) struct Told<'t> {
+    to: &'t str,
+    stream: &'t StreamId,
+    level: AckLevel,
+    lines: u64,
+    acknowledged: u64,
+    refused: BTreeMap<String, u64>,
+    not_acknowledged: u64,
+    is_whole: bool,
+    reconnects: u64,
+    seconds: f64,
+}
+
 impl Summary<'_> {
+    /// For a machine.
+    pub(super) fn told(&self, took: Duration) -> Told<'_> {
+        let Self { options, window, .. } = self;
+        let refused: BTreeMap<_, _> =
+            window.refused().iter().map(|(code, refused)| (code.to_string(), refused.frames)).collect();
+        Told {
+            to: &options.to,
+            stream: &options.stream,
+            level: options.level,
+            lines: window.read(),
+            acknowledged: window.answered().saturating_sub(refused.values().sum()),
+            not_acknowledged: window.read().saturating_sub(window.answered()),
+            refused,
+            is_whole: self.is_whole,
+            reconnects: self.connections.saturating_sub(1),
+            seconds: took.as_secs_f64(),
+        }
+    }
+
     /// A few lines for a reader.
     pub(super) fn text(&self, took: Duration) -> String {
         let Self { options, window, .. } = self;

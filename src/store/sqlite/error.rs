@@ -72,6 +72,15 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// Somebody else holds it, and has not let go of it within the busy timeout.
+    #[error(
+        "the database {} is locked by another process, like a backup tool, or an SQLite shell with a transaction open; end it, or try again",
+        path.display()
+    )]
+    Locked {
+        /// The database.
+        path: PathBuf,
+    },
     /// SQLite refused for some other reason.
     #[error("cannot open the database {}: {detail}", path.display())]
     Sqlite {
@@ -90,6 +99,7 @@ impl OpenError {
         let path = path.to_owned();
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::NotADatabase { path },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { path },
             _ => Self::Sqlite { path, detail: explain(error) },
         }
     }

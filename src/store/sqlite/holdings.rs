@@ -15,7 +15,7 @@ const STORED: &str = "
 
 /// Batches that lie in segments, in the order in which they do.
 const INDEXED: &str = "
-    SELECT tenant, id, segment, offset, length, content_hash
+    SELECT tenant, id, segment, offset, length, content_hash, events
     FROM batches WHERE segment IS NOT NULL AND id >= ?1 AND id < ?2 ORDER BY batch_id";
 
 const LETTERS: &str = "
@@ -48,9 +48,15 @@ pub(super) fn read(
     while let Some(row) = rows.next()? {
         let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
         let place = Place { segment: number(2)?, offset: number(3)?, length: number(4)? };
-        if let Ok(batch) = segments.read(place, row.get_ref(1)?.as_str()?, number(5)?) {
-            let held = holdings.tenants.entry(letters::tenant(0, &row.get::<_, String>(0)?)?).or_default();
-            held.rows += batch.events().count() as u64;
+        let held = holdings.tenants.entry(letters::tenant(0, &row.get::<_, String>(0)?)?).or_default();
+        match segments.read(place, row.get_ref(1)?.as_str()?, number(5)?) {
+            Ok(batch) => held.rows += batch.events().count() as u64,
+            Err(why) => {
+                held.damaged += number(6)?;
+                if holdings.damage.len() < Holdings::DAMAGE {
+                    holdings.damage.push(why.to_string());
+                }
+            }
         }
     }
     let mut kept = moment.prepare_cached(LETTERS)?;

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State};
 use crate::model::UnixMillis;
-use crate::observe::{Backlog, BatchDetail, BreakerDetail, Counters, OpenWindow};
+use crate::observe::{Backlog, BatchDetail, BreakerDetail, Counters, OpenWindow, ThrottleDetail};
 use crate::policy::Holdup;
 use crate::port::Stores;
 use crate::port::work::Work;
@@ -57,6 +57,7 @@ pub(crate) struct LaneDetail {
     pub(crate) backlog: Backlog,
     pub(crate) batch: Option<BatchDetail>,
     pub(crate) breakers: Vec<BreakerDetail>,
+    pub(crate) throttle: Option<ThrottleDetail>,
 }
 
 impl Lane {
@@ -81,7 +82,9 @@ impl Lane {
 
     /// All there is to tell of the lane, in one moment. `wall` says what the wall clock shows at an instant.
     pub(crate) fn detail(&self, now: Instant, wall: impl Fn(Instant) -> UnixMillis) -> LaneDetail {
-        let state = self.lock();
+        let mut state = self.lock();
+        let throttle = state.throttle.as_mut().map(|throttle| throttle.left(now));
+        let throttle = throttle.map(|(events_left, bytes_left)| ThrottleDetail { events_left, bytes_left });
         let policy = &state.policy;
         let window = OpenWindow {
             events: state.uncut,
@@ -121,7 +124,7 @@ impl Lane {
             probe_at: breaker.probe_at().map(&wall),
         });
         let breakers = breakers.collect();
-        LaneDetail { snapshot: state.snapshot(), window, backlog, batch, breakers }
+        LaneDetail { snapshot: state.snapshot(), window, backlog, batch, breakers, throttle }
     }
 }
 
