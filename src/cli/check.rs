@@ -13,7 +13,7 @@ use headworks::config::{
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+    AckLevel, OnFailure, Policy, RetentionPolicy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
 };
 
 use super::exit::Exit;
@@ -232,7 +232,8 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         LettersWhenFull::Wait => "then more of them wait, and their senders too",
         _ => "then the oldest go, counted",
     };
-    let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
+    let age = letters.max_age.map_or_else(String::new, |age| format!("; purged after {}", time(age)));
+    let letters = format!("{} a tenant; {when_full}{age}", size(letters.max_bytes_per_tenant));
     vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}; {}", config.limits.max_tenants, unknown(config))),
@@ -241,8 +242,20 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("hang", hang),
         ("threads", threads(&config.daemon)),
         ("report", report),
+        ("pruning", pruning(config)),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
     ]
+}
+
+/// Whether anything is pruned, and how often that is looked at.
+fn pruning(config: &Config) -> String {
+    let tenants = &config.tenants;
+    let rules = tenants.rules.iter().map(|rule| &rule.policy);
+    let mut all = rules.chain(tenants.by_id.values()).chain(tenants.classes.values()).chain([&tenants.defaults]);
+    if config.dead_letters.max_age.is_none() && all.all(|policy| policy.retention.keeps_all()) {
+        return "nothing is pruned".to_owned();
+    }
+    format!("what is due is looked for every {}", time(config.retention.every))
 }
 
 /// On how many threads the actors live.
@@ -289,7 +302,8 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat } = policy;
+    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat, retention } =
+        policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -367,7 +381,22 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                 time(heartbeat.stall_after)
             ),
         ),
+        ("retention", kept(retention)),
     ]
+}
+
+/// What of a tenant's stored events is kept.
+fn kept(retention: &RetentionPolicy) -> String {
+    match (retention.max_age, retention.max_bytes) {
+        (None, 0) => "what is stored is kept for ever".to_owned(),
+        (Some(age), 0) => format!("what is stored is kept for {}, then pruned", time(age)),
+        (None, most) => format!("the newest {} of what is stored are kept, in each store; what is older is pruned", size(most)),
+        (Some(age), most) => format!(
+            "what is stored is kept for {}, and of that the newest {} in each store; the rest is pruned",
+            time(age),
+            size(most)
+        ),
+    }
 }
 
 /// What a tenant may send over time.
@@ -505,6 +534,7 @@ Limits
   hang          the process ends once something has held its actors for 1m
   threads       THREADS
   report        failures are summed up in the log every 1m
+  pruning       nothing is pruned
   metrics       series of their own for the 100 busiest tenants
 
 Tenants
@@ -518,6 +548,7 @@ Tenants
   restart    5 times within 1m, after 50ms, doubled up to 10s, then 1m of quarantine
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
+  retention  what is stored is kept for ever
 ";
         // How many there are by default is the machine's.
         let expected = expected.replace("THREADS", &threads(&DaemonConfig::default()));

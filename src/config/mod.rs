@@ -55,7 +55,7 @@ pub use running::Running;
 pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
     TenantsConfig, UnknownTenants,
 };
 
@@ -93,6 +93,8 @@ pub struct Config {
     pub stores: BTreeMap<StoreName, StoreConfig>,
     /// What was given up on.
     pub dead_letters: DeadLettersConfig,
+    /// How what is stored is pruned.
+    pub retention: RetentionConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
     /// Its numbers.
@@ -113,6 +115,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             stores: BTreeMap::new(),
             dead_letters: DeadLettersConfig::default(),
+            retention: RetentionConfig::default(),
             tenants: TenantsConfig::default(),
             metrics: MetricsConfig::default(),
         }

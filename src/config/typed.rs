@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantRule, TenantsConfig, UnknownTenants,
+    MetricsConfig, ReportConfig, RetentionConfig, SourceConfig, StoreConfig, TenantRule, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId, TenantPattern};
 
@@ -35,6 +35,8 @@ pub(super) struct Typed {
     stores: BTreeMap<StoreName, StoreConfig>,
     #[serde(default)]
     dead_letters: DeadLettersConfig,
+    #[serde(default)]
+    retention: RetentionConfig,
     #[serde(default)]
     tenants: TypedTenants,
     #[serde(default)]
@@ -88,6 +90,7 @@ impl From<Typed> for Config {
             store,
             stores,
             dead_letters,
+            retention,
             tenants,
             metrics,
         } = typed;
@@ -118,6 +121,7 @@ impl From<Typed> for Config {
             store,
             stores,
             dead_letters,
+            retention,
             tenants,
             metrics,
         }

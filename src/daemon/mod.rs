@@ -22,6 +22,7 @@ mod control;
 mod data_dir;
 mod reload;
 mod report;
+mod retention;
 mod stores;
 mod supervisor_log;
 
@@ -48,6 +49,7 @@ use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
+use retention::{Pruning, Retention};
 use stores::Stores;
 use supervisor_log::LogFile;
 use tokio::sync::watch;
@@ -70,6 +72,8 @@ pub struct Daemon {
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
+    /// Goes before the stores.
+    retention: Retention,
     system: System,
     /// Goes after the system, to hear its last words, and before the lock.
     reports: Mutex<Reports>,
@@ -244,6 +248,12 @@ impl Daemon {
         );
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
+        let retention = Retention::start(Pruning {
+            system: system.clone(),
+            letters: stores.database.clone(),
+            stores: stores.pruned(),
+            running: running.subscribe(),
+        });
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -277,6 +287,7 @@ impl Daemon {
             listening,
             #[cfg(unix)]
             following,
+            retention,
             system,
             reports: Mutex::new(reports),
             log_file,
@@ -417,6 +428,7 @@ impl Daemon {
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
         let deadline = self.config().daemon.drain_deadline;
+        drop(self.retention);
         let report = self.system.drain(deadline).await;
         #[cfg(unix)]
         {

@@ -4,7 +4,7 @@ use std::path::Path;
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
 use super::{FilesReader, SqliteReader, files, sqlite};
-use crate::audit::{Holdings, Kept};
+use crate::audit::{Held, Holdings, Kept};
 use crate::store::files::FILES;
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::TenantTotals;
@@ -80,13 +80,37 @@ impl StoreReader {
         Ok(Self { database, files, further, manifest })
     }
 
-    /// Every tenant of which a store has events.
-    pub(crate) fn known_tenants(&self) -> Result<BTreeSet<TenantId>, StoreReadError> {
-        let mut all = self.first_tenants()?;
-        for (_, further) in &self.further {
-            all.extend(further.tenants()?);
+    /// How many events of each tenant each store was ever given and did not roll back, whether or not they are there yet.
+    pub(crate) fn ever_stored(&self) -> Result<BTreeMap<StoreName, BTreeMap<TenantId, u64>>, StoreReadError> {
+        let mut all = BTreeMap::new();
+        let mut add = |name: &StoreName, totals: Vec<TenantTotals>, gone: Vec<(TenantId, u64)>| {
+            let of_store: &mut BTreeMap<TenantId, u64> = all.entry(name.clone()).or_default();
+            for (tenant, events) in totals.into_iter().map(|totals| (totals.tenant, totals.events)).chain(gone) {
+                if events > 0 {
+                    *of_store.entry(tenant).or_default() += events;
+                }
+            }
+        };
+        add(&StoreName::ONLY, self.first_tenants()?, self.database.gone()?);
+        for (name, further) in &self.further {
+            add(name, further.tenants()?, further.gone()?);
         }
-        Ok(all.into_iter().filter(|totals| totals.events > 0).map(|totals| totals.tenant).collect())
+        Ok(all)
+    }
+
+    /// How many events were pruned from all stores, since each was made.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn pruned(&self) -> Result<u64, StoreReadError> {
+        let mut pruned = self.database.pruned()?;
+        for (_, further) in &self.further {
+            pruned += match further {
+                Further::Sqlite(database) => database.pruned()?,
+                Further::Files(_) => 0,
+            };
+        }
+        Ok(pruned)
     }
 
     /// How many events of the tenant the store of this name holds.
@@ -204,8 +228,11 @@ impl StoreReader {
             (tenant.clone(), kept)
         });
         let mut by_store = BTreeMap::from([(StoreName::ONLY, first.collect::<BTreeMap<_, _>>())]);
+        let mut pruned_by = BTreeMap::from([(StoreName::ONLY, std::mem::take(&mut holdings.pruned))]);
         for (name, further) in &self.further {
-            by_store.insert(name.clone(), further.held(events)?);
+            let (held, pruned) = further.held(events)?;
+            by_store.insert(name.clone(), held);
+            pruned_by.insert(name.clone(), pruned);
         }
         let tenants: BTreeSet<_> =
             by_store.values().flat_map(BTreeMap::keys).chain(holdings.tenants.keys()).cloned().collect();
@@ -218,6 +245,10 @@ impl StoreReader {
             });
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
+            let of_first = self.manifest.saga_of(&tenant).first().and_then(|name| pruned_by.get(name));
+            if let Some(pruned) = of_first.and_then(|tenants| tenants.get(&tenant)) {
+                holdings.pruned.insert(tenant.clone(), *pruned);
+            }
             let held = holdings.tenants.entry(tenant.clone()).or_default();
             (held.events, held.rows) = (first.events, first.rows);
             if !further.is_empty() {
@@ -236,17 +267,26 @@ impl Further {
         }
     }
 
-    fn held(&self, events: Option<Opening>) -> Result<BTreeMap<TenantId, Kept>, StoreReadError> {
+    /// What is held of each tenant, and how many of these events were pruned.
+    fn held(&self, events: Option<Opening>) -> Result<(BTreeMap<TenantId, Kept>, BTreeMap<TenantId, u64>), StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
-                let held = database.holdings(events, None)?.tenants.into_iter();
-                held.map(|(tenant, held)| (tenant, Kept { events: held.events, rows: held.rows })).collect()
+                let Holdings { tenants, pruned, .. } = database.holdings(events, None)?;
+                let kept = |(tenant, held): (TenantId, Held)| (tenant, Kept { events: held.events, rows: held.rows });
+                (tenants.into_iter().map(kept).collect(), pruned)
             }
             Self::Files(files) => {
                 let held = files.held(events)?.into_iter();
-                held.map(|(tenant, events, rows)| (tenant, Kept { events, rows })).collect()
+                (held.map(|(tenant, events, rows)| (tenant, Kept { events, rows })).collect(), BTreeMap::new())
             }
         })
+    }
+
+    fn gone(&self) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
+        match self {
+            Self::Sqlite(database) => Ok(database.gone()?),
+            Self::Files(_) => Ok(vec![]),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod patience;
 mod placement;
 mod priority;
 mod restart;
+mod retention;
 mod retry;
 mod share;
 mod stall;
@@ -40,6 +41,7 @@ pub(crate) use patience::Patience;
 pub(crate) use placement::{Move, moves, uneven};
 pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
+pub use retention::RetentionPolicy;
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, is_heavy, share};
 pub(crate) use stall::{Holdup, Moves, Stall};
@@ -85,6 +87,8 @@ pub struct Policy {
     pub restart: RestartPolicy,
     /// How the tenant shows that it is alive, and when it counts as idle.
     pub heartbeat: HeartbeatPolicy,
+    /// For how long, and how much of it, what is stored is kept, by stores that prune.
+    pub retention: RetentionPolicy,
 }
 
 impl Policy {
@@ -101,6 +105,7 @@ impl Policy {
         self.priority.check()?;
         self.restart.check()?;
         self.heartbeat.check()?;
+        self.retention.check()?;
         // An attempt may take so long and be sound.
         let (stall, attempt) = (self.heartbeat.stall_after, self.retry.attempt_timeout);
         if stall > attempt {

@@ -1,7 +1,8 @@
 //! What is kept of a tenant, taken away.
 
 use headworks_actors::{DeadLetterQuery, StorageError, TenantId};
-use rusqlite::{Connection, params};
+use headworks_actors::fault_point::fault_point;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{SqliteStore, letters};
 
@@ -27,6 +28,7 @@ impl SqliteStore {
             if batches == 0 {
                 break;
             }
+            fault_point("in-erase");
         }
         self.empty_log().await?;
         Ok(all)
@@ -69,28 +71,18 @@ fn step(conn: &Connection, tenant: &TenantId) -> rusqlite::Result<(usize, u64)> 
 }
 
 fn take(conn: &Connection, tenant: &str) -> rusqlite::Result<(usize, u64)> {
-    let mut oldest = conn.prepare_cached(
-        "SELECT batch_id, events, first_rowid, last_rowid, segment IS NULL, substr(id, 1, 16) FROM batches WHERE tenant = ?1",
-    )?;
+    let sql = "SELECT batch_id, events FROM batches WHERE tenant = ?1 ORDER BY batch_id";
+    let mut oldest = conn.prepare_cached(sql)?;
     let mut rows = oldest.query([tenant])?;
-    let mut batches: Vec<(i64, i64, i64, i64, bool, String)> = vec![];
+    let mut batches: Vec<i64> = vec![];
     let mut events = 0;
     while let Some(row) = rows.next()?.filter(|_| events < STEP) {
+        batches.push(row.get(0)?);
         events += row.get::<_, i64>(1)?;
-        batches.push((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
     }
     drop(rows);
-    for (batch, events, first, last, has_rows, opening) in &batches {
-        if *has_rows {
-            conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
-                .execute(params![first, last, batch])?;
-        }
-        conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch])?;
-        conn.prepare_cached(
-            "INSERT INTO purged_letters (opening, tenant, kind, letters) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (opening, tenant, kind) DO UPDATE SET letters = letters + excluded.letters",
-        )?
-        .execute(params![opening, tenant, ERASED, events])?;
+    for batch in &batches {
+        remove(conn, tenant, *batch, ERASED)?;
     }
     if batches.is_empty() {
         // Attempts that were rolled back: none of them is under way any more.
@@ -98,6 +90,30 @@ fn take(conn: &Connection, tenant: &str) -> rusqlite::Result<(usize, u64)> {
             .execute([tenant])?;
     }
     Ok((batches.len(), events.cast_unsigned()))
+}
+
+/// Deletes a batch of the tenant, and counts its events as gone for this reason, with its opening. None where it is not there; else
+/// how many events, and the bytes of their bodies.
+pub(super) fn remove(conn: &Connection, tenant: &str, batch: i64, why: &str) -> rusqlite::Result<Option<(u64, u64)>> {
+    let sql = "SELECT events, body_bytes, first_rowid, last_rowid, segment IS NULL, substr(id, 1, 16)
+               FROM batches WHERE batch_id = ?1 AND tenant = ?2";
+    type Found = (i64, i64, i64, i64, bool, String);
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    };
+    let found: Option<Found> = conn.prepare_cached(sql)?.query_row(params![batch, tenant], read).optional()?;
+    let Some((events, bytes, first, last, has_rows, opening)) = found else { return Ok(None) };
+    if has_rows {
+        conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
+            .execute(params![first, last, batch])?;
+    }
+    conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch])?;
+    conn.prepare_cached(
+        "INSERT INTO purged_letters (opening, tenant, kind, letters) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (opening, tenant, kind) DO UPDATE SET letters = letters + excluded.letters",
+    )?
+    .execute(params![opening, tenant, why, events])?;
+    Ok(Some((events.cast_unsigned(), bytes.cast_unsigned())))
 }
 
 #[cfg(test)]
