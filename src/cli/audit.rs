@@ -52,7 +52,8 @@ fn render(audit: &Audit) -> String {
         text += &format!("{purged} dead letters were purged, and are counted as kept\n");
     }
     if audit.all.pruned > 0 {
-        text += &format!("{} stored events were pruned by their retention, and are counted as there\n", audit.all.pruned);
+        text +=
+            &format!("{} stored events were pruned by their retention, and are counted as there\n", audit.all.pruned);
     }
     for difference in &audit.differences {
         let who = difference.tenant.as_ref().map_or_else(|| "frames".to_owned(), ToString::to_string);

@@ -13,7 +13,8 @@ use headworks::config::{
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetentionPolicy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull, WhenOver,
+    AckLevel, OnFailure, Policy, RetentionPolicy, RetryPolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull,
+    WhenOver,
 };
 
 use super::exit::Exit;
@@ -390,7 +391,9 @@ fn kept(retention: &RetentionPolicy) -> String {
     match (retention.max_age, retention.max_bytes) {
         (None, 0) => "what is stored is kept for ever".to_owned(),
         (Some(age), 0) => format!("what is stored is kept for {}, then pruned", time(age)),
-        (None, most) => format!("the newest {} of what is stored are kept, in each store; what is older is pruned", size(most)),
+        (None, most) => {
+            format!("the newest {} of what is stored are kept, in each store; what is older is pruned", size(most))
+        }
         (Some(age), most) => format!(
             "what is stored is kept for {}, and of that the newest {} in each store; the rest is pruned",
             time(age),

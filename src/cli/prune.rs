@@ -31,12 +31,13 @@ pub(crate) fn run(data: &Data, args: &PruneArgs) -> Result<Exit, (Exit, String)>
     database(&path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
-    let report = runtime.block_on(prune_at_rest(&path, &config, args.vacuum, args.dry_run)).map_err(|why| match &why {
-        PruneError::Directory(DaemonError::InUse { .. }) => {
-            (Exit::Unavailable, format!("{why}. A daemon prunes by itself, every retention.every"))
-        }
-        _ => (Exit::Io, why.to_string()),
-    })?;
+    let report =
+        runtime.block_on(prune_at_rest(&path, &config, args.vacuum, args.dry_run)).map_err(|why| match &why {
+            PruneError::Directory(DaemonError::InUse { .. }) => {
+                (Exit::Unavailable, format!("{why}. A daemon prunes by itself, every retention.every"))
+            }
+            _ => (Exit::Io, why.to_string()),
+        })?;
     let text = if args.json { json(&report) } else { Ok(render(&report, &config, args.dry_run)) };
     let text = text.map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))

@@ -234,7 +234,8 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
 fn check_retention(config: &Config) -> Result<(), Problem> {
     let tenants = &config.tenants;
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
-    let files = |saga: &[StoreName]| saga.iter().find(|name| kind(name).is_some_and(|s| s.kind == StoreKind::Files)).cloned();
+    let files =
+        |saga: &[StoreName]| saga.iter().find(|name| kind(name).is_some_and(|s| s.kind == StoreKind::Files)).cloned();
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some(store) = files(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
         let what = format!(

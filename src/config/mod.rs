@@ -55,8 +55,8 @@ pub use running::Running;
 pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
-    TenantsConfig, UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig,
+    StoreKind, TenantRule, TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;

@@ -20,6 +20,7 @@ mod admin;
 #[cfg(unix)]
 mod control;
 mod data_dir;
+mod erasures;
 mod reload;
 mod report;
 mod retention;
@@ -33,8 +34,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, System, TenantSnapshot, TenantSpec,
-    UnixMillis,
+    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, StorageError, System,
+    TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
@@ -47,6 +48,7 @@ use crate::store::{SqliteStore, files, sqlite};
 #[cfg(unix)]
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
+use erasures::Erasures;
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use retention::{Pruning, Retention};
@@ -134,6 +136,12 @@ pub enum DaemonError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] sqlite::OpenError),
+    /// An erasure that the last process did not end cannot go on.
+    #[error("what was to be erased of a tenant when the last process ended cannot be erased: {why}")]
+    Erasure {
+        /// Why not.
+        why: StorageError,
+    },
     /// The store on files cannot be opened.
     #[error(transparent)]
     Files(#[from] files::OpenError),
@@ -203,6 +211,7 @@ impl Daemon {
         let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
         let stores = Stores::open(&config)?;
+        let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
@@ -234,6 +243,7 @@ impl Daemon {
         let specs = sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         let log_file = LogFile::start(&config, began, &system);
+        erasures.tell(&system);
         reports.start(&system);
         let before = system.tenants();
         for tenant in &tenants.mute {

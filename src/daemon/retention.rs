@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_was_pruned_is_told_by_the_tenants_that_lost_most() {
-        let tenant = |n: u64| TenantId::new(format!("t{n}")).unwrap();
+        let tenant = |n: u64| TenantId::new(&format!("t{n}")).unwrap();
         let mut told = Told { events: (1..=7).map(|n| (tenant(n), n * 10)).collect(), ..Told::default() };
         told.dead_letters = 1;
         let expected = "280 events: 70 of t7, 60 of t6, 50 of t5, 40 of t4, 30 of t3 and the rest of 2 more tenants; 1 dead letter";

@@ -133,7 +133,8 @@ impl Collector for Kept {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families::new(encoder);
         if let Some(pruned) = self.pruned {
-            const HELP: &str = "Stored events that the retention of their tenants let go of, since each store was made.";
+            const HELP: &str =
+                "Stored events that the retention of their tenants let go of, since each store was made.";
             families.counter("headworks_events_pruned", In::Things, HELP, pruned)?;
         }
         let Some((letters, bytes)) = self.letters else { return Ok(()) };

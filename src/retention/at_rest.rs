@@ -45,7 +45,12 @@ pub enum PruneError {
 ///
 /// # Errors
 /// See [`PruneError`].
-pub async fn prune_at_rest(data_dir: &Path, config: &Config, vacuum: bool, dry_run: bool) -> Result<Report, PruneError> {
+pub async fn prune_at_rest(
+    data_dir: &Path,
+    config: &Config,
+    vacuum: bool,
+    dry_run: bool,
+) -> Result<Report, PruneError> {
     let _alone = DataDir::open(data_dir)?;
     let rest = rest_of(&data_dir.join("journal"))?;
     let cannot = |why| PruneError::File { path: data_dir.join("stores.json"), why };

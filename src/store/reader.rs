@@ -268,7 +268,10 @@ impl Further {
     }
 
     /// What is held of each tenant, and how many of these events were pruned.
-    fn held(&self, events: Option<Opening>) -> Result<(BTreeMap<TenantId, Kept>, BTreeMap<TenantId, u64>), StoreReadError> {
+    fn held(
+        &self,
+        events: Option<Opening>,
+    ) -> Result<(BTreeMap<TenantId, Kept>, BTreeMap<TenantId, u64>), StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
                 let Holdings { tenants, pruned, .. } = database.holdings(events, None)?;

@@ -84,8 +84,10 @@ impl SqliteReader {
         in_flight: bool,
     ) -> Result<Walk, ReadError> {
         let number = |sql: &str, upto: i64| {
-            let found: rusqlite::Result<Option<i64>> =
-                self.conn.prepare_cached(sql).and_then(|mut sql| sql.query_row(params![tenant.as_str(), upto], |row| row.get(0)));
+            let found: rusqlite::Result<Option<i64>> = self
+                .conn
+                .prepare_cached(sql)
+                .and_then(|mut sql| sql.query_row(params![tenant.as_str(), upto], |row| row.get(0)));
             found.map(|found| found.unwrap_or(0)).map_err(|error| self.failed(&error))
         };
         let bytes = number("SELECT sum(bytes) FROM stored_totals WHERE tenant = ?1 AND ?2 >= 0", stock.newest)?;
@@ -217,7 +219,12 @@ mod tests {
         Store(i64, usize),
         RollBack,
         /// So much later all is pruned that is due, while the newest may or may not come again.
-        Prune { later: i64, max_age: Option<u64>, max_bytes: usize, in_flight: bool },
+        Prune {
+            later: i64,
+            max_age: Option<u64>,
+            max_bytes: usize,
+            in_flight: bool,
+        },
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {

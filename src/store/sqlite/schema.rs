@@ -128,7 +128,7 @@ CREATE VIEW stored_segments AS
     SELECT segment, upto AS length, batches, bytes, upto - 28 - bytes AS garbage FROM segments;
 ";
 
-/// What version 4 adds: what is oldest of a tenant, and how much there is of it, is found without a look at all of it, so that
+/// What version 4 adds: erasures that are under way, so that one that is cut short goes on; and what is oldest of a tenant, and how much there is of it, is found without a look at all of it, so that
 /// pruning costs what it prunes. Triggers keep the sums, so that batches deleted by hand count as well.
 const VERSION_4: &str = "
 CREATE INDEX batches_in_order ON batches (tenant); -- and by batch_id, which every index ends with
@@ -137,6 +137,12 @@ CREATE TABLE stored_totals (
     batches INTEGER NOT NULL,
     events  INTEGER NOT NULL,
     bytes   INTEGER NOT NULL -- of bodies
+) WITHOUT ROWID;
+CREATE TABLE erasing (
+    tenant TEXT NOT NULL,
+    what   TEXT NOT NULL,    -- 'events' or 'letters': what is being erased of it
+    upto   INTEGER NOT NULL, -- batches or letters with numbers up to this one
+    PRIMARY KEY (tenant, what)
 ) WITHOUT ROWID;
 INSERT INTO stored_totals SELECT tenant, count(*), sum(events), sum(body_bytes) FROM batches GROUP BY tenant;
 CREATE TRIGGER batch_counted AFTER INSERT ON batches BEGIN
