@@ -600,6 +600,37 @@ Mind
     }
 
     #[test]
+    fn what_is_pruned_is_told_in_words() {
+        let text = "
+[dead_letters]
+max_age = '90days'
+[tenants.defaults.retention]
+max_age = '30days'
+max_bytes = '1GiB'
+";
+        let (exit, out, _) = checked(Some(text), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "retention  what is stored is kept for 30days, and of that the newest 1GiB in each store; the rest is pruned\n";
+        assert!(out.contains(expected), "{out}");
+        assert!(out.contains("256MiB a tenant; then the oldest go, counted; purged after "), "{out}");
+        assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
+        let (_, out, _) = checked(Some("tenants.defaults.retention.max_bytes = '1GiB'"), &[], false);
+        assert!(
+            out.contains("the newest 1GiB of what is stored are kept, in each store; what is older is pruned\n"),
+            "{out}"
+        );
+        let (exit, _, err) =
+            checked(Some("store.type = 'files'\ntenants.by_id.acme.retention.max_age = '1day'"), &[], false);
+        assert_eq!(exit, Exit::Config);
+        assert!(
+            err.contains(
+                "tenants.by_id.acme.retention says that stored events are pruned, but their batches go to store"
+            ),
+            "{err}"
+        );
+    }
+
+    #[test]
     fn a_rate_is_told_in_words() {
         let text = "
 [tenants.defaults.throttle]

@@ -39,7 +39,8 @@
 //!
 //! # Space
 //!
-//! The layout `index` gives back whole segments, once all that is in one is gone. Rows leave free pages in the database, which new
+//! The layout `index` gives back whole segments, once all that is in one is gone: one batch of a tenant that keeps all is enough to
+//! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
 //! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
 
 mod at_rest;

@@ -259,6 +259,9 @@ impl StoreReader {
     }
 }
 
+/// Something of each tenant.
+type OfTenants<T> = BTreeMap<TenantId, T>;
+
 impl Further {
     fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
         match self {
@@ -268,10 +271,7 @@ impl Further {
     }
 
     /// What is held of each tenant, and how many of these events were pruned.
-    fn held(
-        &self,
-        events: Option<Opening>,
-    ) -> Result<(BTreeMap<TenantId, Kept>, BTreeMap<TenantId, u64>), StoreReadError> {
+    fn held(&self, events: Option<Opening>) -> Result<(OfTenants<Kept>, OfTenants<u64>), StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
                 let Holdings { tenants, pruned, .. } = database.holdings(events, None)?;
