@@ -62,7 +62,7 @@ fn assert_pruned_from_the_front(place: &Place) {
 /// The same, at a pace at which there is time to prune between two batches.
 fn slow<'p>(place: &'p Place, layout: &str) -> Daemon<'p> {
     daemon(place, layout)
-        .with("tenants.defaults.throttle.events_per_second", "5000")
+        .with("tenants.defaults.throttle.events_per_second", "2000")
         .with("tenants.defaults.throttle.delay_for", "1day")
 }
 
@@ -131,7 +131,11 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
     for layout in LAYOUTS {
         let place = Place::new();
         let mut next = 0;
-        for point in ["in-prune:1", "in-prune:7", "after-prune:1", "after-prune:5", "after-store:40", "", ""] {
+        let points = match layout {
+            "rows" => &["in-prune:1", "in-prune:4", "after-prune:2", "after-store:40", ""][..],
+            _ => &["in-prune:3", "after-prune:1", ""],
+        };
+        for &point in points {
             // What was sent and not accepted must not make a gap: each life has its own end, from the journal.
             let (process, address) = match point {
                 "" => slow(&place, layout).start(),
@@ -155,11 +159,10 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
             // One of the two may be ahead by what a torn connection brought of it.
             let (acme, zen) = (told(&audit, "acme").0, told(&audit, "zen").0);
             if acme != zen {
-                let (mut process, address) = slow(&place, layout).start();
+                let (process, address) = slow(&place, layout).start();
                 let (who, from, upto) = if acme < zen { ("acme", acme, zen) } else { ("zen", zen, acme) };
                 send(address, &lines(who, usize::try_from(from).unwrap()..usize::try_from(upto).unwrap()));
-                process.signal("TERM");
-                process.ended().succeeded();
+                process.terminated().succeeded();
             }
             next = usize::try_from(acme.max(zen)).unwrap();
         }
