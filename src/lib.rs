@@ -82,6 +82,8 @@ pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "sqlite")]
+pub mod retention;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;

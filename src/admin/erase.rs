@@ -90,11 +90,17 @@ pub(super) async fn erase(
             format!("{tenant} is not erased: the journal cannot be written, and would bring back what the stores lose");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
     }
+    // Taken down everywhere before anything goes: the next start goes on where a crash cut this short.
+    if let Some(replayer) = &admin.replayer {
+        replayer.letters().begin_erasing_letters(&tenant).await.map_err(Problem::internal)?;
+    }
+    let stores = || admin.stores.iter().filter_map(|(_, store)| store.as_ref());
+    for store in stores() {
+        store.begin_erasure(&tenant).await.map_err(Problem::internal)?;
+    }
     let mut events = 0;
-    for (_, store) in admin.stores.iter() {
-        if let Some(store) = store {
-            events += store.erase(&tenant).await.map_err(Problem::internal)?;
-        }
+    for store in stores() {
+        events += store.go_on_erasing(&tenant).await.map_err(Problem::internal)?;
     }
     let dead_letters = match &admin.replayer {
         Some(replayer) => replayer.letters().erase_letters(&tenant).await.map_err(Problem::internal)?,

@@ -23,8 +23,12 @@ pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Resu
         let telling = tokio::task::spawn_blocking(move || {
             let _place = place;
             // Where the database cannot be read, that says nothing of all the rest.
-            let kept = StoreReader::open(&admin.data_dir).and_then(|store| store.dead_letters_kept());
-            admin.metrics.text_with(format, Kept(kept.ok()))
+            let store = StoreReader::open(&admin.data_dir).ok();
+            let kept = Kept {
+                letters: store.as_ref().and_then(|store| store.dead_letters_kept().ok()),
+                pruned: store.as_ref().and_then(|store| store.pruned().ok()),
+            };
+            admin.metrics.text_with(format, kept)
         });
         telling.await.map_err(Problem::internal)
     };

@@ -26,7 +26,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
     let is_at_rest = accounts.values().all(|account| account.before == account.after && idle(&account.after))
         && sources.is_none_or(|sources| sources.before == sources.after && sources.letters_pending == 0);
 
-    let mut all = Row { tenant: None, holds: true, frames: None, events: None, held: Held::default() };
+    let mut all = Row { tenant: None, holds: true, frames: None, events: None, held: Held::default(), pruned: 0 };
     let mut found = Findings { scope, differences: vec![] };
     let mut tenants = vec![];
     for (tenant, account) in accounts {
@@ -50,6 +50,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         }
         let row = Row {
             holds: found.differences.len() == known,
+            pruned: holdings.pruned.get(&tenant).copied().unwrap_or(0),
             tenant: Some(tenant),
             frames: account.after.frames,
             events: is_told.then_some(account.after.events),
@@ -191,6 +192,7 @@ fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String
 }
 
 fn add(all: &mut Row, row: &Row) {
+    all.pruned += row.pruned;
     let held = &mut all.held;
     held.events += row.held.events;
     held.rows += row.held.rows;

@@ -198,6 +198,9 @@ pub struct Holdings {
     pub further: BTreeMap<TenantId, Vec<(StoreName, Kept)>>,
     /// Events that were stored and erased since, by an operator. They count as held: they are not to be there.
     pub erased: BTreeMap<TenantId, u64>,
+    /// Events that were stored and pruned since, by the retention of their tenant. They count as held: they are not to be there. Of
+    /// tenants whose batches go through several stores those of the first.
+    pub pruned: BTreeMap<TenantId, u64>,
     /// Malformed frames kept as dead letters, of whatever tenant.
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.
@@ -258,6 +261,9 @@ pub struct Row {
     pub events: Option<Events>,
     /// What is there.
     pub held: Held,
+    /// Events of it that were pruned from the store since they were stored, by the rules of its retention. They count as held.
+    #[serde(default)]
+    pub pruned: u64,
 }
 
 /// Frames that were no event.

@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often, and how far apart, the journal is looked at until it does not change meanwhile.
 const LOOKS: u32 = 100;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// So many segments, the oldest, are held open: retention may delete them before they are copied.
+const SEGMENTS_HELD: usize = 256;
 /// So many pages of a database are copied at once.
 const PAGES: i32 = 1024;
 
@@ -93,8 +95,13 @@ impl Moment {
         // Again: the files of a store on files have grown meanwhile.
         let mut found = Found::default();
         found.walk(data_dir, Path::new(""))?;
-        for path in found.files {
-            files.extend(see(data_dir, path)?);
+        // Those that were written first are pruned first.
+        let (mut oldest, mut held) = (found.files, 0);
+        oldest.sort_by_key(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+        for path in oldest {
+            let is_held = is_segment(&path) && held < SEGMENTS_HELD;
+            held += usize::from(is_held);
+            files.extend(see(data_dir, path, is_held)?);
         }
         let snapshot = |path: PathBuf| {
             let conn = open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|conn| {
@@ -151,12 +158,17 @@ fn is_journal(path: &Path) -> bool {
     path.parent() == Some(Path::new("journal"))
 }
 
+/// Whether it is one of the files of the layout `index`.
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "seg")
+}
+
 /// None where it went meanwhile.
-fn see(data_dir: &Path, path: PathBuf) -> Result<Option<Seen>, BackupError> {
+fn see(data_dir: &Path, path: PathBuf, is_held: bool) -> Result<Option<Seen>, BackupError> {
     let full = data_dir.join(&path);
     // Those of which there may be very many keep their names.
-    let is_many = path.components().count() > 2 || path.extension().is_some_and(|end| end == "seg");
-    let open = if is_many { Ok(None) } else { File::open(&full).map(Some) };
+    let is_many = path.components().count() > 2 || is_segment(&path);
+    let open = if is_many && !is_held { Ok(None) } else { File::open(&full).map(Some) };
     let seen = open.and_then(|open| {
         let meta = open.as_ref().map_or_else(|| std::fs::metadata(&full), File::metadata)?;
         Ok(Seen { path, bytes: meta.len(), open })

@@ -62,6 +62,10 @@ fn render(audit: &Audit, width: Option<usize>) -> String {
     if purged > 0 {
         text += &format!("{purged} dead letters were purged, and are counted as kept\n");
     }
+    if audit.all.pruned > 0 {
+        text +=
+            &format!("{} stored events were pruned by their retention, and are counted as there\n", audit.all.pruned);
+    }
     for difference in &audit.differences {
         let who = difference.tenant.as_ref().map_or_else(|| "frames".to_owned(), ToString::to_string);
         let (found, expected) = (difference.found, difference.expected);

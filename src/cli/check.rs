@@ -14,8 +14,8 @@ use headworks::config::{
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
-    AckLevel, OnFailure, Policy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy, Unknown, WhenFull,
-    WhenOver,
+    AckLevel, OnFailure, Policy, RetentionPolicy, RetryPolicy, SilencePolicy, StoreName, TenantId, ThrottlePolicy,
+    Unknown, WhenFull, WhenOver,
 };
 
 use super::exit::Exit;
@@ -234,7 +234,8 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         LettersWhenFull::Wait => "then more of them wait, and their senders too",
         _ => "then the oldest go, counted",
     };
-    let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
+    let age = letters.max_age.map_or_else(String::new, |age| format!("; purged after {}", time(age)));
+    let letters = format!("{} a tenant; {when_full}{age}", size(letters.max_bytes_per_tenant));
     vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}; {}", config.limits.max_tenants, unknown(config))),
@@ -243,6 +244,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("hang", hang),
         ("threads", threads(&config.daemon)),
         ("report", report),
+        ("pruning", pruning(config)),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
         ("tap", tap(&config.tap)),
     ]
@@ -255,6 +257,17 @@ fn tap(tap: &TapConfig) -> String {
         (true, []) => "events are shown whole as they pass, to whoever asks".to_owned(),
         (true, fields) => format!("events are shown as they pass, without {}", fields.join(", ")),
     }
+}
+
+/// Whether anything is pruned, and how often that is looked at.
+fn pruning(config: &Config) -> String {
+    let tenants = &config.tenants;
+    let rules = tenants.rules.iter().map(|rule| &rule.policy);
+    let mut all = rules.chain(tenants.by_id.values()).chain(tenants.classes.values()).chain([&tenants.defaults]);
+    if config.dead_letters.max_age.is_none() && all.all(|policy| policy.retention.keeps_all()) {
+        return "nothing is pruned".to_owned();
+    }
+    format!("what is due is looked for every {}", time(config.retention.every))
 }
 
 /// On how many threads the actors live.
@@ -301,8 +314,20 @@ fn journal(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The rules of a tenant.
 fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
-    let Policy { ack, window, throttle, overflow, retry, breaker, priority, on_failure, restart, heartbeat, silence } =
-        policy;
+    let Policy {
+        ack,
+        window,
+        throttle,
+        overflow,
+        retry,
+        breaker,
+        priority,
+        on_failure,
+        restart,
+        heartbeat,
+        silence,
+        retention,
+    } = policy;
     let spilled = format!("up to {} wait in the journal alone", size(overflow.max_spilled));
     let when_full = match overflow.when_full {
         WhenFull::Block => {
@@ -381,6 +406,7 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
             ),
         ),
         ("silence", silent(silence)),
+        ("retention", kept(retention)),
     ]
 }
 
@@ -396,6 +422,22 @@ fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilenceP
         time(*at_most)
     );
     after.map_or_else(|| learnt.clone(), |after| format!("{learnt}; {after} until they are learnt"))
+}
+
+/// What of a tenant's stored events is kept.
+fn kept(retention: &RetentionPolicy) -> String {
+    match (retention.max_age, retention.max_bytes) {
+        (None, 0) => "what is stored is kept for ever".to_owned(),
+        (Some(age), 0) => format!("what is stored is kept for {}, then pruned", time(age)),
+        (None, most) => {
+            format!("the newest {} of what is stored are kept, in each store; what is older is pruned", size(most))
+        }
+        (Some(age), most) => format!(
+            "what is stored is kept for {}, and of that the newest {} in each store; the rest is pruned",
+            time(age),
+            size(most)
+        ),
+    }
 }
 
 /// What a tenant may send over time.
@@ -533,6 +575,7 @@ Limits
   hang          the process ends once something has held its actors for 1m
   threads       THREADS
   report        failures are summed up in the log every 1m
+  pruning       nothing is pruned
   metrics       series of their own for the 100 busiest tenants
   tap           events are shown whole as they pass, to whoever asks
 
@@ -548,6 +591,7 @@ Tenants
   ack        a sender is told as it asks
   heartbeat  every 10s, a restart after 3 without an answer; idle after 1m without an event, passivated after 5m; stalled after 1m without a step
   silence    never told of
+  retention  what is stored is kept for ever
 ";
         // How many there are by default is the machine's.
         let expected = expected.replace("THREADS", &threads(&DaemonConfig::default()));
@@ -593,6 +637,37 @@ Mind
   tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
 ";
         assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
+    }
+
+    #[test]
+    fn what_is_pruned_is_told_in_words() {
+        let text = "
+[dead_letters]
+max_age = '90days'
+[tenants.defaults.retention]
+max_age = '30days'
+max_bytes = '1GiB'
+";
+        let (exit, out, _) = checked(Some(text), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        let expected = "retention  what is stored is kept for 30days, and of that the newest 1GiB in each store; the rest is pruned\n";
+        assert!(out.contains(expected), "{out}");
+        assert!(out.contains("256MiB a tenant; then the oldest go, counted; purged after "), "{out}");
+        assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
+        let (_, out, _) = checked(Some("tenants.defaults.retention.max_bytes = '1GiB'"), &[], false);
+        assert!(
+            out.contains("the newest 1GiB of what is stored are kept, in each store; what is older is pruned\n"),
+            "{out}"
+        );
+        let (exit, _, err) =
+            checked(Some("store.type = 'files'\ntenants.by_id.acme.retention.max_age = '1day'"), &[], false);
+        assert_eq!(exit, Exit::Config);
+        assert!(
+            err.contains(
+                "tenants.by_id.acme.retention says that stored events are pruned, but their batches go to store"
+            ),
+            "{err}"
+        );
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Data {
         }
     }
 
+    /// The file of the configuration, where one is named.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Finds out who answers for it. A daemon that writes there and does not answer is an error: its files are not read.
     pub(crate) fn directory(&self) -> Result<(PathBuf, Directory), Failure> {
         let path = self.path()?;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use headworks::admin::{
-    ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedPriority, ExplainedSilence, ExplainedWindow, Explanation,
+    ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedPriority, ExplainedSilence, ExplainedWindow,
+    Explanation,
 };
 use headworks::supervisor_log::{LogEntry, brief};
 use headworks::text::{ago, count, due, moment, plain, short, wrap};

@@ -13,6 +13,7 @@ mod journal;
 mod live;
 mod log;
 mod manual;
+mod prune;
 mod query;
 mod ready;
 mod report;
@@ -123,6 +124,13 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
+    /// Delete what the retention of the configuration lets go of, where no daemon runs: one that does deletes it by itself
+    Prune {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: prune::PruneArgs,
+    },
     /// Copy a data directory as it is at one moment, whether a daemon writes there or not
     Backup {
         #[command(flatten)]
@@ -170,6 +178,7 @@ pub(crate) fn main() -> Exit {
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),
+        Command::Prune { data, args } => prune::run(&data, &args),
         Command::Backup { data, args } => backup::make(&data, &args),
         Command::Restore(args) => backup::put_back(&args),
         Command::Journal(journal) => journal::run(&journal),

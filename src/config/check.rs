@@ -56,6 +56,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         store,
         stores,
         dead_letters,
+        retention,
         tenants,
         metrics,
         tap,
@@ -109,6 +110,11 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let letters = dead_letters.max_bytes_per_tenant;
     within(["dead_letters", "max_bytes_per_tenant"], letters, 64 << 10, 1 << 44, |n| size(*n))?;
 
+    if let Some(age) = dead_letters.max_age {
+        within(["dead_letters", "max_age"], age, Duration::from_secs(1), DAY * 3650, time)?;
+    }
+    within(["retention", "every"], retention.every, Duration::from_millis(100), DAY, time)?;
+
     if sources.is_empty() {
         let what = "is empty, so that nothing could be received: name a source, or leave [sources] out for the default";
         return Err(Problem::new(["sources"], what));
@@ -141,6 +147,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
     }
+    check_retention(config)?;
     // Far above what can be kept up with.
     within(["tenants", "max_spawn_rate"], tenants.max_spawn_rate, 0, 1_000_000, u32::to_string)?;
     within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
@@ -221,6 +228,30 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
         if saga[..nth].contains(name) {
             return problem(format!("names {name} twice; a batch is stored there once"));
         }
+    }
+    Ok(())
+}
+
+/// Plain files prune nothing.
+fn check_retention(config: &Config) -> Result<(), Problem> {
+    let tenants = &config.tenants;
+    let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
+    let files =
+        |saga: &[StoreName]| saga.iter().find(|name| kind(name).is_some_and(|s| s.kind == StoreKind::Files)).cloned();
+    let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
+        let Some(store) = files(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
+        let what = format!(
+            "says that stored events are pruned, but their batches go to {store}, which is type = \"files\" and prunes nothing: \
+             choose type = \"sqlite\", or leave the rule out"
+        );
+        Err(Problem::new(at.iter().copied().chain(["retention"]), what))
+    };
+    refused(&["tenants", "defaults"], &tenants.defaults, &tenants.stores)?;
+    for (nth, rule) in tenants.rules.iter().enumerate() {
+        refused(&["tenants", "rules", &nth_rule(nth)], &rule.policy, &tenants.stores)?;
+    }
+    for id in tenants.by_id.keys().chain(tenants.stores_by_id.keys()) {
+        refused(&["tenants", "by_id", id.as_str()], tenants.policy(id), config.effective_stores(id))?;
     }
     Ok(())
 }

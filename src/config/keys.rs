@@ -100,8 +100,13 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     ("stores.NAME", STORE),
     (
         "dead_letters",
-        &[("max_bytes_per_tenant", Size(64 * KIB, 16 * TIB)), ("when_full", Choice(&["purge_oldest", "wait"]))],
+        &[
+            ("max_bytes_per_tenant", Size(64 * KIB, 16 * TIB)),
+            ("when_full", Choice(&["purge_oldest", "wait"])),
+            ("max_age", Time("1s", "3650days", Some("never"))),
+        ],
     ),
+    ("retention", &[("every", time("100ms"))]),
     (
         "tenants",
         &[
@@ -181,6 +186,10 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("at_least", Time("10ms", MONTH, None)),
             ("at_most", Time("10ms", MONTH, None)),
         ],
+    ),
+    (
+        "tenants.defaults.retention",
+        &[("max_age", Time("1s", "3650days", Some("never"))), ("max_bytes", Size(0, 16 * TIB))],
     ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
     ("tap", &[("enabled", Bool), ("redact", Fields)]),

@@ -56,8 +56,8 @@ pub use running::Running;
 pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, TenantRule,
-    TenantsConfig, UnknownTenants,
+    LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig,
+    StoreKind, TenantRule, TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;
@@ -95,6 +95,8 @@ pub struct Config {
     pub stores: BTreeMap<StoreName, StoreConfig>,
     /// What was given up on.
     pub dead_letters: DeadLettersConfig,
+    /// How what is stored is pruned.
+    pub retention: RetentionConfig,
     /// The rules tenants live by.
     pub tenants: TenantsConfig,
     /// Its numbers.
@@ -117,6 +119,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             stores: BTreeMap::new(),
             dead_letters: DeadLettersConfig::default(),
+            retention: RetentionConfig::default(),
             tenants: TenantsConfig::default(),
             metrics: MetricsConfig::default(),
             tap: TapConfig::default(),

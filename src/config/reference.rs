@@ -65,7 +65,8 @@ fn is_live(table: &str, key: &str) -> bool {
         "log" => key == "level",
         "limits" => key == "max_tenants",
         "tenants" => key != "stores",
-        _ => table == "report" || table == "tap" || table.starts_with("tenants.defaults"),
+        "dead_letters" => key == "max_age",
+        _ => matches!(table, "report" | "retention" | "tap") || table.starts_with("tenants.defaults"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What of another configuration a running daemon can take over.
 
 use super::diff::{Change, changes, shown};
-use super::{Config, ConfigError, DaemonConfig, LimitsConfig, LogConfig, TenantsConfig};
+use super::{Config, ConfigError, DaemonConfig, DeadLettersConfig, LimitsConfig, LogConfig, TenantsConfig};
 
 /// A configuration as far as it can be changed while the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct Reloadable {
 }
 
 impl Config {
-    /// What comes of `fresh` while this one runs: the rules, the mutes and the limits of tenants, the report, the tap, the level of the
-    /// log and the deadline of a stop change at once; all else with the next start.
+    /// What comes of `fresh` while this one runs: the rules, the mutes and the limits of tenants, what is pruned and how often, the
+    /// report, the tap, the level of the log and the deadline of a stop change at once; all else with the next start.
     ///
     /// # Errors
     /// What can be changed does not fit what cannot, so that a restart is needed for all of it.
@@ -32,6 +32,8 @@ impl Config {
             log: LogConfig { level: fresh.log.level.clone(), ..running.log },
             report: fresh.report.clone(),
             limits: LimitsConfig { max_tenants: fresh.limits.max_tenants, ..running.limits },
+            retention: fresh.retention.clone(),
+            dead_letters: DeadLettersConfig { max_age: fresh.dead_letters.max_age, ..running.dead_letters },
             tenants,
             tap: fresh.tap.clone(),
             ..running

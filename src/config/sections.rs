@@ -318,11 +318,14 @@ pub struct DeadLettersConfig {
     pub max_bytes_per_tenant: usize,
     /// What happens to one for which there is no room. Default `purge_oldest`.
     pub when_full: LettersWhenFull,
+    /// One goes, and is counted as purged, once it was given up so long ago. `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub max_age: Option<Duration>,
 }
 
 impl Default for DeadLettersConfig {
     fn default() -> Self {
-        Self { max_bytes_per_tenant: 256 << 20, when_full: LettersWhenFull::PurgeOldest }
+        Self { max_bytes_per_tenant: 256 << 20, when_full: LettersWhenFull::PurgeOldest, max_age: None }
     }
 }
 
@@ -452,5 +455,20 @@ pub struct MetricsConfig {
 impl Default for MetricsConfig {
     fn default() -> Self {
         Self { max_tenants: 100 }
+    }
+}
+
+/// `[retention]`: how what is stored is pruned, where the rules of tenants or `dead_letters.max_age` say that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// How often it is looked for what is due. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub every: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(60) }
     }
 }

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TapConfig, TenantRule, TenantsConfig, UnknownTenants,
+    MetricsConfig, ReportConfig, RetentionConfig, SourceConfig, StoreConfig, TapConfig, TenantRule, TenantsConfig,
+    UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId, TenantPattern};
 
@@ -35,6 +36,8 @@ pub(super) struct Typed {
     stores: BTreeMap<StoreName, StoreConfig>,
     #[serde(default)]
     dead_letters: DeadLettersConfig,
+    #[serde(default)]
+    retention: RetentionConfig,
     #[serde(default)]
     tenants: TypedTenants,
     #[serde(default)]
@@ -90,6 +93,7 @@ impl From<Typed> for Config {
             store,
             stores,
             dead_letters,
+            retention,
             tenants,
             metrics,
             tap,
@@ -121,6 +125,7 @@ impl From<Typed> for Config {
             store,
             stores,
             dead_letters,
+            retention,
             tenants,
             metrics,
             tap,

@@ -20,8 +20,10 @@ mod admin;
 #[cfg(unix)]
 mod control;
 mod data_dir;
+mod erasures;
 mod reload;
 mod report;
+mod retention;
 mod stores;
 mod supervisor_log;
 
@@ -32,8 +34,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, System, TenantSnapshot, TenantSpec,
-    UnixMillis,
+    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, StorageError, System,
+    TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
@@ -46,8 +48,10 @@ use crate::store::{SqliteStore, files, sqlite};
 #[cfg(unix)]
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
+use erasures::Erasures;
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
+use retention::{Pruning, Retention};
 use stores::Stores;
 use supervisor_log::LogFile;
 use tokio::sync::watch;
@@ -70,6 +74,8 @@ pub struct Daemon {
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
+    /// Goes before the stores.
+    retention: Retention,
     system: System,
     /// Goes after the system, to hear its last words, and before the lock.
     reports: Mutex<Reports>,
@@ -141,6 +147,12 @@ pub enum DaemonError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] sqlite::OpenError),
+    /// An erasure that the last process did not end cannot go on.
+    #[error("what was to be erased of a tenant when the last process ended cannot be erased: {why}")]
+    Erasure {
+        /// Why not.
+        why: StorageError,
+    },
     /// The store on files cannot be opened.
     #[error(transparent)]
     Files(#[from] files::OpenError),
@@ -210,6 +222,7 @@ impl Daemon {
         let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
         let stores = Stores::open(&config)?;
+        let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
@@ -241,6 +254,7 @@ impl Daemon {
         let specs = sagas.into_iter().map(|(id, saga)| TenantSpec::from(id).saga(saga));
         let system = specs.fold(builder, |builder, spec| builder.tenant(spec)).start()?;
         let log_file = LogFile::start(&config, began, &system);
+        erasures.tell(&system);
         reports.start(&system);
         let before = system.tenants();
         for tenant in &tenants.mute {
@@ -255,6 +269,12 @@ impl Daemon {
         );
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
+        let retention = Retention::start(Pruning {
+            system: system.clone(),
+            letters: stores.database.clone(),
+            stores: stores.pruned(),
+            running: running.subscribe(),
+        });
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -288,6 +308,7 @@ impl Daemon {
             listening,
             #[cfg(unix)]
             following,
+            retention,
             system,
             reports: Mutex::new(reports),
             log_file,
@@ -428,6 +449,7 @@ impl Daemon {
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
         let deadline = self.config().daemon.drain_deadline;
+        drop(self.retention);
         let report = self.system.drain(deadline).await;
         #[cfg(unix)]
         {

@@ -1,6 +1,6 @@
 //! The stores of a daemon, and which of them a tenant's batches go through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,11 @@ impl Stores {
         self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
     }
 
+    /// Those that prune.
+    pub(super) fn pruned(&self) -> Vec<(StoreName, SqliteStore)> {
+        self.erasable().into_iter().filter_map(|(name, store)| Some((name, store?))).collect()
+    }
+
     /// Where the store `store` is.
     pub(super) fn path(&self) -> &Path {
         match self.named.get(&StoreName::ONLY) {
@@ -167,14 +172,19 @@ impl Stores {
             let left = known.stores.iter().filter(|(name, kind)| Manifest::place(data_dir, name, **kind).exists());
             both.stores.extend(left.map(|(name, kind)| (name.clone(), *kind)));
             let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
-            for tenant in reader.known_tenants().map_err(unread)? {
+            let ever = reader.ever_stored().map_err(unread)?;
+            let held = |name: &StoreName, tenant: &TenantId| {
+                ever.get(name).and_then(|tenants| tenants.get(tenant)).copied().unwrap_or(0)
+            };
+            let tenants: BTreeSet<_> = ever.values().flat_map(BTreeMap::keys).cloned().collect();
+            for tenant in tenants {
                 let mut all = None::<u64>;
                 for name in known.saga_of(&tenant) {
-                    let held = reader.events_in(name, &tenant).map_err(unread)? + known.stored_before(name, &tenant);
+                    let held = held(name, &tenant) + known.stored_before(name, &tenant);
                     all = Some(all.map_or(held, |all| all.min(held)));
                 }
                 for name in fresh.saga_of(&tenant).to_vec() {
-                    let held = reader.events_in(&name, &tenant).map_err(unread)?;
+                    let held = held(&name, &tenant);
                     let before = all.unwrap_or(0).saturating_sub(held);
                     fresh.stored_before.entry(name).or_default().insert(tenant.clone(), before);
                 }

@@ -120,14 +120,24 @@ impl Collector for Metrics {
     }
 }
 
-/// The dead letters that are kept, where that is known: how many, and their size in bytes.
+/// What the stores say, where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Kept(pub(crate) Option<(u64, u64)>);
+pub(crate) struct Kept {
+    /// The dead letters that are kept: how many, and their size in bytes.
+    pub(crate) letters: Option<(u64, u64)>,
+    /// Events that were pruned.
+    pub(crate) pruned: Option<u64>,
+}
 
 impl Collector for Kept {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some((letters, bytes)) = self.0 else { return Ok(()) };
         let mut families = Families::new(encoder);
+        if let Some(pruned) = self.pruned {
+            const HELP: &str =
+                "Stored events that the retention of their tenants let go of, since each store was made.";
+            families.counter("headworks_events_pruned", In::Things, HELP, pruned)?;
+        }
+        let Some((letters, bytes)) = self.letters else { return Ok(()) };
         families.gauge("headworks_dead_letters_kept", In::Things, "Dead letters that are kept.", letters)?;
         families.gauge("headworks_dead_letters", In::Bytes, "Room that the dead letters take of their quotas.", bytes)
     }

@@ -80,13 +80,37 @@ impl StoreReader {
         Ok(Self { database, files, further, manifest })
     }
 
-    /// Every tenant of which a store has events.
-    pub(crate) fn known_tenants(&self) -> Result<BTreeSet<TenantId>, StoreReadError> {
-        let mut all = self.first_tenants()?;
-        for (_, further) in &self.further {
-            all.extend(further.tenants()?);
+    /// How many events of each tenant each store was ever given and did not roll back, whether or not they are there yet.
+    pub(crate) fn ever_stored(&self) -> Result<BTreeMap<StoreName, BTreeMap<TenantId, u64>>, StoreReadError> {
+        let mut all = BTreeMap::new();
+        let mut add = |name: &StoreName, totals: Vec<TenantTotals>, gone: Vec<(TenantId, u64)>| {
+            let of_store: &mut BTreeMap<TenantId, u64> = all.entry(name.clone()).or_default();
+            for (tenant, events) in totals.into_iter().map(|totals| (totals.tenant, totals.events)).chain(gone) {
+                if events > 0 {
+                    *of_store.entry(tenant).or_default() += events;
+                }
+            }
+        };
+        add(&StoreName::ONLY, self.first_tenants()?, self.database.gone()?);
+        for (name, further) in &self.further {
+            add(name, further.tenants()?, further.gone()?);
         }
-        Ok(all.into_iter().filter(|totals| totals.events > 0).map(|totals| totals.tenant).collect())
+        Ok(all)
+    }
+
+    /// How many events were pruned from all stores, since each was made.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn pruned(&self) -> Result<u64, StoreReadError> {
+        let mut pruned = self.database.pruned()?;
+        for (_, further) in &self.further {
+            pruned += match further {
+                Further::Sqlite(database) => database.pruned()?,
+                Further::Files(_) => 0,
+            };
+        }
+        Ok(pruned)
     }
 
     /// How many events of the tenant the store of this name holds.
@@ -207,9 +231,11 @@ impl StoreReader {
             (tenant.clone(), kept)
         });
         let mut by_store = BTreeMap::from([(StoreName::ONLY, first.collect::<BTreeMap<_, _>>())]);
+        let mut pruned_by = BTreeMap::from([(StoreName::ONLY, std::mem::take(&mut holdings.pruned))]);
         for (name, further) in &self.further {
-            let (held, damage) = further.held(events)?;
+            let (held, pruned, damage) = further.held(events)?;
             by_store.insert(name.clone(), held);
+            pruned_by.insert(name.clone(), pruned);
             holdings.damage.extend(damage.into_iter().map(|damage| format!("in {name}: {damage}")));
         }
         let tenants: BTreeSet<_> =
@@ -223,6 +249,10 @@ impl StoreReader {
             });
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
+            let of_first = self.manifest.saga_of(&tenant).first().and_then(|name| pruned_by.get(name));
+            if let Some(pruned) = of_first.and_then(|tenants| tenants.get(&tenant)) {
+                holdings.pruned.insert(tenant.clone(), *pruned);
+            }
             let held = holdings.tenants.entry(tenant.clone()).or_default();
             (held.events, held.rows, held.damaged) = (first.events, first.rows, first.damaged);
             if !further.is_empty() {
@@ -233,6 +263,9 @@ impl StoreReader {
     }
 }
 
+/// Something of each tenant.
+type OfTenants<T> = BTreeMap<TenantId, T>;
+
 impl Further {
     fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
         match self {
@@ -241,20 +274,28 @@ impl Further {
         }
     }
 
-    /// Of each tenant, and what is damaged.
-    fn held(&self, events: Option<Opening>) -> Result<(BTreeMap<TenantId, Kept>, Vec<String>), StoreReadError> {
+    /// What is held of each tenant, how many of these events were pruned, and what is damaged.
+    fn held(&self, events: Option<Opening>) -> Result<(OfTenants<Kept>, OfTenants<u64>, Vec<String>), StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
-                let Holdings { tenants, damage, .. } = database.holdings(events, None)?;
+                let Holdings { tenants, pruned, damage, .. } = database.holdings(events, None)?;
                 let kept = |held: Held| Kept { events: held.events, rows: held.rows, damaged: held.damaged };
-                (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), damage)
+                (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), pruned, damage)
             }
             Self::Files(files) => {
                 let held = files.held(events)?.into_iter();
                 let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
-                (held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect(), vec![])
+                let held = held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
+                (held, BTreeMap::new(), vec![])
             }
         })
+    }
+
+    fn gone(&self) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
+        match self {
+            Self::Sqlite(database) => Ok(database.gone()?),
+            Self::Files(_) => Ok(vec![]),
+        }
     }
 }
 

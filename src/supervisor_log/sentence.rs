@@ -63,6 +63,7 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "unmuted" => "The tenant is muted no longer: its events are let in again.".to_owned(),
         "ordered" => format!("An operator's order to the tenant: {why}"),
         "erased" => format!("What was kept of the tenant was erased: {why}"),
+        "pruned" => format!("What the rules of retention let go of was pruned: {why}"),
         "reloaded" => format!("The configuration was read again. {why}"),
         "reload_refused" => format!("A configuration that was read again is not valid, and changed nothing: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),

@@ -124,6 +124,8 @@ pub enum What {
     Ordered,
     /// What was kept of the tenant was erased by an operator; the cause says what that was.
     Erased,
+    /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
+    Pruned,
     /// The configuration was read again, and what of it can change at run time did; the cause says what.
     Reloaded,
     /// A configuration that was read again is not valid, and changed nothing; the cause says why.
@@ -222,6 +224,7 @@ impl What {
             Self::Unmuted => "unmuted",
             Self::Ordered => "ordered",
             Self::Erased => "erased",
+            Self::Pruned => "pruned",
             Self::Reloaded => "reloaded",
             Self::ReloadRefused => "reload_refused",
             Self::Moved => "moved",

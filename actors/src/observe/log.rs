@@ -200,6 +200,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Muted
         | What::Unmuted
         | What::Ordered
+        | What::Pruned
         | What::Reloaded
         | What::Draining => say!(info),
         What::Started | What::Stopped | What::Passivated | What::Moved | What::Idle | What::Active => say!(debug),

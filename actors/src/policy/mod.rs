@@ -15,6 +15,7 @@ mod patience;
 mod placement;
 mod priority;
 mod restart;
+mod retention;
 mod retry;
 mod share;
 mod silence;
@@ -41,6 +42,7 @@ pub(crate) use patience::Patience;
 pub(crate) use placement::{Move, moves, uneven};
 pub use priority::{PriorityClass, PriorityPolicy};
 pub use restart::{Decision, RestartPolicy, Restarts};
+pub use retention::RetentionPolicy;
 pub use retry::{Retry, RetryPolicy};
 pub(crate) use share::{Memory, is_heavy, share};
 pub use silence::SilencePolicy;
@@ -90,6 +92,8 @@ pub struct Policy {
     pub heartbeat: HeartbeatPolicy,
     /// When its sender counts as silent. Default never.
     pub silence: SilencePolicy,
+    /// For how long, and how much of it, what is stored is kept, by stores that prune.
+    pub retention: RetentionPolicy,
 }
 
 impl Policy {
@@ -107,6 +111,7 @@ impl Policy {
         self.restart.check()?;
         self.heartbeat.check()?;
         self.silence.check()?;
+        self.retention.check()?;
         // An attempt may take so long and be sound.
         let (stall, attempt) = (self.heartbeat.stall_after, self.retry.attempt_timeout);
         if stall > attempt {

@@ -17,6 +17,9 @@
 //! | `after-split` | was split, which the journal need not have committed |
 //! | `after-letters` | is among the dead letters, and the outcome is not on record yet |
 //! | `after-outcome` | has its outcome, which the journal need not have committed |
+//! | `in-prune` | is deleted with others by its tenant's retention, and that is not committed |
+//! | `after-prune` | is deleted so, and that is committed |
+//! | `in-erase` | is erased with others, and that is committed, and more of its tenant is still there |
 //!
 //! Without the feature `testing` a point is nothing at all, and the variable means nothing.
 
@@ -38,7 +41,7 @@ mod armed {
 
     use super::FAULT_VARIABLE;
 
-    const POINTS: [&str; 11] = [
+    const POINTS: [&str; 14] = [
         "after-accept",
         "after-cut",
         "after-intent",
@@ -50,6 +53,9 @@ mod armed {
         "after-compensation",
         "after-split",
         "after-letters",
+        "in-prune",
+        "after-prune",
+        "in-erase",
     ];
 
     /// Read once: a process has one fault to die of.

@@ -19,7 +19,7 @@
 //! - **Durable.** What is answered as stored is synced to the disk, lines and record. A commit takes the batches that wait, one a
 //!   tenant, together; it costs two syncs a tenant, where SQLite has one for all of them.
 //! - **Not kept:** the time of each event, beside what is in its body; the record has the arrival of a batch's first and
-//!   last event. Nothing is pruned. To begin anew, stop and move the tenant's directory away.
+//!   last event. Nothing is pruned: a configuration whose retention speaks of tenants with such a store is refused. To begin anew, stop and move the tenant's directory away.
 //! - **Damage.** Files that were changed by others are left alone: the calls of their tenant are answered with
 //!   [`StorageError::Unavailable`] and say what is wrong, and other tenants go on.
 //! - **Case.** Where the file system does not tell upper from lower case, the second of two tenants whose ids differ in

@@ -58,7 +58,8 @@ impl SqliteReader {
     }
 
     pub(in crate::store) fn knows(&self, tenant: &TenantId) -> Result<bool, ReadError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM batches WHERE tenant = ?1) OR EXISTS (SELECT 1 FROM dead_letters WHERE tenant = ?1)";
+        let sql = "SELECT EXISTS (SELECT 1 FROM batches WHERE tenant = ?1) OR EXISTS (SELECT 1 FROM dead_letters WHERE tenant = ?1)
+                   OR EXISTS (SELECT 1 FROM purged_letters WHERE tenant = ?1)";
         self.conn.query_row(sql, [tenant.as_str()], |row| row.get(0)).map_err(|error| self.failed(&error))
     }
 

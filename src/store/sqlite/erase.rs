@@ -1,7 +1,10 @@
 //! What is kept of a tenant, taken away.
 
-use headworks_actors::{DeadLetterQuery, StorageError, TenantId};
-use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
+
+use headworks_actors::fault_point::fault_point;
+use headworks_actors::{StorageError, TenantId};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{SqliteStore, letters};
 
@@ -19,6 +22,31 @@ impl SqliteStore {
     /// # Errors
     /// It cannot be written; what is not erased yet is still there, and a second call goes on.
     pub async fn erase(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        self.begin_erasure(tenant).await?;
+        self.go_on_erasing(tenant).await
+    }
+
+    /// Takes down that all events are to be erased that there are by now of the tenant.
+    pub(crate) async fn begin_erasure(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.begin(tenant, "SELECT ?1, 'events', coalesce(max(batch_id), 0) FROM batches").await
+    }
+
+    /// The same of its dead letters.
+    pub(crate) async fn begin_erasing_letters(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.begin(tenant, "SELECT ?1, 'letters', coalesce(max(place), 0) FROM dead_letters").await
+    }
+
+    async fn begin(&self, tenant: &TenantId, row: &'static str) -> Result<(), StorageError> {
+        let id = tenant.clone();
+        let sql = format!(
+            "INSERT INTO erasing {row} WHERE true ON CONFLICT (tenant, what) DO UPDATE SET upto = excluded.upto"
+        );
+        let begin = move |conn: &Connection| conn.prepare_cached(&sql)?.execute([id.as_str()]).map(drop);
+        self.change("begin to erase what is kept of a tenant", begin).await
+    }
+
+    /// Erases the tenant's events as far as that was begun, and not ended; the answer is how many there were.
+    pub(crate) async fn go_on_erasing(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let mut all = 0;
         loop {
             let id = tenant.clone();
@@ -27,9 +55,23 @@ impl SqliteStore {
             if batches == 0 {
                 break;
             }
+            fault_point("in-erase");
         }
         self.empty_log().await?;
         Ok(all)
+    }
+
+    /// What is begun and not ended: whose events, and whose dead letters.
+    pub(crate) async fn erasures(&self) -> Result<(BTreeSet<TenantId>, BTreeSet<TenantId>), StorageError> {
+        self.read("look for erasures", |conn| {
+            let all = |what: &str| {
+                let mut found = conn.prepare("SELECT tenant FROM erasing WHERE what = ?1")?;
+                let found = found.query_map([what], |row| letters::tenant(0, &row.get::<_, String>(0)?))?;
+                found.collect::<rusqlite::Result<_>>()
+            };
+            Ok((all("events")?, all("letters")?))
+        })
+        .await
     }
 
     /// The same for its dead letters; they are counted as purged.
@@ -37,9 +79,8 @@ impl SqliteStore {
     /// # Errors
     /// It cannot be written.
     pub async fn erase_letters(&self, tenant: &TenantId) -> Result<u64, StorageError> {
-        let mut query = DeadLetterQuery::default();
-        query.tenant = Some(tenant.clone());
-        let purge = move |conn: &Connection| overwriting(conn, || letters::purge(conn, &query));
+        let id = tenant.clone();
+        let purge = move |conn: &Connection| overwriting(conn, || take_letters(conn, id.as_str()));
         let letters = self.change("erase a tenant's dead letters", purge).await?;
         self.empty_log().await?;
         Ok(letters)
@@ -69,35 +110,60 @@ fn step(conn: &Connection, tenant: &TenantId) -> rusqlite::Result<(usize, u64)> 
 }
 
 fn take(conn: &Connection, tenant: &str) -> rusqlite::Result<(usize, u64)> {
-    let mut oldest = conn.prepare_cached(
-        "SELECT batch_id, events, first_rowid, last_rowid, segment IS NULL, substr(id, 1, 16) FROM batches WHERE tenant = ?1",
-    )?;
+    let sql = "SELECT batch_id, events FROM batches
+               WHERE tenant = ?1 AND batch_id <= (SELECT upto FROM erasing WHERE tenant = ?1 AND what = 'events')
+               ORDER BY batch_id";
+    let mut oldest = conn.prepare_cached(sql)?;
     let mut rows = oldest.query([tenant])?;
-    let mut batches: Vec<(i64, i64, i64, i64, bool, String)> = vec![];
+    let mut batches: Vec<i64> = vec![];
     let mut events = 0;
     while let Some(row) = rows.next()?.filter(|_| events < STEP) {
+        batches.push(row.get(0)?);
         events += row.get::<_, i64>(1)?;
-        batches.push((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
     }
     drop(rows);
-    for (batch, events, first, last, has_rows, opening) in &batches {
-        if *has_rows {
-            conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
-                .execute(params![first, last, batch])?;
-        }
-        conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch])?;
-        conn.prepare_cached(
-            "INSERT INTO purged_letters (opening, tenant, kind, letters) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (opening, tenant, kind) DO UPDATE SET letters = letters + excluded.letters",
-        )?
-        .execute(params![opening, tenant, ERASED, events])?;
+    for batch in &batches {
+        remove(conn, tenant, *batch, ERASED)?;
     }
     if batches.is_empty() {
         // Attempts that were rolled back: none of them is under way any more.
         conn.prepare_cached("DELETE FROM fences WHERE substr(id, 18, length(?1) + 1) = ?1 || '/'")?
             .execute([tenant])?;
+        conn.prepare_cached("DELETE FROM erasing WHERE tenant = ?1 AND what = 'events'")?.execute([tenant])?;
     }
     Ok((batches.len(), events.cast_unsigned()))
+}
+
+/// All letters of the tenant, or those that an erasure that was begun speaks of.
+fn take_letters(conn: &Connection, tenant: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT upto FROM erasing WHERE tenant = ?1 AND what = 'letters'";
+    let upto: Option<i64> = conn.prepare_cached(sql)?.query_row([tenant], |row| row.get(0)).optional()?;
+    let gone = letters::purge_upto(conn, tenant, upto.unwrap_or(i64::MAX))?;
+    conn.prepare_cached("DELETE FROM erasing WHERE tenant = ?1 AND what = 'letters'")?.execute([tenant])?;
+    Ok(gone)
+}
+
+/// Deletes a batch of the tenant, and counts its events as gone for this reason, with its opening. None where it is not there; else
+/// how many events, and the bytes of their bodies.
+pub(super) fn remove(conn: &Connection, tenant: &str, batch: i64, why: &str) -> rusqlite::Result<Option<(u64, u64)>> {
+    let sql = "SELECT events, body_bytes, first_rowid, last_rowid, segment IS NULL, substr(id, 1, 16)
+               FROM batches WHERE batch_id = ?1 AND tenant = ?2";
+    type Found = (i64, i64, i64, i64, bool, String);
+    let read =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
+    let found: Option<Found> = conn.prepare_cached(sql)?.query_row(params![batch, tenant], read).optional()?;
+    let Some((events, bytes, first, last, has_rows, opening)) = found else { return Ok(None) };
+    if has_rows {
+        conn.prepare_cached("DELETE FROM events WHERE event_id BETWEEN ?1 AND ?2 AND batch_id = ?3")?
+            .execute(params![first, last, batch])?;
+    }
+    conn.prepare_cached("DELETE FROM batches WHERE batch_id = ?1")?.execute([batch])?;
+    conn.prepare_cached(
+        "INSERT INTO purged_letters (opening, tenant, kind, letters) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (opening, tenant, kind) DO UPDATE SET letters = letters + excluded.letters",
+    )?
+    .execute(params![opening, tenant, why, events])?;
+    Ok(Some((events.cast_unsigned(), bytes.cast_unsigned())))
 }
 
 #[cfg(test)]
@@ -131,6 +197,7 @@ mod tests {
         }
         assert_eq!(store.erase(&tenant("acme")).await.unwrap(), 6);
         assert_eq!(store.erase(&tenant("acme")).await.unwrap(), 0);
+        assert_eq!(store.erasures().await.unwrap(), Default::default());
         assert_eq!((store.count(&tenant("acme")).await, store.count(&tenant("acme-2")).await), (Some(0), Some(3)));
         let held = SqliteReader::open(&path).unwrap().holdings(None, None).unwrap();
         assert_eq!(held.tenants[&tenant("acme")].events, 6, "they were stored, and are not to be there");
@@ -142,6 +209,31 @@ mod tests {
             assert!(!has(b"a secret of acme."), "it is erased, not only unlinked");
             assert!(has(b"a secret of acme-2.") || bytes.is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_an_erasure_was_begun_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let put = async |store: &SqliteStore, seq| {
+            store.store(&batch("acme", seq, "x"), &Undo::for_attempt(Attempt(1))).await.unwrap();
+        };
+        put(&store, 1).await;
+        store.begin_erasure(&tenant("acme")).await.unwrap();
+        store.begin_erasing_letters(&tenant("acme")).await.unwrap();
+        put(&store, 2).await;
+        store.close().await.unwrap();
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let acme = [tenant("acme")].into();
+        assert_eq!(store.erasures().await.unwrap(), (BTreeSet::clone(&acme), acme));
+        assert_eq!(store.go_on_erasing(&tenant("acme")).await.unwrap(), 3);
+        assert_eq!(store.erase_letters(&tenant("acme")).await.unwrap(), 0);
+        assert_eq!(
+            (store.count(&tenant("acme")).await, store.erasures().await.unwrap()),
+            (Some(3), Default::default())
+        );
+        store.close().await.unwrap();
     }
 
     #[tokio::test]

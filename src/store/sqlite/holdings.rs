@@ -1,7 +1,9 @@
 use headworks_actors::{DeadLetterKind, Opening};
 use rusqlite::{Connection, params};
 
+use super::erase::ERASED;
 use super::letters;
+use super::prune::PRUNED;
 use super::segment::{Place, SegmentFiles};
 use crate::audit::Holdings;
 
@@ -73,15 +75,17 @@ pub(super) fn read(
     }
     drop(rows);
     // They were stored, and are not to be there.
-    let mut rows = purged.query(params![low, high, super::erase::ERASED])?;
-    while let Some(row) = rows.next()? {
-        let (tenant, erased) = (letters::tenant(0, &row.get::<_, String>(0)?)?, row.get::<_, i64>(1)?.cast_unsigned());
-        let held = holdings.tenants.entry(tenant.clone()).or_default();
-        held.events += erased;
-        held.rows += erased;
-        holdings.erased.insert(tenant, erased);
+    for (why, gone) in [(ERASED, &mut holdings.erased), (PRUNED, &mut holdings.pruned)] {
+        let mut rows = purged.query(params![low, high, why])?;
+        while let Some(row) = rows.next()? {
+            let tenant = letters::tenant(0, &row.get::<_, String>(0)?)?;
+            let events = row.get::<_, i64>(1)?.cast_unsigned();
+            let held = holdings.tenants.entry(tenant.clone()).or_default();
+            held.events += events;
+            held.rows += events;
+            gone.insert(tenant, events);
+        }
     }
-    drop(rows);
     let (low, high) = range(frames);
     let malformed = params![low, high, DeadLetterKind::Frame.as_str()];
     holdings.malformed = moment.query_row(MALFORMED, malformed, |row| row.get::<_, i64>(0))?.cast_unsigned();

@@ -232,6 +232,19 @@ pub(super) fn purge_oldest(conn: &Connection, owner: &str, mut bytes: u64) -> ru
     purge_where(conn, &condition, vec![tenant(), last.unwrap_or(0).into(), tenant()])
 }
 
+/// Forgets the letters of a tenant up to a place.
+pub(super) fn purge_upto(conn: &Connection, tenant: &str, upto: i64) -> rusqlite::Result<u64> {
+    purge_where(conn, "tenant = ? AND place <= ?", vec![tenant.to_owned().into(), upto.into()])
+}
+
+/// Forgets those of the oldest letters that were given up before then and are in no replay; says how many they were.
+pub(super) fn purge_old(conn: &Connection, before: UnixMillis, most: i64) -> rusqlite::Result<u64> {
+    let condition =
+        "place IN (SELECT place FROM (SELECT place, last_at, replay FROM dead_letters ORDER BY place LIMIT ?)
+                     WHERE last_at < ? AND replay IS NULL)";
+    purge_where(conn, condition, vec![most.into(), before.0.into()])
+}
+
 fn purge_where(conn: &Connection, condition: &str, values: Vec<Value>) -> rusqlite::Result<u64> {
     // What an id begins with, up to the slash, is its opening.
     let count = format!(

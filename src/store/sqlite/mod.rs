@@ -29,6 +29,7 @@ mod error;
 mod file;
 mod holdings;
 mod letters;
+mod prune;
 mod quota;
 mod reader;
 mod replay;
@@ -54,6 +55,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
+pub(crate) use prune::Stock;
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
 use segment::Segments;

@@ -85,6 +85,14 @@ impl SqliteReader {
         )
     }
 
+    /// How many events of each tenant were stored and are gone since, pruned or erased.
+    pub(crate) fn gone(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
+        let sql = "SELECT tenant, sum(letters) FROM purged_letters WHERE kind IN (?1, ?2) GROUP BY tenant";
+        self.all(sql, [super::erase::ERASED, super::prune::PRUNED], |row| {
+            Ok((letters::tenant(0, &row.get::<_, String>(0)?)?, row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+    }
+
     /// How many dead letters have no tenant.
     ///
     /// # Errors
@@ -160,7 +168,7 @@ impl SqliteReader {
         Ok(bodies)
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &str,
         values: impl Params,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{OpenError, SqliteOptions};
 
 /// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// `PRAGMA application_id`: "hdwk". It tells our databases from other people's.
 const APPLICATION_ID: i64 = 0x6864_776b;
@@ -128,6 +128,41 @@ CREATE VIEW stored_segments AS
     SELECT segment, upto AS length, batches, bytes, upto - 28 - bytes AS garbage FROM segments;
 ";
 
+/// What version 4 adds: erasures that are under way, so that one that is cut short goes on; and what is oldest of a tenant, and how much there is of it, is found without a look at all of it, so that
+/// pruning costs what it prunes. Triggers keep the sums, so that batches deleted by hand count as well.
+const VERSION_4: &str = "
+CREATE INDEX batches_in_order ON batches (tenant); -- and by batch_id, which every index ends with
+CREATE TABLE stored_totals (
+    tenant  TEXT PRIMARY KEY,
+    batches INTEGER NOT NULL,
+    events  INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL -- of bodies
+) WITHOUT ROWID;
+CREATE TABLE erasing (
+    tenant TEXT NOT NULL,
+    what   TEXT NOT NULL,    -- 'events' or 'letters': what is being erased of it
+    upto   INTEGER NOT NULL, -- batches or letters with numbers up to this one
+    PRIMARY KEY (tenant, what)
+) WITHOUT ROWID;
+INSERT INTO stored_totals SELECT tenant, count(*), sum(events), sum(body_bytes) FROM batches GROUP BY tenant;
+CREATE TRIGGER batch_counted AFTER INSERT ON batches BEGIN
+    INSERT INTO stored_totals VALUES (NEW.tenant, 1, NEW.events, NEW.body_bytes)
+    ON CONFLICT (tenant) DO UPDATE
+    SET batches = batches + 1, events = events + excluded.events, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER batch_gone AFTER DELETE ON batches BEGIN
+    UPDATE stored_totals SET batches = batches - 1, events = events - OLD.events, bytes = bytes - OLD.body_bytes
+    WHERE tenant = OLD.tenant;
+    DELETE FROM stored_totals WHERE tenant = OLD.tenant AND batches <= 0;
+END;
+";
+
+/// What a reader needs to read version 3 as if it were version 4.
+const VERSION_3_READ_AS_4: &str = "
+CREATE TEMP VIEW stored_totals AS
+    SELECT tenant, count(*) AS batches, sum(events) AS events, sum(body_bytes) AS bytes FROM batches GROUP BY tenant;
+";
+
 /// What a reader needs to read version 2 as if it were version 3.
 const VERSION_2_READ_AS_3: &str = "
 CREATE TEMP VIEW batches AS
@@ -171,9 +206,10 @@ pub(super) fn open_for_writing(path: &Path, options: &SqliteOptions) -> Result<C
     // Asked again under the lock: another process may have created it meanwhile.
     let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let steps: &[&str] = match kind(path, &transaction)? {
-        Kind::Empty => &[TABLES, VERSION_2, VERSION_3],
-        Kind::Ours { version: 1 } => &[VERSION_2, VERSION_3],
-        Kind::Ours { version: 2 } => &[VERSION_3],
+        Kind::Empty => &[TABLES, VERSION_2, VERSION_3, VERSION_4],
+        Kind::Ours { version: 1 } => &[VERSION_2, VERSION_3, VERSION_4],
+        Kind::Ours { version: 2 } => &[VERSION_3, VERSION_4],
+        Kind::Ours { version: 3 } => &[VERSION_4],
         Kind::Ours { .. } => &[],
     };
     for step in steps {
@@ -199,8 +235,9 @@ pub(super) fn open_for_reading(path: &Path, busy_timeout: Duration) -> Result<Co
     let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(busy_timeout).map_err(failed)?;
     let steps: &[&str] = match kind(path, &conn)? {
-        Kind::Ours { version: 1 } => &[VERSION_1_READ_AS_2, VERSION_2_READ_AS_3],
-        Kind::Ours { version: 2 } => &[VERSION_2_READ_AS_3],
+        Kind::Ours { version: 1 } => &[VERSION_1_READ_AS_2, VERSION_2_READ_AS_3, VERSION_3_READ_AS_4],
+        Kind::Ours { version: 2 } => &[VERSION_2_READ_AS_3, VERSION_3_READ_AS_4],
+        Kind::Ours { version: 3 } => &[VERSION_3_READ_AS_4],
         Kind::Ours { .. } => &[],
         Kind::Empty => return Err(OpenError::Foreign { path: path.to_owned() }),
     };

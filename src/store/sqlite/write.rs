@@ -106,7 +106,7 @@ impl Write {
 
     /// Whether batches may go by it.
     pub(super) fn may_remove(&self) -> bool {
-        matches!(self, Self::Rollback { .. })
+        matches!(self, Self::Rollback { .. } | Self::Change(_))
     }
 
     /// Does it. What SQLite refused is the caller's to undo.

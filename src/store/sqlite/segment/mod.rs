@@ -65,7 +65,7 @@
 //! # What it does not do
 //!
 //! It rewrites no segment to get rid of garbage: a batch is rolled back rarely, and a whole segment at a time is given
-//! back. It compresses nothing. It finds no event by what is in it: SQL sees the batches, `headworks query` the events.
+//! back. So a tenant that keeps all keeps, with its own batches, the segments that they share with pruned ones of others. It compresses nothing. It finds no event by what is in it: SQL sees the batches, `headworks query` the events.
 
 mod files;
 mod format;

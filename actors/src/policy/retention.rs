@@ -1,0 +1,40 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{lasting, units, within};
+
+/// How much of a tenant's stored events is kept, and for how long: the oldest go first, batch by batch.
+///
+/// A rule for stores that prune, which of those of this project are the embedded ones; a store of somebody else's has rules of its
+/// own. By default nothing is pruned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionPolicy {
+    /// A batch goes once its last event arrived so long ago. `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub max_age: Option<Duration>,
+    /// The oldest batches go once the bodies of all of them take more, in bytes, in any one store. 0 sets no bound. Default 0.
+    #[serde(with = "units::bytes")]
+    pub max_bytes: usize,
+}
+
+impl RetentionPolicy {
+    /// Whether all is kept for ever.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.max_age.is_none() && self.max_bytes == 0
+    }
+
+    /// See [`Policy::check`](super::Policy::check).
+    ///
+    /// # Errors
+    /// A sentence that names the key and its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        const YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
+        if let Some(age) = self.max_age {
+            lasting("retention.max_age", age, Duration::from_secs(1), YEARS)?;
+        }
+        within("retention.max_bytes", self.max_bytes, 0, 1 << 44)
+    }
+}

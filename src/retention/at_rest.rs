@@ -1,0 +1,107 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use headworks_actors::{JournalError, StorageError, StoreName, TenantId, UnixMillis};
+
+use super::{Pass, Report, Rest, prune_letters};
+use crate::config::Config;
+use crate::daemon::{DaemonError, DataDir};
+use crate::journal::inspect;
+use crate::store::manifest::{Kind, Manifest};
+use crate::store::sqlite::OpenError;
+use crate::store::{SqliteOptions, SqliteStore};
+
+/// Why a data directory at rest was not pruned, or not to the end. What was pruned is counted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PruneError {
+    /// Somebody else writes there.
+    #[error(transparent)]
+    Directory(#[from] DaemonError),
+    /// The journal, which says what is settled, cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A file cannot be read or made sure of.
+    #[error("cannot make sure of {}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        why: io::Error,
+    },
+    /// A database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A database cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StorageError),
+}
+
+/// Prunes a data directory, on which no daemon runs, by the rules of a configuration. With `vacuum` the databases are written anew
+/// afterwards, without the room of what is gone: that needs as much free disk. With `dry_run` nothing is changed but, where an
+/// earlier version wrote them, the schemas of the databases.
+///
+/// # Errors
+/// See [`PruneError`].
+pub async fn prune_at_rest(
+    data_dir: &Path,
+    config: &Config,
+    vacuum: bool,
+    dry_run: bool,
+) -> Result<Report, PruneError> {
+    let _alone = DataDir::open(data_dir)?;
+    let rest = rest_of(&data_dir.join("journal"))?;
+    let cannot = |why| PruneError::File { path: data_dir.join("stores.json"), why };
+    let manifest = Manifest::read(data_dir).map_err(cannot)?;
+    let letters = SqliteStore::open(data_dir.join("headworks.db"), SqliteOptions::default())?;
+    let mut stores = vec![(StoreName::ONLY, letters.clone())];
+    for (name, kind) in manifest.stores.iter().filter(|(_, kind)| **kind == Kind::Sqlite) {
+        let store = SqliteStore::open(Manifest::place(data_dir, name, *kind), SqliteOptions::default())?;
+        stores.push((name.clone(), store));
+    }
+    let mut report = Report::default();
+    let now = UnixMillis::now();
+    let of = |tenant: &TenantId| {
+        let rest = rest.get(tenant).copied().unwrap_or(Rest::Settled);
+        (config.tenants.policy(tenant).retention.clone(), rest)
+    };
+    Pass::begin(stores.clone())?.run(now, of, async { Ok(()) }, dry_run, &mut report).await?;
+    prune_letters(&letters, config.dead_letters.max_age, now, dry_run, &mut report).await?;
+    for (_, store) in stores {
+        if vacuum && !dry_run {
+            store.vacuum().await?;
+        }
+        store.close().await?;
+    }
+    Ok(report)
+}
+
+/// How far each tenant of the journal is settled, for good: what a process that died has not synced is synced here.
+fn rest_of(journal: &Path) -> Result<BTreeMap<TenantId, Rest>, PruneError> {
+    if !journal.is_dir() {
+        return Ok(BTreeMap::new());
+    }
+    let sync = || {
+        for entry in std::fs::read_dir(journal)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        File::open(journal)?.sync_all()
+    };
+    sync().map_err(|why| PruneError::File { path: journal.to_owned(), why })?;
+    let rest = |told: inspect::TenantSummary| {
+        let rest = if !told.uncompensated.is_empty() {
+            Rest::Owed
+        } else if told.in_flight > 0 {
+            Rest::InFlight
+        } else {
+            Rest::Settled
+        };
+        (told.tenant, rest)
+    };
+    Ok(inspect::summary(journal, |_, _| {})?.tenants.into_iter().map(rest).collect())
+}

@@ -1,0 +1,56 @@
+//! Retention: what stored is pruned, when, and why it is never missed.
+//!
+//! ```text
+//! look (a reader)  ->  who is settled  ->  that is on disk in the journal  ->  step, step, step (the store's thread)
+//! ```
+//!
+//! # What goes
+//!
+//! By [`RetentionPolicy`], tenant by tenant and store by store, whole batches, the oldest first: those whose last event arrived
+//! `max_age` ago, and those that are above `max_bytes`. By `dead_letters.max_age`, dead letters that were given up so long ago. By
+//! default nothing goes. The rule is [`due`], over plain data.
+//!
+//! # How long a batch must be remembered
+//!
+//! A store knows a batch by its id, and takes it once. An id comes to a store again only while its batch has no outcome that is
+//! committed in the journal: after an ambiguous attempt, after a crash, or because a later store of its saga is not there. An id
+//! that has such an outcome never comes again: the journal keeps the outcomes in order, and every opening has ids of its own. The
+//! writer of a tenant takes one batch after the other, so that all of its batches in a store are settled, but for the newest one
+//! there. Hence the order of a [pass](Pass):
+//!
+//! 1. It takes down which batch is the newest of each store. Later ones it leaves alone.
+//! 2. It asks who has something in flight: of such a tenant the newest batch in each store stays. Who is owed compensations keeps
+//!    all, since an older batch may yet be rolled back.
+//! 3. It waits until all outcomes so far are committed in the journal.
+//! 4. It deletes the rows of the ledger *with* the events: nothing of the batch is needed any more.
+//!
+//! So the ledger needs no rule of its own. The same holds of fences: those of settled tenants go with the next pass.
+//!
+//! # The audit
+//!
+//! The count of pruned events is kept by tenant and opening, and changed in the transaction that deletes them. A crash finds both
+//! or neither. The [audit](crate::audit) counts them as stored.
+//!
+//! # What it costs others
+//!
+//! A step is a transaction of its own kind among those of the store's thread, of at most 10,000 events, 2 MiB of bodies or one
+//! batch. The next one is asked for when it is done: a batch waits for one step at the most, which takes about as long as a group of
+//! batches does. What is due is found by a reader, which holds up nobody.
+//!
+//! # Space
+//!
+//! The layout `index` gives back whole segments, once all that is in one is gone: one batch of a tenant that keeps all is enough to
+//! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
+//! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
+
+mod at_rest;
+mod pass;
+mod rule;
+
+pub use at_rest::{PruneError, prune_at_rest};
+pub(crate) use pass::prune_letters;
+pub use pass::{Pass, PrunedRow, Report, Rest};
+pub use rule::{Kept, Pruned, due};
+
+#[cfg(doc)]
+use headworks_actors::RetentionPolicy;
