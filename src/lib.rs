@@ -82,9 +82,13 @@ pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "sqlite")]
+mod secret_file;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;
+#[cfg(feature = "otlp")]
+mod telemetry;
 pub mod text;
 
 /// The code in the README compiles and runs.

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{Admin, Problem};
-use crate::metrics::{Format, Kept};
+use crate::metrics::{Beside, Format};
 use crate::store::StoreReader;
 
 /// For so long a scrape waits for a tenant whose code holds its lane. Prometheus itself waits for 10 s.
@@ -24,7 +24,8 @@ pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Resu
             let _place = place;
             // Where the database cannot be read, that says nothing of all the rest.
             let kept = StoreReader::open(&admin.data_dir).and_then(|store| store.dead_letters_kept());
-            admin.metrics.text_with(format, Kept(kept.ok()))
+            let beside = Beside { kept: kept.ok(), exported: Some(admin.exported.clone()) };
+            admin.metrics.text_with(format, beside)
         });
         telling.await.map_err(Problem::internal)
     };

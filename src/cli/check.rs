@@ -1,5 +1,6 @@
 mod origin;
 mod running;
+mod telemetry;
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -233,7 +234,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         _ => "then the oldest go, counted",
     };
     let letters = format!("{} a tenant; {when_full}", size(letters.max_bytes_per_tenant));
-    vec![
+    let told = vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}; {}", config.limits.max_tenants, unknown(config))),
         ("dead letters", letters),
@@ -242,7 +243,8 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("threads", threads(&config.daemon)),
         ("report", report),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
-    ]
+    ];
+    told.into_iter().chain(telemetry::telemetry(&config.telemetry)).collect()
 }
 
 /// On how many threads the actors live.

@@ -112,7 +112,7 @@ fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::DataDir { .. } | DaemonError::Control { .. } => Exit::CantCreate,
         DaemonError::InUse { .. } | DaemonError::Listen { .. } | DaemonError::Admin { .. } => Exit::Unavailable,
-        DaemonError::Token { .. } => Exit::Config,
+        DaemonError::Token { .. } | DaemonError::Telemetry(_) => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }

@@ -34,6 +34,7 @@ mod running;
 mod schema;
 mod sections;
 mod settings;
+mod telemetry;
 mod tree;
 mod typed;
 mod watch;
@@ -60,6 +61,7 @@ pub use sections::{
 };
 
 pub use settings::with_settings;
+pub use telemetry::{TelemetryConfig, TelemetryProtocol};
 pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
@@ -97,6 +99,8 @@ pub struct Config {
     pub tenants: TenantsConfig,
     /// Its numbers.
     pub metrics: MetricsConfig,
+    /// Its traces and numbers, for a collector.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
@@ -115,6 +119,7 @@ impl Default for Config {
             dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
             metrics: MetricsConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }

@@ -254,7 +254,8 @@ impl Shared {
     /// settled before.
     pub(crate) fn settle(&self, slot: &Arc<Slot>, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
-        self.meters.batches.took(left.cut_at.elapsed());
+        let since_cut = left.cut_at.elapsed();
+        self.meters.batches.took(since_cut);
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);
@@ -276,7 +277,8 @@ impl Shared {
         }
         if !self.observers.is_empty() {
             let batch = left.batch.id().clone();
-            let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };
+            let (events, attempts, given_up) = (left.batch.len(), left.attempts, left.code);
+            let settled = Settled { batch, outcome, events, attempts, since_cut, given_up };
             self.observe(Some(&slot.id), |observer| observer.settled(&slot.id, &settled));
         }
         Some(left)

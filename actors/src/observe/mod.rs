@@ -16,6 +16,6 @@ pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use meters::{FailureTotal, StoreCalls};
 pub(crate) use meters::{Meters, StoreMeter};
-pub use observer::{Flushed, Observer, Outcome, Settled};
+pub use observer::{Attempted, Flushed, Observer, Outcome, Settled};
 pub(crate) use report::Collector;
 pub use report::{Report, ReportEntry};
