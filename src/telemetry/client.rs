@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn headers_are_read_line_by_line_and_an_error_does_not_tell_the_secret() {
         let read = headers("api-key: s3cret\n\nX-Scope-OrgID:  7 \r\n").unwrap();
-        assert_eq!((read["api-key"].to_str(), read["x-scope-orgid"].to_str()), (Ok("s3cret"), Ok("7")));
+        assert_eq!((read["api-key"].as_bytes(), read["x-scope-orgid"].as_bytes()), (&b"s3cret"[..], &b"7"[..]));
         assert!(!format!("{read:?}").contains("s3cret"));
         let why = headers("a: b\ns3cret").unwrap_err();
         assert!(why.starts_with("line 2 is no header") && !why.contains("s3cret"), "{why}");

@@ -37,5 +37,7 @@ mod sqlite_store;
 mod stop;
 mod supervisor_log;
 mod tcp;
+#[cfg(feature = "otlp")]
+mod telemetry;
 mod tenant_orders;
 mod uncompensated;
