@@ -24,7 +24,9 @@ use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
-use crate::observe::{Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog};
+use crate::observe::{
+    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, StoreBreakers, SupervisorLog,
+};
 use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
 use crate::port::{DynDeadLetters, DynJournal, Entry, Hooks, PanicPoints, Position, Seam, Stores};
@@ -199,6 +201,27 @@ impl Shared {
             self.sources.iter().map(|source| (source.key().clone(), *source.value().lock())).collect();
         sources.sort_by(|a, b| a.0.cmp(&b.0));
         sources
+    }
+
+    /// How many ways into each source are open, by name.
+    pub(crate) fn open_by_source(&self) -> Vec<(Arc<str>, u64)> {
+        let open = self.sources.iter().map(|source| (source.key().clone(), source.value().open() as u64));
+        let mut open: Vec<_> = open.collect();
+        open.sort_by(|a, b| a.0.cmp(&b.0));
+        open
+    }
+
+    /// The breakers that are not closed, by store, in the order in which the stores were first needed.
+    pub(crate) fn breakers(&self, now: Instant) -> Vec<StoreBreakers> {
+        let mut all: Vec<_> = self.meters.store_names().into_iter().map(StoreBreakers::closed).collect();
+        for slot in self.all_slots() {
+            for (store, state) in slot.lane.turned_breakers(now) {
+                if let Some(of_store) = all.iter_mut().find(|of_store| of_store.store == store) {
+                    of_store.add(state);
+                }
+            }
+        }
+        all
     }
 
     pub(crate) fn aggregator(&self) -> Option<&Addr<Aggregator>> {

@@ -9,12 +9,12 @@ mod observer;
 mod report;
 mod sliding;
 
-pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SourceCounters, TenantSnapshot};
+pub(crate) use counters::{SourceLedger, WayIn};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail};
 pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
-pub use meters::{FailureTotal, StoreCalls};
+pub use meters::{FailureTotal, StoreBreakers, StoreCalls};
 pub(crate) use meters::{Meters, StoreMeter};
 pub use observer::{Attempted, Flushed, Observer, Outcome, Settled};
 pub(crate) use report::Collector;
