@@ -24,8 +24,8 @@ async fn spans(
         .placement(Placement::Inline)
         .start()
         .unwrap();
-    for tenant in tenants {
-        let tenant = TenantId::new(*tenant).unwrap();
+    for &tenant in tenants {
+        let tenant = TenantId::new(tenant).unwrap();
         let events = (0..4).map(|n| Event::new(tenant.clone(), None, format!("{n}"))).collect();
         system.send(events).await.unwrap().settled().await;
     }
