@@ -84,9 +84,13 @@ pub mod jsonl;
 pub mod metrics;
 #[cfg(feature = "sqlite")]
 pub mod retention;
+#[cfg(feature = "sqlite")]
+mod secret_file;
 pub mod source;
 pub mod store;
 pub mod supervisor_log;
+#[cfg(feature = "otlp")]
+mod telemetry;
 pub mod text;
 
 /// The code in the README compiles and runs.

@@ -1,9 +1,7 @@
 //! Who may ask over TCP: whoever bears the token, if there is one, and no page of another site in somebody's browser.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +13,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
 use super::{Problem, is_page};
+use crate::secret_file;
 
 /// The lengths that a token may have, in bytes.
 const SHORTEST: usize = 16;
@@ -37,14 +36,7 @@ impl Token {
     /// The file cannot be read, others than its owner and group may read it or others than its owner write it, or it is no token:
     /// from 16 to 1024 visible ASCII characters.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode();
-        if mode & 0o027 != 0 {
-            let why = format!("its mode is {:04o}: others may use it; chmod 600 {}", mode & 0o7777, path.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        let mut text = String::new();
-        file.take(LONGEST as u64 + 3).read_to_string(&mut text)?;
+        let text = secret_file::read(path, LONGEST + 3)?;
         let text = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
         if !(SHORTEST..=LONGEST).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let why = format!("it holds no token: one line of {SHORTEST} to {LONGEST} visible ASCII characters");
@@ -147,6 +139,8 @@ fn is_own_page(origin: Option<&HeaderValue>, host: Option<&Authority>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use axum::body::Body;
 
     use super::*;

@@ -5,8 +5,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{Admin, Problem};
-use crate::metrics::{Format, Kept};
-use crate::store::StoreReader;
+use crate::metrics::{Beside, Format};
 
 /// For so long a scrape waits for a tenant whose code holds its lane. Prometheus itself waits for 10 s.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,13 +21,8 @@ pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Resu
         let place = admin.scraping.clone().acquire_owned().await.map_err(Problem::internal)?;
         let telling = tokio::task::spawn_blocking(move || {
             let _place = place;
-            // Where the database cannot be read, that says nothing of all the rest.
-            let store = StoreReader::open(&admin.data_dir).ok();
-            let kept = Kept {
-                letters: store.as_ref().and_then(|store| store.dead_letters_kept().ok()),
-                pruned: store.as_ref().and_then(|store| store.pruned().ok()),
-            };
-            admin.metrics.text_with(format, kept)
+            let beside = Beside::of(&admin.data_dir, &admin.exported);
+            admin.metrics.text_with(format, beside)
         });
         telling.await.map_err(Problem::internal)
     };

@@ -76,7 +76,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::Running;
-use crate::metrics::Metrics;
+use crate::metrics::{Exported, Metrics};
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
@@ -122,6 +122,7 @@ pub struct Admin {
     listening: Listening,
     progress: Arc<std::sync::Mutex<health::Progress>>,
     metrics: Metrics,
+    exported: Exported,
     /// One scrape at a time.
     scraping: Arc<Semaphore>,
     /// A permit for each tap.
@@ -144,6 +145,7 @@ impl Admin {
     pub fn new(system: System, data_dir: PathBuf) -> Self {
         Self {
             metrics: Metrics::new(system.clone()).process(),
+            exported: Exported::default(),
             scraping: Arc::new(Semaphore::new(1)),
             tapping: Arc::new(Semaphore::new(tap::MOST)),
             system,
@@ -200,6 +202,20 @@ impl Admin {
     #[must_use]
     pub fn metrics_max_tenants(mut self, max_tenants: usize) -> Self {
         self.metrics = self.metrics.max_tenants(max_tenants);
+        self
+    }
+
+    /// The numbers, where others tell them too.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// What is exported by OTLP is counted here.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn exported(mut self, exported: Exported) -> Self {
+        self.exported = exported;
         self
     }
 

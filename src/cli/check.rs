@@ -1,6 +1,7 @@
 mod mind;
 mod origin;
 mod running;
+mod telemetry;
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -236,7 +237,7 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
     };
     let age = letters.max_age.map_or_else(String::new, |age| format!("; purged after {}", time(age)));
     let letters = format!("{} a tenant; {when_full}{age}", size(letters.max_bytes_per_tenant));
-    vec![
+    let told = vec![
         ("memory", format!("{} of events in flight", size(config.limits.max_in_flight))),
         ("tenants", format!("at most {}; {}", config.limits.max_tenants, unknown(config))),
         ("dead letters", letters),
@@ -247,7 +248,8 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("pruning", pruning(config)),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
         ("tap", tap(&config.tap)),
-    ]
+    ];
+    told.into_iter().chain(telemetry::telemetry(&config.telemetry)).collect()
 }
 
 /// What is shown of events as they pass.

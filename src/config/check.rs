@@ -60,6 +60,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         tenants,
         metrics,
         tap,
+        telemetry,
     } = config;
 
     let data_dir = daemon.data_dir.to_str();
@@ -143,6 +144,13 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     // A series more for each of a dozen numbers.
     within(["metrics", "max_tenants"], metrics.max_tenants, 0, 10_000, usize::to_string)?;
     super::tap::check(tap)?;
+    super::telemetry::check(telemetry)?;
+    if !telemetry.metrics_every.is_zero() {
+        let (key, every) = (["telemetry", "metrics_every"], telemetry.metrics_every);
+        within(key, every, Duration::from_secs(1), DAY, time)
+            .map_err(|problem| Problem { what: format!("{}, or 0s to turn it off", problem.what), ..problem })?;
+    }
+    within(["telemetry", "trace_one_in"], telemetry.trace_one_in, 0, 1_000_000, u32::to_string)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;

@@ -193,6 +193,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
     ("tap", &[("enabled", Bool), ("redact", Fields)]),
+    (
+        "telemetry",
+        &[
+            ("endpoint", Text),
+            ("protocol", Choice(&["http", "grpc"])),
+            ("headers_file", Path),
+            ("service_name", Text),
+            ("resource_attributes", Text),
+            ("metrics_every", Time("1s", DAY, Some("0s"))),
+            ("trace_one_in", Whole(0, 1_000_000)),
+        ],
+    ),
 ];
 
 const STORE: &[(&str, Kind)] = &[
@@ -294,6 +306,8 @@ mod tests {
         let mut whole = Config::default();
         whole.decoder.time_field = Some("time".into());
         whole.admin.token_file = Some("token".into());
+        whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
+        whole.telemetry.headers_file = Some("headers".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.

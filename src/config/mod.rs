@@ -35,6 +35,7 @@ mod schema;
 mod sections;
 mod settings;
 mod tap;
+mod telemetry;
 mod tree;
 mod typed;
 mod watch;
@@ -62,6 +63,7 @@ pub use sections::{
 
 pub use settings::with_settings;
 pub use tap::TapConfig;
+pub use telemetry::{TelemetryConfig, TelemetryProtocol};
 pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
@@ -103,6 +105,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// What is shown of events as they pass.
     pub tap: TapConfig,
+    /// Its traces and numbers, for a collector.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
@@ -123,6 +127,7 @@ impl Default for Config {
             tenants: TenantsConfig::default(),
             metrics: MetricsConfig::default(),
             tap: TapConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }

@@ -106,6 +106,10 @@ mod tests {
                     Kind::Tenants => "['zen']".to_owned(),
                     Kind::Stores => "['archive', 'store']\n[stores.archive]".to_owned(),
                     Kind::Text if *key == "level" => "'debug'".to_owned(),
+                    // Without the feature it is refused.
+                    Kind::Text if *key == "endpoint" && !cfg!(feature = "otlp") => continue,
+                    Kind::Text if *key == "endpoint" => "'http://127.0.0.1:4318'".to_owned(),
+                    Kind::Text if *key == "resource_attributes" => "'team=data'".to_owned(),
                     Kind::Text | Kind::Path | Kind::Tenant => "'other'".to_owned(),
                 };
                 let text = match (*table, *key) {

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ReportConfig, RetentionConfig, SourceConfig, StoreConfig, TapConfig, TenantRule, TenantsConfig,
-    UnknownTenants,
+    MetricsConfig, ReportConfig, RetentionConfig, SourceConfig, StoreConfig, TapConfig, TelemetryConfig, TenantRule,
+    TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId, TenantPattern};
 
@@ -44,6 +44,8 @@ pub(super) struct Typed {
     metrics: MetricsConfig,
     #[serde(default)]
     tap: TapConfig,
+    #[serde(default)]
+    telemetry: TelemetryConfig,
 }
 
 #[derive(Default, Deserialize)]
@@ -97,6 +99,7 @@ impl From<Typed> for Config {
             tenants,
             metrics,
             tap,
+            telemetry,
         } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
@@ -129,6 +132,7 @@ impl From<Typed> for Config {
             tenants,
             metrics,
             tap,
+            telemetry,
         }
     }
 }

@@ -42,6 +42,7 @@ use headworks_actors::{
 use crate::admin::{Admin, Listening, Token, guarded};
 use crate::config::{Config, JournalKind, Running, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
+use crate::metrics::Metrics;
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
 use crate::store::{SqliteStore, files, sqlite};
 
@@ -77,6 +78,9 @@ pub struct Daemon {
     /// Goes before the stores.
     retention: Retention,
     system: System,
+    /// Exports what the system tells, if it is to.
+    #[cfg(feature = "otlp")]
+    telemetry: Option<crate::telemetry::Telemetry>,
     /// Goes after the system, to hear its last words, and before the lock.
     reports: Mutex<Reports>,
     log_file: LogFile,
@@ -144,6 +148,9 @@ pub enum DaemonError {
         /// For how long it was waited for.
         waited: Duration,
     },
+    /// Traces and metrics cannot be exported as the configuration says.
+    #[error("{0}")]
+    Telemetry(String),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] sqlite::OpenError),
@@ -221,6 +228,8 @@ impl Daemon {
     pub fn start_with(config: Config, progress: impl FnMut(u64, u64)) -> Result<Self, DaemonError> {
         let began = UnixMillis::now();
         let data_dir = DataDir::open(&config.daemon.data_dir)?;
+        #[cfg(feature = "otlp")]
+        let telemetry = crate::telemetry::Ready::of(&config.telemetry).map_err(DaemonError::Telemetry)?;
         let stores = Stores::open(&config)?;
         let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
         Stores::declare(&config)?;
@@ -245,6 +254,11 @@ impl Daemon {
                 exit => HANG_AFTER.min(exit),
             });
         let builder = reporting(builder);
+        #[cfg(feature = "otlp")]
+        let builder = match telemetry.as_ref().and_then(crate::telemetry::Ready::observer) {
+            Some(tracer) => builder.observer(tracer),
+            None => builder,
+        };
         let (saga, sagas) = stores.sagas(&config);
         let builder = builder.saga(saga);
         let builder = match journal {
@@ -262,11 +276,15 @@ impl Daemon {
         }
         let replayer = Replayer::new(stores.database.clone(), decoder(&config));
         let data_dir_path = config.daemon.data_dir.clone();
+        let metrics = Metrics::new(system.clone()).process().max_tenants(config.metrics.max_tenants);
+        #[cfg(feature = "otlp")]
+        let exported = telemetry.as_ref().map(crate::telemetry::Ready::exported).unwrap_or_default();
+        #[cfg(feature = "otlp")]
+        let telemetry = telemetry.map(|ready| ready.start(metrics.clone(), data_dir_path.clone())).transpose();
+        #[cfg(feature = "otlp")]
+        let telemetry = telemetry.map_err(|why| DaemonError::Telemetry(format!("no thread for telemetry: {why}")))?;
         #[cfg(unix)]
-        let (max_tenants, largest_frame) = (
-            config.metrics.max_tenants,
-            config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20),
-        );
+        let largest_frame = config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20);
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
         let retention = Retention::start(Pruning {
@@ -285,10 +303,12 @@ impl Daemon {
                 .replayer(replayer.clone())
                 .listening(listening.clone())
                 .stores(stores.erasable())
-                .metrics_max_tenants(max_tenants)
+                .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())
                 .until(end_of_following);
+            #[cfg(feature = "otlp")]
+            let admin = admin.exported(exported);
             let admin = match inspect {
                 Some(journal) => admin.journal(journal),
                 None => admin,
@@ -310,6 +330,8 @@ impl Daemon {
             following,
             retention,
             system,
+            #[cfg(feature = "otlp")]
+            telemetry,
             reports: Mutex::new(reports),
             log_file,
             before,
@@ -449,6 +471,8 @@ impl Daemon {
     /// Ends the daemon in the order of the flow, within the deadline of the config: sources, windows, control socket, store.
     pub async fn drain(self) -> DrainReport {
         let deadline = self.config().daemon.drain_deadline;
+        #[cfg(feature = "otlp")]
+        let until = tokio::time::Instant::now() + deadline;
         drop(self.retention);
         let report = self.system.drain(deadline).await;
         #[cfg(unix)]
@@ -458,6 +482,10 @@ impl Daemon {
             if let Some(admin) = self.admin.into_inner() {
                 admin.end().await;
             }
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(telemetry) = self.telemetry {
+            telemetry.end(until).await;
         }
         drop(self.reports);
         drop(self.log_file);

@@ -5,8 +5,15 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-/// The encoder, in the words of this module. Names go without their unit and without `_total`.
-pub(super) struct Families<'e>(DescriptorEncoder<'e>);
+#[cfg(feature = "otlp")]
+use super::otlp;
+
+/// Whoever is told, in the words of this module. Names go without their unit and without `_total`.
+pub(super) enum Families<'e> {
+    Text(DescriptorEncoder<'e>),
+    #[cfg(feature = "otlp")]
+    Otlp(otlp::Sink),
+}
 
 /// What a value is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +34,108 @@ impl In {
     }
 }
 
+/// What the values of a family are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    /// What does not change as long as the process lives.
+    Info,
+    Histogram,
+}
+
+impl Kind {
+    fn metric_type(self) -> MetricType {
+        match self {
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+            Self::Info => MetricType::Info,
+            Self::Histogram => MetricType::Histogram,
+        }
+    }
+}
+
+/// One value of a family.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'v> {
+    Whole(u64),
+    Broken(f64),
+    Spread(In, &'v Distribution),
+    /// That there is one: the labels say it all.
+    There,
+}
+
+type Labels<'l> = &'l [(&'l str, &'l str)];
+
+/// A family that is being told.
+enum Family<'f> {
+    Text(MetricEncoder<'f>, Kind),
+    #[cfg(feature = "otlp")]
+    Otlp(&'f mut otlp::Sink),
+}
+
+impl Family<'_> {
+    fn value(&mut self, labels: Labels<'_>, value: Value<'_>) -> Result {
+        match self {
+            Self::Text(metric, Kind::Info) => metric.encode_info(&labels),
+            Self::Text(metric, kind) if labels.is_empty() => encode(metric, *kind, value),
+            Self::Text(metric, kind) => encode(&mut metric.encode_family(&labels)?, *kind, value),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => {
+                sink.value(labels, value);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn encode(metric: &mut MetricEncoder<'_>, kind: Kind, value: Value<'_>) -> Result {
+    match (kind, value) {
+        (Kind::Counter, Value::Whole(value)) => metric.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+        (Kind::Counter, Value::Broken(value)) => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None),
+        (_, Value::Whole(value)) => metric.encode_gauge(&value),
+        (_, Value::Broken(value)) => metric.encode_gauge(&value),
+        (_, Value::Spread(unit, values)) => {
+            let bounds = values.bounds.iter().map(|bound| told(unit, *bound)).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(values.counts.iter().copied()).collect();
+            metric.encode_histogram::<NoLabelSet>(told(unit, values.sum), values.count(), &buckets, None)
+        }
+        (_, Value::There) => metric.encode_gauge(&1),
+    }
+}
+
+/// A value of a distribution: times are kept in nanoseconds.
+#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 ns, 104 days, of a sum")]
+pub(super) fn told(unit: In, value: u64) -> f64 {
+    if unit == In::Seconds { value as f64 / 1e9 } else { value as f64 }
+}
+
 impl<'e> Families<'e> {
     pub(super) fn new(encoder: DescriptorEncoder<'e>) -> Self {
-        Self(encoder)
+        Self::Text(encoder)
+    }
+
+    fn family<'f>(
+        &'f mut self,
+        name: &'f str,
+        unit: In,
+        help: &str,
+        kind: Kind,
+    ) -> std::result::Result<Family<'f>, std::fmt::Error> {
+        match self {
+            Self::Text(text) => {
+                Ok(Family::Text(text.encode_descriptor(name, help, unit.unit(), kind.metric_type())?, kind))
+            }
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => {
+                sink.family(name, unit, help, kind);
+                Ok(Family::Otlp(sink))
+            }
+        }
     }
 
     pub(super) fn counter(&mut self, name: &str, unit: In, help: &str, value: u64) -> Result {
-        count(&mut self.0.encode_descriptor(name, help, unit.unit(), MetricType::Counter)?, value)
+        self.family(name, unit, help, Kind::Counter)?.value(&[], Value::Whole(value))
     }
 
     /// One for each value of a label.
@@ -44,11 +146,8 @@ impl<'e> Families<'e> {
         label: &str,
         each: impl IntoIterator<Item = (L, u64)>,
     ) -> Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (of, value) in each {
-            count(&mut family.encode_family(&[(label, of.as_ref())])?, value)?;
-        }
-        Ok(())
+        let mut family = self.family(name, In::Things, help, Kind::Counter)?;
+        each.into_iter().try_for_each(|(of, value)| family.value(&[(label, of.as_ref())], Value::Whole(value)))
     }
 
     /// Of seconds, and not only whole ones.
@@ -59,25 +158,20 @@ impl<'e> Families<'e> {
         label: &str,
         each: impl IntoIterator<Item = (L, f64)>,
     ) -> Result {
-        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
-        for (of, value) in each {
-            let labels = [(label, of.as_ref())];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)?;
-        }
-        Ok(())
+        let mut family = self.family(name, In::Seconds, help, Kind::Counter)?;
+        each.into_iter().try_for_each(|(of, value)| family.value(&[(label, of.as_ref())], Value::Broken(value)))
     }
 
     pub(super) fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> Result {
-        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
-        family.encode_counter::<NoLabelSet, f64, f64>(&value, None)
+        self.family(name, In::Seconds, help, Kind::Counter)?.value(&[], Value::Broken(value))
     }
 
     pub(super) fn gauge(&mut self, name: &str, unit: In, help: &str, value: u64) -> Result {
-        self.0.encode_descriptor(name, help, unit.unit(), MetricType::Gauge)?.encode_gauge(&value)
+        self.family(name, unit, help, Kind::Gauge)?.value(&[], Value::Whole(value))
     }
 
     pub(super) fn seconds(&mut self, name: &str, help: &str, value: f64) -> Result {
-        self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?.encode_gauge(&value)
+        self.family(name, In::Seconds, help, Kind::Gauge)?.value(&[], Value::Broken(value))
     }
 
     /// One for each value of a label.
@@ -89,21 +183,31 @@ impl<'e> Families<'e> {
         label: &str,
         each: impl IntoIterator<Item = (L, u64)>,
     ) -> Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.unit(), MetricType::Gauge)?;
-        for (of, value) in each {
-            family.encode_family(&[(label, of.as_ref())])?.encode_gauge(&value)?;
-        }
-        Ok(())
+        let mut family = self.family(name, unit, help, Kind::Gauge)?;
+        each.into_iter().try_for_each(|(of, value)| family.value(&[(label, of.as_ref())], Value::Whole(value)))
+    }
+
+    /// Of things; one for each pair of values of two labels.
+    pub(super) fn gauges_by_two<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; 2],
+        each: impl IntoIterator<Item = ([&'d str; 2], u64)>,
+    ) -> Result {
+        let mut family = self.family(name, In::Things, help, Kind::Gauge)?;
+        each.into_iter()
+            .try_for_each(|(of, value)| family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Whole(value)))
     }
 
     /// What does not change as long as the process lives.
     pub(super) fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+        self.family(name, In::Things, help, Kind::Info)?.value(labels, Value::There)
     }
 
     /// Of things, or of times, which are told in seconds.
     pub(super) fn histogram(&mut self, name: &str, unit: In, help: &str, values: &Distribution) -> Result {
-        spread(&mut self.0.encode_descriptor(name, help, unit.unit(), MetricType::Histogram)?, unit, values)
+        self.family(name, unit, help, Kind::Histogram)?.value(&[], Value::Spread(unit, values))
     }
 
     /// Of times; one for each store and outcome.
@@ -114,23 +218,9 @@ impl<'e> Families<'e> {
         labels: [&str; 2],
         each: impl IntoIterator<Item = ([&'d str; 2], &'d Distribution)>,
     ) -> Result {
-        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (of, values) in each {
-            let labels = [(labels[0], of[0]), (labels[1], of[1])];
-            spread(&mut family.encode_family(&labels)?, In::Seconds, values)?;
-        }
-        Ok(())
+        let mut family = self.family(name, In::Seconds, help, Kind::Histogram)?;
+        each.into_iter().try_for_each(|(of, values)| {
+            family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Spread(In::Seconds, values))
+        })
     }
-}
-
-fn count(metric: &mut MetricEncoder<'_>, value: u64) -> Result {
-    metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 ns, 104 days, of a sum")]
-fn spread(metric: &mut MetricEncoder<'_>, unit: In, values: &Distribution) -> Result {
-    let told = |value: u64| if unit == In::Seconds { value as f64 / 1e9 } else { value as f64 };
-    let bounds = values.bounds.iter().map(|bound| told(*bound)).chain([f64::INFINITY]);
-    let buckets: Vec<_> = bounds.zip(values.counts.iter().copied()).collect();
-    metric.encode_histogram::<NoLabelSet>(told(values.sum), values.count(), &buckets, None)
 }

@@ -28,7 +28,10 @@
 //! is a quarter busier. A tenant that is really named `other` is written `tenant="_other"`, which no tenant can be named, and so is
 //! never taken for the sum.
 
+mod exported;
 mod families;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 mod process;
 mod system;
 mod tenants;
@@ -44,6 +47,7 @@ use prometheus_client::registry::Registry;
 
 pub use text::Format;
 
+pub(crate) use exported::Exported;
 use families::{Families, In};
 use system::Seen;
 use tenants::Busiest;
@@ -91,14 +95,14 @@ impl Metrics {
     /// nobody up.
     #[must_use]
     pub fn text(&self, format: Format) -> String {
-        self.text_with(format, Kept::default())
+        self.text_with(format, Beside::default())
     }
 
-    /// The same, and what the dead letters' store holds.
-    pub(crate) fn text_with(&self, format: Format, kept: Kept) -> String {
+    /// The same, and what is beside the system.
+    pub(crate) fn text_with(&self, format: Format, beside: Beside) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
-        registry.register_collector(Box::new(kept));
+        registry.register_collector(Box::new(beside));
         let mut told = String::with_capacity(256 << 10);
         // A string takes all that is written to it.
         let _ = encode(&mut told, &registry);
@@ -106,39 +110,81 @@ impl Metrics {
     }
 }
 
-impl Collector for Metrics {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families::new(encoder);
+impl Metrics {
+    /// The same families as messages of OTLP; `began` and `now` in nanoseconds since 1970.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn otlp(
+        &self,
+        beside: &Beside,
+        began: u64,
+        now: u64,
+    ) -> Vec<opentelemetry_proto::tonic::metrics::v1::Metric> {
+        let mut families = Families::Otlp(otlp::Sink::new(began, now));
+        // Nothing can go wrong in memory.
+        let _ = self.tell(&mut families).and_then(|()| beside.tell(&mut families));
+        match families {
+            Families::Otlp(sink) => sink.told(),
+            Families::Text(_) => vec![],
+        }
+    }
+
+    fn tell(&self, families: &mut Families<'_>) -> fmt::Result {
         let (sources, tenants) = (self.system.sources(), self.system.tenants());
         let (measured, health) = (self.system.measure(), self.system.health());
         let seen = Seen { sources: &sources, tenants: &tenants, measured: &measured, health: &health };
-        seen.tell(&mut families)?;
+        seen.tell(families)?;
         let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
-        tenants::tell(&mut families, &busiest.rows(&tenants, self.max_tenants))?;
+        tenants::tell(families, &busiest.rows(&tenants, self.max_tenants))?;
         drop(busiest);
-        if self.is_own_process { process::tell(&mut families) } else { Ok(()) }
+        if self.is_own_process { process::tell(families) } else { Ok(()) }
     }
 }
 
-/// What the stores say, where that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Kept {
-    /// The dead letters that are kept: how many, and their size in bytes.
-    pub(crate) letters: Option<(u64, u64)>,
-    /// Events that were pruned.
-    pub(crate) pruned: Option<u64>,
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.tell(&mut Families::new(encoder))
+    }
 }
 
-impl Collector for Kept {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families::new(encoder);
-        if let Some(pruned) = self.pruned {
-            const HELP: &str =
-                "Stored events that the retention of their tenants let go of, since each store was made.";
-            families.counter("headworks_events_pruned", In::Things, HELP, pruned)?;
+/// What a daemon has to tell beside its system.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    /// The dead letters that are kept, where that is known: how many, and their size in bytes.
+    pub(crate) letters: Option<(u64, u64)>,
+    /// Events that were pruned, where that is known.
+    pub(crate) pruned: Option<u64>,
+    /// What was exported by OTLP, where there is a daemon that may do so.
+    pub(crate) exported: Option<Exported>,
+}
+
+impl Beside {
+    /// What the stores in `data_dir` say, and what was exported. Where the database cannot be read, that says nothing of all the rest.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn of(data_dir: &std::path::Path, exported: &Exported) -> Self {
+        let store = crate::store::StoreReader::open(data_dir).ok();
+        Self {
+            letters: store.as_ref().and_then(|store| store.dead_letters_kept().ok()),
+            pruned: store.as_ref().and_then(|store| store.pruned().ok()),
+            exported: Some(exported.clone()),
         }
-        let Some((letters, bytes)) = self.letters else { return Ok(()) };
-        families.gauge("headworks_dead_letters_kept", In::Things, "Dead letters that are kept.", letters)?;
-        families.gauge("headworks_dead_letters", In::Bytes, "Room that the dead letters take of their quotas.", bytes)
+    }
+
+    fn tell(&self, families: &mut Families<'_>) -> fmt::Result {
+        if let Some(pruned) = self.pruned {
+            let help = "Stored events that the retention of their tenants let go of, since each store was made.";
+            families.counter("headworks_events_pruned", In::Things, help, pruned)?;
+        }
+        if let Some((letters, bytes)) = self.letters {
+            families.gauge("headworks_dead_letters_kept", In::Things, "Dead letters that are kept.", letters)?;
+            let help = "Room that the dead letters take of their quotas.";
+            families.gauge("headworks_dead_letters", In::Bytes, help, bytes)?;
+        }
+        self.exported.as_ref().map_or(Ok(()), |exported| exported.tell(families))
+    }
+}
+
+impl Collector for Beside {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.tell(&mut Families::new(encoder))
     }
 }

@@ -189,6 +189,15 @@ impl Seen<'_> {
         families.gauge("headworks_budget_limit", In::Bytes, help, measured.max_in_flight_bytes)?;
         let help = "Connections and other ways in that are open.";
         families.gauge("headworks_connections", In::Things, help, measured.connections)?;
+        let help = "Connections of the source, and other ways into it, that are open.";
+        let by_source = measured.connections_by_source.iter().map(|(source, open)| (source, *open));
+        families.gauges("headworks_source_connections", In::Things, help, "source", by_source)?;
+        let help = "Circuit breakers between a tenant and a store that are not closed.";
+        let breakers = measured.breakers.iter().flat_map(|of| {
+            let store = of.store.as_str();
+            [([store, "open"], of.open), ([store, "half_open"], of.half_open)]
+        });
+        families.gauges_by_two("headworks_breakers", help, ["store", "state"], breakers)?;
         let busy = measured.busy.iter().enumerate().map(|(thread, busy)| (thread.to_string(), busy.as_secs_f64()));
         families.seconds_counters("headworks_thread_busy", "Time the actors' threads have worked.", "thread", busy)?;
         let help = "For how long something has held one of the actors' threads; 0 where nothing does.";

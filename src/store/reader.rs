@@ -266,6 +266,9 @@ impl StoreReader {
 /// Something of each tenant.
 type OfTenants<T> = BTreeMap<TenantId, T>;
 
+/// What is held of each tenant, how many of these events were pruned, and what is damaged.
+type AllHeld = (OfTenants<Kept>, OfTenants<u64>, Vec<String>);
+
 impl Further {
     fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
         match self {
@@ -274,8 +277,7 @@ impl Further {
         }
     }
 
-    /// What is held of each tenant, how many of these events were pruned, and what is damaged.
-    fn held(&self, events: Option<Opening>) -> Result<(OfTenants<Kept>, OfTenants<u64>, Vec<String>), StoreReadError> {
+    fn held(&self, events: Option<Opening>) -> Result<AllHeld, StoreReadError> {
         Ok(match self {
             Self::Sqlite(database) => {
                 let Holdings { tenants, pruned, damage, .. } = database.holdings(events, None)?;

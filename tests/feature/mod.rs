@@ -40,6 +40,8 @@ mod stop;
 mod supervisor_log;
 mod tap;
 mod tcp;
+#[cfg(feature = "otlp")]
+mod telemetry;
 mod tenant_orders;
 mod top;
 mod uncompensated;

@@ -267,6 +267,11 @@ impl Turn {
         }
     }
 
+    /// How long ago its call began.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.call.map(|(began, _)| began.elapsed())
+    }
+
     /// The call stored its batch, and took its time.
     pub(super) fn stored(&self, now: Instant) {
         if let Some((began, bytes)) = self.call {

@@ -21,7 +21,7 @@ use super::streams::{Feed, Numbers, Stream};
 use super::supervise::Child;
 use super::waiting::{self, Held};
 use crate::model::{Cause, Code, Error, Failure, Role, TenantId, UnixMillis};
-use crate::observe::SourceLedger;
+use crate::observe::{SourceLedger, WayIn};
 use crate::port::{DeadLetter, DeadLetterKind};
 use crate::wire::{Decoded, Frame, Framer, RejectedFrame};
 
@@ -34,6 +34,7 @@ pub(crate) struct Ingress {
     spec: IngressSpec,
     shared: Arc<Shared>,
     source: Arc<SourceLedger>,
+    _way_in: WayIn,
     stage: Rc<RefCell<Stage>>,
     framer: Framer,
     step: Step,
@@ -110,10 +111,12 @@ impl Ingress {
         stage: Rc<RefCell<Stage>>,
     ) -> Self {
         let (stream, session) = stream.unzip();
+        let source = shared.source(&spec.source);
         Self {
             framer: Framer::new(&spec.framing),
             record: OnRecord::new(&shared, stream),
-            source: shared.source(&spec.source),
+            _way_in: WayIn::new(source.clone()),
+            source,
             spec,
             shared,
             stage,

@@ -25,7 +25,7 @@ use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{
-    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, SupervisorLog, Taps,
+    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, StoreBreakers, SupervisorLog, Taps,
 };
 use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
@@ -208,6 +208,27 @@ impl Shared {
         sources
     }
 
+    /// How many ways into each source are open, by name.
+    pub(crate) fn open_by_source(&self) -> Vec<(Arc<str>, u64)> {
+        let open = self.sources.iter().map(|source| (source.key().clone(), source.value().open() as u64));
+        let mut open: Vec<_> = open.collect();
+        open.sort_by(|a, b| a.0.cmp(&b.0));
+        open
+    }
+
+    /// The breakers that are not closed, by store, in the order in which the stores were first needed.
+    pub(crate) fn breakers(&self, now: Instant) -> Vec<StoreBreakers> {
+        let mut all: Vec<_> = self.meters.store_names().into_iter().map(StoreBreakers::closed).collect();
+        for slot in self.all_slots() {
+            for (store, state) in slot.lane.turned_breakers(now) {
+                if let Some(of_store) = all.iter_mut().find(|of_store| of_store.store == store) {
+                    of_store.add(state);
+                }
+            }
+        }
+        all
+    }
+
     pub(crate) fn aggregator(&self) -> Option<&Addr<Aggregator>> {
         self.aggregator.get().map(|running| &running.addr)
     }
@@ -261,7 +282,8 @@ impl Shared {
     /// settled before.
     pub(crate) fn settle(&self, slot: &Arc<Slot>, batch: &BatchId, outcome: Outcome) -> Option<Left> {
         let left = slot.lane.settle(batch, outcome)?;
-        self.meters.batches.took(left.cut_at.elapsed());
+        let since_cut = left.cut_at.elapsed();
+        self.meters.batches.took(since_cut);
         slot.settled.fetch_add(1, Ordering::AcqRel);
         slot.recovered();
         self.settled.fetch_add(1, Ordering::AcqRel);
@@ -283,7 +305,8 @@ impl Shared {
         }
         if !self.observers.is_empty() {
             let batch = left.batch.id().clone();
-            let settled = Settled { batch, outcome, events: left.batch.len(), attempts: left.attempts };
+            let (events, attempts, given_up) = (left.batch.len(), left.attempts, left.code);
+            let settled = Settled { batch, outcome, events, attempts, since_cut, given_up };
             self.observe(Some(&slot.id), |observer| observer.settled(&slot.id, &settled));
         }
         Some(left)

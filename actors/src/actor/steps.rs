@@ -21,8 +21,8 @@ use super::registry::Shared;
 use super::slot::Slot;
 use super::supervise::Child;
 use super::writer::Writer;
-use crate::model::{Batch, Cause, Failure, Role, Status, StoreName, SupervisorEvent, What};
-use crate::observe::Outcome;
+use crate::model::{Batch, Cause, Code, Failure, Role, Status, StoreName, SupervisorEvent, What};
+use crate::observe::{Attempted, Outcome};
 use crate::policy::Want;
 use crate::port::fault_point::fault_point;
 use crate::port::lane::{Step, Stored};
@@ -132,6 +132,7 @@ impl Steps {
             turn.ended(true);
         }
         fault_point("after-store");
+        self.observe_attempt(None);
         let was_parked = self.slot.lane.is_parked();
         let Stored { has_more, closed } = self.slot.lane.stored();
         if let Some(store) = closed {
@@ -145,6 +146,17 @@ impl Steps {
             self.shared.log(self.slot.event(Role::Writer, What::Unparked));
             self.shared.store_is_back(&self.slot);
         }
+    }
+
+    /// Tells the observers, if there are any, that the open attempt is over, and how it failed.
+    pub(super) fn observe_attempt(&self, failed: Option<Code>) {
+        if self.shared.observers.is_empty() {
+            return;
+        }
+        let Some((batch, store, attempt)) = self.slot.lane.open_attempt() else { return };
+        let took = self.turn.as_ref().and_then(Turn::took).unwrap_or_default();
+        let attempted = Attempted { batch, store, attempt, took, failed };
+        self.shared.observe(Some(&self.slot.id), |observer| observer.attempted(&self.slot.id, &attempted));
     }
 
     /// Every store has the batch.

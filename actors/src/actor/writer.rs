@@ -149,6 +149,7 @@ impl Writer {
         if let Some(turn) = &self.steps.turn {
             turn.ended(false);
         }
+        self.steps.observe_attempt(Some(cause.code));
         let was_parked = self.steps.slot.lane.is_parked();
         let next = self.steps.slot.lane.failed(failed, cause.clone(), Instant::now(), &mut self.rng);
         let Some(FailedAttempt { store, attempt, next_after, in_a_row, breaker }) = next else { return };

@@ -1,4 +1,5 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
 
@@ -204,10 +205,34 @@ impl SourceCounters {
 
 /// A source's counters where its connections share them.
 #[derive(Debug, Default)]
-pub(crate) struct SourceLedger(Mutex<SourceCounters>);
+pub(crate) struct SourceLedger {
+    counters: Mutex<SourceCounters>,
+    open: AtomicUsize,
+}
 
 impl SourceLedger {
     pub(crate) fn lock(&self) -> MutexGuard<'_, SourceCounters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many ways into the source are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// A way into a source: open for as long as it lives.
+pub(crate) struct WayIn(Arc<SourceLedger>);
+
+impl WayIn {
+    pub(crate) fn new(source: Arc<SourceLedger>) -> Self {
+        source.open.fetch_add(1, Ordering::Relaxed);
+        Self(source)
+    }
+}
+
+impl Drop for WayIn {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

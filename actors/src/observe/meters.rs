@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::{Distribution, Flushed, Histogram};
-use crate::model::{Code, FlushReason, StoreName, SupervisorEvent};
+use crate::model::{BreakerState, Code, FlushReason, StoreName, SupervisorEvent};
 
 /// What is measured of a system as a whole, a few times a batch at most. What stands in the counters of tenants and sources is
 /// not counted here again.
@@ -81,6 +81,11 @@ impl Meters {
         (self.window_events.read(), self.lateness.read())
     }
 
+    pub(crate) fn store_names(&self) -> Vec<StoreName> {
+        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.iter().map(|(store, _)| store.clone()).collect()
+    }
+
     pub(crate) fn stores(&self) -> Vec<StoreCalls> {
         let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         let calls = |(store, meter): &(StoreName, Arc<StoreMeter>)| StoreCalls {
@@ -101,6 +106,32 @@ pub struct StoreCalls {
     pub stored: Distribution,
     /// How long those took that failed, by their own word, by a panic or by the time allowed for them.
     pub failed: Distribution,
+}
+
+/// The circuit breakers between tenants and one store, as far as they are not closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreBreakers {
+    /// The name of the store.
+    pub store: StoreName,
+    /// Tenants that make no call of it for a while.
+    pub open: u64,
+    /// Tenants whose next call of it says whether they go on.
+    pub half_open: u64,
+}
+
+impl StoreBreakers {
+    pub(crate) fn closed(store: StoreName) -> Self {
+        Self { store, open: 0, half_open: 0 }
+    }
+
+    pub(crate) fn add(&mut self, state: BreakerState) {
+        match state {
+            BreakerState::Closed => {}
+            BreakerState::Open => self.open += 1,
+            BreakerState::HalfOpen => self.half_open += 1,
+        }
+    }
 }
 
 /// What failed with one code, over all tenants.

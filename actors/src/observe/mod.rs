@@ -11,14 +11,14 @@ mod report;
 mod sliding;
 mod tap;
 
-pub(crate) use counters::SourceLedger;
 pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
+pub(crate) use counters::{SourceLedger, WayIn};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail, ThrottleDetail};
 pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
-pub use meters::{FailureTotal, StoreCalls};
+pub use meters::{FailureTotal, StoreBreakers, StoreCalls};
 pub(crate) use meters::{Meters, StoreMeter};
-pub use observer::{Flushed, Observer, Outcome, Settled};
+pub use observer::{Attempted, Flushed, Observer, Outcome, Settled};
 pub use redaction::{Payload, REDACTED, Redaction};
 pub(crate) use report::Collector;
 pub use report::{Report, ReportEntry};

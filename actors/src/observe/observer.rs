@@ -1,15 +1,20 @@
 use std::time::Duration;
 
-use crate::model::{BatchId, Failure, FlushReason, SupervisorEvent, TenantId};
+use crate::model::{Attempt, BatchId, Code, Failure, FlushReason, StoreName, SupervisorEvent, TenantId};
 
 /// Callbacks for whoever measures the system: a metrics exporter, a test.
 ///
-/// They are called on the system's own thread, once a batch at the most, and must not block. A panic in one is
+/// They are called on the system's own threads, a few times a batch at the most, and must not block. A panic in one is
 /// caught and counted in the [`Report`](crate::Report), as `observer_panic`; what it was told is lost to it.
 pub trait Observer: Send + Sync + 'static {
     /// A window was closed.
     fn flushed(&self, tenant: &TenantId, flushed: &Flushed) {
         let _ = (tenant, flushed);
+    }
+
+    /// A store has answered an attempt to store a batch, or did not in time.
+    fn attempted(&self, tenant: &TenantId, attempted: &Attempted) {
+        let _ = (tenant, attempted);
     }
 
     /// A batch has its outcome.
@@ -40,6 +45,22 @@ pub struct Flushed {
     pub lateness: Duration,
 }
 
+/// An attempt to store a batch that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempted {
+    /// Which batch.
+    pub batch: BatchId,
+    /// In which store of the saga.
+    pub store: StoreName,
+    /// The number of the attempt, from 1.
+    pub attempt: Attempt,
+    /// How long the call took; zero where that is not known, since whoever made it died in it.
+    pub took: Duration,
+    /// How it failed; `None` where the store has the batch.
+    pub failed: Option<Code>,
+}
+
 /// The one outcome of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -64,4 +85,8 @@ pub struct Settled {
     pub events: usize,
     /// How many attempts to store it were begun.
     pub attempts: u32,
+    /// How long ago it was cut; where an earlier process cut it, how long ago it was read back.
+    pub since_cut: Duration,
+    /// Why it was given up, where it was.
+    pub given_up: Option<Code>,
 }

@@ -1,7 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::handle::System;
-use crate::observe::{Distribution, FailureTotal, StoreCalls};
+use crate::observe::{Distribution, FailureTotal, StoreBreakers, StoreCalls};
 use crate::port::Health;
 
 /// What is measured of a system as a whole, beside the counters of its tenants and sources. From its start; see
@@ -31,6 +34,10 @@ pub struct Measurements {
     pub max_tenants: u64,
     /// Connections that are read now, and other ways in that are open.
     pub connections: u64,
+    /// How many ways into each source are open, by its name: connections, and what is read to its end.
+    pub connections_by_source: Vec<(Arc<str>, u64)>,
+    /// The circuit breakers that are not closed, of each store, in the order of `stores`.
+    pub breakers: Vec<StoreBreakers>,
     /// Dead letters that are still to be kept.
     pub dead_letters_pending: u64,
     /// For how long each of the actors' threads was at work.
@@ -70,6 +77,8 @@ impl System {
             max_in_flight_bytes: shared.budget.max() as u64,
             max_tenants: shared.tenants.max() as u64,
             connections: shared.homes.connections() as u64,
+            connections_by_source: shared.open_by_source(),
+            breakers: shared.breakers(Instant::now()),
             dead_letters_pending: self.dead_letters_pending(),
             busy: shared.homes.busy(),
             journal: shared.journal.is_durable().then(|| shared.journal.health()),

@@ -24,9 +24,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{
-    Attempt, Batch, BatchId, Code, Failure, Fault, Faulty, FlushReason, Flushed, Framing, IngressSpec, Intake, Json,
-    MemoryStore, Observer, Outcome, Policy, RetryPolicy, Role, Saga, Settled, Source, Status, Storage, StorageError,
-    SupervisorEvent, TenantId, Undo, UndoStep, What, WindowPolicy,
+    Attempt, Attempted, Batch, BatchId, Code, Failure, Fault, Faulty, FlushReason, Flushed, Framing, IngressSpec,
+    Intake, Json, MemoryStore, Observer, Outcome, Policy, RetryPolicy, Role, Saga, Settled, Source, Status, Storage,
+    StorageError, SupervisorEvent, TenantId, Undo, UndoStep, What, WindowPolicy,
 };
 
 use crate::rig::{Rig, event, events, lines, millis, pass, secs, tenant, until, virtual_time, windows_of};
@@ -377,9 +377,16 @@ impl Observer for Told {
         self.push(format!("{tenant} flushed {} by {}", flushed.events, flushed.reason));
     }
 
+    fn attempted(&self, tenant: &TenantId, attempted: &Attempted) {
+        let Attempted { batch, store, attempt, failed, .. } = attempted;
+        let came_to = failed.map_or("stored", |code| code.as_str());
+        self.push(format!("{tenant} {} attempted in {store} by {}: {came_to}", batch.seq, attempt.0));
+    }
+
     fn settled(&self, tenant: &TenantId, settled: &Settled) {
-        let Settled { outcome, events, attempts, .. } = settled;
-        self.push(format!("{tenant} settled {events} {outcome:?} after {attempts}"));
+        let Settled { outcome, events, attempts, given_up, .. } = settled;
+        let why = given_up.map_or("", |code| code.as_str());
+        self.push(format!("{tenant} settled {events} {outcome:?} after {attempts} {why}"));
     }
 
     fn failed(&self, failure: &Failure) {
@@ -408,15 +415,18 @@ fn every_flush_retry_outcome_and_compensation_is_told() {
         let expected = [
             "a flushed 2 by size",
             "a flushed 2 by size",
+            "a 1 attempted in store by 1: store_transient",
             "failed store_transient",
             "writer failed",
+            "a 1 attempted in store by 2: store_permanent",
             "failed store_permanent",
             "writer failed",
             "aggregator compensated",
-            &format!("a settled 2 {:?} after 2", Outcome::DeadLettered),
+            &format!("a settled 2 {:?} after 2 store_permanent", Outcome::DeadLettered),
             "aggregator dead_lettered",
             "failed store_permanent",
-            &format!("a settled 2 {:?} after 1", Outcome::Stored),
+            "a 2 attempted in store by 1: stored",
+            &format!("a settled 2 {:?} after 1 ", Outcome::Stored),
         ];
         assert_eq!(*told.0.lock().unwrap(), expected);
         let retried = rig.logged("a", What::Failed);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headworks_actors::{Code, Fault, FlushReason, Policy, RetryPolicy, Saga, Status, WindowPolicy};
+use headworks_actors::{BreakerPolicy, Code, Fault, FlushReason, Policy, RetryPolicy, Saga, Status, WindowPolicy};
 
 use crate::rig::{Rig, event, events, lines, millis, pass, secs, until, virtual_time, windows_of};
 
@@ -107,6 +107,47 @@ fn compensations_are_counted_as_they_are_logged() {
         assert!(logged >= 2, "a rollback in each store");
         let names: Vec<_> = measured.stores.iter().map(|calls| calls.store.as_str()).collect();
         assert_eq!(names, ["first", "second"]);
+        rig.drained().await;
+    });
+}
+
+#[test]
+fn open_ways_are_told_by_source_and_breakers_that_are_not_closed_by_store() {
+    virtual_time(async {
+        let retry = RetryPolicy {
+            attempts: 10,
+            base: millis(1),
+            cap: millis(1),
+            attempt_timeout: secs(7),
+            ..RetryPolicy::default()
+        };
+        let breaker = BreakerPolicy { failures: 2, wait: secs(30) };
+        let policy = Policy { retry, breaker, ..windows_of(1) };
+        let (rig, _) = Rig::faulty(policy, |_, call| match call {
+            1 | 2 => Fault::Transient,
+            3 => Fault::Stall,
+            _ => Fault::None,
+        });
+        let (first, second) = (rig.ingress().await, rig.ingress().await);
+        let seen = || {
+            let measured = rig.system.measure();
+            let open: u64 = measured.connections_by_source.iter().map(|(_, open)| open).sum();
+            let [store] = &measured.breakers[..] else { panic!("{:?}", measured.breakers) };
+            assert_eq!(store.store.as_str(), "store");
+            (open, store.open, store.half_open)
+        };
+        first.feed(lines([event("a", 0)])).await.unwrap();
+        pass(secs(1)).await;
+        assert_eq!(seen(), (2, 1, 0));
+        pass(secs(30)).await;
+        assert_eq!(seen(), (2, 0, 1), "the call that decides is under way");
+        pass(secs(60)).await;
+        assert_eq!((rig.stored("a").len(), seen()), (1, (2, 0, 0)));
+        first.finish(true).await.unwrap();
+        drop(first);
+        pass(secs(1)).await;
+        assert_eq!(seen().0, 1);
+        drop(second);
         rig.drained().await;
     });
 }

@@ -23,7 +23,7 @@ use crate::rig::{
 
 /// Every place in an embedder's code, with what names it: the tenant and the actor in the log, or the tenant and the code in the
 /// report. Where a call gives a future, there are two: before the future is there, and in it.
-const USER_CODE: [(&str, &str); 34] = [
+const USER_CODE: [(&str, &str); 35] = [
     ("Source::name", "- source"),
     ("Source::run", "- source"),
     ("Source::run, later", "- source"),
@@ -52,6 +52,7 @@ const USER_CODE: [(&str, &str); 34] = [
     ("DeadLetters::put of a batch", "a dead_letter_failed"),
     ("DeadLetters::put of a batch, later", "a dead_letter_failed"),
     ("Observer::flushed", "a observer_panic"),
+    ("Observer::attempted", "a observer_panic"),
     ("Observer::settled", "a observer_panic"),
     ("Observer::failed", "a observer_panic"),
     ("Observer::supervised", "a observer_panic"),

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{
-    Attempt, Batch, BatchId, Cause, DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, Decoded, Decoder,
-    Failure, Flushed, Framing, Hooks, IngressSpec, Intake, Json, MemoryDeadLetters, MemoryStore, Observer, OnFailure,
-    Seam, Settled, Source, Storage, StorageError, SupervisorEvent, TenantId, TypedJson, Undo, UndoStep, UnixMillis,
+    Attempt, Attempted, Batch, BatchId, Cause, DeadLetter, DeadLetterKind, DeadLetterQuery, DeadLetters, Decoded,
+    Decoder, Failure, Flushed, Framing, Hooks, IngressSpec, Intake, Json, MemoryDeadLetters, MemoryStore, Observer,
+    OnFailure, Seam, Settled, Source, Storage, StorageError, SupervisorEvent, TenantId, TypedJson, Undo, UndoStep,
+    UnixMillis,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -246,6 +247,10 @@ pub(crate) struct UserObserver(pub(crate) Trip);
 impl Observer for UserObserver {
     fn flushed(&self, tenant: &TenantId, _: &Flushed) {
         self.0.at("Observer::flushed", Some(tenant));
+    }
+
+    fn attempted(&self, tenant: &TenantId, _: &Attempted) {
+        self.0.at("Observer::attempted", Some(tenant));
     }
 
     fn settled(&self, tenant: &TenantId, _: &Settled) {

@@ -2,10 +2,19 @@
 
 use tokio::time::Instant;
 
-use super::State;
-use crate::model::StoreName;
+use super::{Lane, State};
+use crate::model::{BreakerState, StoreName};
 use crate::policy::{Breaker, Tripped};
 use crate::port::work::{BreakerTurned, Failed};
+
+impl Lane {
+    /// The tenant's breakers that are not closed: of which stores.
+    pub(crate) fn turned_breakers(&self, now: Instant) -> Vec<(StoreName, BreakerState)> {
+        let state = self.lock();
+        let all = state.breakers.iter().map(|(store, breaker)| (store.clone(), breaker.state(now)));
+        all.filter(|(_, state)| *state != BreakerState::Closed).collect()
+    }
+}
 
 impl State {
     /// A call of the store failed: how many did in a row, and what that makes of the breaker.

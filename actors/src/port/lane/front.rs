@@ -112,6 +112,13 @@ impl Lane {
         state.moved += 1;
     }
 
+    /// The attempt that is open: of which batch, in which store, and its number.
+    pub(crate) fn open_attempt(&self) -> Option<(BatchId, StoreName, Attempt)> {
+        let state = self.lock();
+        let work = state.work.as_ref().filter(|work| work.is_open())?;
+        Some((work.batch.id().clone(), work.store()?.clone(), work.attempt()))
+    }
+
     /// The store of the open attempt has the batch.
     pub(crate) fn stored(&self) -> Stored {
         let state = &mut *self.lock();
