@@ -637,6 +637,7 @@ Mind
   source open asks nobody for a password, and other machines can reach it
   a tenant may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
   tenant same may have 8MiB in flight, but all together only 1MiB: the bound of all is met first
+  tenant acme: window.max_bytes is 1MiB, but overflow.max_in_flight only 64KiB: it is full before a window is
 ";
         assert!(out.starts_with("/headworks.toml is valid.\n") && out.ends_with(expected), "{out}");
     }
