@@ -38,6 +38,8 @@ pub struct Explanation {
     pub restart_at: Option<UnixMillis>,
     /// The open window.
     pub window: Option<ExplainedWindow>,
+    /// Whether its sender is silent, where that is listened for.
+    pub silence: Option<ExplainedSilence>,
     /// Batches that wait, the one in front included.
     pub backlog: ExplainedBacklog,
     /// The batch in front, once work on it has begun.
@@ -73,6 +75,17 @@ pub struct ExplainedWindow {
     pub due_at: Option<UnixMillis>,
     #[serde(with = "rfc3339::option")]
     pub oldest_at: Option<UnixMillis>,
+}
+
+/// See [`SilenceDetail`](headworks_actors::SilenceDetail).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the words of `SilenceDetail`")]
+pub struct ExplainedSilence {
+    pub silent_ms: Option<u64>,
+    pub heard_ms_ago: Option<u64>,
+    pub expected_within_ms: Option<u64>,
+    pub is_learnt: bool,
 }
 
 /// See [`Backlog`](headworks_actors::Backlog).
@@ -191,6 +204,12 @@ impl Explanation {
                 max_bytes: window.max_bytes,
                 due_at: window.due_at,
                 oldest_at: window.oldest_at,
+            }),
+            silence: snapshot.silence.map(|silence| ExplainedSilence {
+                silent_ms: silence.silent_ms,
+                heard_ms_ago: silence.heard_ms_ago,
+                expected_within_ms: silence.expected_within_ms,
+                is_learnt: silence.is_learnt,
             }),
             backlog: ExplainedBacklog {
                 batches: backlog.batches,

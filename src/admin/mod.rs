@@ -31,6 +31,7 @@
 //! | `GET /metrics` | the numbers of the daemon for Prometheus: see [`metrics`](crate::metrics) |
 //! | `GET /v1/journal/export?tenant=&as=` | its unsettled events, one a line, as [`ExportAs`] says |
 //! | `GET /v1/overview?tenants=` | the whole system at one moment, a row a tenant: an [`Overview`] |
+//! | `GET /v1/tap?tenant=&limit=&rate=&redact=` | events as they are accepted, a sample of them, one a line; see [`TapRequest`] |
 //! | `GET /`, `/page/...` | the page for a browser, which asks the routes above |
 //!
 //! Answers are JSON, errors `application/problem+json` (RFC 9457, [`Problem`]). What reads the
@@ -61,6 +62,7 @@ mod report;
 mod routes;
 mod schemas;
 mod socket;
+mod tap;
 mod tenants;
 mod uncompensated;
 
@@ -83,7 +85,7 @@ pub use erase::{EraseRequest, Erased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
-    ExplainedWindow, Explanation,
+    ExplainedSilence, ExplainedWindow, Explanation,
 };
 #[cfg(unix)]
 pub use guard::{Token, guarded};
@@ -99,6 +101,7 @@ pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
 pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
+pub use tap::TapRequest;
 pub use tenants::{Order, OrderRequest, Ordered, SpawnRequest, TenantRow, rows};
 pub use uncompensated::UncompensatedRow;
 
@@ -120,6 +123,8 @@ pub struct Admin {
     metrics: Metrics,
     /// One scrape at a time.
     scraping: Arc<Semaphore>,
+    /// A permit for each tap.
+    tapping: Arc<Semaphore>,
     /// What the daemon runs by.
     running: Option<watch::Receiver<Arc<Running>>>,
     /// Its sender goes when the daemon ends.
@@ -139,6 +144,7 @@ impl Admin {
         Self {
             metrics: Metrics::new(system.clone()).process(),
             scraping: Arc::new(Semaphore::new(1)),
+            tapping: Arc::new(Semaphore::new(tap::MOST)),
             system,
             data_dir: Arc::new(data_dir),
             journal: None,

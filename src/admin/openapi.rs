@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::listing::{NEXT, STATUSES, TOTAL};
 use super::routes::{Answer, Body, ROUTES, Route};
 use super::schemas::{ORDERS, SORTS, schemas, tenant_id};
+use super::tap::MOST_A_SECOND;
 
 pub(super) async fn show() -> Json<Value> {
     Json(document())
@@ -80,8 +81,11 @@ fn parameter(route: &Route, name: &str) -> Value {
     let word = |words: &[&str]| json!({ "type": "string", "enum": words });
     let millis = json!({ "type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX });
     let schema = match name {
-        "limit" if route.path.ends_with("/events") => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
+        "limit" if route.path.ends_with("/events") || route.path.ends_with("/tap") => {
+            json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX })
+        }
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
+        "rate" => json!({ "type": "integer", "minimum": 1, "maximum": MOST_A_SECOND }),
         "last" => json!({ "type": "integer", "minimum": 0, "maximum": 100_000 }),
         "cursor" => json!({ "type": "string", "pattern": "^[0-9]{1,19}:[A-Za-z0-9._-]{0,64}$" }),
         "sort" => word(&SORTS),
@@ -101,6 +105,8 @@ fn parameter(route: &Route, name: &str) -> Value {
     };
     let description = match name {
         "limit" => "How many at the most",
+        "rate" => "How many events a second at the most; 100 where it is left out",
+        "redact" => "Fields that are not told, with commas between them; with dots in between where they are deeper",
         "cursor" => "The header x-next-cursor of the page before, asked with the same sort and order",
         "status" => "One or several, with commas between them",
         "name" => "A part of the name, in whatever letter case",
@@ -133,6 +139,7 @@ fn responses(route: &Route) -> Value {
             "application/jsonl": { "itemSchema": reference("LogEntry") },
             "text/event-stream": {},
         }),
+        Answer::Lines(schema) => json!({ "application/jsonl": { "itemSchema": reference(schema) } }),
         Answer::Bytes => json!({ "application/octet-stream": {} }),
         Answer::Text(types) => types.iter().map(|of| ((*of).to_owned(), json!({}))).collect::<Map<_, _>>().into(),
     };

@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, patch, post, put};
 
 use super::{
     Admin, audit, config, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi,
-    overview, page, policy, report, tenants, uncompensated,
+    overview, page, policy, report, tap, tenants, uncompensated,
 };
 
 /// One method of one path.
@@ -41,13 +41,15 @@ pub(super) enum Answer {
     Array(&'static str),
     /// The entries of the log: a line each, or server-sent events.
     Log,
+    /// JSON of this schema, a line each.
+    Lines(&'static str),
     /// Bytes that come as they are read.
     Bytes,
     /// Text of one of these types.
     Text(&'static [&'static str]),
 }
 
-use Answer::{Array, Bytes, Json, Log, Text};
+use Answer::{Array, Bytes, Json, Lines, Log, Text};
 
 /// The largest body of a request in JSON, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -161,6 +163,14 @@ pub(super) const ROUTES: &[Route] = &[
     ask("get", "/v1/journal/verify", "Whether it is whole", Json("Verdict"), || get(journal::verify)),
     ask("get", "/v1/journal/export", "Its unsettled events, one a line", Bytes, || get(journal::export))
         .query(&["tenant", "as_export"]),
+    ask(
+        "get",
+        "/v1/tap",
+        "A sample of the events as they are accepted, until the daemon ends",
+        Lines("Tapped"),
+        || get(tap::show),
+    )
+    .query(&["tenant", "limit", "rate", "redact"]),
 ];
 
 /// The routes of the table; a body in bytes may be as large as a frame.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
-    SourceKind, StoreKind,
+    SourceKind, StoreKind, TapConfig,
 };
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
@@ -243,7 +243,17 @@ fn limits(config: &Config) -> Vec<(&'static str, String)> {
         ("threads", threads(&config.daemon)),
         ("report", report),
         ("metrics", format!("series of their own for the {} busiest tenants", config.metrics.max_tenants)),
+        ("tap", tap(&config.tap)),
     ]
+}
+
+/// What is shown of events as they pass.
+fn tap(tap: &TapConfig) -> String {
+    match (tap.enabled, tap.redact.as_slice()) {
+        (false, _) => "events are not shown as they pass".to_owned(),
+        (true, []) => "events are shown whole as they pass, to whoever asks".to_owned(),
+        (true, fields) => format!("events are shown as they pass, without {}", fields.join(", ")),
+    }
 }
 
 /// On how many threads the actors live.
@@ -523,6 +533,7 @@ Limits
   threads       THREADS
   report        failures are summed up in the log every 1m
   metrics       series of their own for the 100 busiest tenants
+  tap           events are shown whole as they pass, to whoever asks
 
 Tenants
   window     closes at 500 events, 1MiB or 1s after its first event, whichever is first

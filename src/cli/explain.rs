@@ -1,6 +1,10 @@
 //! `headworks explain`: everything about one tenant on one screen.
 
-use headworks::admin::{ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedWindow, Explanation};
+use std::time::Duration;
+
+use headworks::admin::{
+    ExplainedBatch, ExplainedBreaker, ExplainedFailure, ExplainedSilence, ExplainedWindow, Explanation,
+};
 use headworks::supervisor_log::{LogEntry, brief};
 use headworks::text::{ago, count, due, moment, plain, short, wrap};
 use headworks::units::bytes::display as size;
@@ -67,6 +71,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
     }
     if let Some(window) = &told.window {
         screen.line("window", &window_told(window, now));
+    }
+    if let Some(silence) = &told.silence {
+        screen.line("silence", &silence_told(silence));
     }
     screen.line("backlog", &backlog(told));
     if let Some(batch) = &told.batch {
@@ -164,6 +171,30 @@ fn window_told(window: &ExplainedWindow, now: UnixMillis) -> String {
     }
     let due = due_at.map_or(String::new(), |at| format!("; closes {} at the latest", due(at, now)));
     format!("{events} of {max_events} events, {} of {}{due}", bytes(*body_bytes), bytes(*max_bytes))
+}
+
+fn silence_told(silence: &ExplainedSilence) -> String {
+    let time = |millis: u64| {
+        // To the second where it is long.
+        let millis = if millis < 10_000 { millis } else { millis / 1_000 * 1_000 };
+        humantime::format_duration(Duration::from_millis(millis)).to_string()
+    };
+    let now = match (silence.silent_ms, silence.heard_ms_ago) {
+        (Some(silent), Some(_)) => format!("SILENT: no frame came for {}", time(silent)),
+        (Some(silent), None) => {
+            format!("SILENT: no frame came since the daemon was started, and one is expected for {}", time(silent))
+        }
+        (None, Some(ago)) => format!("the last frame came {} ago", time(ago)),
+        (None, None) => "no frame came since the daemon was started".to_owned(),
+    };
+    let expected = match (silence.expected_within_ms, silence.is_learnt) {
+        (Some(within), true) => {
+            format!("one is expected within {} of the last, as learnt from its rhythm", time(within))
+        }
+        (Some(within), false) => format!("one is expected within {} of the last, as silence.after says", time(within)),
+        (None, _) => "its rhythm is still being learnt".to_owned(),
+    };
+    format!("{now}; {expected}")
 }
 
 fn backlog(told: &Explanation) -> String {
@@ -381,6 +412,28 @@ mod tests {
             what: what.into(),
             ..LogEntry::default()
         }
+    }
+
+    #[test]
+    fn silence_is_told_with_what_is_expected_and_by_what() {
+        let told = |silent_ms, heard_ms_ago, expected_within_ms, is_learnt| {
+            let silence = Some(ExplainedSilence { silent_ms, heard_ms_ago, expected_within_ms, is_learnt });
+            let text = render(&Explanation { silence, ..quiet() }, 200);
+            text.lines().find_map(|line| line.strip_prefix("silence    ")).unwrap().to_owned()
+        };
+        assert_eq!(
+            told(Some(620_250), Some(620_250), Some(30_000), false),
+            "SILENT: no frame came for 10m 20s; one is expected within 30s of the last, as silence.after says"
+        );
+        assert_eq!(
+            told(None, Some(2_500), Some(12_345), true),
+            "the last frame came 2s 500ms ago; one is expected within 12s of the last, as learnt from its rhythm"
+        );
+        assert_eq!(told(None, Some(0), None, false), "the last frame came 0s ago; its rhythm is still being learnt");
+        assert!(
+            told(Some(1_000), None, Some(10), false).starts_with("SILENT: no frame came since the daemon was started")
+        );
+        assert!(!render(&quiet(), 200).contains("silence"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod sample;
 mod send;
 mod service;
 mod table;
+mod tap;
 mod tenants;
 mod top;
 mod uncompensated;
@@ -91,6 +92,13 @@ enum Command {
         #[command(flatten)]
         args: top::TopArgs,
     },
+    /// Print events as a running daemon accepts them, a sample of them, one JSON object a line
+    Tap {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: tap::TapArgs,
+    },
     /// Say whether a daemon does its work: ends with 0 if so, with 1 and the reasons if not, and with 69 if none answers
     Ready {
         #[command(flatten)]
@@ -158,6 +166,7 @@ pub(crate) fn main() -> Exit {
         Command::Ready { data, args } => ready::run(&data, &args),
         Command::Report { data, args } => report::run(&data, &args),
         Command::Top { data, args } => top::run(&data, &args),
+        Command::Tap { data, args } => tap::run(&data, &args),
         Command::Uncompensated { data, args } => uncompensated::run(&data, &args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Audit { data, args } => audit::run(&data, &args),

@@ -58,6 +58,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         dead_letters,
         tenants,
         metrics,
+        tap,
     } = config;
 
     let data_dir = daemon.data_dir.to_str();
@@ -135,6 +136,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
 
     // A series more for each of a dozen numbers.
     within(["metrics", "max_tenants"], metrics.max_tenants, 0, 10_000, usize::to_string)?;
+    super::tap::check(tap)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;

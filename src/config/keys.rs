@@ -22,9 +22,11 @@ pub(super) enum Kind {
     Tenant,
     Tenants,
     Stores,
+    /// Of events, with the way to them.
+    Fields,
 }
 
-use Kind::{Address, Bool, Choice, Path, Size, Stores, Tenant, Tenants, Text, Time, Whole};
+use Kind::{Address, Bool, Choice, Fields, Path, Size, Stores, Tenant, Tenants, Text, Time, Whole};
 
 /// A table that stands for all of its kind, and the name that it bears here: each of `sources` is as `sources.NAME`.
 pub(super) const NAMED: [(&str, &str); 2] = [("sources", "tcp"), ("stores", "NAME")];
@@ -181,6 +183,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
         ],
     ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
+    ("tap", &[("enabled", Bool), ("redact", Fields)]),
 ];
 
 const STORE: &[(&str, Kind)] = &[
@@ -336,6 +339,7 @@ mod tests {
                 Tenant => (vec!["'a'".into()], vec!["'a/b'".to_owned()]),
                 Tenants => (vec!["[]".into(), "['a']".into()], vec!["'a'".to_owned(), "['a/b']".to_owned()]),
                 Stores => (vec!["['store']".into()], vec!["'store'".to_owned()]),
+                Fields => (vec!["[]".into(), "['a', 'b.c']".into()], vec!["'a'".to_owned(), "['a..b']".to_owned()]),
                 Address => (vec!["'127.0.0.1:1'".into()], vec!["'localhost'".to_owned()]),
                 Text | Path => (vec![], vec!["1".to_owned()]),
             };

@@ -34,6 +34,7 @@ mod running;
 mod schema;
 mod sections;
 mod settings;
+mod tap;
 mod tree;
 mod typed;
 mod watch;
@@ -60,6 +61,7 @@ pub use sections::{
 };
 
 pub use settings::with_settings;
+pub use tap::TapConfig;
 pub use watch::FileWatch;
 
 use crate::store::manifest::{Kind, Manifest};
@@ -97,6 +99,8 @@ pub struct Config {
     pub tenants: TenantsConfig,
     /// Its numbers.
     pub metrics: MetricsConfig,
+    /// What is shown of events as they pass.
+    pub tap: TapConfig,
 }
 
 impl Default for Config {
@@ -115,6 +119,7 @@ impl Default for Config {
             dead_letters: DeadLettersConfig::default(),
             tenants: TenantsConfig::default(),
             metrics: MetricsConfig::default(),
+            tap: TapConfig::default(),
         }
     }
 }

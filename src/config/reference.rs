@@ -65,7 +65,7 @@ fn is_live(table: &str, key: &str) -> bool {
         "log" => key == "level",
         "limits" => key == "max_tenants",
         "tenants" => key != "stores",
-        _ => table == "report" || table.starts_with("tenants.defaults"),
+        _ => table == "report" || table == "tap" || table.starts_with("tenants.defaults"),
     }
 }
 
@@ -98,7 +98,9 @@ mod tests {
                     Kind::Time(..) => "'7h'".to_owned(),
                     Kind::Choice([_, .., last]) => format!("'{last}'"),
                     Kind::Choice(_) => continue,
+                    Kind::Bool if path == "tap.enabled" => "false".to_owned(),
                     Kind::Bool => "true".to_owned(),
+                    Kind::Fields => "['card.number']".to_owned(),
                     Kind::Address => "'127.0.0.1:7999'".to_owned(),
                     Kind::Tenants => "['zen']".to_owned(),
                     Kind::Stores => "['archive', 'store']\n[stores.archive]".to_owned(),

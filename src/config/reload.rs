@@ -15,8 +15,8 @@ pub struct Reloadable {
 }
 
 impl Config {
-    /// What comes of `fresh` while this one runs: the rules, the mutes and the limits of tenants, the report, the level of the log
-    /// and the deadline of a stop change at once; all else with the next start.
+    /// What comes of `fresh` while this one runs: the rules, the mutes and the limits of tenants, the report, the tap, the level of the
+    /// log and the deadline of a stop change at once; all else with the next start.
     ///
     /// # Errors
     /// What can be changed does not fit what cannot, so that a restart is needed for all of it.
@@ -33,6 +33,7 @@ impl Config {
             report: fresh.report.clone(),
             limits: LimitsConfig { max_tenants: fresh.limits.max_tenants, ..running.limits },
             tenants,
+            tap: fresh.tap.clone(),
             ..running
         };
         config.check()?;

@@ -97,6 +97,9 @@ fn value(kind: Kind, description: &str, default: Option<&Value>) -> Value {
         Kind::Choice(words) => json!({"enum": words}),
         Kind::Tenant => json!({"type": "string", "pattern": TENANT}),
         Kind::Tenants => json!({"type": "array", "items": {"type": "string", "pattern": TENANT}}),
+        Kind::Fields => {
+            json!({"type": "array", "items": {"type": "string", "pattern": "^[^.]+([.][^.]+)*$"}, "maxItems": 100})
+        }
         Kind::Stores => json!({"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": true}),
     };
     if let Value::Object(schema) = &mut schema {
@@ -111,9 +114,14 @@ fn value(kind: Kind, description: &str, default: Option<&Value>) -> Value {
 pub(super) fn range(kind: Kind) -> String {
     let told = |bytes: u64| usize::try_from(bytes).map_or_else(|_| format!("{bytes}B"), size);
     match kind {
-        Kind::Text | Kind::Path | Kind::Address | Kind::Bool | Kind::Tenant | Kind::Tenants | Kind::Stores => {
-            String::new()
-        }
+        Kind::Text
+        | Kind::Path
+        | Kind::Address
+        | Kind::Bool
+        | Kind::Tenant
+        | Kind::Tenants
+        | Kind::Stores
+        | Kind::Fields => String::new(),
         Kind::Whole(least, most) if most == u64::from(u32::MAX) => format!("from {least}"),
         Kind::Whole(least, most) => format!("{least} to {most}"),
         Kind::Size(least, most) => format!("{} to {}", told(least), told(most)),
@@ -138,5 +146,6 @@ pub(super) fn kind_word(kind: Kind) -> &'static str {
         Kind::Tenant => "tenant id",
         Kind::Tenants => "list of tenant ids",
         Kind::Stores => "list of stores",
+        Kind::Fields => "list of fields",
     }
 }

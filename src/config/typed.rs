@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     AdminConfig, Config, DaemonConfig, DeadLettersConfig, DecoderConfig, JournalConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TenantRule, TenantsConfig, UnknownTenants,
+    MetricsConfig, ReportConfig, SourceConfig, StoreConfig, TapConfig, TenantRule, TenantsConfig, UnknownTenants,
 };
 use crate::{Policy, StoreName, TenantId, TenantPattern};
 
@@ -39,6 +39,8 @@ pub(super) struct Typed {
     tenants: TypedTenants,
     #[serde(default)]
     metrics: MetricsConfig,
+    #[serde(default)]
+    tap: TapConfig,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,6 +92,7 @@ impl From<Typed> for Config {
             dead_letters,
             tenants,
             metrics,
+            tap,
         } = typed;
         let base = TenantsConfig::default();
         let tenants = TenantsConfig {
@@ -120,6 +123,7 @@ impl From<Typed> for Config {
             dead_letters,
             tenants,
             metrics,
+            tap,
         }
     }
 }

@@ -36,6 +36,8 @@ mod spill;
 mod sqlite_store;
 mod stop;
 mod supervisor_log;
+mod tap;
 mod tcp;
 mod tenant_orders;
+mod top;
 mod uncompensated;

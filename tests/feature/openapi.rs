@@ -21,6 +21,8 @@ fn every_route_that_is_described_is_there_and_no_method_that_is_not() {
     for (path, methods) in paths {
         let letter = "0123456789abcdef/acme/1";
         let target = path.replace("{id}", "acme").replace("{order}", "shoot").replace("{letter}", letter);
+        // It would go on for ever.
+        let target = target.replace("/v1/tap", "/v1/tap?limit=0");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let answer = asked(api, method, &target);
             let is_described = methods.get(method.to_lowercase()).is_some();
@@ -52,11 +54,15 @@ fn schemathesis() -> PathBuf {
     program
 }
 
-/// What never ends cannot be waited for; and which rules fit together says no schema.
+/// What never ends cannot be waited for; and which rules fit together, and what names a field, says no schema.
 const SETTINGS: &str = r#"
 [[operations]]
 include-path = "/v1/log"
 parameters = { "query.follow" = "false" }
+[[operations]]
+include-path = "/v1/tap"
+parameters = { "query.limit" = "0" }
+checks.positive_data_acceptance.enabled = false
 [[operations]]
 include-path = "/v1/tenants/{id}/events"
 parameters = { "query.follow" = "false" }

@@ -1,7 +1,7 @@
 //! A frame, made of the state alone.
 
 use headworks::supervisor_log::brief;
-use headworks::text::inert;
+use headworks::text::{ago, inert};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -9,7 +9,7 @@ use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
 
 use super::super::explain;
-use super::state::{Column, Line, State};
+use super::state::{Column, State, Totals};
 
 /// So many lines of the screen are the log's at the least.
 const LOG: u16 = 6;
@@ -50,6 +50,10 @@ fn colour(state: &State, colour: Color) -> Style {
     if state.has_colours { Style::new().fg(colour) } else { Style::new() }
 }
 
+fn alarming(state: &State, word: &'static str) -> Span<'static> {
+    Span::styled(word, colour(state, Color::Red).add_modifier(Modifier::BOLD))
+}
+
 /// The colour of a state, which never says more than its word.
 fn of_status(state: &State, status: &str) -> Style {
     let (of, bold) = match status {
@@ -65,19 +69,12 @@ fn of_status(state: &State, status: &str) -> Style {
 }
 
 fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
-    let [words, chart] = Layout::horizontal([Constraint::Min(52), Constraint::Percentage(40)]).areas(area);
-    let Line {
-        received_per_second,
-        stored_per_second,
-        in_flight,
-        stored,
-        dead_lettered,
-        attempts_failed,
-        restarts,
-        ..
-    } = &state.totals;
+    let [words, chart] = Layout::horizontal([Constraint::Min(58), Constraint::Percentage(30)]).areas(area);
+    let Totals { received_per_second, stored_per_second, in_flight, stored, dead_lettered, .. } = &state.totals;
+    let Totals { attempts_failed, restarts, uncompensated, oldest_at, .. } = &state.totals;
     let standing = match &state.gone {
-        Some(_) => Span::styled("GONE", colour(state, Color::Red).add_modifier(Modifier::BOLD)),
+        Some(_) => alarming(state, "GONE"),
+        None if state.trouble.is_some() => alarming(state, "IN TROUBLE"),
         None => Span::styled("up", colour(state, Color::Green)),
     };
     let first = Text::from(vec![
@@ -85,8 +82,10 @@ fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
         standing,
         format!("  in {received_per_second}/s  stored {stored_per_second}/s  in flight {in_flight}").into(),
     ]);
-    let second = format!("stored {stored}  dead letters {dead_lettered}");
-    let third = format!("failed attempts {attempts_failed}  restarts {restarts}");
+    let oldest = oldest_at.map_or(String::new(), |at| format!("  the oldest came {}", ago(at, state.at)));
+    let second = format!("stored {stored}  dead letters {dead_lettered}{oldest}");
+    let owed = if *uncompensated > 0 { format!("  NOT UNDONE {uncompensated}") } else { String::new() };
+    let third = format!("failed attempts {attempts_failed}  restarts {restarts}{owed}");
     frame.render_widget(Paragraph::new(vec![first, second.into(), third.into()]), words);
     // The newest to the right, as many as there is room for.
     let room = usize::from(chart.width);
@@ -113,8 +112,11 @@ fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
         };
         Cell::from(text).style(Style::new().add_modifier(style))
     });
+    // There may be very many: only those in sight are made, the selected one among them.
+    let (selected, room) = (state.selected(&lines), usize::from(area.height.saturating_sub(2)).max(1));
+    let from = selected.map_or(0, |selected| (selected + 1).saturating_sub(room));
     let number = |number: u64| Cell::from(Text::from(number.to_string()).right_aligned());
-    let rows = lines.iter().map(|line| {
+    let rows = lines.iter().skip(from).take(room).map(|line| {
         Row::new([
             Cell::from(inert(&line.tenant).into_owned()),
             Cell::from(line.status.replace('_', " ")).style(of_status(state, &line.status)),
@@ -140,7 +142,7 @@ fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
         let cursor = if state.is_typing { "_" } else { "" };
         format!(" {} tenants with /{}{cursor} ", lines.len(), inert(&state.filter))
     };
-    let mut selected = TableState::new().with_selected(state.selected(&lines));
+    let mut selected = TableState::new().with_selected(selected.map(|selected| selected - from));
     let table = Table::new(rows, widths)
         .header(Row::new(header))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
@@ -178,9 +180,10 @@ fn entries(frame: &mut Frame<'_>, state: &State, area: Rect) {
 }
 
 fn footer(frame: &mut Frame<'_>, state: &State, area: Rect) {
-    let line = match &state.gone {
-        Some(why) => Text::styled(format!("{} (trying again)", inert(why)), colour(state, Color::Red)),
-        None => Text::from("? help  / filter  s sort  r reverse  Enter one tenant  q quit"),
+    let line = match (&state.gone, &state.trouble) {
+        (Some(why), _) => Text::styled(format!("{} (trying again)", inert(why)), colour(state, Color::Red)),
+        (None, Some(trouble)) => Text::styled(inert(trouble).into_owned(), colour(state, Color::Red)),
+        (None, None) => Text::from("? help  / filter  s sort  r reverse  Enter one tenant  q quit"),
     };
     frame.render_widget(Paragraph::new(line), area);
 }

@@ -1,15 +1,20 @@
+use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use headworks::UnixMillis;
-use headworks::admin::Explanation;
+use headworks::admin::{Explanation, OVERVIEW_COLUMNS};
 use headworks::supervisor_log::LogEntry;
+use serde::Deserialize;
 
 use super::super::data::{Data, Directory};
 use super::super::exit::Exit;
 use super::super::live::{Live, NoAnswer, encoded};
 use super::APART;
-use super::state::{Look, Row};
+use super::state::{Look, Row, Totals};
 
 /// So many entries of the supervisor log.
 const ENTRIES: usize = 50;
@@ -39,10 +44,10 @@ impl Feed {
 
 /// Until nobody takes what is told.
 fn go_on(asker: &mut Asker, tell: &SyncSender<Result<Look, String>>, wanted: &Receiver<Option<String>>) {
-    let mut tenant = None;
+    let (mut tenant, mut log) = (None, Log::default());
     loop {
-        let look = asker.ask(tenant.as_deref()).map_err(|(_, why)| why);
-        if tell.send(look).is_err() {
+        let look = asker.ask(tenant.as_deref()).map(|look| Look { log: log.newest(&asker.data), ..look });
+        if tell.send(look.map_err(|(_, why)| why)).is_err() {
             return;
         }
         match wanted.recv_timeout(APART) {
@@ -53,6 +58,73 @@ fn go_on(asker: &mut Asker, tell: &SyncSender<Result<Look, String>>, wanted: &Re
     }
 }
 
+/// The newest entries of the supervisor log, followed on a thread of its own: a daemon that is asked for them reads its files.
+#[derive(Default)]
+struct Log {
+    entries: Entries,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    fn newest(&mut self, data: &Data) -> Vec<LogEntry> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (data, mut entries) = (data.clone(), self.entries.clone());
+            let follow = move || {
+                if let Ok((_, Directory::Live(live))) = data.directory() {
+                    entries.lock().clear();
+                    // Why it ends is told by who asks for all the rest.
+                    let _ = live.copy(&format!("/v1/log?last={ENTRIES}&brief=true&follow=true"), &mut entries);
+                }
+            };
+            // Where there is no thread to be had, the next look tries again.
+            self.thread = std::thread::Builder::new().name("headworks-top-log".to_owned()).spawn(follow).ok();
+        }
+        self.entries.lock().newest.iter().cloned().collect()
+    }
+}
+
+/// Takes lines, keeps the newest entries of them.
+#[derive(Clone, Default)]
+struct Entries(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    newest: VecDeque<LogEntry>,
+    /// The line that is not whole yet.
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn clear(&mut self) {
+        (self.newest, self.pending) = (VecDeque::new(), vec![]);
+    }
+}
+
+impl Entries {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Entries {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut lines = self.lock();
+        lines.pending.extend_from_slice(bytes);
+        let end = memchr::memrchr(b'\n', &lines.pending).map_or(0, |at| at + 1);
+        let whole: Vec<u8> = lines.pending.drain(..end).collect();
+        // What a newer daemon says otherwise is passed by.
+        let entries = whole.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        lines.newest.extend(entries);
+        let more = lines.newest.len().saturating_sub(ENTRIES);
+        lines.newest.drain(..more);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Asks the daemon; where it is gone, whoever is there next.
 pub(super) struct Asker {
     data: Data,
@@ -60,48 +132,70 @@ pub(super) struct Asker {
     began: Instant,
 }
 
+/// What of an [`Overview`](headworks::admin::Overview) is shown.
+#[derive(Deserialize)]
+struct Overview {
+    opening: String,
+    trouble: Option<String>,
+    totals: Totals,
+    columns: Vec<String>,
+    tenants: Vec<Row>,
+}
+
 impl Asker {
     pub(super) fn new(data: Data) -> Self {
         Self { data, live: None, began: Instant::now() }
     }
 
-    /// How it is now.
+    /// The daemon that is there now.
+    fn live(&mut self) -> Result<Live, (Exit, String)> {
+        if let Some(live) = self.live.take() {
+            return Ok(live);
+        }
+        match self.data.directory()? {
+            (_, Directory::Live(live)) => Ok(live),
+            // The directory is let go of at once: a daemon may want to start.
+            (path, Directory::Files(_)) => {
+                let why = format!(
+                    "no daemon runs on {0}; start it with `headworks run --data {0}`, or name its directory with --data",
+                    path.display()
+                );
+                Err((Exit::Unavailable, why))
+            }
+        }
+    }
+
+    /// How it is now, but for the log. Nothing of that is read from a file or the store.
     pub(super) fn ask(&mut self, tenant: Option<&str>) -> Result<Look, (Exit, String)> {
-        let live = match self.live.take() {
-            Some(live) => live,
-            None => match self.data.directory()? {
-                (_, Directory::Live(live)) => live,
-                // The directory is let go of at once: a daemon may want to start.
-                (path, Directory::Files(_)) => {
-                    let why = format!(
-                        "no daemon runs on {0}; start it with `headworks run --data {0}`, or name its directory with --data",
-                        path.display()
-                    );
-                    return Err((Exit::Unavailable, why));
-                }
-            },
-        };
-        let tenants: Vec<Row> = live.get("/v1/tenants")?;
-        let mut lines = vec![];
-        let copied = live.copy(&format!("/v1/log?last={ENTRIES}&brief=true"), &mut lines)?;
-        copied.map_err(|why| (Exit::Io, why.to_string()))?;
-        // What a newer daemon says otherwise is passed by.
-        let log = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-        let log: Vec<LogEntry> = log.collect();
+        let live = self.live()?;
+        let Overview { opening, trouble, totals, columns, tenants } = live.get("/v1/overview")?;
+        if columns != OVERVIEW_COLUMNS {
+            let why =
+                "the daemon is of another version and tells of its tenants in another way; use its own `headworks top`";
+            return Err((Exit::Unavailable, why.to_owned()));
+        }
         let explained = match tenant {
             None => None,
-            Some(tenant) => match live.get::<Explanation>(&format!("/v1/tenants/{}/explain", encoded(tenant))) {
-                Ok(explained) => Some(explained),
-                Err(NoAnswer::Refused(problem)) if problem.status == 404 => None,
-                Err(why) => return Err(why.into()),
-            },
+            Some(tenant) => {
+                match live.get::<Explanation>(&format!("/v1/tenants/{}/explain?memory=true", encoded(tenant))) {
+                    Ok(explained) => Some(explained),
+                    Err(NoAnswer::Refused(problem)) if problem.status == 404 => None,
+                    Err(why) => return Err(why.into()),
+                }
+            }
         };
         self.live = Some(live);
-        Ok(Look { at: now(), since: self.began.elapsed(), tenants, log, explained })
+        let (at, since, log) = (UnixMillis::now(), self.began.elapsed(), vec![]);
+        Ok(Look { at, since, opening, trouble, totals, tenants, log, explained })
     }
-}
 
-fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    /// The newest entries of the log, once.
+    pub(super) fn log(&mut self) -> Result<Vec<LogEntry>, (Exit, String)> {
+        let (live, mut entries) = (self.live()?, Entries::default());
+        let copied = live.copy(&format!("/v1/log?last={ENTRIES}&brief=true"), &mut entries)?;
+        copied.map_err(|why| (Exit::Io, why.to_string()))?;
+        self.live = Some(live);
+        let newest = std::mem::take(&mut entries.lock().newest);
+        Ok(newest.into())
+    }
 }

@@ -8,19 +8,20 @@ mod feed;
 mod state;
 
 use std::io::{IsTerminal, stdout};
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Terminal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::data::Data;
 use super::exit::Exit;
 use super::say;
 use super::table::{json, screen};
 use feed::Feed;
-use state::{Key, Next, State};
+use state::{Key, Look, Next, State};
 
 /// What `headworks top` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,11 +48,12 @@ pub(crate) fn run(data: &Data, args: &TopArgs) -> Result<Exit, Failure> {
         return Ok(say(text.as_bytes()));
     }
     let feed = Feed::start(data.clone()).map_err(|why| (Exit::Internal, format!("cannot start a thread: {why}")))?;
+    let ended = signals().map_err(|why| (Exit::Internal, format!("cannot listen for signals: {why}")))?;
     let failed = |why: std::io::Error| (Exit::Io, format!("cannot draw on the terminal: {why}"));
     // From here on the terminal is not as it was: whichever way this ends, a panic included, it is put back.
     let _restored = Restore;
     let mut terminal = ratatui::try_init().map_err(failed)?;
-    watch(&mut terminal, &mut state, &feed).map_err(failed)?;
+    watch(&mut terminal, &mut state, &feed, &ended).map_err(failed)?;
     Ok(Exit::Ok)
 }
 
@@ -69,10 +71,33 @@ impl Drop for Restore {
     }
 }
 
-fn watch(terminal: &mut DefaultTerminal, state: &mut State, feed: &Feed) -> std::io::Result<()> {
+/// Tells of a signal that is to end the program: whoever sends one must find the terminal as it was, too.
+fn signals() -> std::io::Result<Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _in_runtime = runtime.enter();
+        [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()].map(signal)
+    };
+    if let Some(why) = signals.iter_mut().find_map(|signal| signal.as_mut().err()) {
+        return Err(std::io::Error::new(why.kind(), why.to_string()));
+    }
+    let (tell, told) = channel();
+    std::thread::Builder::new().name("headworks-top-signals".to_owned()).spawn(move || {
+        let mut signals: Vec<_> = signals.into_iter().flatten().collect();
+        runtime.block_on(futures::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))));
+        // Where nobody takes it, the program has ended.
+        let _ = tell.send(());
+    })?;
+    Ok(told)
+}
+
+fn watch(terminal: &mut DefaultTerminal, state: &mut State, feed: &Feed, ended: &Receiver<()>) -> std::io::Result<()> {
     loop {
         terminal.draw(|frame| draw::draw(frame, state))?;
         loop {
+            if ended.try_recv().is_ok() {
+                return Ok(());
+            }
             let told = match feed.told.try_recv() {
                 Ok(told) => Some(told),
                 Err(TryRecvError::Empty) => None,
@@ -127,7 +152,8 @@ fn once(data: &Data, args: &TopArgs, state: &mut State) -> Result<String, Failur
     let mut asker = feed::Asker::new(data.clone());
     state.told(Ok(asker.ask(None)?));
     std::thread::sleep(APART);
-    state.told(Ok(asker.ask(None)?));
+    let log = asker.log()?;
+    state.told(Ok(Look { log, ..asker.ask(None)? }));
     if args.json {
         return json(&state.document()).map_err(|why| (Exit::Internal, why.to_string()));
     }

@@ -9,26 +9,43 @@ use serde::{Deserialize, Serialize};
 /// So many seconds of rates are kept.
 const RATES: usize = 120;
 
-/// A tenant as the daemon tells of it.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+/// A tenant as the daemon tells of it: a list of these, in the order of [`OVERVIEW_COLUMNS`](headworks::admin::OVERVIEW_COLUMNS).
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Row {
-    pub(super) tenant: Option<String>,
-    pub(super) live: Option<Live>,
-}
-
-/// What of it is alive.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Live {
+    pub(super) tenant: String,
     pub(super) status: String,
     pub(super) is_muted: bool,
     pub(super) received: u64,
+    pub(super) _accepted: u64,
     pub(super) stored: u64,
     pub(super) dead_lettered: u64,
+    pub(super) _refused: u64,
+    pub(super) _malformed: u64,
     pub(super) in_flight: u64,
+    pub(super) _oldest_at: Option<i64>,
     pub(super) attempts_failed: u64,
     pub(super) restarts: u64,
+    pub(super) _uncompensated: u64,
+}
+
+/// All tenants together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Totals {
+    pub(super) tenants: u64,
+    pub(super) received: u64,
+    #[serde(skip_deserializing)]
+    pub(super) received_per_second: u64,
+    #[serde(skip_deserializing)]
+    pub(super) stored_per_second: u64,
+    pub(super) in_flight: u64,
+    pub(super) stored: u64,
+    pub(super) dead_lettered: u64,
+    pub(super) attempts_failed: u64,
+    pub(super) restarts: u64,
+    pub(super) uncompensated: u64,
+    /// When the oldest event without an outcome arrived, in milliseconds since 1970.
+    pub(super) oldest_at: Option<UnixMillis>,
 }
 
 /// The daemon at one moment.
@@ -37,6 +54,11 @@ pub(super) struct Look {
     pub(super) at: UnixMillis,
     /// Since the first question: for rates, which the wall clock is no measure of.
     pub(super) since: Duration,
+    /// Which start of the daemon this is: with another, counters may begin anew.
+    pub(super) opening: String,
+    /// Who holds its thread, or what of it does not run.
+    pub(super) trouble: Option<String>,
+    pub(super) totals: Totals,
     pub(super) tenants: Vec<Row>,
     pub(super) log: Vec<LogEntry>,
     pub(super) explained: Option<Explanation>,
@@ -46,7 +68,7 @@ pub(super) struct Look {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
     pub(super) tenant: String,
-    /// As the daemon says, or `unknown` where it has not met the tenant; a muted one's is `muted`.
+    /// As the daemon says; a muted one's is `muted`.
     pub(super) status: String,
     pub(super) received_per_second: u64,
     pub(super) stored_per_second: u64,
@@ -61,7 +83,8 @@ pub(super) struct Line {
 #[derive(Debug, Serialize)]
 pub(super) struct Document<'a> {
     at: String,
-    totals: Line,
+    trouble: Option<&'a str>,
+    totals: &'a Totals,
     tenants: Vec<&'a Line>,
     log: &'a [LogEntry],
 }
@@ -109,9 +132,11 @@ pub(super) struct State {
     pub(super) has_colours: bool,
     pub(super) at: UnixMillis,
     since: Option<Duration>,
+    opening: String,
     before: HashMap<String, (u64, u64)>,
     lines: Vec<Line>,
-    pub(super) totals: Line,
+    pub(super) totals: Totals,
+    pub(super) trouble: Option<String>,
     /// Frames received a second, the newest last.
     pub(super) rates: VecDeque<u64>,
     pub(super) log: Vec<LogEntry>,
@@ -144,54 +169,46 @@ impl State {
                 return;
             }
         };
-        let apart = self.since.and_then(|since| look.since.checked_sub(since)).filter(|apart| !apart.is_zero());
+        let since = self.since.filter(|_| self.opening == look.opening);
+        let apart = since.and_then(|since| look.since.checked_sub(since)).filter(|apart| !apart.is_zero());
         let rate = |now: u64, then: u64| {
             let millis = apart.map_or(0, |apart| apart.as_millis().max(1));
             let events = u128::from(now.saturating_sub(then)) * 1_000;
             events.checked_div(millis).and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0)
         };
-        let (mut before, mut totals) = (HashMap::new(), Line { tenant: "all".to_owned(), ..Line::default() });
-        self.lines = look
-            .tenants
-            .into_iter()
-            .filter_map(|Row { tenant, live }| {
-                let (tenant, is_met, live) = (tenant?, live.is_some(), live.unwrap_or_default());
-                // One that is new has sent all of it since the last look.
-                let (received, stored) = self.before.get(&tenant).copied().unwrap_or_default();
-                before.insert(tenant.clone(), (live.received, live.stored));
-                let status = match (is_met, live.is_muted) {
-                    (false, _) => "unknown".to_owned(),
-                    (true, true) => "muted".to_owned(),
-                    (true, false) => live.status,
-                };
-                Some(Line {
-                    tenant,
-                    status,
-                    received_per_second: rate(live.received, received),
-                    stored_per_second: rate(live.stored, stored),
-                    in_flight: live.in_flight,
-                    stored: live.stored,
-                    dead_lettered: live.dead_lettered,
-                    attempts_failed: live.attempts_failed,
-                    restarts: live.restarts,
-                })
-            })
-            .collect();
-        for line in &self.lines {
-            totals.received_per_second += line.received_per_second;
-            totals.stored_per_second += line.stored_per_second;
-            totals.in_flight += line.in_flight;
-            totals.stored += line.stored;
-            totals.dead_lettered += line.dead_lettered;
-            totals.attempts_failed += line.attempts_failed;
-            totals.restarts += line.restarts;
-        }
+        let mut before = HashMap::with_capacity(look.tenants.len());
+        let line = |row: Row| {
+            let Row { tenant, status, is_muted, received, stored, in_flight, .. } = row;
+            let Row { dead_lettered, attempts_failed, restarts, .. } = row;
+            // One that is new has sent all of it since the last look.
+            let then = self.before.get(&tenant).copied().unwrap_or_default();
+            before.insert(tenant.clone(), (received, stored));
+            Line {
+                tenant,
+                status: if is_muted { "muted".to_owned() } else { status },
+                received_per_second: rate(received, then.0),
+                stored_per_second: rate(stored, then.1),
+                in_flight,
+                stored,
+                dead_lettered,
+                attempts_failed,
+                restarts,
+            }
+        };
+        self.lines = look.tenants.into_iter().map(line).collect();
+        let (received, stored) = (self.totals.received, self.totals.stored);
+        self.totals = Totals {
+            received_per_second: rate(look.totals.received, received),
+            stored_per_second: rate(look.totals.stored, stored),
+            ..look.totals
+        };
         if apart.is_some() {
-            self.rates.push_back(totals.received_per_second);
+            self.rates.push_back(self.totals.received_per_second);
             self.rates.drain(..self.rates.len().saturating_sub(RATES));
         }
         self.explained = look.explained.filter(|explained| Some(&explained.tenant) == self.opened.as_ref());
-        (self.at, self.since, self.before, self.totals) = (look.at, Some(look.since), before, totals);
+        (self.at, self.since, self.before) = (look.at, Some(look.since), before);
+        (self.opening, self.trouble) = (look.opening, look.trouble);
         (self.log, self.gone) = (look.log, None);
     }
 
@@ -230,7 +247,8 @@ impl State {
     }
 
     pub(super) fn document(&self) -> Document<'_> {
-        Document { at: self.at.to_string(), totals: self.totals.clone(), tenants: self.lines(), log: &self.log }
+        let (at, trouble) = (self.at.to_string(), self.trouble.as_deref());
+        Document { at, trouble, totals: &self.totals, tenants: self.lines(), log: &self.log }
     }
 
     /// A key was pressed.

@@ -1,20 +1,30 @@
 use headworks::UnixMillis;
 use headworks::supervisor_log::{LogCause, LogEntry};
 
-use super::state::{Live, Look, Row};
+use super::state::{Look, Row, Totals};
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 fn row(tenant: &str, status: &str, received: u64) -> Row {
-    let live = Live {
-        status: status.to_owned(),
+    let (stored, none) = (received / 2, 0);
+    let row = serde_json::json!([
+        tenant,
+        status,
+        false,
         received,
-        stored: received / 2,
-        in_flight: received - received / 2,
-        ..Live::default()
-    };
-    Row { tenant: Some(tenant.to_owned()), live: Some(live) }
+        received,
+        stored,
+        none,
+        none,
+        none,
+        received - stored,
+        null,
+        none,
+        none,
+        none
+    ]);
+    serde_json::from_value(row).unwrap()
 }
 
 fn look(second: u64, tenants: Vec<Row>) -> Result<Look, String> {
@@ -27,7 +37,15 @@ fn look(second: u64, tenants: Vec<Row>) -> Result<Look, String> {
         cause: Some(cause),
         ..LogEntry::default()
     };
-    Ok(Look { at: NOW, since: Duration::from_secs(second), tenants, log: vec![entry], explained: None })
+    let sum = |of: fn(&Row) -> u64| tenants.iter().map(of).sum();
+    let totals = Totals {
+        received: sum(|row| row.3),
+        stored: sum(|row| row.5),
+        in_flight: sum(|row| row.9),
+        ..Totals::default()
+    };
+    let (since, log) = (Duration::from_secs(second), vec![entry]);
+    Ok(Look { at: NOW, since, opening: "1".to_owned(), trouble: None, totals, tenants, log, explained: None })
 }
 
 /// Two looks, two seconds apart.
@@ -115,9 +133,44 @@ fn a_daemon_that_is_gone_is_told_of_and_what_it_said_last_stays() {
     let frame = text(&state, 80, 24);
     assert!(frame.starts_with("headworks GONE") && frame.contains("acme"), "{frame}");
     assert!(frame.contains("no daemon runs on x\\u{1b}[2J (trying again)"), "{frame}");
-    state.told(look(100, vec![row("acme", "active", 0)]));
+    state.told(look(100, vec![row("acme", "active", 5_000)]));
     let frame = text(&state, 80, 24);
-    assert!(frame.starts_with("headworks up  in 0/s"), "a daemon that began anew has no rate yet: {frame}");
+    assert!(frame.starts_with("headworks up  in 0/s"), "what came meanwhile came at no rate: {frame}");
+}
+
+#[test]
+fn a_daemon_that_began_anew_has_no_rate_yet() {
+    let mut state = seen();
+    let Ok(mut another) = look(3, vec![row("acme", "active", 9_000)]) else { unreachable!() };
+    another.opening = "2".to_owned();
+    state.told(Ok(another));
+    assert!(text(&state, 80, 24).starts_with("headworks up  in 0/s  stored 0/s  in flight 4500"));
+    assert_eq!(state.lines()[0].received_per_second, 0);
+}
+
+#[test]
+fn what_is_wrong_with_the_whole_daemon_is_told_where_it_is_seen() {
+    let mut state = seen();
+    let Ok(mut bad) = look(3, vec![row("acme", "active", 300)]) else { unreachable!() };
+    bad.trouble = Some("the actors are held by tenant/acme".to_owned());
+    (bad.totals.uncompensated, bad.totals.oldest_at) = (2, Some(UnixMillis(NOW.0 - 90_000)));
+    state.told(Ok(bad));
+    let frame = text(&state, 80, 24);
+    assert!(frame.starts_with("headworks IN TROUBLE  in 0/s"), "{frame}");
+    assert!(frame.contains("the oldest came 90 s ago") && frame.contains("NOT UNDONE 2"), "{frame}");
+    assert!(frame.lines().last().unwrap().starts_with("the actors are held by tenant/acme"), "{frame}");
+}
+
+#[test]
+fn of_ten_thousand_tenants_the_selected_one_is_in_sight() {
+    let mut state = State::new(false);
+    state.told(look(0, (0..10_000).map(|n| row(&format!("tenant-{n:05}"), "idle", n)).collect()));
+    assert!(text(&state, 80, 24).contains(" 10000 tenants "));
+    state.press(Key::Move(isize::MAX));
+    let frame = text(&state, 80, 24);
+    assert!(frame.contains("tenant-09999") && !frame.contains("tenant-00000"), "{frame}");
+    state.press(Key::Move(-5_000));
+    assert!(text(&state, 80, 24).contains("tenant-04999"));
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn tenant(name: &str, received: u64) -> TenantSnapshot {
         in_journal_bytes: 0,
         uncompensated: 0,
         oldest_at: None,
+        silence: None,
     }
 }
 
