@@ -113,7 +113,8 @@ fn keys_drive_it_and_q_puts_the_terminal_back() {
     send(daemon.listens(), &[&lines("acme", 0..3)[..], &lines("bolt", 0..2), b"no JSON\n"].concat());
     place.until("SELECT count(*) FROM events", 5);
     let mut top = Terminal::top(&place);
-    let frame = top.shows(&["headworks up", "2 tenants", "acme", "bolt", "stored 5", "? help", "bad_json"]);
+    let frame =
+        top.shows(&["headworks up", "2 tenants", "acme", "bolt", "stored 5", "malformed 1", "? help", "opened"]);
     assert!(frame.lines().count() == 24, "{frame}");
     assert!(top.screen.is_alternate && !top.screen.is_cursor_seen);
     top.press("?").shows(&["sort by the next column", "q, Ctrl-C"]);

@@ -1,12 +1,13 @@
 //! A frame, made of the state alone.
 
-use headworks::supervisor_log::brief;
-use headworks::text::{ago, inert};
+use console::truncate_str;
+use headworks::supervisor_log::{LogEntry, sentence};
+use headworks::text::{ago, inert, moment};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line as Text, Span};
-use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
+use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::super::explain;
 use super::state::{Column, State, Totals};
@@ -31,7 +32,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
         Constraint::Length(3),
         Constraint::Min(5),
         Constraint::Length(LOG.max(frame.area().height / 4)),
-        Constraint::Length(1),
+        // What is wrong may need more.
+        Constraint::Length(if state.gone.is_some() || state.trouble.is_some() { 2 } else { 1 }),
     ])
     .areas(frame.area());
     totals(frame, state, head);
@@ -71,7 +73,7 @@ fn of_status(state: &State, status: &str) -> Style {
 fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let [words, chart] = Layout::horizontal([Constraint::Min(58), Constraint::Percentage(30)]).areas(area);
     let Totals { received_per_second, stored_per_second, in_flight, stored, dead_lettered, .. } = &state.totals;
-    let Totals { attempts_failed, restarts, uncompensated, oldest_at, .. } = &state.totals;
+    let Totals { malformed, attempts_failed, restarts, uncompensated, oldest_at, .. } = &state.totals;
     let standing = match &state.gone {
         Some(_) => alarming(state, "GONE"),
         None if state.trouble.is_some() => alarming(state, "IN TROUBLE"),
@@ -82,10 +84,10 @@ fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
         standing,
         format!("  in {received_per_second}/s  stored {stored_per_second}/s  in flight {in_flight}").into(),
     ]);
-    let oldest = oldest_at.map_or(String::new(), |at| format!("  the oldest came {}", ago(at, state.at)));
-    let second = format!("stored {stored}  dead letters {dead_lettered}{oldest}");
+    let second = format!("stored {stored}  dead letters {dead_lettered}  malformed {malformed}");
+    let oldest = oldest_at.map_or(String::new(), |at| format!("  the oldest event came {}", ago(at, state.at)));
     let owed = if *uncompensated > 0 { format!("  NOT UNDONE {uncompensated}") } else { String::new() };
-    let third = format!("failed attempts {attempts_failed}  restarts {restarts}{owed}");
+    let third = format!("failed attempts {attempts_failed}  restarts {restarts}{owed}{oldest}");
     frame.render_widget(Paragraph::new(vec![first, second.into(), third.into()]), words);
     // The newest to the right, as many as there is room for.
     let room = usize::from(chart.width);
@@ -163,29 +165,30 @@ fn view(frame: &mut Frame<'_>, state: &State, tenant: &str, area: Rect) {
     frame.render_widget(Paragraph::new(lines).scroll((scroll, 0)).block(block), area);
 }
 
+/// Of each entry a line: the view of a tenant and `headworks log` have the rest.
 fn entries(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let (width, room) = (usize::from(area.width), usize::from(area.height.saturating_sub(1)));
-    let of = |tenant: &Option<String>| state.opened().is_none_or(|opened| tenant.as_deref() == Some(opened));
-    let log = state.log.iter().filter(|entry| of(&entry.tenant));
-    let lines = log.flat_map(|entry| {
+    let of = |entry: &&LogEntry| state.opened().is_none_or(|opened| entry.tenant.as_deref() == Some(opened));
+    let line = |entry: &LogEntry| {
         let tenant = entry.tenant.as_deref().filter(|_| state.opened().is_none());
-        let tenant = tenant.map_or(String::new(), |tenant| format!("{}: ", inert(tenant)));
-        let mut lines = brief(entry, None, state.at, width.saturating_sub(tenant.len() + 2)).into_iter();
-        // Of each entry its first line: the view of a tenant and `headworks log` have the rest.
-        lines.next().map(|line| Text::from(format!(" {tenant}{}", line.trim_start())))
-    });
-    let lines: Vec<_> = lines.collect();
-    let newest = lines[lines.len().saturating_sub(room)..].to_vec();
+        let tenant = tenant.map_or(String::new(), |tenant| format!("{tenant}: "));
+        let (at, what) = (moment(entry.at, state.at), entry.what.replace('_', " "));
+        let text = format!("{at:12} {what:13} {tenant}{}", sentence(entry, state.at, None));
+        Text::from(truncate_str(&inert(&text), width, "…").into_owned())
+    };
+    // The newest last.
+    let mut newest: Vec<_> = state.log.iter().rev().filter(of).take(room).map(line).collect();
+    newest.reverse();
     frame.render_widget(Paragraph::new(newest).block(Block::new().borders(Borders::TOP).title(" log ")), area);
 }
 
 fn footer(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let line = match (&state.gone, &state.trouble) {
-        (Some(why), _) => Text::styled(format!("{} (trying again)", inert(why)), colour(state, Color::Red)),
+        (Some(why), _) => Text::styled(format!("(trying again) {}", inert(why)), colour(state, Color::Red)),
         (None, Some(trouble)) => Text::styled(inert(trouble).into_owned(), colour(state, Color::Red)),
         (None, None) => Text::from("? help  / filter  s sort  r reverse  Enter one tenant  q quit"),
     };
-    frame.render_widget(Paragraph::new(line), area);
+    frame.render_widget(Paragraph::new(line).wrap(Wrap { trim: true }), area);
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -138,8 +138,15 @@ struct Overview {
     opening: String,
     trouble: Option<String>,
     totals: Totals,
+    sources: BTreeMap<String, Source>,
     columns: Vec<String>,
     tenants: Vec<Row>,
+}
+
+/// The frames of a source.
+#[derive(Deserialize)]
+struct Source {
+    malformed: u64,
 }
 
 impl Asker {
@@ -168,12 +175,14 @@ impl Asker {
     /// How it is now, but for the log. Nothing of that is read from a file or the store.
     pub(super) fn ask(&mut self, tenant: Option<&str>) -> Result<Look, (Exit, String)> {
         let live = self.live()?;
-        let Overview { opening, trouble, totals, columns, tenants } = live.get("/v1/overview")?;
+        let Overview { opening, trouble, totals, sources, columns, tenants } = live.get("/v1/overview")?;
         if columns != OVERVIEW_COLUMNS {
             let why =
                 "the daemon is of another version and tells of its tenants in another way; use its own `headworks top`";
             return Err((Exit::Unavailable, why.to_owned()));
         }
+        // Most of them name no tenant.
+        let totals = Totals { malformed: sources.values().map(|source| source.malformed).sum(), ..totals };
         let explained = match tenant {
             None => None,
             Some(tenant) => {

@@ -44,6 +44,8 @@ pub(super) struct Totals {
     pub(super) attempts_failed: u64,
     pub(super) restarts: u64,
     pub(super) uncompensated: u64,
+    /// Frames of all sources that were no events.
+    pub(super) malformed: u64,
     /// When the oldest event without an outcome arrived, in milliseconds since 1970.
     pub(super) oldest_at: Option<UnixMillis>,
 }
