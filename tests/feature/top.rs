@@ -145,6 +145,20 @@ fn a_signal_and_ctrl_c_put_the_terminal_back() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let place = Place::new();
+    let mut top = Terminal::top(&place);
+    top.shows(&["headworks GONE"]);
+    let pid = std::fs::read_to_string(place.path("pid")).unwrap();
+    drop(top);
+    let (begun, process) = (Instant::now(), format!("/proc/{}", pid.trim()));
+    while std::path::Path::new(&process).exists() {
+        assert!(begun.elapsed() < DEADLINE, "it goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn it_says_that_the_daemon_is_gone_and_goes_on_when_there_is_one_again() {
     let place = Place::new();
     let mut daemon = Process::spawn(&mut place.daemon());

@@ -71,7 +71,7 @@ fn of_status(state: &State, status: &str) -> Style {
 }
 
 fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
-    let [words, chart] = Layout::horizontal([Constraint::Min(58), Constraint::Percentage(30)]).areas(area);
+    let [words, chart] = Layout::horizontal([Constraint::Min(64), Constraint::Percentage(20)]).areas(area);
     let Totals { received_per_second, stored_per_second, in_flight, stored, dead_lettered, .. } = &state.totals;
     let Totals { malformed, attempts_failed, restarts, uncompensated, oldest_at, .. } = &state.totals;
     let standing = match &state.gone {
@@ -85,7 +85,7 @@ fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
         format!("  in {received_per_second}/s  stored {stored_per_second}/s  in flight {in_flight}").into(),
     ]);
     let second = format!("stored {stored}  dead letters {dead_lettered}  malformed {malformed}");
-    let oldest = oldest_at.map_or(String::new(), |at| format!("  the oldest event came {}", ago(at, state.at)));
+    let oldest = oldest_at.map_or(String::new(), |at| format!("  oldest {}", ago(at, state.at)));
     let owed = if *uncompensated > 0 { format!("  NOT UNDONE {uncompensated}") } else { String::new() };
     let third = format!("failed attempts {attempts_failed}  restarts {restarts}{owed}{oldest}");
     frame.render_widget(Paragraph::new(vec![first, second.into(), third.into()]), words);

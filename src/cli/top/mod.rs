@@ -38,6 +38,8 @@ type Failure = (Exit, String);
 
 /// A second, for rates.
 const APART: Duration = Duration::from_secs(1);
+/// How long it may take to leave after a signal.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long a key is waited for before what the daemon said meanwhile is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -67,7 +69,8 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Where the terminal is gone, there is nothing to put back, and nobody to tell.
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -87,6 +90,10 @@ fn signals() -> std::io::Result<Receiver<()>> {
         runtime.block_on(futures::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))));
         // Where nobody takes it, the program has ended.
         let _ = tell.send(());
+        // Whoever waits for keys of a terminal that is gone may never look up.
+        std::thread::sleep(LEAVE);
+        let _ = ratatui::try_restore();
+        std::process::exit(0);
     })?;
     Ok(told)
 }
