@@ -76,7 +76,8 @@ impl Terminal {
 
     fn signal(&self, place: &Place, name: &str) {
         let pid = std::fs::read_to_string(place.path("pid")).unwrap();
-        assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().unwrap().success());
+        let kill = format!("kill -s {name} {}", pid.trim());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
     }
 
     /// It has ended by itself, and the terminal is as it was.
