@@ -28,6 +28,14 @@ mod outage;
 mod page;
 mod query;
 mod reload;
+#[cfg(feature = "postgres")]
+mod postgres_crash;
+#[cfg(feature = "postgres")]
+mod postgres_daemon;
+#[cfg(feature = "postgres")]
+mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_store;
 mod replay;
 mod replay_crash;
 mod service;
