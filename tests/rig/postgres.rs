@@ -139,6 +139,15 @@ impl Postgres {
         }
     }
 
+    /// Stops all of its processes where they are, or lets them go on.
+    pub(crate) fn freeze(&self, freeze: bool) {
+        let postmaster = self.server.as_ref().unwrap().id();
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let signal = if freeze { "STOP" } else { "CONT" };
+        // One of them may have ended meanwhile.
+        let _ = Command::new("sh").args(["-c", &format!("kill -s {signal} {postmaster} {children}")]).status().unwrap();
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
