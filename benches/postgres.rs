@@ -68,7 +68,8 @@ async fn store(url: &str, batches: &[Vec<Batch>]) -> Duration {
     took
 }
 
-const COPY: &str = "COPY headworks.events (batch, idx, tenant, arrived_at, event_time, body, raw) FROM STDIN (FORMAT binary)";
+const COPY: &str =
+    "COPY headworks.events (batch, idx, tenant, arrived_at, event_time, body, raw) FROM STDIN (FORMAT binary)";
 
 /// The client library, without a ledger.
 async fn copied(url: &str, batches: &[Vec<Batch>]) -> Duration {

@@ -10,7 +10,7 @@ use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
     SourceKind, StoreConfig, StoreKind,
 };
-use headworks::store::postgres::{BodyColumn, SchemaMode, SslMode};
+use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
@@ -233,8 +233,13 @@ fn on_postgres(store: &StoreConfig) -> String {
         BodyColumn::Jsonb => "jsonb",
         _ => "text",
     };
+    let parts = match store.partition {
+        Partition::Day => ", partitioned by day",
+        Partition::Month => ", partitioned by month",
+        _ => "",
+    };
     format!(
-        "PostgreSQL, {}, with {password}, {tls}; tables in {}, {tables}, bodies as {body}; up to {} connections, {} for one, {} \
+        "PostgreSQL, {}, with {password}, {tls}; tables in {}, {tables}, bodies as {body}{parts}; up to {} connections, {} for one, {} \
          for a statement",
         store.url.as_deref().unwrap_or_default(),
         store.namespace,

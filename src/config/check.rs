@@ -209,6 +209,7 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
         ("namespace", store.namespace != default.namespace),
         ("schema", store.schema != default.schema),
         ("body", store.body != default.body),
+        ("partition", store.partition != default.partition),
         ("pool_size", store.pool_size != default.pool_size),
         ("connect_timeout", store.connect_timeout != default.connect_timeout),
         ("statement_timeout", store.statement_timeout != default.statement_timeout),

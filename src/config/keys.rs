@@ -186,6 +186,7 @@ const STORE: &[(&str, Kind)] = &[
     ("namespace", Text),
     ("schema", Choice(&["make", "check"])),
     ("body", Choice(&["text", "jsonb"])),
+    ("partition", Choice(&["none", "day", "month"])),
     ("pool_size", Whole(1, 100)),
     ("connect_timeout", Time("100ms", "1m", None)),
     ("statement_timeout", Time("100ms", "1h", None)),
@@ -253,8 +254,8 @@ mod tests {
     ];
 
     /// Keys that have a meaning for that type alone.
-    const POSTGRES: [&str; 7] =
-        ["sslmode", "namespace", "schema", "body", "pool_size", "connect_timeout", "statement_timeout"];
+    const POSTGRES: [&str; 8] =
+        ["sslmode", "namespace", "schema", "body", "partition", "pool_size", "connect_timeout", "statement_timeout"];
 
     fn all() -> impl Iterator<Item = (String, Kind)> {
         KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |(key, kind)| (format!("{table}.{key}"), *kind)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::postgres::{BodyColumn, PostgresOptions, SchemaMode, SslMode};
+use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
 use crate::store::{Layout, LettersWhenFull};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
@@ -301,6 +301,8 @@ pub struct StoreConfig {
     pub schema: SchemaMode,
     /// What a body is in `postgres`. Default `text`.
     pub body: BodyColumn,
+    /// How the table of events in `postgres` is partitioned. Default `none`.
+    pub partition: Partition,
     /// How many connections `postgres` has at the most. Default 4.
     pub pool_size: usize,
     /// How long a connection of `postgres` may take to be there. Default 3 s.
@@ -323,6 +325,7 @@ impl StoreConfig {
             namespace: self.namespace.clone(),
             schema: self.schema,
             body: self.body,
+            partition: self.partition,
             pool_size: self.pool_size,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,
@@ -349,6 +352,7 @@ impl Default for StoreConfig {
             namespace: postgres.namespace,
             schema: SchemaMode::default(),
             body: BodyColumn::default(),
+            partition: Partition::default(),
             pool_size: postgres.pool_size,
             connect_timeout: postgres.connect_timeout,
             statement_timeout: postgres.statement_timeout,

@@ -58,9 +58,9 @@ fn the_example_shows_every_key() {
     }
     // A key without a default is shown as a comment.
     let optional = ["time_field", "token_file", "url", "password_file", "ca_file"];
-    let shown = optional.iter().fold(EXAMPLE.to_owned(), |text, key| {
-        text.replacen(&format!("\n# {key} = "), &format!("\n{key} = "), 1)
-    });
+    let shown = optional
+        .iter()
+        .fold(EXAMPLE.to_owned(), |text, key| text.replacen(&format!("\n# {key} = "), &format!("\n{key} = "), 1));
     let shown: toml::Table = shown.parse().unwrap();
     let mut whole = Config::default();
     whole.decoder.time_field = Some("time".into());

@@ -8,9 +8,9 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
 use crate::store::manifest::{Kind, Manifest};
+use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
 #[cfg(feature = "postgres")]
 use crate::store::{PostgresReader, PostgresStore};
-use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
 
 /// All stores of one daemon.
 #[derive(Debug)]
@@ -168,7 +168,8 @@ impl Stores {
             };
             let left: Vec<_> = known.stores.iter().filter(|(name, kind)| is_left(name, **kind)).collect();
             both.stores.extend(left.iter().map(|(name, kind)| ((*name).clone(), **kind)));
-            let servers = left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.postgres.get(*name)?.clone())));
+            let servers =
+                left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.postgres.get(*name)?.clone())));
             for (name, options) in servers {
                 both.postgres.entry(name).or_insert(options);
             }

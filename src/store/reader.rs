@@ -91,7 +91,9 @@ impl StoreReader {
                 Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
                 #[cfg(feature = "postgres")]
-                Kind::Postgres => Further::Postgres(postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?),
+                Kind::Postgres => {
+                    Further::Postgres(postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?)
+                }
                 #[cfg(not(feature = "postgres"))]
                 Kind::Postgres => return Err(StoreReadError(format!("store {name} is on PostgreSQL: {NOT_BUILT}"))),
             };

@@ -26,8 +26,6 @@ mod metrics_alerts;
 mod openapi;
 mod outage;
 mod page;
-mod query;
-mod reload;
 #[cfg(feature = "postgres")]
 mod postgres_crash;
 #[cfg(feature = "postgres")]
@@ -36,6 +34,8 @@ mod postgres_daemon;
 mod postgres_faults;
 #[cfg(feature = "postgres")]
 mod postgres_store;
+mod query;
+mod reload;
 mod replay;
 mod replay_crash;
 mod service;

@@ -11,7 +11,7 @@ fn on<'p>(daemon: Daemon<'p>, postgres: &Postgres, store: &str) -> Daemon<'p> {
 
 #[test]
 fn killed_a_hundred_times_over_postgresql_all_that_was_acknowledged_is_stored_once_and_the_audit_says_what_is_taken_away()
-{
+ {
     let (place, postgres) = (Place::new(), Postgres::start());
     let run = killed(&place, "postgres", on(daemon(&place, "sqlite"), &postgres, "store"), &POINTS);
     assert_eq!((run.acknowledged, run.stored), (run.events, run.events));

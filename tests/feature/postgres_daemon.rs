@@ -137,9 +137,7 @@ fn a_batch_is_in_sqlite_and_in_postgresql_or_in_neither_while_the_server_is_kill
             .with("tenants.defaults.retry.cap", "200ms");
         let (first, _) = daemon.start();
         first.terminated().succeeded();
-        postgres.ask(
-            "ALTER TABLE saga.events ADD CHECK ((body::jsonb ->> 'n')::int % 211 <> 7)",
-        );
+        postgres.ask("ALTER TABLE saga.events ADD CHECK ((body::jsonb ->> 'n')::int % 211 <> 7)");
         let mut account = Account::default();
         let (process, address) = daemon.start();
         for round in 0..4 {

@@ -193,7 +193,7 @@ async fn a_full_disk_of_the_server_is_an_outage_and_passes() {
     disk.fill();
     // More than a page is left for, and not to be compressed.
     let large: String = std::iter::repeat_with(|| fastrand::alphanumeric()).take(100_000).collect();
-    let big = batch("acme", 2, &[&large; 8]);
+    let big = batch("acme", 2, &[large.as_str(); 8]);
     for attempt in 1..3 {
         assert_outage(put(&store, &big, attempt).await, "make room on the server's disk");
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures::future::join_all;
-use headworks::store::postgres::{BodyColumn, OpenError, SchemaMode, SslMode};
+use headworks::store::postgres::{BodyColumn, OpenError, Partition, SchemaMode, SslMode};
 use headworks::store::{PostgresOptions, PostgresReader, PostgresStore};
 use headworks::{
     Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
@@ -43,19 +43,24 @@ fn assert_refused(opened: Result<PostgresStore, OpenError>, says: &str) -> Strin
 #[tokio::test]
 async fn the_postgres_store_keeps_the_contract_and_so_it_does_with_one_connection_and_the_smallest_queue_and_groups() {
     let postgres = Postgres::start();
-    for small in [false, true] {
+    for kind in ["whole", "small", "parts"] {
         let opened = Cell::new(0);
-        let namespace = |number: i32| format!("{}_{number}", if small { "small" } else { "whole" });
+        let namespace = |number: i32| format!("{kind}_{number}");
+        let options = |number: i32| {
+            let mut options = postgres.options(&namespace(number));
+            match kind {
+                "small" => (options.queue, options.group_max_bytes, options.pool_size) = (1, 0, 1),
+                "parts" => options.partition = Partition::Day,
+                _ => {}
+            }
+            options
+        };
         let make = async || {
             opened.set(opened.get() + 1);
-            let mut options = postgres.options(&namespace(opened.get()));
-            if small {
-                (options.queue, options.group_max_bytes, options.pool_size) = (1, 0, 1);
-            }
-            PostgresStore::open(options).unwrap()
+            PostgresStore::open(options(opened.get())).unwrap()
         };
         let bodies = async |_: &PostgresStore, tenant: &TenantId| {
-            postgres.reader(&namespace(opened.get())).bodies(tenant).unwrap()
+            PostgresReader::new(options(opened.get())).unwrap().bodies(tenant).unwrap()
         };
         conformance::storage(make, bodies).await;
     }
@@ -75,10 +80,7 @@ async fn events_are_rows_that_sql_finds_with_their_times_and_a_rollback_leaves_n
     assert_eq!(postgres.ask(level), "error");
     let rows = "SELECT idx, extract(epoch from arrived_at), extract(epoch from event_time), encode(raw, 'hex')
                 FROM headworks.events ORDER BY idx";
-    assert_eq!(
-        postgres.ask(rows),
-        "0|1732233600.007000|1700000000.123000|\n1|1732233600.007000|Infinity|ff"
-    );
+    assert_eq!(postgres.ask(rows), "0|1732233600.007000|1700000000.123000|\n1|1732233600.007000|Infinity|ff");
     assert_eq!(postgres.ask("SELECT batch FROM headworks.events_with_batch LIMIT 1"), batch.id().to_string());
     store.rollback(batch.id(), Attempt(1)).await.unwrap();
     assert_eq!(postgres.ask("SELECT count(*) FROM headworks.events"), "0");
@@ -111,7 +113,8 @@ async fn what_jsonb_cannot_hold_is_refused_for_good_and_its_neighbours_in_the_tr
     let store = PostgresStore::open(options.clone()).unwrap();
     let poisons = ["no json", "{\"a\":\"\\u0000\"}", "[1e400000]", &"[".repeat(100_000), "\"\\ud800\""];
     for (seq, poison) in (1..).zip(poisons) {
-        let batches = [batch("zen", seq, &["{\"z\":1}"]), batch("acme", seq, &["{\"a\":1}", poison]), batch("b", seq, &["1"])];
+        let batches =
+            [batch("zen", seq, &["{\"z\":1}"]), batch("acme", seq, &["{\"a\":1}", poison]), batch("b", seq, &["1"])];
         let mut answers = join_all(batches.iter().map(|batch| put(&store, batch, 1))).await;
         let refused = answers.remove(1).unwrap_err();
         assert!(matches!(refused, StorageError::Permanent { .. }), "{refused:?}");
@@ -123,7 +126,42 @@ async fn what_jsonb_cannot_hold_is_refused_for_good_and_its_neighbours_in_the_tr
     let reader = PostgresReader::new(options.clone()).unwrap();
     assert_eq!(reader.bodies(&tenant("zen")).unwrap()[0], b"{\"z\": 1}");
     options.body = BodyColumn::Text;
-    assert_refused(PostgresStore::open(options), "bodies of type jsonb, but body = \"text\"");
+    assert_refused(PostgresStore::open(options), "made with body = \"jsonb\", but body = \"text\"");
+}
+
+#[tokio::test]
+async fn a_day_has_a_table_of_its_own_which_is_made_once_by_many_and_a_day_is_gone_with_it() {
+    const DAY: u64 = 86_400;
+    let postgres = Postgres::start();
+    let mut options = postgres.options("headworks");
+    (options.partition, options.group_max_bytes) = (Partition::Day, 0);
+    let store = PostgresStore::open(options.clone()).unwrap();
+    // The second of the arrival is the seq.
+    let batches: Vec<_> = (0..40).map(|n| batch(&format!("t{}", n % 10), n / 10 * DAY + 1, &["a", "b"])).collect();
+    // Of one tenant one after the other.
+    for day in batches.chunks(10) {
+        join_all(day.iter().map(|batch| put(&store, batch, 1))).await.into_iter().for_each(Result::unwrap);
+    }
+    let tables = "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY 1) FROM pg_inherits
+                  WHERE inhparent = 'headworks.events'::regclass";
+    let expected: Vec<_> = (1..5).map(|day| format!("headworks.events_1970_01_0{day}")).collect();
+    assert_eq!(postgres.ask(tables), expected.join(" "));
+    store.rollback(batches[10].id(), Attempt(1)).await.unwrap();
+    assert_eq!(postgres.ask("SELECT count(*) FROM headworks.events_1970_01_02"), "18");
+    postgres.ask("DROP TABLE headworks.events_1970_01_01");
+    let reader = PostgresReader::new(options.clone()).unwrap();
+    assert_eq!(reader.bodies(&tenant("t1")).unwrap().len(), 6);
+    store.close().await.unwrap();
+    options.schema = SchemaMode::Check;
+    let store = PostgresStore::open(options.clone()).unwrap();
+    let next = batch("t1", 9 * DAY, &["a"]);
+    assert_outage(put(&store, &next, 1).await, "make the partition");
+    postgres.ask(
+        "CREATE TABLE headworks.tenth PARTITION OF headworks.events FOR VALUES FROM ('1970-01-10Z') TO ('1970-01-11Z')",
+    );
+    put(&store, &next, 1).await.unwrap();
+    options.partition = Partition::Month;
+    assert_refused(PostgresStore::open(options), "choose partition = \"day\"");
 }
 
 #[tokio::test]
@@ -134,6 +172,11 @@ async fn what_a_constraint_or_a_trigger_refuses_is_refused_for_good() {
     let refused = put(&store, &batch("acme", 1, &["good", "bad"]), 1).await.unwrap_err();
     assert!(matches!(refused, StorageError::Permanent { .. }) && refused.to_string().contains("23514"), "{refused:?}");
     put(&store, &batch("acme", 2, &["good"]), 1).await.unwrap();
+    // The server has refused it long before all of it was sent.
+    let large = "x".repeat(1 << 20);
+    let refused = put(&store, &batch("acme", 3, &["bad", &large, &large, &large]), 1).await.unwrap_err();
+    assert!(matches!(refused, StorageError::Permanent { .. }) && refused.to_string().contains("23514"), "{refused:?}");
+    assert_eq!(store.count(&tenant("acme")).await, Some(1));
 }
 
 /// As of a process that is gone, and whose server has not noticed: its transaction is open, and may yet commit.
@@ -200,8 +243,12 @@ async fn with_schema_check_a_role_that_may_make_nothing_stores_and_where_there_a
     postgres.ask("CREATE ROLE writer LOGIN");
     let mut options = postgres.options("headworks");
     (options.schema, options.url) = (SchemaMode::Check, options.url.replace("app@", "writer@"));
-    assert_refused(PostgresStore::open(options.clone()), "no tables of headworks in the schema headworks, and schema = \"check\"");
-    let making = PostgresOptions { schema: SchemaMode::Make, ..options.clone() };
+    assert_refused(
+        PostgresStore::open(options.clone()),
+        "no tables of headworks in the schema headworks, and schema = \"check\"",
+    );
+    let mut making = options.clone();
+    making.schema = SchemaMode::Make;
     assert_refused(PostgresStore::open(making), "permission denied");
     drop(postgres.open("headworks"));
     assert_refused(PostgresStore::open(options.clone()), "permission denied");
@@ -257,7 +304,8 @@ async fn a_wrong_password_is_said_and_never_shown_and_a_new_one_counts_without_a
 /// A certificate for 127.0.0.1, signed by a CA of its own; and another CA.
 fn certificates(postgres: &Postgres, directory: &std::path::Path) {
     let openssl = |words: &str| {
-        let made = std::process::Command::new("openssl").args(words.split(' ')).current_dir(directory).output().unwrap();
+        let made =
+            std::process::Command::new("openssl").args(words.split(' ')).current_dir(directory).output().unwrap();
         assert!(made.status.success(), "{words}: {}", String::from_utf8_lossy(&made.stderr));
     };
     for ca in ["ca", "other"] {

@@ -135,7 +135,9 @@ mod tests {
         for millis in [0, 1, -1, 1_732_233_600_007, 946_684_800_000, -62_135_596_800_001, 253_402_300_800_000] {
             assert_eq!(Timestamp::from(UnixMillis(millis)).millis(), Some(UnixMillis(millis)));
         }
-        for (millis, infinite) in [(i64::MAX, i64::MAX), (i64::MIN, i64::MIN), (1 << 60, i64::MAX), (-1 << 60, i64::MIN)] {
+        for (millis, infinite) in
+            [(i64::MAX, i64::MAX), (i64::MIN, i64::MIN), (1 << 60, i64::MAX), (-1 << 60, i64::MIN)]
+        {
             assert_eq!(Timestamp::from(UnixMillis(millis)), Timestamp(infinite));
             assert_eq!(Timestamp::from(UnixMillis(millis)).millis(), None);
         }

@@ -63,9 +63,16 @@ impl Failure {
     pub(super) fn class(&self) -> Class {
         match self {
             // An error without a word from the server is one of the connection.
+            Self::Server(_) if self.misses_a_partition() => Class::Outage,
             Self::Server(why) => why.code().map_or(Class::Outage, class),
             Self::Silent | Self::Unfit(_) => Class::Outage,
         }
+    }
+
+    /// PostgreSQL has but the word of a constraint for it, without a constraint.
+    fn misses_a_partition(&self) -> bool {
+        let Self::Server(why) = self else { return false };
+        why.as_db_error().is_some_and(|db| *db.code() == SqlState::CHECK_VIOLATION && db.constraint().is_none())
     }
 
     /// Whether a store that is opened now may wait for this to pass, or better says so at once.
@@ -74,9 +81,7 @@ impl Failure {
             Self::Silent => true,
             Self::Unfit(_) => false,
             Self::Server(why) => match why.code() {
-                Some(code) => {
-                    matches!(&code.code()[..2], "08" | "53" | "57") || *code == SqlState::LOCK_NOT_AVAILABLE
-                }
+                Some(code) => matches!(&code.code()[..2], "08" | "53" | "57") || *code == SqlState::LOCK_NOT_AVAILABLE,
                 // Neither the way in which it is asked nor the certificate.
                 None => !["invalid", "error performing TLS", "authentication"]
                     .iter()
@@ -94,7 +99,9 @@ impl Failure {
                 // The detail may quote an event, so that it is left out.
                 Some(db) => {
                     let (message, code) = (db.message(), db.code().code());
-                    let help = help(db.code()).map_or_else(String::new, |help| format!("; {help}"));
+                    let missing = "make the partition: whoever makes the tables makes those, too";
+                    let help = Some(missing).filter(|_| self.misses_a_partition()).or_else(|| help(db.code()));
+                    let help = help.map_or_else(String::new, |help| format!("; {help}"));
                     format!("{message} (SQLSTATE {code}){help}")
                 }
                 None => {
@@ -147,7 +154,9 @@ fn help(code: &SqlState) -> Option<&'static str> {
         "28000" => "check the user in url, sslmode, and the server's pg_hba.conf",
         "3D000" => "check the database in url, or create it",
         "42501" => "grant it to the user in url",
-        "42P01" | "3F000" | "42703" => "the tables were changed or dropped: restore them, or start again to have them made",
+        "42P01" | "3F000" | "42703" => {
+            "the tables were changed or dropped: restore them, or start again to have them made"
+        }
         "53300" => "raise the server's max_connections, or lower pool_size",
         "53100" => "make room on the server's disk",
         "55P03" => "somebody holds a lock on the tables: see pg_locks",

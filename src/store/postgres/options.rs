@@ -27,6 +27,8 @@ pub struct PostgresOptions {
     pub schema: SchemaMode,
     /// What a body is there. Default `text`.
     pub body: BodyColumn,
+    /// Whether the table of events is partitioned by the time of their arrival. Default `none`.
+    pub partition: Partition,
     /// How many connections at the most, each with one transaction under way. Default 4.
     pub pool_size: usize,
     /// How long a connection may take to be there. Default 3 s.
@@ -52,6 +54,7 @@ impl Default for PostgresOptions {
             namespace: "headworks".into(),
             schema: SchemaMode::Make,
             body: BodyColumn::Text,
+            partition: Partition::None,
             pool_size: 4,
             connect_timeout: Duration::from_secs(3),
             statement_timeout: Duration::from_secs(3),
@@ -124,6 +127,31 @@ pub enum BodyColumn {
     /// `jsonb`: for SQL at its best, and no longer the bytes as they came. What `jsonb` cannot hold is refused and becomes a dead
     /// letter: what is no JSON, `\u0000`, numbers without end.
     Jsonb,
+}
+
+/// How the table of events is partitioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Partition {
+    /// It is one table.
+    #[default]
+    None,
+    /// By the day of arrival, UTC: `events_2026_11_22`. A day is gone with its table.
+    Day,
+    /// By the month of arrival, UTC: `events_2026_11`.
+    Month,
+}
+
+#[cfg(feature = "postgres")]
+impl Partition {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
 }
 
 impl BodyColumn {

@@ -56,7 +56,8 @@ pub(in crate::store) struct Cursor {
 struct Head {
     number: i64,
     id: String,
-    first_arrived: i64,
+    /// When its events arrived: the first, and the last. By it only the partitions are looked into that may have some.
+    span: (Timestamp, Timestamp),
 }
 
 /// An event, away from its row.
@@ -87,7 +88,8 @@ impl PostgresReader {
         self.ask(async |client, options| {
             let rows = client.query(&in_namespace(sql, options), &[]).await?;
             let totals = rows.iter().map(|row| {
-                let millis = |at| Ok::<_, Failure>(row.try_get::<_, Option<Timestamp>>(at)?.and_then(Timestamp::millis));
+                let millis =
+                    |at| Ok::<_, Failure>(row.try_get::<_, Option<Timestamp>>(at)?.and_then(Timestamp::millis));
                 Ok(TenantTotals {
                     events: row.try_get::<_, i64>(1)?.cast_unsigned(),
                     batches: row.try_get::<_, i64>(2)?.cast_unsigned(),
@@ -102,8 +104,10 @@ impl PostgresReader {
 
     /// What is held of every tenant, of one opening or of all: events by the word of the batches, and rows that are there.
     pub(in crate::store) fn held(&self, opening: Option<Opening>) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
-        let sql = "SELECT b.tenant, sum(b.events)::int8, sum((SELECT count(*) FROM @.events e WHERE e.batch = b.number))::int8
-                   FROM @.batches b WHERE b.stored AND b.id >= $1 AND b.id < $2 GROUP BY b.tenant";
+        let sql = "SELECT b.tenant, sum(b.events)::int8, sum((
+                       SELECT count(*) FROM @.events e
+                       WHERE e.batch = b.number AND e.arrived_at BETWEEN b.first_arrived AND b.last_arrived
+                   ))::int8 FROM @.batches b WHERE b.stored AND b.id >= $1 AND b.id < $2 GROUP BY b.tenant";
         let (low, high) = match opening {
             // What follows the slash is the zero.
             Some(opening) => (format!("{opening}/"), format!("{opening}0")),
@@ -146,24 +150,23 @@ impl PostgresReader {
         tenant: &TenantId,
         span: Span,
     ) -> Result<Option<i64>, ReadError> {
-        let sql = "SELECT number, id, first_arrived FROM @.batches
+        let sql = "SELECT number, id, first_arrived, last_arrived FROM @.batches
                    WHERE tenant = $1 AND stored AND number > $2 AND last_arrived >= $3 AND first_arrived <= $4
                    ORDER BY number LIMIT 1";
         if cursor.head.is_none() {
             let (since, until) = (Timestamp::from(UnixMillis(span.since)), Timestamp::from(UnixMillis(span.until)));
             let seen = cursor.seen;
             cursor.head = self.ask(async |client, options| {
-                let row = client
-                    .query_opt(&in_namespace(sql, options), &[&tenant.as_str(), &seen, &since, &until])
-                    .await?;
+                let row =
+                    client.query_opt(&in_namespace(sql, options), &[&tenant.as_str(), &seen, &since, &until]).await?;
                 let head = row.map(|row| {
-                    let first_arrived = row.try_get::<_, Timestamp>(2)?.millis().unwrap_or_default().0;
-                    Ok::<_, Failure>(Head { number: row.try_get(0)?, id: row.try_get(1)?, first_arrived })
+                    let span = (row.try_get(2)?, row.try_get(3)?);
+                    Ok::<_, Failure>(Head { number: row.try_get(0)?, id: row.try_get(1)?, span })
                 });
                 head.transpose()
             })?;
         }
-        Ok(cursor.head.as_ref().map(|head| head.first_arrived))
+        Ok(cursor.head.as_ref().map(|head| head.span.0.millis().unwrap_or_default().0))
     }
 
     /// Visits the events of the batch at hand, and goes on to the next.
@@ -173,12 +176,13 @@ impl PostgresReader {
         visit: &mut dyn FnMut(StoredEvent<'_>),
     ) -> Result<(), ReadError> {
         let sql = "SELECT idx, arrived_at, event_time, coalesce(raw, convert_to(body::text, 'UTF8')) FROM @.events
-                   WHERE batch = $1 ORDER BY idx";
+                   WHERE batch = $1 AND arrived_at BETWEEN $2 AND $3 ORDER BY idx";
         let Some(head) = cursor.head.take() else { return Ok(()) };
         let events: Vec<Event> = self.ask(async |client, options| {
-            let rows = client.query(&in_namespace(sql, options), &[&head.number]).await?;
+            let rows = client.query(&in_namespace(sql, options), &[&head.number, &head.span.0, &head.span.1]).await?;
             let events = rows.iter().map(|row| {
-                let millis = |at| Ok::<_, Failure>(row.try_get::<_, Option<Timestamp>>(at)?.and_then(Timestamp::millis));
+                let millis =
+                    |at| Ok::<_, Failure>(row.try_get::<_, Option<Timestamp>>(at)?.and_then(Timestamp::millis));
                 Ok(Event {
                     place: u64::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default(),
                     arrived: millis(1)?,

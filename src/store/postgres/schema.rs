@@ -4,12 +4,12 @@ use tokio_postgres::Client;
 
 use super::connect::Target;
 use super::error::Failure;
-use super::{PostgresOptions, SchemaMode};
+use super::{Partition, PostgresOptions, SchemaMode};
 
 /// The version of the tables, in `headworks.version`.
 pub(super) const VERSION: i32 = 1;
 
-/// The tables. `@` is the namespace, `%` the type of a body.
+/// The tables. `@` is the namespace, `%` the type of a body, and `$`, `^` and `&` say how events are partitioned.
 ///
 /// A batch is claimed by its row, which is also its fence: two transactions about one batch wait for each other there, be they of one
 /// process, of two, or of one that is gone and whose server has not noticed yet. The key of `events` costs the server about 0.6 us
@@ -17,9 +17,10 @@ pub(super) const VERSION: i32 = 1;
 const TABLES: &str = "
 CREATE TABLE @.headworks (
     version integer NOT NULL,
-    body    text NOT NULL      -- the type of events.body
+    body    text NOT NULL,     -- the type of events.body
+    partition text NOT NULL    -- of events: none, day, month
 );
-INSERT INTO @.headworks VALUES (1, '%');
+INSERT INTO @.headworks VALUES (1, '%', '$');
 CREATE SEQUENCE @.batch_numbers;
 CREATE TABLE @.batches (
     id            text COLLATE \"C\" PRIMARY KEY,  -- opening/tenant/seq
@@ -45,15 +46,15 @@ CREATE TABLE @.events (
     event_time timestamptz,
     body       %,
     raw        bytea,                            -- the bytes of a body that text cannot be; body is NULL then
-    PRIMARY KEY (batch, idx)
-);
+    PRIMARY KEY (batch, idx^)
+)&;
 CREATE VIEW @.events_with_batch AS
     SELECT e.batch AS number, e.idx, e.tenant, e.arrived_at, e.event_time, e.body, e.raw, b.id AS batch, b.attempt, b.stored_at
     FROM @.events e JOIN @.batches b ON b.number = e.batch;
 ";
 
 /// Tells our own making of tables from everybody else's locks: "hdwk".
-const LOCK: i64 = 0x6864_776b;
+pub(super) const LOCK: i64 = 0x6864_776b;
 
 /// A statement on the tables.
 pub(super) fn in_namespace(sql: &str, options: &PostgresOptions) -> String {
@@ -104,24 +105,35 @@ async fn make(client: &mut Client, options: &PostgresOptions, may_make: bool) ->
             if !transaction.query_one(there, &[&in_namespace("@", options)]).await?.try_get::<_, bool>(0)? {
                 transaction.batch_execute(&in_namespace("CREATE SCHEMA @", options)).await?;
             }
-            transaction.batch_execute(&in_namespace(TABLES, options)).await?;
+            let (key, by) = match options.partition {
+                Partition::None => ("", ""),
+                _ => (", arrived_at", " PARTITION BY RANGE (arrived_at)"),
+            };
+            let tables = TABLES.replace('$', options.partition.as_str()).replace('^', key).replace('&', by);
+            transaction.batch_execute(&in_namespace(&tables, options)).await?;
             Ok(transaction.commit().await?)
         }
     }
 }
 
-/// The version and the type of bodies of the tables that are there.
-async fn found(client: &Client, options: &PostgresOptions) -> Result<Option<(i32, String)>, Failure> {
+/// The version of the tables that are there, the type of bodies, and how events are partitioned.
+async fn found(client: &Client, options: &PostgresOptions) -> Result<Option<(i32, String, String)>, Failure> {
     let name = format!("\"{}\".headworks", options.namespace);
     let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await?;
     if !there.try_get::<_, bool>(0)? {
         return Ok(None);
     }
-    let row = client.query_opt(&format!("SELECT version, body FROM {name}"), &[]).await?;
-    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+    // A later version may not have the other columns.
+    let row = client.query_one(&format!("SELECT version FROM {name}"), &[]).await?;
+    let version = row.try_get(0)?;
+    if version != VERSION {
+        return Ok(Some((version, String::new(), String::new())));
+    }
+    let row = client.query_one(&format!("SELECT body, partition FROM {name}"), &[]).await?;
+    Ok(Some((version, row.try_get(0)?, row.try_get(1)?)))
 }
 
-fn fits((version, body): (i32, String), options: &PostgresOptions) -> Result<(), Failure> {
+fn fits((version, body, partition): (i32, String, String), options: &PostgresOptions) -> Result<(), Failure> {
     let namespace = &options.namespace;
     if version != VERSION {
         return Err(Failure::Unfit(format!(
@@ -129,12 +141,14 @@ fn fits((version, body): (i32, String), options: &PostgresOptions) -> Result<(),
              left as they are: run the newer headworks, or choose another namespace"
         )));
     }
-    if body != options.body.as_str() {
-        return Err(Failure::Unfit(format!(
-            "the tables in the schema {namespace} have bodies of type {body}, but body = \"{}\"; that is decided when they \
-             are made: choose body = \"{body}\", or another namespace",
-            options.body.as_str()
-        )));
+    let decided = [("body", body, options.body.as_str()), ("partition", partition, options.partition.as_str())];
+    for (key, there, asked) in decided {
+        if there != asked {
+            return Err(Failure::Unfit(format!(
+                "the tables in the schema {namespace} were made with {key} = \"{there}\", but {key} = \"{asked}\"; that is \
+                 decided when they are made: choose {key} = \"{there}\", or another namespace"
+            )));
+        }
     }
     Ok(())
 }
@@ -149,9 +163,7 @@ pub(super) async fn settle(client: &Client, options: &PostgresOptions) -> Result
         millis * 2
     );
     client.batch_execute(&settings).await?;
-    let row = client
-        .query_one("SELECT current_setting('synchronous_commit'), current_setting('fsync')", &[])
-        .await?;
+    let row = client.query_one("SELECT current_setting('synchronous_commit'), current_setting('fsync')", &[]).await?;
     // What is answered as stored is to survive the server.
     if row.try_get::<_, &str>(0)? == "off" {
         client.batch_execute("SET synchronous_commit = on").await?;

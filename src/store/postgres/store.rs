@@ -4,11 +4,11 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId, Undo};
 use tokio::sync::{mpsc, oneshot};
 
+use super::PostgresOptions;
 use super::connect::Target;
 use super::error::{Failure, OpenError};
 use super::worker::{Job, Session, Workers};
 use super::write::Store;
-use super::PostgresOptions;
 use crate::store::joined::Joined;
 
 /// A store on a PostgreSQL server; see the [module](super) for what is in it. Clones share its connections and one thread.

@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 
 use super::connect::Target;
 use super::error::{Class, Failure};
+use super::partition::Partitions;
 use super::schema;
 use super::write::{Outcome, Statements, Store};
 
@@ -27,6 +28,7 @@ pub(super) enum Job {
 pub(super) struct Session {
     client: Client,
     statements: Statements,
+    partitions: Partitions,
     driver: JoinHandle<()>,
 }
 
@@ -40,7 +42,7 @@ impl Session {
             Statements::prepare(&client, &target.options).await
         };
         let statements = tokio::time::timeout(target.patience(), ready).await.unwrap_or(Err(Failure::Silent))?;
-        Ok(Self { client, statements, driver })
+        Ok(Self { client, statements, partitions: Partitions::default(), driver })
     }
 
     /// Says goodbye to the server.
@@ -178,7 +180,12 @@ impl Workers {
 
     async fn transact(&self, session: &mut Option<Session>, group: &Group) -> Result<Vec<Outcome>, Fault> {
         let stores: Vec<&Store> = group.iter().map(|(store, _)| &**store).collect();
-        self.guarded(session, async |session| session.statements.store(&mut session.client, &stores).await).await
+        self.guarded(session, async |session| {
+            let arrived = stores.iter().flat_map(|store| store.batch.events().map(|event| event.arrived));
+            session.partitions.ready(&mut session.client, &self.target.options, arrived).await?;
+            session.statements.store(&mut session.client, &stores).await
+        })
+        .await
     }
 
     async fn failed(&self, queue: &Mutex<Queue>, group: Group, why: &Fault) {
@@ -230,13 +237,15 @@ impl Workers {
         let work = AssertUnwindSafe(work(&mut ready)).catch_unwind();
         let done = match tokio::time::timeout(self.target.patience(), work).await {
             Ok(Ok(done)) => done,
-            Ok(Err(panic)) => return Err(Fault::Panic(Cause::from_panic(Code::StorePanic, &*panic).detail.to_string())),
+            Ok(Err(panic)) => {
+                return Err(Fault::Panic(Cause::from_panic(Code::StorePanic, &*panic).detail.to_string()));
+            }
             Err(_) => Err(Failure::Silent),
         };
-        // What is left of a transaction that failed is undone with its connection.
+        // What is left of a transaction that failed for another reason than its data is undone with its connection.
         let is_sound = match &done {
             Ok(_) => true,
-            Err(why) => why.class() != Class::Outage,
+            Err(why) => why.class() == Class::Refusal,
         };
         if is_sound {
             *session = Some(ready);

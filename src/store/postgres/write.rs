@@ -21,12 +21,17 @@ pub(super) struct Store {
     pub(super) attempt: Attempt,
     id: String,
     content_hash: i64,
+    /// When the first and the last of its events arrived.
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
 }
 
 impl Store {
     pub(super) fn new(batch: &Batch, attempt: Attempt) -> Self {
         let content_hash = hash::content_hash(batch.events().map(|event| event.body)).cast_signed();
-        Self { batch: batch.clone(), attempt, id: batch.id().to_string(), content_hash }
+        let arrived = || batch.events().map(|event| event.arrived);
+        let (first, last) = (arrived().min().map(Timestamp::from), arrived().max().map(Timestamp::from));
+        Self { batch: batch.clone(), attempt, id: batch.id().to_string(), content_hash, first, last }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -37,11 +42,6 @@ impl Store {
     pub(super) fn bytes(&self) -> usize {
         const ROW: usize = 64;
         self.batch.body_bytes() + self.batch.len() * ROW
-    }
-
-    fn spans(&self) -> Option<(Timestamp, Timestamp)> {
-        let arrived = || self.batch.events().map(|event| event.arrived);
-        Some((arrived().min()?.into(), arrived().max()?.into()))
     }
 }
 
@@ -151,20 +151,16 @@ impl Statements {
         sorted.sort_by_key(|store| store.id());
         let ids: Vec<&str> = sorted.iter().map(|store| store.id()).collect();
         let tenants: Vec<&str> = sorted.iter().map(|store| store.batch.tenant().as_str()).collect();
-        let numbers =
-            |of: &dyn Fn(&Store) -> i64| -> Vec<i64> { sorted.iter().map(|store| of(store)).collect() };
+        let numbers = |of: &dyn Fn(&Store) -> i64| -> Vec<i64> { sorted.iter().map(|store| of(store)).collect() };
         let seqs = numbers(&|store| store.batch.id().seq.0.cast_signed());
         let attempts = numbers(&|store| store.attempt.0.into());
         let events = numbers(&|store| signed(store.batch.len()));
         let body_bytes = numbers(&|store| signed(store.batch.body_bytes()));
         let hashes = numbers(&|store| store.content_hash);
-        let firsts: Vec<_> = sorted.iter().map(|store| store.spans().map(|span| span.0)).collect();
-        let lasts: Vec<_> = sorted.iter().map(|store| store.spans().map(|span| span.1)).collect();
+        let firsts: Vec<_> = sorted.iter().map(|store| store.first).collect();
+        let lasts: Vec<_> = sorted.iter().map(|store| store.last).collect();
         let rows = transaction
-            .query(
-                &self.claim,
-                &[&ids, &tenants, &seqs, &attempts, &events, &body_bytes, &hashes, &firsts, &lasts],
-            )
+            .query(&self.claim, &[&ids, &tenants, &seqs, &attempts, &events, &body_bytes, &hashes, &firsts, &lasts])
             .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
@@ -179,10 +175,9 @@ impl Statements {
             return Ok(Met::Answer(Err(StorageError::permanent(detail))));
         }
         if !is_stored {
-            let (first, last) = store.spans().unzip();
             let (len, bytes) = (signed(store.batch.len()), signed(store.batch.body_bytes()));
             let row = transaction
-                .query_one(&self.again, &[&id, &attempt, &len, &bytes, &store.content_hash, &first, &last])
+                .query_one(&self.again, &[&id, &attempt, &len, &bytes, &store.content_hash, &store.first, &store.last])
                 .await?;
             return Ok(Met::Fresh(row.try_get(0)?));
         }
@@ -220,16 +215,10 @@ impl Statements {
         Ok(())
     }
 
-    pub(super) async fn rollback(
-        &self,
-        client: &mut Client,
-        id: &BatchId,
-        attempt: Attempt,
-    ) -> Result<(), Failure> {
+    pub(super) async fn rollback(&self, client: &mut Client, id: &BatchId, attempt: Attempt) -> Result<(), Failure> {
         let (name, tenant, seq) = (id.to_string(), id.tenant.as_str(), id.seq.0.cast_signed());
         let transaction = client.transaction().await?;
-        let row =
-            transaction.query_one(&self.fence, &[&name, &tenant, &seq, &i64::from(attempt.0)]).await?;
+        let row = transaction.query_one(&self.fence, &[&name, &tenant, &seq, &i64::from(attempt.0)]).await?;
         let (number, is_to_go): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
         // What a later attempt has stored since stays.
         if is_to_go {
