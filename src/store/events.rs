@@ -80,7 +80,7 @@ enum Source {
     Database(Box<SqliteReader>, Box<sqlite::Cursor>),
     Files(FilesReader, files::Cursor),
     #[cfg(feature = "postgres")]
-    Postgres(PostgresReader, postgres::Cursor),
+    Postgres(Box<PostgresReader>, postgres::Cursor),
 }
 
 impl Source {
@@ -98,7 +98,7 @@ impl Source {
     fn postgres(manifest: &Manifest, name: &StoreName) -> Result<Self, StoreReadError> {
         #[cfg(feature = "postgres")]
         return match postgres::of(&manifest.postgres, name) {
-            Ok(reader) => Ok(Self::Postgres(reader, postgres::Cursor::default())),
+            Ok(reader) => Ok(Self::Postgres(Box::new(reader), postgres::Cursor::default())),
             Err(why) => Err(StoreReadError::new(why)),
         };
         #[cfg(not(feature = "postgres"))]

@@ -21,7 +21,7 @@ pub struct StoreReader {
     database: SqliteReader,
     files: Option<FilesReader>,
     #[cfg(feature = "postgres")]
-    postgres: Option<PostgresReader>,
+    postgres: Option<Box<PostgresReader>>,
     further: Vec<(StoreName, Further)>,
     manifest: Manifest,
 }
@@ -32,7 +32,7 @@ enum Further {
     Sqlite(SqliteReader),
     Files(FilesReader),
     #[cfg(feature = "postgres")]
-    Postgres(PostgresReader),
+    Postgres(Box<PostgresReader>),
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -92,7 +92,8 @@ impl StoreReader {
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
                 #[cfg(feature = "postgres")]
                 Kind::Postgres => {
-                    Further::Postgres(postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?)
+                    let reader = postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?;
+                    Further::Postgres(Box::new(reader))
                 }
                 #[cfg(not(feature = "postgres"))]
                 Kind::Postgres => return Err(StoreReadError(format!("store {name} is on PostgreSQL: {NOT_BUILT}"))),
@@ -110,7 +111,7 @@ impl StoreReader {
             database,
             files,
             #[cfg(feature = "postgres")]
-            postgres: postgres.map_err(|why| unread(&why))?,
+            postgres: postgres.map_err(|why| unread(&why))?.map(Box::new),
             further,
             manifest,
         })

@@ -1,5 +1,4 @@
 //! A daemon whose store is on PostgreSQL, from the socket to the row.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 

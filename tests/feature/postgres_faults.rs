@@ -1,6 +1,5 @@
 //! The store on PostgreSQL while its server is killed, cut off, full, away: what is answered is true, and what comes again is there
 //! once.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -80,7 +79,6 @@ async fn while_the_server_is_killed_again_and_again_in_mid_batch_every_batch_is_
 /// Every few bytes, in each direction: before the claim, in the rows, before the commit, and before its answer.
 #[tokio::test]
 async fn a_connection_that_is_cut_anywhere_is_an_outage_or_a_success_and_the_batch_that_comes_again_is_there_once() {
-    const STEP: i64 = 17;
     let postgres = Postgres::start();
     let way = Way::to(postgres.address());
     let mut options = postgres.options("headworks");
@@ -99,7 +97,9 @@ async fn a_connection_that_is_cut_anywhere_is_an_outage_or_a_success_and_the_bat
         seq += 1;
         let whole = length(seq, down).await;
         assert!(whole > 50, "{whole}");
-        for cut in (0..whole).step_by(usize::try_from(STEP).unwrap()) {
+        // What the server says is shorter; of the last answer the end of the one before may take some.
+        let (step, end) = if down { (5, whole + 20) } else { (17, whole) };
+        for cut in (0..end).step_by(step) {
             seq += 1;
             let batch = batch("acme", seq, &events);
             // The connection is there before it is cut.
@@ -192,7 +192,7 @@ async fn a_full_disk_of_the_server_is_an_outage_and_passes() {
     put(&store, &batch("acme", 1, &["a"]), 1).await.unwrap();
     disk.fill();
     // More than a page is left for, and not to be compressed.
-    let large: String = std::iter::repeat_with(|| fastrand::alphanumeric()).take(100_000).collect();
+    let large: String = std::iter::repeat_with(fastrand::alphanumeric).take(100_000).collect();
     let big = batch("acme", 2, &[large.as_str(); 8]);
     for attempt in 1..3 {
         assert_outage(put(&store, &big, attempt).await, "make room on the server's disk");

@@ -111,7 +111,9 @@ impl Postgres {
             for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"] {
                 command.args(["-c", setting]);
             }
-            self.settings.iter().for_each(|setting| drop(command.args(["-c", setting])));
+            for setting in &self.settings {
+                command.args(["-c", setting]);
+            }
             let mut server = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect(PACKAGE);
             let log = lines(server.stderr.take().unwrap());
             let mut said = vec![];
@@ -171,23 +173,15 @@ impl Postgres {
         PostgresReader::new(self.options(namespace)).unwrap()
     }
 
-    fn psql(&self) -> Command {
-        let mut psql = Command::new(format!("{BIN}/psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url()]);
-        psql
-    }
-
     /// What a query answers with, by PostgreSQL's own client.
     #[track_caller]
     pub(crate) fn ask(&self, sql: &str) -> String {
-        let answer = self.psql().args(["-c", sql]).output().expect(PACKAGE);
-        assert!(answer.status.success(), "{sql}: {}", String::from_utf8_lossy(&answer.stderr));
-        String::from_utf8(answer.stdout).unwrap().trim_end_matches('\n').to_owned()
+        ask(&self.url(), sql)
     }
 
     /// Somebody else who is connected.
     pub(crate) fn session(&self) -> Session {
-        let mut psql = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect(PACKAGE);
+        let mut psql = psql(&self.url()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect(PACKAGE);
         let (stdin, stdout) = (psql.stdin.take().unwrap(), psql.stdout.take().unwrap());
         Session { psql, stdin, stdout: BufReader::new(stdout) }
     }
@@ -201,6 +195,19 @@ impl Drop for Postgres {
 
 pub(crate) fn url(address: SocketAddr) -> String {
     format!("postgres://app@{address}/postgres")
+}
+
+fn psql(url: &str) -> Command {
+    let mut psql = Command::new(format!("{BIN}/psql"));
+    psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]);
+    psql
+}
+
+#[track_caller]
+fn ask(url: &str, sql: &str) -> String {
+    let answer = psql(url).args(["-c", sql]).output().expect(PACKAGE);
+    assert!(answer.status.success(), "{sql}: {}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8(answer.stdout).unwrap().trim_end_matches('\n').to_owned()
 }
 
 fn free_port() -> u16 {
@@ -243,15 +250,22 @@ impl Drop for Session {
     }
 }
 
-/// What the store `store` of a data directory holds, if it is on a server.
+/// What the store `store` of a data directory holds, if it is on a server; by PostgreSQL's own client.
 pub(crate) fn stored(place: &Place) -> Bodies {
-    let Ok(text) = std::fs::read(place.data().join("stores.json")) else { return Bodies::new() };
+    let mut bodies = Bodies::new();
+    let Ok(text) = std::fs::read(place.data().join("stores.json")) else { return bodies };
     let manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let Some(options) = manifest["postgres"].get("store") else { return Bodies::new() };
-    let options: PostgresOptions = serde_json::from_value(options.clone()).unwrap();
-    let reader = PostgresReader::new(options).unwrap();
-    let read = |tenant: headworks::TenantId| (tenant.to_string(), reader.bodies(&tenant).unwrap());
-    reader.tenants().unwrap().into_iter().map(|totals| read(totals.tenant)).collect()
+    let Some(options) = manifest["postgres"].get("store") else { return bodies };
+    let sql = format!(
+        "SELECT tenant, encode(coalesce(raw, convert_to(body::text, 'UTF8')), 'hex') FROM {}.events ORDER BY batch, idx",
+        options["namespace"].as_str().unwrap()
+    );
+    for row in ask(options["url"].as_str().unwrap(), &sql).lines() {
+        let (tenant, hex) = row.split_once('|').unwrap();
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        bodies.entry(tenant.to_owned()).or_default().push((0..hex.len()).step_by(2).map(byte).collect());
+    }
+    bodies
 }
 
 /// A way to a server that can be cut: by bytes in one direction, or altogether.

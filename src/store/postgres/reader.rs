@@ -1,8 +1,10 @@
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use headworks_actors::{Opening, TenantId, UnixMillis};
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::connect::Target;
 use super::copy::Timestamp;
@@ -48,8 +50,12 @@ impl std::fmt::Debug for PostgresReader {
 pub(in crate::store) struct Cursor {
     /// Everything up to this one was seen.
     seen: i64,
-    head: Option<Head>,
+    /// Those at hand, in order.
+    heads: VecDeque<Head>,
 }
+
+/// So many batches are looked up at once, not their events.
+const HEADS: i64 = 256;
 
 /// A batch, by its row.
 #[derive(Debug)]
@@ -152,21 +158,27 @@ impl PostgresReader {
     ) -> Result<Option<i64>, ReadError> {
         let sql = "SELECT number, id, first_arrived, last_arrived FROM @.batches
                    WHERE tenant = $1 AND stored AND number > $2 AND last_arrived >= $3 AND first_arrived <= $4
-                   ORDER BY number LIMIT 1";
-        if cursor.head.is_none() {
+                   ORDER BY number LIMIT $5";
+        if cursor.heads.is_empty() {
             let (since, until) = (Timestamp::from(UnixMillis(span.since)), Timestamp::from(UnixMillis(span.until)));
             let seen = cursor.seen;
-            cursor.head = self.ask(async |client, options| {
-                let row =
-                    client.query_opt(&in_namespace(sql, options), &[&tenant.as_str(), &seen, &since, &until]).await?;
-                let head = row.map(|row| {
+            cursor.heads = self.ask(async |client, options| {
+                let values: [(&(dyn ToSql + Sync), Type); 5] = [
+                    (&tenant.as_str(), Type::TEXT),
+                    (&seen, Type::INT8),
+                    (&since, Type::TIMESTAMPTZ),
+                    (&until, Type::TIMESTAMPTZ),
+                    (&HEADS, Type::INT8),
+                ];
+                let rows = client.query_typed(&in_namespace(sql, options), &values).await?;
+                let heads = rows.iter().map(|row| {
                     let span = (row.try_get(2)?, row.try_get(3)?);
-                    Ok::<_, Failure>(Head { number: row.try_get(0)?, id: row.try_get(1)?, span })
+                    Ok(Head { number: row.try_get(0)?, id: row.try_get(1)?, span })
                 });
-                head.transpose()
+                heads.collect()
             })?;
         }
-        Ok(cursor.head.as_ref().map(|head| head.span.0.millis().unwrap_or_default().0))
+        Ok(cursor.heads.front().map(|head| head.span.0.millis().unwrap_or_default().0))
     }
 
     /// Visits the events of the batch at hand, and goes on to the next.
@@ -177,9 +189,11 @@ impl PostgresReader {
     ) -> Result<(), ReadError> {
         let sql = "SELECT idx, arrived_at, event_time, coalesce(raw, convert_to(body::text, 'UTF8')) FROM @.events
                    WHERE batch = $1 AND arrived_at BETWEEN $2 AND $3 ORDER BY idx";
-        let Some(head) = cursor.head.take() else { return Ok(()) };
+        let Some(head) = cursor.heads.pop_front() else { return Ok(()) };
         let events: Vec<Event> = self.ask(async |client, options| {
-            let rows = client.query(&in_namespace(sql, options), &[&head.number, &head.span.0, &head.span.1]).await?;
+            let values: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&head.number, Type::INT8), (&head.span.0, Type::TIMESTAMPTZ), (&head.span.1, Type::TIMESTAMPTZ)];
+            let rows = client.query_typed(&in_namespace(sql, options), &values).await?;
             let events = rows.iter().map(|row| {
                 let millis =
                     |at| Ok::<_, Failure>(row.try_get::<_, Option<Timestamp>>(at)?.and_then(Timestamp::millis));
