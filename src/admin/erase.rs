@@ -145,8 +145,8 @@ async fn refused(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
         .await?;
     if let Some(store) = held {
         let why = format!(
-            "{tenant} is not erased: the store {store} has events of it in plain files, and cannot erase them while it runs; stop the \
-             daemon and remove the directory of the tenant there"
+            "{tenant} is not erased: the store {store} has events of it in plain files or on a server, and cannot erase them while it \
+             runs; stop the daemon and remove the directory of the tenant there, or delete its rows from batches and events by SQL"
         );
         return Err(Problem::new(StatusCode::CONFLICT, why));
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
-    SourceKind, StoreKind, TapConfig,
+    SourceKind, StoreConfig, StoreKind, TapConfig,
 };
+use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
@@ -176,6 +177,11 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
+        StoreKind::Postgres => vec![
+            ("server", on_postgres(&config.store)),
+            ("commit", commit),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
         _ => {
             let mut told = vec![("file", format!("SQLite, {path}"))];
             if config.store.layout == Layout::Index {
@@ -191,6 +197,9 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         }
     };
     told.extend(config.stores.iter().map(|(name, store)| {
+        if store.kind == StoreKind::Postgres {
+            return ("further", format!("{name}: {}", on_postgres(store)));
+        }
         let path = config.further_store_path(name, store);
         let kind = match (store.kind, store.layout) {
             (StoreKind::Files, _) => "plain files",
@@ -205,6 +214,42 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         told.extend(own.map(|(id, saga)| ("saga", format!("of {id}: {}", in_order(saga)))));
     }
     told
+}
+
+/// A store on a server. There is no password in its URL.
+fn on_postgres(store: &StoreConfig) -> String {
+    let password = match &store.password_file {
+        Some(path) => format!("the password in {}", path.display()),
+        None => "no password".to_owned(),
+    };
+    let tls = match store.sslmode {
+        SslMode::Disable => "never encrypted",
+        SslMode::Require => "encrypted, whoever the server is",
+        SslMode::VerifyFull => "encrypted, the server verified",
+        _ => "encrypted if the server can",
+    };
+    let tables = match store.schema {
+        SchemaMode::Check => "which must be there",
+        _ => "made where they are not there",
+    };
+    let body = match store.body {
+        BodyColumn::Jsonb => "jsonb",
+        _ => "text",
+    };
+    let parts = match store.partition {
+        Partition::Day => ", partitioned by day",
+        Partition::Month => ", partitioned by month",
+        _ => "",
+    };
+    format!(
+        "PostgreSQL, {}, with {password}, {tls}; tables in {}, {tables}, bodies as {body}{parts}; up to {} connections, {} for one, {} \
+         for a statement",
+        store.url.as_deref().unwrap_or_default(),
+        store.namespace,
+        store.pool_size,
+        time(store.connect_timeout),
+        time(store.statement_timeout),
+    )
 }
 
 fn in_order(saga: &[StoreName]) -> String {
@@ -707,6 +752,22 @@ Store
   dead letters  SQLite, /srv/headworks.db; waits 500ms for a locked file
 ";
         assert!(out.contains(expected), "{out}");
+    }
+
+    #[test]
+    fn a_store_on_a_server_is_told_with_its_address_and_never_with_a_password() {
+        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/pw'\nbody = 'jsonb'";
+        let (exit, out, err) = checked(Some(text), &[], false);
+        assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+        let expected = "
+  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/pw, encrypted if the server can; tables in headworks, \
+made where they are not there, bodies as jsonb; up to 4 connections, 3s for one, 3s for a statement
+";
+        assert!(out.contains(expected), "{out}");
+        let (exit, out, err) = checked(Some(&text.replace("app@", "app:hunter2@")), &[], false);
+        assert_eq!((exit, out.as_str()), (Exit::Config, ""));
+        assert!(err.contains("stores.pg.url has a password in it") && err.contains("password_file"), "{err}");
+        assert!(!err.contains("hunter2"), "{err}");
     }
 
     #[test]

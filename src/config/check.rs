@@ -10,6 +10,7 @@ use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
+use crate::store::postgres::{PostgresOptions, SslMode};
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
 
@@ -211,14 +212,73 @@ fn is_own(path: &Path, data_dir: &Path) -> bool {
 
 fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     let key = |key| at.iter().copied().chain([key]);
-    if store.kind == StoreKind::Files && store.layout != Layout::Rows {
-        let why = "is for type = \"sqlite\": plain files have but one layout; leave it out, or choose that type";
+    let default = StoreConfig::default();
+    let (is_sqlite, is_postgres) = (store.kind == StoreKind::Sqlite, store.kind == StoreKind::Postgres);
+    if !is_sqlite && store.layout != Layout::Rows {
+        let why = "is for type = \"sqlite\": others have but one layout; leave it out, or choose that type";
         return Err(Problem::new(key("layout"), why));
+    }
+    let foreign = [
+        ("url", store.url.is_some()),
+        ("password_file", store.password_file.is_some()),
+        ("sslmode", store.sslmode != default.sslmode),
+        ("ca_file", store.ca_file.is_some()),
+        ("namespace", store.namespace != default.namespace),
+        ("schema", store.schema != default.schema),
+        ("body", store.body != default.body),
+        ("partition", store.partition != default.partition),
+        ("pool_size", store.pool_size != default.pool_size),
+        ("connect_timeout", store.connect_timeout != default.connect_timeout),
+        ("statement_timeout", store.statement_timeout != default.statement_timeout),
+    ];
+    if let Some((name, _)) = foreign.into_iter().find(|(_, is_set)| *is_set && !is_postgres) {
+        let why = "is for type = \"postgres\": leave it out, or choose that type";
+        return Err(Problem::new(key(name), why));
+    }
+    if is_postgres {
+        check_postgres(at, store)?;
     }
     within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
     within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)?;
     within(key("max_concurrency"), store.max_concurrency, 1, 10_000, u32::to_string)
+}
+
+fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
+    let key = |key| at.iter().copied().chain([key]);
+    let second = Duration::from_secs(1);
+    within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
+    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
+    within(key("statement_timeout"), store.statement_timeout, second / 10, second * 3600, time)?;
+    if !PostgresOptions::is_namespace(&store.namespace) {
+        let what = "is no name for a PostgreSQL schema: it has lower-case letters, digits and \"_\" in it, up to 63, begins \
+                    with none of the digits, and not with \"pg_\"";
+        return Err(Problem::new(key("namespace"), what));
+    }
+    if store.sslmode == SslMode::VerifyFull && store.ca_file.is_none() {
+        let what = "is \"verify_full\", which needs to know whom to trust: set ca_file to a file of certificates";
+        return Err(Problem::new(key("sslmode"), what));
+    }
+    if store.sslmode != SslMode::VerifyFull && store.ca_file.is_some() {
+        let what = "is for sslmode = \"verify_full\": nothing else looks at certificates; leave it out, or choose that";
+        return Err(Problem::new(key("ca_file"), what));
+    }
+    let Some(url) = &store.url else {
+        let what = "is missing, which type = \"postgres\" needs: url = \"postgres://USER@HOST:PORT/DATABASE\"";
+        return Err(Problem::new(key("url"), what));
+    };
+    #[cfg(feature = "postgres")]
+    // Its sentence begins with the key.
+    crate::store::postgres::check_url(url)
+        .map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = url;
+        let what = "is \"postgres\", which this headworks was built without: build it with --features postgres";
+        return Err(Problem::new(key("type"), what));
+    }
+    #[cfg(feature = "postgres")]
+    Ok(())
 }
 
 /// The stores that batches go through: each is there, and is named once.
@@ -240,16 +300,19 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
     Ok(())
 }
 
-/// Plain files prune nothing.
+/// The embedded database alone prunes.
 fn check_retention(config: &Config) -> Result<(), Problem> {
     let tenants = &config.tenants;
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
-    let files =
-        |saga: &[StoreName]| saga.iter().find(|name| kind(name).is_some_and(|s| s.kind == StoreKind::Files)).cloned();
+    let other = |saga: &[StoreName]| {
+        let of = |name: &StoreName| Some((name.clone(), kind(name)?.kind));
+        saga.iter().filter_map(of).find(|(_, kind)| *kind != StoreKind::Sqlite)
+    };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
-        let Some(store) = files(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
+        let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
+        let kind = if kind == StoreKind::Files { "files" } else { "postgres" };
         let what = format!(
-            "says that stored events are pruned, but their batches go to {store}, which is type = \"files\" and prunes nothing: \
+            "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
              choose type = \"sqlite\", or leave the rule out"
         );
         Err(Problem::new(at.iter().copied().chain(["retention"]), what))

@@ -54,6 +54,7 @@ impl Place {
 /// The line, and carets under what is meant. Of a long line only the part that matters.
 fn excerpt(content: &str, line: usize, column: usize, marked: usize) -> String {
     const WIDTH: usize = 100;
+    let content = &without_password(content);
     let skipped = (column - 1).saturating_sub(WIDTH / 2);
     // Whatever stands there, it must not reach the terminal as a command.
     let shown: String = content.trim_end().chars().skip(skipped).take(WIDTH).map(inert).collect();
@@ -61,6 +62,26 @@ fn excerpt(content: &str, line: usize, column: usize, marked: usize) -> String {
     let carets = "^".repeat(marked.min(shown.chars().count().saturating_sub(before)).max(1));
     let (number, gutter) = (line.to_string(), " ".repeat(line.to_string().len()));
     format!("\n{gutter} |\n{number} | {shown}\n{gutter} | {}{carets}", " ".repeat(before))
+}
+
+/// The same, with a star for each character of a password in a URL, or after the word: a log is no place for it.
+fn without_password(content: &str) -> String {
+    let in_url = content.find("://").and_then(|at| {
+        let login = at + 3 + content[at + 3..].find('@').filter(|end| !content[at + 3..][..*end].contains('/'))?;
+        Some((at + 3 + content[at + 3..login].find(':')? + 1, login))
+    });
+    let by_word = content.find("password=").map(|at| {
+        let begin = at + "password=".len();
+        let end = content[begin..].find([' ', '&', '"', '\'']).map_or(content.len(), |end| begin + end);
+        (begin, end)
+    });
+    match in_url.or(by_word) {
+        Some((begin, end)) => {
+            let stars = "*".repeat(content[begin..end].chars().count());
+            [&content[..begin], &stars, &content[end..]].concat()
+        }
+        None => content.to_owned(),
+    }
 }
 
 fn inert(c: char) -> char {
@@ -154,3 +175,21 @@ pub(super) fn unknown_name(what: &str, wrong: &str, valid: &[&str]) -> String {
 
 /// Keys that have another name now.
 const RENAMED: [(&str, &str); 1] = [("report_every", "[report] every")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_is_shown_has_stars_for_a_password() {
+        for (line, shown) in [
+            ("url = 'postgres://app:hunter2@db/x'", "url = 'postgres://app:*******@db/x'"),
+            ("url = 'host=db password=hunter2 user=app'", "url = 'host=db password=******* user=app'"),
+            ("url = 'postgres://db/x?password=hunter2'", "url = 'postgres://db/x?password=*******'"),
+            ("url = 'postgres://app@db:5432/x'", "url = 'postgres://app@db:5432/x'"),
+            ("url = 'http://db:80/a@b'", "url = 'http://db:80/a@b'"),
+        ] {
+            assert_eq!(without_password(line), shown);
+        }
+    }
+}

@@ -208,12 +208,23 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files"])),
+    ("type", Choice(&["sqlite", "files", "postgres"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
     ("busy_timeout", Time("1ms", "1m", None)),
     ("max_concurrency", Whole(1, 10_000)),
+    ("url", Text),
+    ("password_file", Path),
+    ("sslmode", Choice(&["disable", "prefer", "require", "verify_full"])),
+    ("ca_file", Path),
+    ("namespace", Text),
+    ("schema", Choice(&["make", "check"])),
+    ("body", Choice(&["text", "jsonb"])),
+    ("partition", Choice(&["none", "day", "month"])),
+    ("pool_size", Whole(1, 100)),
+    ("connect_timeout", Time("100ms", "1m", None)),
+    ("statement_timeout", Time("100ms", "1h", None)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
@@ -279,6 +290,10 @@ mod tests {
         ("tenants.defaults.throttle.burst_events", "tenants.defaults.throttle.events_per_second = 0"),
     ];
 
+    /// Keys that have a meaning for that type alone.
+    const POSTGRES: [&str; 8] =
+        ["sslmode", "namespace", "schema", "body", "partition", "pool_size", "connect_timeout", "statement_timeout"];
+
     fn all() -> impl Iterator<Item = (String, Kind)> {
         KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |(key, kind)| (format!("{table}.{key}"), *kind)))
     }
@@ -286,6 +301,13 @@ mod tests {
     /// Whether the key itself is refused at this value.
     fn is_refused(key: &str, value: &str) -> bool {
         let beside = BESIDE.iter().find(|(of, _)| *of == key).map_or("", |(_, beside)| beside);
+        let (table, last) = key.rsplit_once('.').unwrap();
+        let of_postgres = POSTGRES.contains(&last) && table.starts_with("store");
+        let beside = match of_postgres {
+            true => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
+            false => beside.to_owned(),
+        };
+        let beside = if last == "sslmode" { format!("{beside}{table}.ca_file = 'ca'") } else { beside };
         match Layers::default().toml("f", format!("{key} = {value}\n{beside}")).read() {
             Ok(_) => false,
             Err(why) => why.key() == Some(key),
@@ -308,6 +330,9 @@ mod tests {
         whole.admin.token_file = Some("token".into());
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
+        whole.store.url = Some("url".into());
+        whole.store.password_file = Some("password".into());
+        whole.store.ca_file = Some("ca".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
@@ -356,7 +381,9 @@ mod tests {
                     (inside.collect(), outside.collect::<Vec<_>>())
                 }
                 Choice(words) => {
-                    (words.iter().map(|word| format!("'{word}'")).collect(), vec!["'nonsense'".to_owned()])
+                    // A program without it says so.
+                    let words = words.iter().filter(|word| cfg!(feature = "postgres") || **word != "postgres");
+                    (words.map(|word| format!("'{word}'")).collect(), vec!["'nonsense'".to_owned()])
                 }
                 Bool => (vec!["true".into(), "false".into()], vec!["1".to_owned()]),
                 Tenant => (vec!["'a'".into()], vec!["'a/b'".to_owned()]),

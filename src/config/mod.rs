@@ -179,23 +179,26 @@ impl Config {
         self.daemon.data_dir.join(&self.report.path)
     }
 
-    /// Where batches end up: the database, or the directory with the files of the tenants.
+    /// Where batches end up: the database, the directory with the files of the tenants, or the URL of the server.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
+            StoreKind::Postgres => self.store.url.clone().unwrap_or_default().into(),
         }
     }
 
-    /// Where a further store lies.
+    /// Where a further store lies, or the URL of its server.
     #[must_use]
     pub fn further_store_path(&self, name: &StoreName, store: &StoreConfig) -> PathBuf {
         let kind = match store.kind {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
+            StoreKind::Postgres => Kind::Postgres,
         };
-        Manifest::place(&self.daemon.data_dir, name, kind)
+        let url = || store.url.clone().unwrap_or_default().into();
+        Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)
     }
 
     /// The stores that the tenant's batches go through, in order.

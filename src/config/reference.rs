@@ -95,7 +95,7 @@ mod tests {
                     // Eight files of 64 MiB must fit.
                     Kind::Size(..) if path == "journal.max_bytes" => "'2GiB'".to_owned(),
                     Kind::Size(..) => "'3MiB'".to_owned(),
-                    Kind::Time(_, "1s" | "1m", _) => "'700ms'".to_owned(),
+                    Kind::Time(_, "1s" | "1m" | "1h", _) => "'700ms'".to_owned(),
                     Kind::Time(..) => "'7h'".to_owned(),
                     Kind::Choice([_, .., last]) => format!("'{last}'"),
                     Kind::Choice(_) => continue,
@@ -112,7 +112,18 @@ mod tests {
                     Kind::Text if *key == "resource_attributes" => "'team=data'".to_owned(),
                     Kind::Text | Kind::Path | Kind::Tenant => "'other'".to_owned(),
                 };
+                // Those of a type that cannot do without some.
+                const POSTGRES: &str = "store.type = 'postgres'\nstore.url = 'postgres://app@db/events'";
+                let is_of_postgres = *table == "store" && word(table, key).contains("\"postgres\"");
+                if is_of_postgres && cfg!(not(feature = "postgres")) {
+                    continue;
+                }
                 let text = match (*table, *key) {
+                    ("store", "type" | "url") => POSTGRES.to_owned(),
+                    ("store", "sslmode" | "ca_file") => {
+                        format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
+                    }
+                    _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),
                     ("tenants.defaults.retry", "base") => format!("{table}.{key} = '20s'"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
 use crate::store::{Layout, LettersWhenFull};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
@@ -283,10 +284,60 @@ pub struct StoreConfig {
     /// How many batches may be on their way into it at once, by all tenants together, at the most; see
     /// [`StoreLimits`](headworks_actors::StoreLimits). Default 256.
     pub max_concurrency: u32,
+    /// Where the server of `postgres` is; see [`PostgresOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The file with the password of `postgres`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Whether the connections of `postgres` are encrypted. Default `prefer`.
+    pub sslmode: SslMode,
+    /// The certificates that `postgres` trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The PostgreSQL schema of the tables. Default `headworks`.
+    pub namespace: String,
+    /// Who makes the tables of `postgres`. Default `make`.
+    pub schema: SchemaMode,
+    /// What a body is in `postgres`. Default `text`.
+    pub body: BodyColumn,
+    /// How the table of events in `postgres` is partitioned. Default `none`.
+    pub partition: Partition,
+    /// How many connections `postgres` has at the most. Default 4.
+    pub pool_size: usize,
+    /// How long a connection of `postgres` may take to be there. Default 3 s.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// How long a statement of `postgres` may take. Default 3 s.
+    #[serde(with = "units::duration")]
+    pub statement_timeout: Duration,
+}
+
+impl StoreConfig {
+    /// What a store of type `postgres` is told. The password is not in it.
+    #[must_use]
+    pub fn postgres_options(&self) -> PostgresOptions {
+        PostgresOptions {
+            url: self.url.clone().unwrap_or_default(),
+            password_file: self.password_file.clone(),
+            sslmode: self.sslmode,
+            ca_file: self.ca_file.clone(),
+            namespace: self.namespace.clone(),
+            schema: self.schema,
+            body: self.body,
+            partition: self.partition,
+            pool_size: self.pool_size,
+            connect_timeout: self.connect_timeout,
+            statement_timeout: self.statement_timeout,
+            group_max_bytes: self.group_max_bytes,
+            ..PostgresOptions::default()
+        }
+    }
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
+        let postgres = PostgresOptions::default();
         Self {
             kind: StoreKind::Sqlite,
             layout: Layout::Rows,
@@ -294,6 +345,17 @@ impl Default for StoreConfig {
             group_max_bytes: 2 << 20,
             busy_timeout: Duration::from_millis(500),
             max_concurrency: 256,
+            url: None,
+            password_file: None,
+            sslmode: SslMode::default(),
+            ca_file: None,
+            namespace: postgres.namespace,
+            schema: SchemaMode::default(),
+            body: BodyColumn::default(),
+            partition: Partition::default(),
+            pool_size: postgres.pool_size,
+            connect_timeout: postgres.connect_timeout,
+            statement_timeout: postgres.statement_timeout,
         }
     }
 }
@@ -307,6 +369,8 @@ pub enum StoreKind {
     Sqlite,
     /// Plain files, a directory a tenant, in `events` in the data directory.
     Files,
+    /// A PostgreSQL server; for programs built with the feature `postgres`.
+    Postgres,
 }
 
 /// `[dead_letters]`: what was given up on, kept in the database.

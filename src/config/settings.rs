@@ -57,12 +57,15 @@ fn keys(table: &Table) -> Vec<String> {
 
 fn unknown(key: &str, valid: &[String]) -> String {
     let mut sentence = format!("there is no rule {key:?}; valid: {}", valid.join(", "));
-    let leaf = |valid: &&String| valid.rsplit('.').next() == Some(key);
-    let nearest = || valid.iter().min_by_key(|valid| strsim::osa_distance(key, valid));
-    if let Some(near) = valid.iter().find(leaf).or_else(nearest)
-        && (leaf(&near) || strsim::osa_distance(key, near) <= 1 + near.len() / 4)
-    {
-        let _ = write!(sentence, "; did you mean {near:?}?");
+    // Its last part alone may be that of several.
+    let mut meant: Vec<_> = valid.iter().filter(|valid| valid.rsplit('.').next() == Some(key)).collect();
+    if meant.is_empty() {
+        let nearest = valid.iter().min_by_key(|valid| strsim::osa_distance(key, valid));
+        meant.extend(nearest.filter(|near| strsim::osa_distance(key, near) <= 1 + near.len() / 4));
+    }
+    if !meant.is_empty() {
+        let meant: Vec<_> = meant.iter().map(|near| format!("{near:?}")).collect();
+        let _ = write!(sentence, "; did you mean {}?", meant.join(" or "));
     }
     sentence
 }

@@ -163,6 +163,13 @@ pub enum DaemonError {
     /// The store on files cannot be opened.
     #[error(transparent)]
     Files(#[from] files::OpenError),
+    /// The store on a PostgreSQL server cannot be opened.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] crate::store::postgres::OpenError),
+    /// This program cannot have a store of that type.
+    #[error("a store is of type {0}, which this headworks was built without: build it with --features {0}")]
+    NotBuilt(&'static str),
     /// The journal cannot be opened.
     #[error("{0}; nothing was changed in it")]
     Journal(#[from] JournalError),
@@ -365,7 +372,7 @@ impl Daemon {
         &self.system
     }
 
-    /// Where it stores batches: a database, or a directory of files.
+    /// Where it stores batches: a database, a directory of files, or the URL of a server.
     #[must_use]
     pub fn store_path(&self) -> &Path {
         self.stores.path()

@@ -11,6 +11,8 @@ use crate::config::{Config, StoreConfig, StoreKind};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+#[cfg(feature = "postgres")]
+use crate::store::{PostgresReader, PostgresStore};
 
 /// All stores of one daemon.
 #[derive(Debug)]
@@ -19,12 +21,16 @@ pub(super) struct Stores {
     pub(super) database: SqliteStore,
     /// By name; `store` is one of them.
     named: BTreeMap<StoreName, Store>,
+    /// Where the store `store` is.
+    path: PathBuf,
 }
 
 #[derive(Debug)]
 enum Store {
     Sqlite(SqliteStore),
     Files(FilesStore),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresStore),
 }
 
 impl Store {
@@ -33,7 +39,7 @@ impl Store {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
         };
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|_| config.kind != StoreKind::Postgres) {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
@@ -42,6 +48,10 @@ impl Store {
                 let options = FilesOptions { group_max_bytes: config.group_max_bytes, ..FilesOptions::default() };
                 Self::Files(FilesStore::open(path, options)?)
             }
+            #[cfg(feature = "postgres")]
+            StoreKind::Postgres => Self::Postgres(PostgresStore::open(config.postgres_options())?),
+            #[cfg(not(feature = "postgres"))]
+            StoreKind::Postgres => return Err(DaemonError::NotBuilt("postgres")),
         })
     }
 
@@ -49,6 +59,8 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.clone().boxed(),
             Self::Files(store) => store.clone().boxed(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.clone().boxed(),
         }
     }
 }
@@ -98,20 +110,20 @@ impl Stores {
         let database = opened(&config.store_file(), &with_letters, PATIENCE)?;
         let first = match config.store.kind {
             StoreKind::Sqlite => Store::Sqlite(database.clone()),
-            StoreKind::Files => Store::open(config.store_path(), &config.store, options(&config.store))?,
+            _ => Store::open(config.store_path(), &config.store, options(&config.store))?,
         };
         let mut named = BTreeMap::from([(StoreName::ONLY, first)]);
         for (name, store) in &config.stores {
             named.insert(name.clone(), Store::open(config.further_store_path(name, store), store, options(store))?);
         }
-        Ok(Self { database, named })
+        Ok(Self { database, named, path: config.store_path() })
     }
 
     /// All of them, those that can erase a tenant's events with the way to do so.
     pub(super) fn erasable(&self) -> Vec<(StoreName, Option<SqliteStore>)> {
         let store = |store: &Store| match store {
             Store::Sqlite(store) => Some(store.clone()),
-            Store::Files(_) => None,
+            _ => None,
         };
         self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
     }
@@ -121,11 +133,12 @@ impl Stores {
         self.erasable().into_iter().filter_map(|(name, store)| Some((name, store?))).collect()
     }
 
-    /// Where the store `store` is.
+    /// Where the store `store` is; of one on a server, its URL.
     pub(super) fn path(&self) -> &Path {
         match self.named.get(&StoreName::ONLY) {
             Some(Store::Files(files)) => files.path(),
-            _ => self.database.path(),
+            Some(Store::Sqlite(database)) => database.path(),
+            _ => &self.path,
         }
     }
 
@@ -159,18 +172,39 @@ impl Stores {
         let kind = |kind| match kind {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
+            StoreKind::Postgres => Kind::Postgres,
         };
+        let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
+        let on_servers =
+            further.chain([(StoreName::ONLY, &config.store)]).filter(|(_, store)| store.kind == StoreKind::Postgres);
+        let mut postgres: BTreeMap<_, _> = on_servers.map(|(name, store)| (name, store.postgres_options())).collect();
+        // What was stored there when `store` was one on a server is read from there.
+        if let Some(before) = known.postgres.get(&StoreName::ONLY) {
+            postgres.entry(StoreName::ONLY).or_insert_with(|| before.clone());
+        }
         let mut fresh = Manifest {
             stores: config.stores.iter().map(|(name, store)| (name.clone(), kind(store.kind))).collect(),
             saga: config.tenants.stores.clone(),
             saga_by_id: config.tenants.stores_by_id.clone(),
             stored_before: known.stored_before.clone(),
+            postgres,
         };
         if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
             // With the stores of before too, where their files are still there.
             let mut both = fresh.clone();
-            let left = known.stores.iter().filter(|(name, kind)| Manifest::place(data_dir, name, **kind).exists());
-            both.stores.extend(left.map(|(name, kind)| (name.clone(), *kind)));
+            let is_left = |name: &StoreName, kind| match Manifest::place(data_dir, name, kind) {
+                Some(place) => place.exists(),
+                // It may be gone with its server, which nobody is to wait for.
+                None => fresh.stores.contains_key(name) || can_be_read(name, &known),
+            };
+            let left: Vec<_> = known.stores.iter().filter(|(name, kind)| is_left(name, **kind)).collect();
+            both.stores.extend(left.iter().map(|(name, kind)| ((*name).clone(), **kind)));
+            let servers =
+                left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.postgres.get(*name)?.clone())));
+            for (name, options) in servers {
+                both.postgres.entry(name).or_insert(options);
+            }
+            let there: BTreeSet<_> = both.stores.keys().cloned().chain([StoreName::ONLY]).collect();
             let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
             let ever = reader.ever_stored().map_err(unread)?;
             let held = |name: &StoreName, tenant: &TenantId| {
@@ -179,7 +213,7 @@ impl Stores {
             let tenants: BTreeSet<_> = ever.values().flat_map(BTreeMap::keys).cloned().collect();
             for tenant in tenants {
                 let mut all = None::<u64>;
-                for name in known.saga_of(&tenant) {
+                for name in known.saga_of(&tenant).iter().filter(|name| there.contains(name)) {
                     let held = held(name, &tenant) + known.stored_before(name, &tenant);
                     all = Some(all.map_or(held, |all| all.min(held)));
                 }
@@ -200,11 +234,29 @@ impl Stores {
             failed.extend(match store {
                 Store::Sqlite(store) => store.close().await.err(),
                 Store::Files(store) => store.close().await.err(),
+                #[cfg(feature = "postgres")]
+                Store::Postgres(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());
         failed
     }
+}
+
+/// Whether a store on a server, which is none of this daemon's any more, answers.
+fn can_be_read(name: &StoreName, known: &Manifest) -> bool {
+    #[cfg(feature = "postgres")]
+    if let Some(options) = known.postgres.get(name) {
+        let read = PostgresReader::new(options.clone()).map_err(|why| why.to_string());
+        match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
+            Ok(_) => return true,
+            Err(why) => {
+                tracing::warn!(target: "headworks", store = %name, why, "a store that batches do not go to any more is not counted");
+            }
+        }
+    }
+    let _ = (name, known);
+    false
 }
 
 #[cfg(test)]

@@ -58,8 +58,9 @@ pub async fn prune_at_rest(
     let letters = SqliteStore::open(data_dir.join("headworks.db"), SqliteOptions::default())?;
     let mut stores = vec![(StoreName::ONLY, letters.clone())];
     for (name, kind) in manifest.stores.iter().filter(|(_, kind)| **kind == Kind::Sqlite) {
-        let store = SqliteStore::open(Manifest::place(data_dir, name, *kind), SqliteOptions::default())?;
-        stores.push((name.clone(), store));
+        if let Some(place) = Manifest::place(data_dir, name, *kind) {
+            stores.push((name.clone(), SqliteStore::open(place, SqliteOptions::default())?));
+        }
     }
     let mut report = Report::default();
     let now = UnixMillis::now();

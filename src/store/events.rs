@@ -5,6 +5,8 @@ use headworks_actors::{StoreName, TenantId, UnixMillis};
 use super::StoreReadError;
 use super::files::{self, FilesReader};
 use super::manifest::{Kind, Manifest};
+#[cfg(feature = "postgres")]
+use super::postgres::{self, PostgresReader};
 use super::sqlite::{self, SqliteReader};
 
 /// Which events of a tenant are wanted.
@@ -77,6 +79,8 @@ pub struct EventReader {
 enum Source {
     Database(Box<SqliteReader>, Box<sqlite::Cursor>),
     Files(FilesReader, files::Cursor),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresReader>, postgres::Cursor),
 }
 
 impl Source {
@@ -90,10 +94,26 @@ impl Source {
         Ok(Self::Files(FilesReader::open(path).map_err(StoreReadError::new)?, files::Cursor::default()))
     }
 
+    /// The store of that name, on its server.
+    fn postgres(manifest: &Manifest, name: &StoreName) -> Result<Self, StoreReadError> {
+        #[cfg(feature = "postgres")]
+        return match postgres::of(&manifest.postgres, name) {
+            Ok(reader) => Ok(Self::Postgres(Box::new(reader), postgres::Cursor::default())),
+            Err(why) => Err(StoreReadError::new(why)),
+        };
+        #[cfg(not(feature = "postgres"))]
+        {
+            let _ = manifest;
+            Err(StoreReadError::new(format!("store {name} is on PostgreSQL: {}", super::reader::NOT_BUILT)))
+        }
+    }
+
     fn knows(&self, tenant: &TenantId) -> Result<bool, StoreReadError> {
         match self {
             Self::Database(reader, _) => Ok(reader.knows(tenant)?),
             Self::Files(reader, _) => Ok(reader.knows(tenant)),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(reader, _) => Ok(reader.knows(tenant)?),
         }
     }
 
@@ -102,6 +122,8 @@ impl Source {
         match self {
             Self::Database(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
             Self::Files(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
         }
     }
 
@@ -110,6 +132,8 @@ impl Source {
         match self {
             Self::Database(reader, cursor) => Ok(reader.read_next(cursor, visit)?),
             Self::Files(reader, cursor) => Ok(reader.read_next(cursor, tenant, visit)?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(reader, cursor) => Ok(reader.read_next(cursor, visit)?),
         }
     }
 }
@@ -124,15 +148,20 @@ impl EventReader {
         let EventQuery { tenant, since, until, limit, store } = query;
         let first = manifest.saga_of(&tenant).first().cloned();
         let store = store.or(first).unwrap_or(StoreName::ONLY);
+        let place = |kind| Manifest::place(data_dir, &store, kind).unwrap_or_default();
         let sources = match manifest.stores.get(&store) {
-            Some(kind @ Kind::Sqlite) => vec![Source::database(&Manifest::place(data_dir, &store, *kind))?],
-            Some(kind @ Kind::Files) => vec![Source::files(&Manifest::place(data_dir, &store, *kind))?],
+            Some(kind @ Kind::Sqlite) => vec![Source::database(&place(*kind))?],
+            Some(kind @ Kind::Files) => vec![Source::files(&place(*kind))?],
+            Some(Kind::Postgres) => vec![Source::postgres(&manifest, &store)?],
             None if store == StoreName::ONLY => {
                 let mut sources = vec![Source::database(&data_dir.join("headworks.db"))?];
                 // The store may have been of another type before.
                 let files = data_dir.join(files::FILES);
                 if files.exists() {
                     sources.push(Source::files(&files)?);
+                }
+                if manifest.postgres.contains_key(&store) {
+                    sources.push(Source::postgres(&manifest, &store)?);
                 }
                 sources
             }

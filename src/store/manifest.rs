@@ -6,6 +6,7 @@ use headworks_actors::{StoreName, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::files::FILES;
+use super::postgres::PostgresOptions;
 
 /// Which stores a data directory has and which of them a tenant's batches go through: for tools that read the directory without the
 /// daemon's configuration.
@@ -20,6 +21,9 @@ pub(crate) struct Manifest {
     pub(crate) saga_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     /// Events that had been stored before a store was part of the tenant's saga, which it need not hold.
     pub(crate) stored_before: BTreeMap<StoreName, BTreeMap<TenantId, u64>>,
+    /// How to reach those that are on a PostgreSQL server; `store` too, where it is or was.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) postgres: BTreeMap<StoreName, PostgresOptions>,
 }
 
 /// What a store is.
@@ -30,13 +34,16 @@ pub(crate) enum Kind {
     Sqlite,
     /// A directory of plain files.
     Files,
+    /// On a PostgreSQL server.
+    Postgres,
 }
 
 impl Default for Manifest {
     /// Of a directory with one store.
     fn default() -> Self {
         let (stores, saga_by_id, stored_before) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before }
+        let postgres = BTreeMap::new();
+        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before, postgres }
     }
 }
 
@@ -84,13 +91,14 @@ impl Manifest {
         self.stored_before.get(store).and_then(|tenants| tenants.get(tenant)).copied().unwrap_or(0)
     }
 
-    /// Where a store beside the one that every directory has lies.
+    /// Where a store beside the one that every directory has lies; one on a server lies nowhere here.
     #[must_use]
-    pub(crate) fn place(data_dir: &Path, name: &StoreName, kind: Kind) -> PathBuf {
+    pub(crate) fn place(data_dir: &Path, name: &StoreName, kind: Kind) -> Option<PathBuf> {
         let stores = data_dir.join("stores");
         match kind {
-            Kind::Sqlite => stores.join(format!("{name}.db")),
-            Kind::Files => stores.join(name.as_str()).join(FILES),
+            Kind::Sqlite => Some(stores.join(format!("{name}.db"))),
+            Kind::Files => Some(stores.join(name.as_str()).join(FILES)),
+            Kind::Postgres => None,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod files;
 mod hash;
 mod joined;
 pub(crate) mod manifest;
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -17,6 +18,9 @@ mod reader;
 #[cfg(feature = "sqlite")]
 pub use events::{EventQuery, EventReader, StoredEvent};
 pub use files::{FilesOptions, FilesReader, FilesStore};
+pub use postgres::PostgresOptions;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresReader, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]

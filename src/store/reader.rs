@@ -3,6 +3,8 @@ use std::path::Path;
 
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
+#[cfg(feature = "postgres")]
+use super::postgres::{self, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
 use crate::audit::{Held, Holdings, Kept};
 use crate::store::files::FILES;
@@ -18,6 +20,8 @@ pub struct StoreReader {
     /// The store `store`, and the dead letters.
     database: SqliteReader,
     files: Option<FilesReader>,
+    #[cfg(feature = "postgres")]
+    postgres: Option<Box<PostgresReader>>,
     further: Vec<(StoreName, Further)>,
     manifest: Manifest,
 }
@@ -27,7 +31,12 @@ pub struct StoreReader {
 enum Further {
     Sqlite(SqliteReader),
     Files(FilesReader),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresReader>),
 }
+
+#[cfg(not(feature = "postgres"))]
+pub(super) const NOT_BUILT: &str = "this headworks was built without the feature postgres, and cannot read it";
 
 /// Why the stores of a data directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +51,13 @@ impl StoreReadError {
 
 impl From<sqlite::ReadError> for StoreReadError {
     fn from(why: sqlite::ReadError) -> Self {
+        Self(why.to_string())
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<postgres::ReadError> for StoreReadError {
+    fn from(why: postgres::ReadError) -> Self {
         Self(why.to_string())
     }
 }
@@ -70,14 +86,35 @@ impl StoreReader {
         let files = if files.exists() { Some(FilesReader::open(files).map_err(|why| unread(&why))?) } else { None };
         let mut further = vec![];
         for (name, kind) in &manifest.stores {
-            let path = Manifest::place(data_dir, name, *kind);
+            let path = Manifest::place(data_dir, name, *kind).unwrap_or_default();
             let store = match kind {
                 Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
+                #[cfg(feature = "postgres")]
+                Kind::Postgres => {
+                    let reader = postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?;
+                    Further::Postgres(Box::new(reader))
+                }
+                #[cfg(not(feature = "postgres"))]
+                Kind::Postgres => return Err(StoreReadError(format!("store {name} is on PostgreSQL: {NOT_BUILT}"))),
             };
             further.push((name.clone(), store));
         }
-        Ok(Self { database, files, further, manifest })
+        let is_on_server = manifest.postgres.contains_key(&StoreName::ONLY);
+        #[cfg(feature = "postgres")]
+        let postgres = is_on_server.then(|| postgres::of(&manifest.postgres, &StoreName::ONLY)).transpose();
+        #[cfg(not(feature = "postgres"))]
+        if is_on_server {
+            return Err(StoreReadError(format!("store {} is on PostgreSQL: {NOT_BUILT}", StoreName::ONLY)));
+        }
+        Ok(Self {
+            database,
+            files,
+            #[cfg(feature = "postgres")]
+            postgres: postgres.map_err(|why| unread(&why))?.map(Box::new),
+            further,
+            manifest,
+        })
     }
 
     /// How many events of each tenant each store was ever given and did not roll back, whether or not they are there yet.
@@ -108,6 +145,8 @@ impl StoreReader {
             pruned += match further {
                 Further::Sqlite(database) => database.pruned()?,
                 Further::Files(_) => 0,
+                #[cfg(feature = "postgres")]
+                Further::Postgres(_) => 0,
             };
         }
         Ok(pruned)
@@ -148,12 +187,17 @@ impl StoreReader {
     /// The totals of the store `store`.
     fn first_tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
         let mut tenants = self.database.tenants()?;
-        for of_files in self.files.as_ref().map_or_else(|| Ok(vec![]), of_files)? {
-            let totals = at(&mut tenants, &of_files.tenant);
-            totals.events += of_files.events;
-            totals.batches += of_files.batches;
-            totals.first_arrived = totals.first_arrived.into_iter().chain(of_files.first_arrived).min();
-            totals.last_arrived = totals.last_arrived.max(of_files.last_arrived);
+        let mut beside = self.files.as_ref().map_or_else(|| Ok(vec![]), of_files)?;
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = &self.postgres {
+            beside.extend(postgres.tenants()?);
+        }
+        for more in beside {
+            let totals = at(&mut tenants, &more.tenant);
+            totals.events += more.events;
+            totals.batches += more.batches;
+            totals.first_arrived = totals.first_arrived.into_iter().chain(more.first_arrived).min();
+            totals.last_arrived = totals.last_arrived.max(more.last_arrived);
         }
         Ok(tenants)
     }
@@ -214,7 +258,12 @@ impl StoreReader {
     /// Something cannot be read.
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
-        for (tenant, stored, whole) in self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))? {
+        let mut beside = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = &self.postgres {
+            beside.extend(postgres.held(events)?);
+        }
+        for (tenant, stored, whole) in beside {
             let held = holdings.tenants.entry(tenant).or_default();
             held.events += stored;
             held.rows += whole;
@@ -274,6 +323,8 @@ impl Further {
         match self {
             Self::Sqlite(database) => Ok(database.tenants()?),
             Self::Files(files) => of_files(files),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(postgres) => Ok(postgres.tenants()?),
         }
     }
 
@@ -290,6 +341,13 @@ impl Further {
                 let held = held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
                 (held, BTreeMap::new(), vec![])
             }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(postgres) => {
+                // Rows that are not there were deleted: a server's own checksums tell of damage.
+                let held = postgres.held(events)?.into_iter();
+                let held = held.map(|(tenant, events, rows)| (tenant, Kept { events, rows, damaged: 0 })).collect();
+                (held, BTreeMap::new(), vec![])
+            }
         })
     }
 
@@ -297,6 +355,8 @@ impl Further {
         match self {
             Self::Sqlite(database) => Ok(database.gone()?),
             Self::Files(_) => Ok(vec![]),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Ok(vec![]),
         }
     }
 }

@@ -53,6 +53,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "stalled" => format!("Events wait and nothing moves: {why}{kept}"),
         "unstalled" => "Events move again.".to_owned(),
         "hung" => format!("The thread of all actors is held up: {why}"),
+        "journal_fails" => format!("The journal cannot be written, and no event is taken in until it can: {why}"),
+        "journal_works" => "The journal can be written again, and events are taken in.".to_owned(),
         "unhung" => "The thread of all actors turns again.".to_owned(),
         "silent" => format!("The tenant has fallen silent: {why}"),
         "heard" => format!("The tenant is heard again: {why}"),

@@ -19,10 +19,10 @@ use crate::rig::Place;
 use crate::rig::crash::{Account, Daemon, Dead, assert_sound, found, kill_at_random};
 use crate::rig::sender::{POISON, Send, Sender, is_poison};
 
-const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
+pub(super) const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
 
 /// Those that only a batch comes to that has several stores, or that one of them refuses.
-const MORE_POINTS: [&str; 6] =
+pub(super) const MORE_POINTS: [&str; 6] =
     ["after-step", "after-given-up", "after-rollback", "after-compensation", "after-split", "after-letters"];
 
 /// How long a daemon that is killed at a random moment lives, at most.
@@ -43,7 +43,7 @@ fn on<'p>(daemon: Daemon<'p>, store: &str) -> Daemon<'p> {
 }
 
 /// Small batches, small segments: many steps, many chances to be torn.
-fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
+pub(super) fn daemon<'p>(place: &'p Place, store: &str) -> Daemon<'p> {
     on(Daemon::new(place), store)
         .with("tenants.defaults.window.max_events", "15")
         .with("tenants.defaults.window.max_age", "50ms")
@@ -130,21 +130,21 @@ impl Run<'_> {
 }
 
 /// Kills as often as is asked for; the place is left with all that was sent in it.
-fn killed_again_and_again(place: &Place, store: &str) {
+pub(super) fn killed_again_and_again(place: &Place, store: &str) {
     let run = killed(place, store, daemon(place, store), &POINTS);
     // Whatever was sent has its answer by now, and that is a yes for every event.
     assert_eq!((run.acknowledged, run.stored), (run.events, run.events));
 }
 
 /// What came of it.
-struct Toll {
-    events: u64,
-    acknowledged: u64,
-    stored: u64,
-    dead: Vec<Dead>,
+pub(super) struct Toll {
+    pub(super) events: u64,
+    pub(super) acknowledged: u64,
+    pub(super) stored: u64,
+    pub(super) dead: Vec<Dead>,
 }
 
-fn killed<'p>(place: &'p Place, store: &str, daemon: Daemon<'p>, points: &[&'static str]) -> Toll {
+pub(super) fn killed<'p>(place: &'p Place, store: &str, daemon: Daemon<'p>, points: &[&'static str]) -> Toll {
     let kills: usize = setting("HEADWORKS_TEST_KILLS").unwrap_or(100);
     let seed: u64 = setting("HEADWORKS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{store}: HEADWORKS_TEST_KILLS={kills} HEADWORKS_TEST_SEED={seed}");
@@ -191,7 +191,7 @@ fn killed<'p>(place: &'p Place, store: &str, daemon: Daemon<'p>, points: &[&'sta
 
 /// The audit ends with 1, and says this.
 #[track_caller]
-fn assert_told(place: &Place, says: &str) {
+pub(super) fn assert_told(place: &Place, says: &str) {
     let text = place.run(&["audit", "--data", "data"]).with(1).text();
     assert!(text.contains(says) && text.ends_with("\nIt does NOT add up.\n"), "{text}");
 }

@@ -27,6 +27,14 @@ mod metrics_alerts;
 mod openapi;
 mod outage;
 mod page;
+#[cfg(feature = "postgres")]
+mod postgres_crash;
+#[cfg(feature = "postgres")]
+mod postgres_daemon;
+#[cfg(feature = "postgres")]
+mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_store;
 mod query;
 mod reload;
 mod replay;

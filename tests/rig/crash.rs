@@ -155,9 +155,11 @@ pub(crate) fn assert_sound(account: &Account, found: &Found) {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), shown.join("\n"));
 }
 
-/// What the database and the files of a data directory hold.
+/// What the database and the files of a data directory hold, and the server of its store.
 pub(crate) fn found(place: &Place) -> Found {
     let mut found = Found { stored: place.stored(), dead: vec![] };
+    #[cfg(feature = "postgres")]
+    found.stored.extend(super::postgres::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

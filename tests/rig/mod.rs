@@ -5,6 +5,8 @@
 pub(crate) mod collector;
 pub(crate) mod crash;
 pub(crate) mod disk;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod process;
 pub(crate) mod prometheus;
 pub(crate) mod sender;

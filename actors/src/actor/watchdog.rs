@@ -115,12 +115,28 @@ fn why(slot: &Slot, shared: &Shared, holdup: Holdup, limit: Duration) -> Cause {
 const TURN: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Shows again and again that the thread turns. Ends with it.
+/// Shows again and again that the thread turns, and the first one how the journal is. Ends with it.
 pub(crate) async fn turn(shared: Arc<Shared>, home: usize, hang_after: Duration) {
+    let mut is_failing = false;
     loop {
+        if home == 0 {
+            look_at_journal(&shared, &mut is_failing);
+        }
         shared.homes.all()[home].turns.fetch_add(1, Ordering::Release);
         tokio::time::sleep(TURN.min(hang_after / 4)).await;
     }
+}
+
+/// Tells when the journal begins to fail, and when that is over.
+fn look_at_journal(shared: &Shared, is_failing: &mut bool) {
+    let failing = shared.journal.health().failing;
+    if failing.is_some() == *is_failing {
+        return;
+    }
+    *is_failing = failing.is_some();
+    let what = if *is_failing { What::JournalFails } else { What::JournalWorks };
+    let cause = failing.map(|why| Cause::new(Code::JournalUnavailable, why.to_string()));
+    shared.log(SupervisorEvent { cause, ..SupervisorEvent::new(None, Role::Supervisor, what) });
 }
 
 /// What was last seen of a thread.

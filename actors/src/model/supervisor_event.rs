@@ -44,194 +44,121 @@ impl fmt::Display for Role {
     }
 }
 
-/// What the supervisor saw or did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum What {
-    /// An actor came up: for the first time, or after its tenant was passivated, stopped or quarantined.
-    Started,
-    /// A tenant's actor did not answer a heartbeat; the attempt says how many in a row.
-    MissedHeartbeat,
-    /// An actor panicked, stopped or hung, or an attempt of its store failed.
-    Failed,
-    /// An attempt to store was cut off, and nobody knows what came of it: the same batch is sent again under the same id.
-    Ambiguous,
-    /// A restart is due at the time of the next attempt.
-    BackingOff,
-    /// A fresh actor took over.
-    Restarted,
-    /// The intensity is spent. A tenant's actors end, and its events wait; the entry is of the actor whose failure was one
-    /// too many.
-    Quarantined,
-    /// A quarantine was lifted, a stopped tenant resumed, or a backoff cut short.
-    Resumed,
-    /// Batches wait and nothing has moved for too long; the cause says what they wait for.
-    Stalled,
-    /// They move again.
-    Unstalled,
-    /// The system's thread does not turn: the entry names the actor whose code holds it.
-    Hung,
-    /// The thread turns again.
-    Unhung,
-    /// A store is not available: the tenant's lane waits and spends no attempt.
-    Parked,
-    /// The lane moves again.
-    Unparked,
-    /// The tenant's calls of a store failed too often in a row: it makes none before the time of the next attempt.
-    BreakerOpened,
-    /// A call of it went through again.
-    BreakerClosed,
-    /// A batch that was given up was taken back in every store, or what could not be before was now.
-    Compensated,
-    /// A compensation could not be done: it is on the list of the uncompensated, and tried again.
-    CompensationFailed,
-    /// A batch that a store refuses was halved, to find the events that it refuses.
-    Split,
-    /// A batch that was given up goes through its saga once more.
-    StartedOver,
-    /// A batch was given up and dropped, as its rule says.
-    Discarded,
-    /// The tenant is full, and begins to give up its oldest events to make room.
-    Shedding,
-    /// It holds half of what it held then: it has room again. The cause says how many events it gave up.
-    SheddingEnded,
-    /// What an earlier process had left of the tenant was read back from the journal.
-    Recovered,
-    /// The tenant's memory is full: what arrives lies in the journal alone, and is read back in order.
-    Spilling,
-    /// All that lay in the journal alone was read back.
-    CaughtUp,
-    /// A batch was given up and kept as dead letters.
-    DeadLettered,
-    /// No event for the tenant's idle time.
-    Idle,
-    /// Events again after an idle time.
-    Active,
-    /// No frame of the tenant came for as long as its sender may be quiet; the cause says how long that is.
-    Silent,
-    /// A frame came after that.
-    Heard,
-    /// A tenant's actors ended while nothing of it was in flight; its next event brings them back.
-    Passivated,
-    /// Somebody changed the rules of a tenant; the cause names them.
-    PolicyChanged,
-    /// The tenant's events are dropped at the door from now on.
-    Muted,
-    /// The tenant's events are let in again.
-    Unmuted,
-    /// An operator told the tenant something; the cause says what.
-    Ordered,
-    /// What was kept of the tenant was erased by an operator; the cause says what that was.
-    Erased,
-    /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
-    Pruned,
-    /// The configuration was read again, and what of it can change at run time did; the cause says what.
-    Reloaded,
-    /// A configuration that was read again is not valid, and changed nothing; the cause says why.
-    ReloadRefused,
-    /// A tenant's actors live on another thread from now on, since theirs had more to do.
-    Moved,
-    /// The system takes no new work, and stores what it accepted.
-    Draining,
-    /// An actor ended because it was told to.
-    Stopped,
+macro_rules! whats {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// What the supervisor saw or did.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum What {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl What {
+            /// Each of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+        }
+    };
 }
 
-impl What {
-    /// Each of them.
-    pub const ALL: [Self; 40] = [
-        Self::Started,
-        Self::MissedHeartbeat,
-        Self::Failed,
-        Self::Ambiguous,
-        Self::BackingOff,
-        Self::Restarted,
-        Self::Quarantined,
-        Self::Resumed,
-        Self::Stalled,
-        Self::Unstalled,
-        Self::Hung,
-        Self::Unhung,
-        Self::Parked,
-        Self::Unparked,
-        Self::BreakerOpened,
-        Self::BreakerClosed,
-        Self::Compensated,
-        Self::CompensationFailed,
-        Self::Split,
-        Self::StartedOver,
-        Self::Discarded,
-        Self::Shedding,
-        Self::SheddingEnded,
-        Self::Recovered,
-        Self::Spilling,
-        Self::CaughtUp,
-        Self::DeadLettered,
-        Self::Idle,
-        Self::Active,
-        Self::Passivated,
-        Self::PolicyChanged,
-        Self::Muted,
-        Self::Unmuted,
-        Self::Ordered,
-        Self::Erased,
-        Self::Reloaded,
-        Self::ReloadRefused,
-        Self::Moved,
-        Self::Draining,
-        Self::Stopped,
-    ];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::MissedHeartbeat => "missed_heartbeat",
-            Self::Failed => "failed",
-            Self::Ambiguous => "ambiguous",
-            Self::BackingOff => "backing_off",
-            Self::Restarted => "restarted",
-            Self::Quarantined => "quarantined",
-            Self::Resumed => "resumed",
-            Self::Stalled => "stalled",
-            Self::Unstalled => "unstalled",
-            Self::Hung => "hung",
-            Self::Unhung => "unhung",
-            Self::Parked => "parked",
-            Self::Unparked => "unparked",
-            Self::Shedding => "shedding",
-            Self::SheddingEnded => "shedding_ended",
-            Self::BreakerOpened => "breaker_opened",
-            Self::BreakerClosed => "breaker_closed",
-            Self::Recovered => "recovered",
-            Self::Spilling => "spilling",
-            Self::CaughtUp => "caught_up",
-            Self::Compensated => "compensated",
-            Self::CompensationFailed => "compensation_failed",
-            Self::Split => "split",
-            Self::StartedOver => "started_over",
-            Self::Discarded => "discarded",
-            Self::DeadLettered => "dead_lettered",
-            Self::Idle => "idle",
-            Self::Active => "active",
-            Self::Silent => "silent",
-            Self::Heard => "heard",
-            Self::Passivated => "passivated",
-            Self::PolicyChanged => "policy_changed",
-            Self::Muted => "muted",
-            Self::Unmuted => "unmuted",
-            Self::Ordered => "ordered",
-            Self::Erased => "erased",
-            Self::Pruned => "pruned",
-            Self::Reloaded => "reloaded",
-            Self::ReloadRefused => "reload_refused",
-            Self::Moved => "moved",
-            Self::Draining => "draining",
-            Self::Stopped => "stopped",
-        }
-    }
+whats! {
+    /// An actor came up: for the first time, or after its tenant was passivated, stopped or quarantined.
+    Started = "started",
+    /// A tenant's actor did not answer a heartbeat; the attempt says how many in a row.
+    MissedHeartbeat = "missed_heartbeat",
+    /// An actor panicked, stopped or hung, or an attempt of its store failed.
+    Failed = "failed",
+    /// An attempt to store was cut off, and nobody knows what came of it: the same batch is sent again under the same id.
+    Ambiguous = "ambiguous",
+    /// A restart is due at the time of the next attempt.
+    BackingOff = "backing_off",
+    /// A fresh actor took over.
+    Restarted = "restarted",
+    /// The intensity is spent. A tenant's actors end, and its events wait; the entry is of the actor whose failure was one
+    /// too many.
+    Quarantined = "quarantined",
+    /// A quarantine was lifted, a stopped tenant resumed, or a backoff cut short.
+    Resumed = "resumed",
+    /// Batches wait and nothing has moved for too long; the cause says what they wait for.
+    Stalled = "stalled",
+    /// They move again.
+    Unstalled = "unstalled",
+    /// The system's thread does not turn: the entry names the actor whose code holds it.
+    Hung = "hung",
+    /// The thread turns again.
+    Unhung = "unhung",
+    /// A store is not available: the tenant's lane waits and spends no attempt.
+    Parked = "parked",
+    /// The lane moves again.
+    Unparked = "unparked",
+    /// The tenant's calls of a store failed too often in a row: it makes none before the time of the next attempt.
+    BreakerOpened = "breaker_opened",
+    /// A call of it went through again.
+    BreakerClosed = "breaker_closed",
+    /// A batch that was given up was taken back in every store, or what could not be before was now.
+    Compensated = "compensated",
+    /// A compensation could not be done: it is on the list of the uncompensated, and tried again.
+    CompensationFailed = "compensation_failed",
+    /// A batch that a store refuses was halved, to find the events that it refuses.
+    Split = "split",
+    /// A batch that was given up goes through its saga once more.
+    StartedOver = "started_over",
+    /// A batch was given up and dropped, as its rule says.
+    Discarded = "discarded",
+    /// The tenant is full, and begins to give up its oldest events to make room.
+    Shedding = "shedding",
+    /// It holds half of what it held then: it has room again. The cause says how many events it gave up.
+    SheddingEnded = "shedding_ended",
+    /// What an earlier process had left of the tenant was read back from the journal.
+    Recovered = "recovered",
+    /// The tenant's memory is full: what arrives lies in the journal alone, and is read back in order.
+    Spilling = "spilling",
+    /// All that lay in the journal alone was read back.
+    CaughtUp = "caught_up",
+    /// A batch was given up and kept as dead letters.
+    DeadLettered = "dead_lettered",
+    /// No event for the tenant's idle time.
+    Idle = "idle",
+    /// Events again after an idle time.
+    Active = "active",
+    /// No frame of the tenant came for as long as its sender may be quiet; the cause says how long that is.
+    Silent = "silent",
+    /// A frame came after that.
+    Heard = "heard",
+    /// A tenant's actors ended while nothing of it was in flight; its next event brings them back.
+    Passivated = "passivated",
+    /// Somebody changed the rules of a tenant; the cause names them.
+    PolicyChanged = "policy_changed",
+    /// The tenant's events are dropped at the door from now on.
+    Muted = "muted",
+    /// The tenant's events are let in again.
+    Unmuted = "unmuted",
+    /// An operator told the tenant something; the cause says what.
+    Ordered = "ordered",
+    /// What was kept of the tenant was erased by an operator; the cause says what that was.
+    Erased = "erased",
+    /// The journal cannot be written: nothing is accepted and no attempt begun until it can; the cause says why.
+    JournalFails = "journal_fails",
+    /// It can be written again.
+    JournalWorks = "journal_works",
+    /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
+    Pruned = "pruned",
+    /// The configuration was read again, and what of it can change at run time did; the cause says what.
+    Reloaded = "reloaded",
+    /// A configuration that was read again is not valid, and changed nothing; the cause says why.
+    ReloadRefused = "reload_refused",
+    /// A tenant's actors live on another thread from now on, since theirs had more to do.
+    Moved = "moved",
+    /// The system takes no new work, and stores what it accepted.
+    Draining = "draining",
+    /// An actor ended because it was told to.
+    Stopped = "stopped",
 }
 
 /// One entry of the supervisor log.

@@ -169,7 +169,9 @@ fn trace(event: &SupervisorEvent) {
         };
     }
     match event.what {
-        What::Quarantined | What::Hung | What::CompensationFailed | What::ReloadRefused => say!(error),
+        What::Quarantined | What::Hung | What::CompensationFailed | What::JournalFails | What::ReloadRefused => {
+            say!(error)
+        }
         What::Failed
         | What::Erased
         | What::Ambiguous
@@ -189,6 +191,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Resumed
         | What::Unstalled
         | What::Unhung
+        | What::JournalWorks
         | What::Unparked
         | What::SheddingEnded
         | What::CaughtUp
