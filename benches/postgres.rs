@@ -146,8 +146,13 @@ fn main() {
     });
     for round in 1..=ROUNDS {
         let say = |what: &str, took: Duration, cpu: Option<f64>| {
-            let cpu = cpu.zip(cpu_micros()).map_or(f64::NAN, |(before, after)| (after - before) / events);
-            println!("round {round}, {what}: {:.3} M rows/s, {cpu:.2} us CPU a row", events / took.as_secs_f64() / 1e6);
+            let cpu =
+                cpu.zip(cpu_micros()).map(|(before, after)| format!(", {:.2} us CPU a row", (after - before) / events));
+            println!(
+                "round {round}, {what}: {:.3} M rows/s{}",
+                events / took.as_secs_f64() / 1e6,
+                cpu.unwrap_or_default()
+            );
         };
         runtime.block_on(clear());
         let cpu = cpu_micros();

@@ -187,11 +187,12 @@ impl StoreReader {
     /// The totals of the store `store`.
     fn first_tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
         let mut tenants = self.database.tenants()?;
-        let mut beside = self.files.as_ref().map_or_else(|| Ok(vec![]), of_files)?;
+        let beside = self.files.as_ref().map_or_else(|| Ok(vec![]), of_files)?;
         #[cfg(feature = "postgres")]
-        if let Some(postgres) = &self.postgres {
-            beside.extend(postgres.tenants()?);
-        }
+        let beside = match &self.postgres {
+            Some(postgres) => [beside, postgres.tenants()?].concat(),
+            None => beside,
+        };
         for more in beside {
             let totals = at(&mut tenants, &more.tenant);
             totals.events += more.events;
@@ -258,11 +259,12 @@ impl StoreReader {
     /// Something cannot be read.
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
-        let mut beside = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
+        let beside = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
         #[cfg(feature = "postgres")]
-        if let Some(postgres) = &self.postgres {
-            beside.extend(postgres.held(events)?);
-        }
+        let beside = match &self.postgres {
+            Some(postgres) => [beside, postgres.held(events)?].concat(),
+            None => beside,
+        };
         for (tenant, stored, whole) in beside {
             let held = holdings.tenants.entry(tenant).or_default();
             held.events += stored;

@@ -88,6 +88,22 @@ async fn events_are_rows_that_sql_finds_with_their_times_and_a_rollback_leaves_n
 }
 
 #[tokio::test]
+async fn a_late_rollback_does_not_take_away_what_a_later_attempt_was_told_is_stored_not_even_after_a_restart() {
+    let postgres = Postgres::start();
+    let batch = batch("acme", 1, &["a"]);
+    let store = postgres.open("headworks");
+    for attempt in [1, 2] {
+        put(&store, &batch, attempt).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let store = postgres.open("headworks");
+    store.rollback(batch.id(), Attempt(1)).await.unwrap();
+    assert_eq!(postgres.reader("headworks").bodies(&tenant("acme")).unwrap(), [b"a"]);
+    store.rollback(batch.id(), Attempt(2)).await.unwrap();
+    assert_eq!(postgres.ask("SELECT count(*) FROM headworks.events"), "0");
+}
+
+#[tokio::test]
 async fn other_content_under_the_same_id_is_refused_for_good_and_its_neighbours_in_the_transaction_are_stored() {
     let postgres = Postgres::start();
     let mut options = postgres.options("headworks");

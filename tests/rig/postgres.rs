@@ -61,6 +61,8 @@ pub(crate) struct Postgres {
     port: u16,
     settings: Vec<String>,
     server: Option<Child>,
+    /// Whether somebody may know its port by now.
+    is_known: bool,
 }
 
 impl Postgres {
@@ -71,6 +73,7 @@ impl Postgres {
     /// With settings: `ssl=on`.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
         let mut postgres = Self::prepared(settings);
+        postgres.is_known = false;
         postgres.restart();
         postgres
     }
@@ -82,7 +85,7 @@ impl Postgres {
         let copied = Command::new("cp").arg("-a").arg(template()).arg(dir.path().join("data")).status().unwrap();
         assert!(copied.success());
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Self { dir, port: free_port(), settings, server: None }
+        Self { dir, port: free_port(), settings, server: None, is_known: true }
     }
 
     /// A file of the server's, for it alone.
@@ -120,7 +123,7 @@ impl Postgres {
             loop {
                 match log.recv_timeout(DEADLINE) {
                     Ok(line) if line.contains("ready to accept connections") => {
-                        self.server = Some(server);
+                        (self.server, self.is_known) = (Some(server), true);
                         return;
                     }
                     Ok(line) => said.push(line),
@@ -129,6 +132,10 @@ impl Postgres {
                 }
             }
             let _ = server.wait();
+            if !self.is_known {
+                // Another may have taken it meanwhile.
+                self.port = free_port();
+            }
             assert!(began.elapsed() < DEADLINE, "it does not start:\n{}", said.join("\n"));
         }
     }
