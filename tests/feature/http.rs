@@ -150,7 +150,7 @@ fn curl_brings_lines_an_array_gzip_zstd_and_chunks_and_all_of_it_is_stored_once_
     let events = good.values().map(Vec::len).sum::<usize>();
     assert_eq!((accepted, rejected), (events as u64, bad.len() as u64));
     assert_eq!(place.stored(), good, "answered as stored");
-    let array = r#"[ {"tenant":"array","n":1}, {"tenant":"array","s":"],[\n"} , 7 ]"#;
+    let array = r#"[ {"tenant":"array","n":1}, {"tenant":"array","s":"],[\n"}, 7 ]"#;
     let (status, body) = curl(&place, to, "/v1/events", &["-H", "Content-Type: application/json", "-d", array]);
     assert_eq!((status, &body["accepted"], &body["rejected"][0]["line"]), (200, &2.into(), &3.into()), "{body}");
     assert_eq!(body["rejected"][0]["reason"], "bad_event");

@@ -170,7 +170,8 @@ pub(super) async fn answer(
             },
         }
     };
-    if !matches!(end, End::Whole) {
+    // A server that stops does not wait for anybody.
+    if !matches!(end, End::Whole | End::Closing) {
         leave_rest(&mut taking.body).await;
     }
     Ok(outcome.response(&end))
@@ -255,6 +256,7 @@ impl Taking<'_> {
             }
             self.known.pass(&mut buffer);
             if !buffer.is_empty() {
+                let began = Instant::now();
                 buffer = match timeout(options.answer_within, ingress.feed(buffer)).await {
                     Ok(Ok(used)) => used,
                     Ok(Err(why)) => return Err(ended(&why)),
@@ -266,7 +268,7 @@ impl Taking<'_> {
                     }
                 };
                 // The wait for room was not the client's.
-                due = due.max(Instant::now() + options.idle_timeout / 2);
+                due += began.elapsed();
             }
             bad.map_err(|why| End::Cut(StatusCode::BAD_REQUEST, why.to_string()))?;
             buffer.reserve(PIECE);
