@@ -129,6 +129,7 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
     let line = |source: &headworks::config::SourceConfig| {
         let kind = match source.kind {
             SourceKind::Tcp => "TCP",
+            SourceKind::Http => "HTTP",
             _ => "source",
         };
         let framing = match source.framing {

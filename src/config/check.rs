@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
-use super::sections::MOST_THREADS;
+use super::sections::{Framing, MOST_THREADS, SourceKind};
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
@@ -334,6 +334,7 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     }
     within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
     within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
+    check_kind(name, source)?;
     // An IPv4 address in IPv6's clothes is the same place.
     if !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
         let what = format!(
@@ -342,6 +343,45 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
             source.listen
         );
         return Err(Problem::new(["sources", name, "listen"], what));
+    }
+    Ok(())
+}
+
+/// What a kind of source has, and others have not.
+fn check_kind(name: &str, source: &SourceConfig) -> Result<(), Problem> {
+    let key = |key| ["sources", name, key];
+    let base = SourceConfig::default();
+    match source.kind {
+        SourceKind::Tcp => {
+            for (word, is_base) in [
+                ("max_body", source.max_body == base.max_body),
+                ("idle_timeout", source.idle_timeout == base.idle_timeout),
+                ("answer_within", source.answer_within == base.answer_within),
+                ("tenant_from", source.tenant_from == base.tenant_from),
+                ("tokens_file", source.tokens_file.is_none()),
+            ] {
+                if !is_base {
+                    return Err(Problem::new(key(word), "is for type = \"http\": leave it out, or choose that type"));
+                }
+            }
+        }
+        SourceKind::Http => {
+            if cfg!(not(feature = "http")) {
+                let why = "is \"http\", which this program is built without: build it with --features http";
+                return Err(Problem::new(key("type"), why));
+            }
+            if source.framing != Framing::Lines {
+                let why = "is for type = \"tcp\": a body has lines or an array; leave it out, or choose that type";
+                return Err(Problem::new(key("framing"), why));
+            }
+            within(key("max_body"), source.max_body, 1 << 10, 1 << 40, |n| size(*n))?;
+            within(key("idle_timeout"), source.idle_timeout, Duration::from_millis(100), DAY, time)?;
+            within(key("answer_within"), source.answer_within, Duration::from_millis(1), DAY, time)?;
+            let file = source.tokens_file.as_deref();
+            if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
+                return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
+            }
+        }
     }
     Ok(())
 }

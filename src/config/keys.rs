@@ -78,13 +78,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp"])),
+            ("type", Choice(&["tcp", "http"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
             ("max_frame", Size(16, GIB)),
             ("max_connections", Whole(1, 1_000_000)),
             ("ack", ACK),
+            ("max_body", Size(KIB, TIB)),
+            ("idle_timeout", time("100ms")),
+            ("answer_within", time("1ms")),
+            ("tenant_from", Choice(&["field", "query", "header"])),
+            ("tokens_file", Path),
         ],
     ),
     (

@@ -58,7 +58,7 @@ pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
     LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig,
-    StoreKind, TenantRule, TenantsConfig, UnknownTenants,
+    StoreKind, TenantFrom, TenantRule, TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;

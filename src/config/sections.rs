@@ -177,6 +177,33 @@ pub struct SourceConfig {
     pub max_connections: usize,
     /// How safe an event must be at least before a sender that asks is told so. Default `received`: as the sender asks.
     pub ack: AckLevel,
+    /// HTTP: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_body: usize,
+    /// HTTP: how long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    /// HTTP: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub answer_within: Duration,
+    /// HTTP: where it stands whose event one is. Default `field`.
+    pub tenant_from: TenantFrom,
+    /// HTTP: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
+    /// for everybody. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_file: Option<PathBuf>,
+}
+
+/// Where it stands whose event one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantFrom {
+    /// In the field of each event that the decoder reads.
+    Field,
+    /// In the query of the request, for all its events.
+    Query,
+    /// In a header of the request, for all its events.
+    Header,
 }
 
 impl Default for SourceConfig {
@@ -189,6 +216,11 @@ impl Default for SourceConfig {
             max_frame: 1 << 20,
             max_connections: 1024,
             ack: AckLevel::Received,
+            max_body: 64 << 20,
+            idle_timeout: Duration::from_secs(60),
+            answer_within: Duration::from_secs(30),
+            tenant_from: TenantFrom::Field,
+            tokens_file: None,
         }
     }
 }
@@ -209,6 +241,8 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAd
 pub enum SourceKind {
     /// Connections that send frames one after the other.
     Tcp,
+    /// Requests that bring lines or a JSON array of events.
+    Http,
 }
 
 /// What divides bytes into frames.

@@ -21,6 +21,8 @@ mod admin;
 mod control;
 mod data_dir;
 mod erasures;
+#[cfg(feature = "http")]
+mod http;
 mod reload;
 mod report;
 mod retention;
@@ -40,7 +42,7 @@ use headworks_actors::{
 
 #[cfg(unix)]
 use crate::admin::{Admin, Listening, Token, guarded};
-use crate::config::{Config, JournalKind, Running, SourceConfig};
+use crate::config::{Config, JournalKind, Running, SourceConfig, SourceKind};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::metrics::Metrics;
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
@@ -186,6 +188,13 @@ pub enum DaemonError {
         /// Why not.
         why: io::Error,
     },
+}
+
+/// A source that listens and is not read yet.
+enum Bound {
+    Tcp(TcpSource),
+    #[cfg(feature = "http")]
+    Http(crate::source::HttpSource),
 }
 
 /// After how long without a turn the thread of the actors counts as hung.
@@ -411,20 +420,42 @@ impl Daemon {
         let sources = self.config().sources;
         for (name, source) in &sources {
             let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
-            let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
-            let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
-            let address = tcp.local_addr().map_err(refused)?;
-            bound.push((name.clone(), address, tcp));
+            let (address, source) = self.bind(name, source).map_err(refused)?;
+            bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
         let mut sources = vec![];
-        for (name, address, tcp) in bound {
-            sources.push((name.clone(), self.system.add_source(tcp).await?));
+        for (name, address, source) in bound {
+            let added = match source {
+                Bound::Tcp(source) => self.system.add_source(source).await?,
+                #[cfg(feature = "http")]
+                Bound::Http(source) => self.system.add_source(source).await?,
+            };
+            sources.push((name.clone(), added));
             listening.push((name, address));
         }
         #[cfg(unix)]
         self.listening.set(sources);
         Ok(listening)
+    }
+
+    fn bind(&self, name: &str, source: &SourceConfig) -> io::Result<(SocketAddr, Bound)> {
+        match source.kind {
+            SourceKind::Tcp => {
+                let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
+                let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options)?;
+                Ok((tcp.local_addr()?, Bound::Tcp(tcp)))
+            }
+            #[cfg(feature = "http")]
+            SourceKind::Http => {
+                let options = http::options(name, source)?;
+                let decoder = decoder(&self.running.borrow().config);
+                let http = crate::source::HttpSource::bind(name, source.listen, decoder, options)?;
+                Ok((http.local_addr()?, Bound::Http(http)))
+            }
+            #[cfg(not(feature = "http"))]
+            SourceKind::Http => Err(io::Error::other("this program is built without it")),
+        }
     }
 
     /// A source for input that is read to its end, framed as lines of at most the default size.

@@ -23,7 +23,8 @@ pub(super) const MALFORMED: [Code; 10] = [
 ];
 
 /// Why an event is refused at the door.
-pub(super) const REJECTED: [Code; 4] = [Code::TenantFull, Code::TenantLimit, Code::UnknownTenant, Code::SpawnRate];
+pub(super) const REJECTED: [Code; 5] =
+    [Code::TenantFull, Code::TenantLimit, Code::UnknownTenant, Code::SpawnRate, Code::TenantNotAllowed];
 
 /// What a tenant may be doing.
 const STATUSES: [Status; 12] = [

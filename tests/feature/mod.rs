@@ -16,6 +16,8 @@ mod dead_letters;
 mod disk_faults;
 mod files;
 mod files_store;
+#[cfg(feature = "http")]
+mod http;
 mod index_store;
 mod input;
 mod journal;

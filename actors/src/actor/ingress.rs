@@ -339,6 +339,15 @@ impl Step {
             Err(panic) if is_decoded => resume_unwind(panic),
             Err(panic) => Cause::from_panic(Code::DecoderPanic, &*panic),
         };
+        if cause.code == Code::TenantNotAllowed {
+            // Nothing is kept of what its sender may not say.
+            self.refused.extend(position.map(|position| (position, cause.code)));
+            self.rejected += 1;
+            return match self.failures.iter_mut().find(|failure| failure.cause.code == cause.code) {
+                Some(failure) => failure.events += 1,
+                None => self.failure(door, None, cause),
+            };
+        }
         self.malformed(door, cause, frame, frame.len() as u64, position);
     }
 

@@ -57,6 +57,8 @@ codes! {
     UnknownTenant = "unknown_tenant",
     /// The tenant is unknown, and too many new ones have come up lately.
     SpawnRate = "spawn_rate",
+    /// The sender may not speak for the tenant.
+    TenantNotAllowed = "tenant_not_allowed",
     /// The tenant is muted: its events are dropped.
     Muted = "muted",
     /// The tenant is above its rate.

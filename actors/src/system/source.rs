@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -10,7 +11,7 @@ use crate::actor::homes::Homes;
 use crate::actor::message::Run;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::spec::IngressSpec;
-use crate::model::{Error, StreamId};
+use crate::model::{Cause, Error, Failure, StreamId};
 use crate::policy::AckLevel;
 
 /// Something that brings bytes in: a listener, a file.
@@ -66,6 +67,30 @@ impl Intake {
         level: AckLevel,
     ) -> Result<(IngressHandle, Answers), Error> {
         open_stream(&self.shared, &self.supervisors[self.home], spec, &stream, next, level).await
+    }
+
+    /// An ingress for the frames of one call, as of one request: numbered from 1, each answered at `level`, and not
+    /// known any more once handle and answers are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the system drains.
+    pub async fn open_call(&self, spec: IngressSpec, level: AckLevel) -> Result<(IngressHandle, Answers), Error> {
+        let call = StreamId::passing(self.shared.calls.fetch_add(1, Ordering::Relaxed));
+        open_stream(&self.shared, &self.supervisors[self.home], spec, &call, 1, level).await
+    }
+
+    /// Counts something that `source` turned away before it came to an ingress, as a request whose sender may not speak
+    /// for its tenant: received and rejected, and a failure in the report.
+    pub fn reject(&self, source: &str, cause: Cause) {
+        let name: Arc<str> = source.into();
+        {
+            let counters = self.shared.source(&name);
+            let mut counters = counters.lock();
+            counters.received += 1;
+            counters.rejected += 1;
+        }
+        let at = self.shared.seam.now();
+        self.shared.failed(&Failure { at, tenant: None, source: Some(name), batch: None, cause, events: 1 });
     }
 
     /// Resolves when the source should end: the system drains or stops.

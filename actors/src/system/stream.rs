@@ -19,6 +19,9 @@ pub(super) struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.stream.disconnect(self.session, self.shared.seam.now());
+        if !self.stream.id.is_lasting() {
+            self.shared.streams.remove(&self.stream.id);
+        }
     }
 }
 

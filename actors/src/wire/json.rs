@@ -2,7 +2,7 @@ use super::json_fields::{Fields, Object, Tenant};
 use super::json_scan::{Scanned, scan};
 use super::strict_json::{Checked, read, text};
 use super::{Decoded, Decoder};
-use crate::model::{Cause, Code};
+use crate::model::{Cause, Code, TenantId};
 
 /// A frame is one JSON object, and a field of it names the tenant.
 ///
@@ -31,19 +31,27 @@ use crate::model::{Cause, Code};
 pub struct Json {
     pub(super) tenant_field: Box<str>,
     pub(super) time_field: Option<Box<str>>,
+    tenant: Option<TenantId>,
 }
 
 impl Json {
     /// Objects with the tenant in the field `tenant` and no time.
     #[must_use]
     pub fn new() -> Self {
-        Self { tenant_field: "tenant".into(), time_field: None }
+        Self { tenant_field: "tenant".into(), time_field: None, tenant: None }
     }
 
     /// The tenant is in the top-level field `name`.
     #[must_use]
     pub fn tenant_field(mut self, name: impl Into<Box<str>>) -> Self {
         self.tenant_field = name.into();
+        self
+    }
+
+    /// Every object is an event of `tenant`, whatever it says itself, if anything.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
         self
     }
 
@@ -68,7 +76,10 @@ impl Decoder for Json {
     #[inline]
     fn decode<'f>(&'f self, frame: &'f [u8]) -> Result<Decoded<'f>, Cause> {
         match scan(frame, self) {
-            Some(Scanned { tenant, time }) => Ok(Decoded { tenant: tenant.into(), time, body: frame.into() }),
+            Some(Scanned { tenant, time }) => {
+                let tenant = self.tenant.as_ref().map_or(tenant, TenantId::as_str);
+                Ok(Decoded { tenant: tenant.into(), time, body: frame.into() })
+            }
             None => self.read(frame),
         }
     }
@@ -84,6 +95,9 @@ impl Json {
             return Err(Cause::new(Code::BadEvent, format!("the frame is {kind}, not an object")));
         }
         let Fields { tenant, time } = read(text, Object(self))?;
+        if let Some(tenant) = &self.tenant {
+            return Ok(Decoded { tenant: tenant.as_str().into(), time, body: frame.into() });
+        }
         match tenant {
             Tenant::Named(tenant) => Ok(Decoded { tenant, time, body: frame.into() }),
             other => Err(self.refused(&other)),

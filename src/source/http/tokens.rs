@@ -1,0 +1,133 @@
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use headworks_actors::TenantPattern;
+
+use crate::secret_file;
+
+/// The lengths that a token may have, in bytes, and the largest file of them.
+const SHORTEST: usize = 16;
+const LONGEST: usize = 1024;
+const MOST: usize = 1 << 20;
+
+/// Who may speak for whom: tokens, each with the tenants that its bearers may send events of.
+///
+/// In a file, a line is `TOKEN PATTERN [PATTERN...]`, with spaces between; `*` in a pattern is any run of characters. Empty lines and
+/// those that begin with `#` are none.
+#[derive(Clone)]
+pub struct Tokens(Arc<[(Box<str>, Allowed)]>);
+
+/// Whom somebody may speak for.
+#[derive(Debug, Clone)]
+pub(crate) struct Allowed(Arc<[TenantPattern]>);
+
+impl Allowed {
+    pub(crate) fn allows(&self, tenant: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(tenant))
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tokens").field(&self.0.len()).finish()
+    }
+}
+
+/// Why tokens cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTokens {
+    /// The file cannot be read, or others may read it.
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+    /// A line is wrong. The error does not show it.
+    #[error("line {line}: {why}")]
+    Line {
+        /// Which, from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is none in it.
+    #[error("there is no token in it; a line is: TOKEN PATTERN [PATTERN...]")]
+    Empty,
+}
+
+impl Tokens {
+    /// Reads them from a file.
+    ///
+    /// # Errors
+    /// [`BadTokens`].
+    pub fn read(path: &Path) -> Result<Self, BadTokens> {
+        Self::parse(&secret_file::read(path, MOST)?)
+    }
+
+    /// Reads them from a text.
+    ///
+    /// # Errors
+    /// [`BadTokens`].
+    pub fn parse(text: &str) -> Result<Self, BadTokens> {
+        let mut tokens: Vec<(Box<str>, Allowed)> = vec![];
+        for (nth, line) in text.lines().enumerate() {
+            let bad = |why: String| BadTokens::Line { line: nth + 1, why };
+            let mut words = line.split_ascii_whitespace();
+            let Some(token) = words.next().filter(|word| !word.starts_with('#')) else { continue };
+            if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(bad(format!("a token has from {SHORTEST} to {LONGEST} visible ASCII characters")));
+            }
+            if tokens.iter().any(|(other, _)| **other == *token) {
+                return Err(bad("its token is there twice".to_owned()));
+            }
+            let patterns: Result<Arc<[TenantPattern]>, _> = words.map(str::parse).collect();
+            let patterns = patterns.map_err(|why: headworks_actors::InvalidTenantPattern| bad(why.to_string()))?;
+            if patterns.is_empty() {
+                return Err(bad("no tenant follows the token; * is any".to_owned()));
+            }
+            tokens.push((token.into(), Allowed(patterns)));
+        }
+        if tokens.is_empty() { Err(BadTokens::Empty) } else { Ok(Self(tokens.into())) }
+    }
+
+    /// Whom the bearer of `token` may speak for. Takes as long for one wrong token as for another of its length.
+    pub(crate) fn bearer(&self, token: &[u8]) -> Option<&Allowed> {
+        let is = |own: &str| {
+            let own = own.as_bytes();
+            let pairs = own.iter().zip(token);
+            let differences = pairs.fold(0, |all, (own, other)| std::hint::black_box(all | (own ^ other)));
+            own.len() == token.len() && differences == 0
+        };
+        self.0.iter().fold(None, |found, (own, allowed)| if is(own) { Some(allowed) } else { found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_speaks_for_the_tenants_of_the_line_and_for_no_other() {
+        let tokens = Tokens::parse("# who\n\n0123456789abcdef acme acme-*\n0123456789abcdeF *\n").unwrap();
+        let acme = tokens.bearer(b"0123456789abcdef").unwrap();
+        assert!(acme.allows("acme") && acme.allows("acme-eu") && !acme.allows("other"));
+        assert!(tokens.bearer(b"0123456789abcdeF").unwrap().allows("other"));
+        for wrong in [&b"0123456789abcde"[..], b"0123456789abcdef0", b"", b"acme"] {
+            assert!(tokens.bearer(wrong).is_none());
+        }
+        assert_eq!(format!("{tokens:?}"), "Tokens(2)");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_told_by_its_line_and_without_its_secret() {
+        for (text, word) in [
+            ("", "no token in it"),
+            ("# a\nsecret", "line 2: a token has from 16"),
+            ("secret-secret-secret", "line 1: no tenant follows"),
+            ("secret-secret-secret a/b", "is no pattern"),
+            ("secret-secret-secret a\nsecret-secret-secret b", "line 2: its token is there twice"),
+        ] {
+            let why = Tokens::parse(text).unwrap_err().to_string();
+            assert!(why.contains(word) && !why.contains("secret-secret"), "{why}");
+        }
+    }
+}
