@@ -150,3 +150,16 @@ fn a_second_signal_leaves_in_the_journal_what_was_on_its_way_to_a_slow_disk() {
     next.terminated().succeeded();
     assert_eq!(place.stored(), sorted(&lines("acme", 0..10)).0);
 }
+
+#[test]
+fn two_signals_at_once_end_a_daemon_at_rest_and_none_of_them_tells_of_a_loss() {
+    for _ in 0..5 {
+        let place = Place::new();
+        let mut daemon = Process::spawn(&mut patient(&place));
+        daemon.listens();
+        daemon.signal("TERM");
+        daemon.signal("TERM");
+        let err = daemon.ended().err;
+        assert!(!err.contains("could not be written") && !err.contains("stays in the journal"), "{err}");
+    }
+}

@@ -36,9 +36,12 @@ export function overview(main, signal) {
   return {};
 }
 
+/// Whether events of the tenant became dead letters a moment ago, whatever it is doing now.
+const loses = (row) => model.updated && row.lost_at > model.overview.at - 60_000;
+
 function attention() {
   const list = el("ul", { class: "list" });
-  const fine = el("p", { class: "fine" }, el("i", { "aria-hidden": "true" }, "✓ "), "No tenant needs help.");
+  const fine = el("p", { class: "fine", hidden: true }, el("i", { "aria-hidden": "true" }, "✓ "), "No tenant needs help.");
   const more = el("a", { class: "more", href: "#/tenants/trouble" });
   const node = card("Needs help", fine, list, more);
   const lines = Array.from({ length: SHOWN }, () => {
@@ -50,7 +53,7 @@ function attention() {
     return { line, state, link, words };
   });
   node.set = () => {
-    const found = model.tenants.filter((row) => severity(row.status) >= 3 || row.uncompensated > 0);
+    const found = model.tenants.filter((row) => severity(row.status) >= 3 || row.uncompensated > 0 || loses(row));
     found.sort((a, b) => severity(b.status) - severity(a.status) || b.age - a.age || (a.tenant < b.tenant ? -1 : 1));
     lines.forEach(({ line, state, link, words }, at) => {
       const row = found[at];
@@ -60,7 +63,8 @@ function attention() {
       text(link, row.tenant);
       link.setAttribute("href", `#/tenant/${encodeURIComponent(row.tenant)}`);
       const waits = row.in_flight > 0 ? `${count(row.in_flight)} in flight, the oldest for ${span(row.age)}` : "nothing in flight";
-      text(words, row.uncompensated ? `${waits}; ${count(row.uncompensated)} not undone` : waits);
+      const more = [row.uncompensated && `${count(row.uncompensated)} not undone`, loses(row) && `${count(row.dead_lettered)} dead letters, more of them within the last minute`];
+      text(words, [waits, ...more.filter(Boolean)].join("; "));
     });
     show(fine, found.length === 0);
     show(more, found.length > SHOWN);
@@ -131,7 +135,7 @@ function conservation(signal) {
 
 function failing(signal) {
   const body = el("tbody");
-  const none = el("p", { class: "fine" }, el("i", { "aria-hidden": "true" }, "✓ "), "Nothing has failed since the daemon was started.");
+  const none = el("p", { class: "fine", hidden: true }, el("i", { "aria-hidden": "true" }, "✓ "), "Nothing has failed since the daemon was started.");
   const head = ["Tenant", "What", "Last minute", "Last hour", "Since the start", "First", "Last", "What it said"];
   const whole = el("div", { class: "scroll", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((word, at) =>
     el("th", { scope: "col", class: at > 1 && at < 5 ? "number" : "" }, word)))), body));
