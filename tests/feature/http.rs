@@ -1,4 +1,5 @@
 //! The listener for HTTP, spoken to by curl and by Python's urllib, and by clients that do not play fair.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
