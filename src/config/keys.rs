@@ -282,8 +282,14 @@ mod tests {
     use crate::config::{Config, Layers};
     use crate::units::bytes::display as size;
 
+    const HTTP: &str = "sources.tcp.type = 'http'";
+
     /// Other keys that must be others, so that a key can be at its bound.
-    const BESIDE: [(&str, &str); 9] = [
+    const BESIDE: [(&str, &str); 13] = [
+        ("sources.tcp.max_body", HTTP),
+        ("sources.tcp.idle_timeout", HTTP),
+        ("sources.tcp.answer_within", HTTP),
+        ("sources.tcp.tenant_from", HTTP),
         ("limits.max_in_flight", "sources.tcp.max_frame = 16"),
         ("sources.tcp.max_frame", "limits.max_in_flight = '1GiB'"),
         ("journal.max_bytes", "journal.segment_bytes = '4KiB'"),
@@ -333,6 +339,7 @@ mod tests {
         let mut whole = Config::default();
         whole.decoder.time_field = Some("time".into());
         whole.admin.token_file = Some("token".into());
+        whole.sources.values_mut().for_each(|source| source.tokens_file = Some("tokens".into()));
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
         whole.store.url = Some("url".into());
@@ -387,7 +394,12 @@ mod tests {
                 }
                 Choice(words) => {
                     // A program without it says so.
-                    let words = words.iter().filter(|word| cfg!(feature = "postgres") || **word != "postgres");
+                    let is_built = |word: &&&str| match **word {
+                        "postgres" => cfg!(feature = "postgres"),
+                        "http" => cfg!(feature = "http"),
+                        _ => true,
+                    };
+                    let words = words.iter().filter(is_built);
                     (words.map(|word| format!("'{word}'")).collect(), vec!["'nonsense'".to_owned()])
                 }
                 Bool => (vec!["true".into(), "false".into()], vec!["1".to_owned()]),

@@ -118,11 +118,17 @@ mod tests {
                 if is_of_postgres && cfg!(not(feature = "postgres")) {
                     continue;
                 }
+                let is_of_http = *table == "sources.tcp" && word(table, key).contains("\"http\"");
+                if is_of_http && cfg!(not(feature = "http")) {
+                    continue;
+                }
                 let text = match (*table, *key) {
                     ("store", "type" | "url") => POSTGRES.to_owned(),
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
+                    ("sources.tcp", "type") => "sources.tcp.type = 'http'".to_owned(),
+                    _ if is_of_http => format!("sources.tcp.type = 'http'\n{table}.{key} = {value}"),
                     _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),
