@@ -259,18 +259,21 @@ impl StoreReader {
     /// Something cannot be read.
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
-        let beside = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
-        #[cfg(feature = "postgres")]
-        let beside = match &self.postgres {
-            Some(postgres) => [beside, postgres.held(events)?].concat(),
-            None => beside,
-        };
-        for (tenant, stored, whole) in beside {
+        let in_files = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
+        for (tenant, stored, whole) in in_files {
             let held = holdings.tenants.entry(tenant).or_default();
             held.events += stored;
             held.rows += whole;
             // Nothing is deleted from a file by hand: what is not whole is damaged.
             held.damaged += stored.saturating_sub(whole);
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = &self.postgres {
+            for (tenant, stored, there) in postgres.held(events)? {
+                let held = holdings.tenants.entry(tenant).or_default();
+                held.events += stored;
+                held.rows += there;
+            }
         }
         if self.manifest == Manifest::default() {
             return Ok(holdings);

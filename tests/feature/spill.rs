@@ -30,8 +30,8 @@ fn what_is_spilled_while_the_store_is_away_survives_a_kill_and_is_stored_once_an
 
     let lock = place.database();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let offered = place.generated(&["--events", "30000", "--tenants", "2", "--bytes", "2000", "--seed", "2"]);
-    assert!(offered.len() >= 56 << 20, "{}", offered.len());
+    let offered = place.generated(&["--events", "60000", "--tenants", "2", "--bytes", "2000", "--seed", "2"]);
+    assert!(offered.len() >= 112 << 20, "{}", offered.len());
     place.write("offered", &offered);
     // It ends once all is on disk, and does not wait for the store.
     place.run(&["send", "--to", &to, "--ack", "journaled", "offered"]).succeeded();
@@ -42,14 +42,15 @@ fn what_is_spilled_while_the_store_is_away_survives_a_kill_and_is_stored_once_an
         assert!(in_journal > in_flight / 2, "{tenant}: {in_journal} of {in_flight}");
     }
     let grown = daemon.memory().saturating_sub(memory_before);
-    assert!(grown < 28 << 20, "memory grew by {} KiB", grown >> 10);
+    // What is on its way to a slow disk is bounded, too; about a third of what was offered.
+    assert!(grown < 40 << 20, "memory grew by {} KiB", grown >> 10);
     daemon.kill();
     lock.execute_batch("ROLLBACK").unwrap();
     drop(lock);
 
     let mut daemon = Process::spawn(&mut command);
     daemon.listens();
-    place.until("SELECT count(*) FROM events", 30_400);
+    place.until("SELECT count(*) FROM events", 60_400);
     let said = String::from_utf8(place.run(&["log", "--data", "data"]).succeeded().out).unwrap();
     assert!(said.contains("spilling") && said.contains("caught_up"), "{said}");
     daemon.terminated().succeeded();
