@@ -20,7 +20,7 @@
 //!   it is NULL and `raw` has them as `bytea`. With [`BodyColumn::Jsonb`] `body` is `jsonb`, and what that cannot hold is refused.
 //! - **Times** are `timestamptz`; those beyond what that can hold are infinite.
 //! - **Errors.** Of a server that is away, full, locked or refuses the password, all is waited for
-//!   ([`StorageError::Unavailable`]); a deadlock is tried again; data that a type, a constraint or a trigger refuses are refused
+//!   ([`StorageError::Unavailable`](headworks_actors::StorageError::Unavailable)); a deadlock is tried again; data that a type, a constraint or a trigger refuses are refused
 //!   for good, and found among their neighbours by halving the batch.
 //! - **Partitions**, where asked for: a table a day or a month of arrival, made when the first event of it comes (with
 //!   [`SchemaMode::Check`] by somebody else, and waited for). `DROP TABLE headworks.events_2026_11_22` takes a day away.
