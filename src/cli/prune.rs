@@ -1,8 +1,8 @@
 //! `headworks prune`: retention by hand, on a directory at rest.
 
 use headworks::config::{Config, environment};
-use headworks::daemon::DaemonError;
-use headworks::retention::{PruneError, Report, prune_at_rest};
+use headworks::daemon::{DaemonError, PruneError, prune_at_rest};
+use headworks::retention::Report;
 use headworks::units::bytes::display as size;
 
 use super::data::{Data, database};

@@ -23,6 +23,7 @@ mod data_dir;
 mod erasures;
 #[cfg(feature = "http")]
 mod http;
+mod prune;
 mod reload;
 mod report;
 mod retention;
@@ -52,6 +53,7 @@ use crate::store::{SqliteStore, files, sqlite};
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
 use erasures::Erasures;
+pub use prune::{PruneError, prune_at_rest};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use retention::{Pruning, Retention};

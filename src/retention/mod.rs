@@ -43,11 +43,9 @@
 //! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
 //! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
 
-mod at_rest;
 mod pass;
 mod rule;
 
-pub use at_rest::{PruneError, prune_at_rest};
 pub(crate) use pass::prune_letters;
 pub use pass::{Pass, PrunedRow, Report, Rest};
 pub use rule::{Kept, Pruned, due};

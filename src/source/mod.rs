@@ -3,6 +3,7 @@
 pub mod ack;
 #[cfg(feature = "http")]
 mod http;
+mod listener;
 mod reader;
 mod replay;
 mod tcp;

@@ -4,18 +4,12 @@ mod connection;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, IngressSpec, Intake, Source};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
-/// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
-/// descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+use super::listener;
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
@@ -79,52 +73,11 @@ impl Source for TcpSource {
     }
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
-        async move {
-            let Self { name, spec, listener, options } = *self;
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(|why| why.to_string())?;
-            let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
-            let places = Arc::new(Semaphore::new(all as usize));
-            let mut closing = std::pin::pin!(intake.closing());
-            loop {
-                let accept = async {
-                    // The semaphore is never closed.
-                    let Ok(place) = places.clone().acquire_owned().await else { return std::future::pending().await };
-                    (place, listener.accept().await)
-                };
-                let (place, accepted) = tokio::select! {
-                    biased;
-                    () = &mut closing => break,
-                    accepted = accept => accepted,
-                };
-                let (stream, peer) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(why) => {
-                        tracing::warn!(target: "headworks", source = name, %why, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
-                        continue;
-                    }
-                };
-                let (spec, name) = (spec.clone(), name.clone());
-                // To the thread that reads it, whose runtime is to know of it.
-                let stream = stream.into_std();
-                intake.spread(move |intake| {
-                    async move {
-                        let served = async {
-                            let stream = stream.and_then(TcpStream::from_std).map_err(|why| why.to_string())?;
-                            connection::serve(stream, &intake, spec, options.ack, place).await
-                        };
-                        if let Err(why) = served.await {
-                            tracing::info!(target: "headworks", source = name, %peer, %why, "connection ended");
-                        }
-                    }
-                    .boxed_local()
-                });
-            }
-            drop(listener);
-            // Every place is back once every connection has fed what it had read.
-            let _ = places.acquire_many(all).await;
-            Ok(())
-        }
+        let Self { name, spec, listener, options } = *self;
+        listener::run(name, listener, options.max_connections, intake, move |stream, intake, place| {
+            let spec = spec.clone();
+            async move { connection::serve(stream, &intake, spec, options.ack, place).await }.boxed_local()
+        })
         .boxed_local()
     }
 }

@@ -1,10 +1,9 @@
 //! The description of the API against a real daemon: what it says, and what schemathesis makes of it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::api::{asked, command, started};
+use crate::rig::python::environment;
 use crate::rig::{Place, lines, send};
 
 /// Of the test's own: another version may find other faults.
@@ -36,24 +35,6 @@ fn every_route_that_is_described_is_there_and_no_method_that_is_not() {
     daemon.terminated().succeeded();
 }
 
-/// The program, from PyPI, in an environment that is kept beside the build.
-fn schemathesis() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(SCHEMATHESIS.replace("==", "-"));
-    let program = folder.join("bin/schemathesis");
-    let run = |command: &mut Command| {
-        let ended = command.stdin(Stdio::null()).output().unwrap();
-        assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
-    };
-    // Made whole or not at all.
-    if !folder.join("made").exists() {
-        let _ = std::fs::remove_dir_all(&folder);
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", SCHEMATHESIS]));
-        std::fs::write(folder.join("made"), "").unwrap();
-    }
-    program
-}
-
 /// What never ends cannot be waited for; and which rules fit together, and what names a field, says no schema.
 const SETTINGS: &str = r#"
 [[operations]]
@@ -74,7 +55,7 @@ checks.positive_data_acceptance.enabled = false
 
 #[test]
 fn schemathesis_finds_no_fault() {
-    let program = schemathesis();
+    let program = environment(&[SCHEMATHESIS]).join("schemathesis");
     let place = Place::new();
     let (daemon, api, source) = started(&mut command(&place));
     send(source, &[&lines("acme", 0..3)[..], b"no JSON\n", &lines("b", 0..2)].concat());

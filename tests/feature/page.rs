@@ -1,38 +1,19 @@
 //! The page at `/` of the admin API, driven in a real browser: Chromium, by Playwright.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::api::started;
+use crate::rig::python::environment;
 use crate::rig::{Place, Process};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const PLAYWRIGHT: &str = "playwright==1.65.2";
 
-/// The Python that has Playwright, in an environment of its own; made once.
-fn python() -> PathBuf {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
-    let python = home.join("bin/python");
-    let has_it =
-        || Command::new(&python).args(["-c", "import playwright"]).output().is_ok_and(|out| out.status.success());
-    if !has_it() {
-        let run = |program: &Path, words: &[&str]| {
-            let out = Command::new(program).args(words).output();
-            let out =
-                out.unwrap_or_else(|why| panic!("{}: {why}; .ci/run installs what this test needs", program.display()));
-            assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
-        };
-        run(Path::new("python3"), &["-m", "venv", home.to_str().unwrap()]);
-        run(&python, &["-m", "pip", "install", "--quiet", PLAYWRIGHT]);
-    }
-    python
-}
-
 #[test]
 fn an_operator_sees_tenants_fail_and_recover_mutes_one_replays_a_letter_and_ten_thousand_stay_responsive() {
     assert!(Path::new(CHROMIUM).exists(), "{CHROMIUM} is missing: apt-get install chromium, as .ci/run does");
-    let python = python();
+    let python = environment(&[PLAYWRIGHT]).join("python");
     let place = Place::new();
     let config = place.write("my.toml", "");
     let mut command = place.command(&["run", "--config", "my.toml", "--data", "data"]);

@@ -3,36 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
+use super::python::environment;
 use super::{Place, Process};
 
 /// Of the tests' own: what decodes, what speaks gRPC, and what makes certificates.
 const PACKAGES: [&str; 3] = ["opentelemetry-proto==1.45.2", "grpcio==1.85.1", "trustme==1.2.1"];
-
-/// Tests run at a time, and one of them makes it.
-static MAKING: Mutex<()> = Mutex::new(());
-
-fn python() -> PathBuf {
-    let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PACKAGES.join("-").replace("==", "-"));
-    let run = |command: &mut Command| {
-        let ended = command.stdin(Stdio::null()).output().unwrap();
-        assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
-    };
-    // Made whole or not at all.
-    if !folder.join("made").exists() {
-        let _ = std::fs::remove_dir_all(&folder);
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet"]).args(PACKAGES));
-        std::fs::write(folder.join("made"), "").unwrap();
-    }
-    folder.join("bin/python")
-}
 
 /// A collector that runs.
 pub(crate) struct Collector {
@@ -57,7 +37,7 @@ pub(crate) struct Span {
 impl Collector {
     /// Speaks `http`, `https` or `grpc`; port 0 is any that is free. The first so many exports of traces are refused.
     pub(crate) fn start(place: &Place, protocol: &str, port: u16, refusals: usize) -> Self {
-        let mut command = Command::new(python());
+        let mut command = Command::new(environment(&PACKAGES).join("python"));
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector/collector.py"));
         command.args([protocol, &port.to_string(), &refusals.to_string()]).current_dir(place.path(""));
         let mut process = Process::spawn(&mut command);

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod postgres;
 mod process;
 pub(crate) mod prometheus;
+pub(crate) mod python;
 pub(crate) mod sender;
 
 use std::collections::BTreeMap;

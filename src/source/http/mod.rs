@@ -3,7 +3,6 @@ mod asked;
 mod body;
 mod connection;
 mod known;
-mod listener;
 mod outcome;
 mod request;
 mod tokens;
@@ -98,8 +97,14 @@ impl Source for HttpSource {
         let Self { name, decoder, listener, options } = *self;
         let (max, idle) = (options.max_connections, options.idle_timeout);
         let site = request::Site::new(name.clone(), decoder, options);
-        listener::run(name, listener, max, intake, move |stream, intake, place| {
-            connection::serve(stream, site.clone(), intake, idle, place, request::answer).boxed_local()
+        super::listener::run(name, listener, max, intake, move |stream, intake, place| {
+            let site = site.clone();
+            async move {
+                // Answers are small and should not wait for each other.
+                stream.set_nodelay(true).map_err(|why| why.to_string())?;
+                connection::serve(stream, site, intake, idle, place, request::answer).await
+            }
+            .boxed_local()
         })
         .boxed_local()
     }

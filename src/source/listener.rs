@@ -1,4 +1,4 @@
-//! The loop that accepts connections.
+//! The loop that accepts connections, whatever is spoken on them.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Accepts at most `max` connections at a time, each to be served by `serve` on one of the system's threads, until the system
 /// closes and each of them has given back its place.
-pub(crate) async fn run(
+pub(super) async fn run(
     name: String,
     listener: TcpListener,
     max: usize,
@@ -56,8 +56,6 @@ pub(crate) async fn run(
             async move {
                 let served = async {
                     let stream = stream.and_then(TcpStream::from_std).map_err(|why| why.to_string())?;
-                    // Answers are small and should not wait for each other.
-                    stream.set_nodelay(true).map_err(|why| why.to_string())?;
                     serve(stream, intake, place).await
                 };
                 if let Err(why) = served.await {

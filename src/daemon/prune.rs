@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use headworks_actors::{JournalError, StorageError, StoreName, TenantId, UnixMillis};
 
-use super::{Pass, Report, Rest, prune_letters};
+use super::{DaemonError, DataDir};
 use crate::config::Config;
-use crate::daemon::{DaemonError, DataDir};
 use crate::journal::inspect;
+use crate::retention::{Pass, Report, Rest, prune_letters};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{SqliteOptions, SqliteStore};
