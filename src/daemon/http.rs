@@ -1,15 +1,16 @@
-use std::io;
-
+use super::DaemonError;
 use crate::config::{SourceConfig, TenantFrom};
 use crate::source::{self, HttpOptions, Tokens};
 
 /// What the config says of a listener for HTTP. An error where its tokens cannot be used.
-pub(super) fn options(name: &str, source: &SourceConfig) -> io::Result<HttpOptions> {
+pub(super) fn options(name: &str, source: &SourceConfig) -> Result<HttpOptions, DaemonError> {
     let tokens = source.tokens_file.as_ref().map(|file| {
-        Tokens::read(file).map_err(|why| {
-            let what = format!("cannot use the tokens in {} (sources.{name}.tokens_file): {why}", file.display());
-            io::Error::other(what)
-        })
+        let unusable = |why: source::BadTokens| DaemonError::Tokens {
+            name: name.to_owned(),
+            path: file.clone(),
+            why: why.to_string(),
+        };
+        Tokens::read(file).map_err(unusable)
     });
     Ok(HttpOptions {
         max_connections: source.max_connections,

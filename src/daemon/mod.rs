@@ -141,6 +141,16 @@ pub enum DaemonError {
         /// Why not.
         why: io::Error,
     },
+    /// The tokens of a source cannot be used.
+    #[error("cannot use the tokens in {path} (sources.{name}.tokens_file): {why}")]
+    Tokens {
+        /// The source.
+        name: String,
+        /// In which file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// Another process holds a database for longer than is waited for.
     #[error(
         "the database {path} is locked by another process, and was for all of the {} it was waited for: end it (a backup tool, or an \
@@ -416,13 +426,12 @@ impl Daemon {
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
-    /// [`DaemonError::Listen`] for the first that cannot; no source runs then that was not running before.
+    /// [`DaemonError::Listen`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
     pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
         let mut bound = vec![];
         let sources = self.config().sources;
         for (name, source) in &sources {
-            let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
-            let (address, source) = self.bind(name, source).map_err(refused)?;
+            let (address, source) = self.bind(name, source)?;
             bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
@@ -441,22 +450,23 @@ impl Daemon {
         Ok(listening)
     }
 
-    fn bind(&self, name: &str, source: &SourceConfig) -> io::Result<(SocketAddr, Bound)> {
+    fn bind(&self, name: &str, source: &SourceConfig) -> Result<(SocketAddr, Bound), DaemonError> {
+        let refused = |why| DaemonError::Listen { name: name.to_owned(), listen: source.listen, why };
         match source.kind {
             SourceKind::Tcp => {
                 let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
-                let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options)?;
-                Ok((tcp.local_addr()?, Bound::Tcp(tcp)))
+                let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
+                Ok((tcp.local_addr().map_err(refused)?, Bound::Tcp(tcp)))
             }
             #[cfg(feature = "http")]
             SourceKind::Http => {
                 let options = http::options(name, source)?;
                 let decoder = decoder(&self.running.borrow().config);
-                let http = crate::source::HttpSource::bind(name, source.listen, decoder, options)?;
-                Ok((http.local_addr()?, Bound::Http(http)))
+                let http = crate::source::HttpSource::bind(name, source.listen, decoder, options).map_err(refused)?;
+                Ok((http.local_addr().map_err(refused)?, Bound::Http(http)))
             }
             #[cfg(not(feature = "http"))]
-            SourceKind::Http => Err(io::Error::other("this program is built without it")),
+            SourceKind::Http => Err(refused(io::Error::other("this program is built without it"))),
         }
     }
 

@@ -450,3 +450,15 @@ fn a_stop_answers_for_what_was_taken_in_of_a_request_and_refuses_the_rest() {
     process.ended().succeeded();
     audited(&place);
 }
+
+#[test]
+fn tokens_that_cannot_be_used_end_the_start_with_their_file_and_key() {
+    let place = Place::new();
+    let mut command = place.daemon();
+    command
+        .env("HEADWORKS__SOURCES__WEB__TYPE", "http")
+        .env("HEADWORKS__SOURCES__WEB__LISTEN", "127.0.0.1:0")
+        .env("HEADWORKS__SOURCES__WEB__TOKENS_FILE", place.path("nothing"));
+    let err = Process::spawn(&mut command).ended().with(78).err;
+    assert!(err.contains("nothing (sources.web.tokens_file): ") && !err.contains("cannot listen"), "{err}");
+}
