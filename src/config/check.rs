@@ -130,11 +130,12 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             );
             return Err(Problem::new(["limits", "max_in_flight"], what));
         }
-        if source.listen.port() != 0 && admin.listen == Some(source.listen) {
+        let Some(listen) = source.listens() else { continue };
+        if listen.port() != 0 && admin.listen == Some(listen) {
             let what = format!("is {}, where admin.listen is already; choose another port", source.listen);
             return Err(Problem::new(["sources", name, "listen"], what));
         }
-        let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listen == source.listen);
+        let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listens() == Some(listen));
         if let Some((twin, _)) = twin.filter(|_| source.listen.port() != 0) {
             let what = format!("is {}, where sources.{twin} listens already", source.listen);
             return Err(Problem::new(["sources", name, "listen"], what));
@@ -269,10 +270,12 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
         let rule = why.to_string().replace("tenant id", "name for a source");
         return Err(Problem::new(["sources", name], format!("cannot be: {rule}")));
     }
+    super::sources::check(name, source)?;
     within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
     within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
+    within(["sources", name, "max_files"], source.max_files, 1, 100_000, usize::to_string)?;
     // An IPv4 address in IPv6's clothes is the same place.
-    if !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
+    if source.listens().is_some() && !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
         let what = format!(
             "is {}, which other machines can reach, and a source asks nobody for a password: listen on 127.0.0.1 or \
              [::1], or set sources.{name}.allow_beyond_loopback = true",

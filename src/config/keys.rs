@@ -78,13 +78,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp"])),
+            ("type", Choice(&["tcp", "tail", "syslog"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
             ("max_frame", Size(16, GIB)),
             ("max_connections", Whole(1, 1_000_000)),
             ("ack", ACK),
+            ("path", Text),
+            ("max_files", Whole(1, 100_000)),
+            ("transport", Choice(&["both", "udp", "tcp"])),
+            ("tenant_from", Text),
+            ("invalid_tenant", Choice(&["map", "refuse"])),
         ],
     ),
     (
@@ -267,7 +272,10 @@ mod tests {
     use crate::units::bytes::display as size;
 
     /// Other keys that must be others, so that a key can be at its bound.
-    const BESIDE: [(&str, &str); 9] = [
+    const BESIDE: [(&str, &str); 12] = [
+        ("sources.tcp.max_files", "sources.tcp.type = 'tail'\nsources.tcp.path = '/x'"),
+        ("sources.tcp.transport", "sources.tcp.type = 'syslog'"),
+        ("sources.tcp.invalid_tenant", "sources.tcp.type = 'syslog'"),
         ("limits.max_in_flight", "sources.tcp.max_frame = 16"),
         ("sources.tcp.max_frame", "limits.max_in_flight = '1GiB'"),
         ("journal.max_bytes", "journal.segment_bytes = '4KiB'"),
@@ -306,6 +314,7 @@ mod tests {
         let mut whole = Config::default();
         whole.decoder.time_field = Some("time".into());
         whole.admin.token_file = Some("token".into());
+        whole.sources.values_mut().for_each(|source| source.path = Some("/var/log/app.log".into()));
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
         let mut expected = vec![];

@@ -176,6 +176,26 @@ pub struct SourceConfig {
     pub max_connections: usize,
     /// How safe an event must be at least before a sender that asks is told so. Default `received`: as the sender asks.
     pub ack: AckLevel,
+    /// Of a `tail`: which files, a path with `*`, `?` and `{tenant}`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Of a `tail`: how many files are open at once. Default 1024.
+    pub max_files: usize,
+    /// Of a `syslog`: by which ways messages come. Default `both`.
+    pub transport: SyslogTransport,
+    /// Of a `syslog`: what of a message names its tenant: `host`, `app_name`, or `ID[NAME]`, a parameter of the structured
+    /// data. Default `host`.
+    pub tenant_from: String,
+    /// Of a `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
+    pub invalid_tenant: InvalidTenant,
+}
+
+impl SourceConfig {
+    /// Where it listens, if it does.
+    #[must_use]
+    pub fn listens(&self) -> Option<SocketAddr> {
+        (self.kind != SourceKind::Tail).then_some(self.listen)
+    }
 }
 
 impl Default for SourceConfig {
@@ -188,6 +208,11 @@ impl Default for SourceConfig {
             max_frame: 1 << 20,
             max_connections: 1024,
             ack: AckLevel::Received,
+            path: None,
+            max_files: 1024,
+            transport: SyslogTransport::Both,
+            tenant_from: "host".into(),
+            invalid_tenant: InvalidTenant::Map,
         }
     }
 }
@@ -208,6 +233,44 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAd
 pub enum SourceKind {
     /// Connections that send frames one after the other.
     Tcp,
+    /// Files that grow, and are rotated.
+    Tail,
+    /// Syslog over UDP and TCP.
+    Syslog,
+}
+
+impl SourceKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tail => "tail",
+            Self::Syslog => "syslog",
+        }
+    }
+}
+
+/// By which ways syslog comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogTransport {
+    /// UDP and TCP, on the same port.
+    Both,
+    /// A datagram a message.
+    Udp,
+    /// Messages that are counted or end with a newline.
+    Tcp,
+}
+
+/// What becomes of a name that no tenant can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidTenant {
+    /// It is made one.
+    Map,
+    /// The message is refused.
+    Refuse,
 }
 
 /// What divides bytes into frames.

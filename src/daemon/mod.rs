@@ -33,16 +33,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use headworks_actors::{
-    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, StorageError, System,
-    TenantSnapshot, TenantSpec, UnixMillis,
+    DrainReport, Error, Framing, Hung, IngressSpec, Intake, JournalError, Json, Placement, Source, StorageError,
+    System, TenantSnapshot, TenantSpec, UnixMillis,
 };
 
 #[cfg(unix)]
 use crate::admin::{Admin, Listening, Token, guarded};
-use crate::config::{Config, JournalKind, Running, SourceConfig};
+use crate::config::{Config, JournalKind, Running, SourceConfig, SourceKind};
+#[cfg(feature = "syslog")]
+use crate::config::{InvalidTenant, SyslogTransport};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::metrics::Metrics;
+#[cfg(feature = "syslog")]
+use crate::source::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, Transport};
+#[cfg(all(feature = "tail", unix))]
+use crate::source::{PathPattern, TailOptions, TailSource};
 use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
 use crate::store::{SqliteStore, files, sqlite};
 
@@ -169,6 +176,19 @@ pub enum DaemonError {
     /// The system cannot be started.
     #[error(transparent)]
     System(#[from] Error),
+    /// The positions of a source that follows files cannot be read.
+    #[error(
+        "source {name} cannot read {path}, where it keeps what of its files is taken in: {why}; without it, after it is moved away, \
+         all files are taken in from their beginnings again"
+    )]
+    Positions {
+        /// Which source.
+        name: String,
+        /// From where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
     /// A source cannot listen.
     #[error("source {name} cannot listen on {listen}: {why}; is another program there, or another headworks?")]
     Listen {
@@ -187,6 +207,19 @@ const HANG_AFTER: Duration = Duration::from_secs(10);
 /// For so long the supervisor log may be late before the process ends without its last words.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A source of whatever kind.
+struct AnySource(Box<dyn Source>);
+
+impl Source for AnySource {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
+        self.0.run(intake)
+    }
+}
+
 /// What a frame says.
 fn decoder(config: &Config) -> Json {
     let decoder = Json::new().tenant_field(config.decoder.tenant_field.as_str());
@@ -194,6 +227,22 @@ fn decoder(config: &Config) -> Json {
         Some(field) => decoder.time_field(field.as_str()),
         None => decoder,
     }
+}
+
+#[cfg(feature = "syslog")]
+fn syslog(name: &str, source: &SourceConfig) -> io::Result<SyslogSource> {
+    let transport = match source.transport {
+        SyslogTransport::Both => Transport::Both,
+        SyslogTransport::Udp => Transport::Udp,
+        SyslogTransport::Tcp => Transport::Tcp,
+    };
+    let invalid = match source.invalid_tenant {
+        InvalidTenant::Map => InvalidTenantName::Map,
+        InvalidTenant::Refuse => InvalidTenantName::Refuse,
+    };
+    let from = source.tenant_from.parse().map_err(io::Error::other::<String>)?;
+    let options = SyslogOptions { transport, max_frame: source.max_frame, max_connections: source.max_connections };
+    SyslogSource::bind(name, source.listen, SyslogDecoder::new(from).invalid_tenant(invalid), options)
 }
 
 /// Opens the durable journal and reads what is in it.
@@ -403,21 +452,52 @@ impl Daemon {
         let mut bound = vec![];
         let sources = self.config().sources;
         for (name, source) in &sources {
-            let refused = |why| DaemonError::Listen { name: name.clone(), listen: source.listen, why };
-            let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
-            let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
-            let address = tcp.local_addr().map_err(refused)?;
-            bound.push((name.clone(), address, tcp));
+            let (address, source) = self.open_source(name, source)?;
+            bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
         let mut sources = vec![];
-        for (name, address, tcp) in bound {
-            sources.push((name.clone(), self.system.add_source(tcp).await?));
-            listening.push((name, address));
+        for (name, address, source) in bound {
+            sources.push((name.clone(), self.system.add_source(AnySource(source)).await?));
+            listening.extend(address.map(|address| (name, address)));
         }
         #[cfg(unix)]
         self.listening.set(sources);
         Ok(listening)
+    }
+
+    /// One of the sources of the config, and where it listens if it does.
+    fn open_source(
+        &self,
+        name: &str,
+        source: &SourceConfig,
+    ) -> Result<(Option<SocketAddr>, Box<dyn Source>), DaemonError> {
+        let refused = |why| DaemonError::Listen { name: name.to_owned(), listen: source.listen, why };
+        match source.kind {
+            #[cfg(all(feature = "tail", unix))]
+            SourceKind::Tail => Ok((None, Box::new(self.tail(name, source)?))),
+            #[cfg(feature = "syslog")]
+            SourceKind::Syslog => {
+                let syslog = syslog(name, source).map_err(refused)?;
+                Ok((Some(syslog.local_addr().map_err(refused)?), Box::new(syslog)))
+            }
+            // Of others the check of the config says that they are not there.
+            _ => {
+                let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
+                let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
+                Ok((Some(tcp.local_addr().map_err(refused)?), Box::new(tcp)))
+            }
+        }
+    }
+
+    #[cfg(all(feature = "tail", unix))]
+    fn tail(&self, name: &str, source: &SourceConfig) -> Result<TailSource, DaemonError> {
+        let path = self.config().daemon.data_dir.join("tail").join(format!("{name}.json"));
+        let refused = |why| DaemonError::Positions { name: name.to_owned(), path: path.clone(), why };
+        let pattern = PathPattern::new(source.path.as_deref().unwrap_or_default());
+        let pattern = pattern.map_err(|why| refused(io::Error::other(why)))?;
+        let options = TailOptions { max_files: source.max_files, ..TailOptions::new(pattern, &path) };
+        TailSource::open(name, self.ingress(name, source), options).map_err(refused)
     }
 
     /// A source for input that is read to its end, framed as lines of at most the default size.

@@ -3,8 +3,16 @@
 pub mod ack;
 mod reader;
 mod replay;
+#[cfg(feature = "syslog")]
+mod syslog;
+#[cfg(all(feature = "tail", unix))]
+mod tail;
 mod tcp;
 
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
+#[cfg(feature = "syslog")]
+pub use syslog::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, TenantFrom, Transport};
+#[cfg(all(feature = "tail", unix))]
+pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};
