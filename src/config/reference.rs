@@ -118,6 +118,17 @@ mod tests {
                     ("tenants.defaults.retry", "base") => format!("{table}.{key} = '20s'"),
                     ("tenants.defaults.retry", "attempt_timeout") => format!("{table}.{key} = '20s'"),
                     ("tenants.defaults.restart", "base") => format!("{table}.{key} = '9s'"),
+                    // Of sources of another type.
+                    ("sources.tcp", "path") => "sources.tcp = {type = 'tail', path = '/x'}".to_owned(),
+                    ("sources.tcp", "max_files") => {
+                        format!("sources.tcp = {{type = 'tail', path = '/x', max_files = {value}}}")
+                    }
+                    ("sources.tcp", "tenant_from") => {
+                        "sources.tcp = {type = 'syslog', tenant_from = 'app_name'}".to_owned()
+                    }
+                    ("sources.tcp", "transport" | "invalid_tenant") => {
+                        format!("sources.tcp = {{type = 'syslog', {key} = {value}}}")
+                    }
                     _ => format!("{table}.{key} = {value}"),
                 };
                 let fresh = Layers::default().toml("f", &text).read().unwrap_or_else(|why| panic!("{text}: {why}"));
