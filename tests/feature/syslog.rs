@@ -1,4 +1,5 @@
 //! Syslog from programs that are not ours: `logger` and rsyslog.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;

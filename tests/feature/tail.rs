@@ -1,4 +1,5 @@
 //! Files that grow, and are rotated, replaced and cut, under a daemon that is stopped and killed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
