@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
-    SourceKind, StoreConfig, StoreKind, TapConfig,
+    AdminConfig, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig, JournalKind, Layers,
+    Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TapConfig,
 };
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::{Layout, LettersWhenFull};
@@ -126,11 +126,13 @@ fn section(text: &mut String, heading: &str, lines: Vec<(&str, String)>) {
 }
 
 fn sources(config: &Config) -> Vec<(&str, String)> {
-    let line = |source: &headworks::config::SourceConfig| {
+    let line = |source: &SourceConfig| {
         let kind = match source.kind {
             SourceKind::Tcp => "TCP",
             SourceKind::Http => "HTTP",
-            _ => "source",
+            SourceKind::Tail => return tail(source),
+            SourceKind::Syslog => return syslog(source),
+            other => other.as_str(),
         };
         let framing = match source.framing {
             Framing::Lines => "lines",
@@ -144,6 +146,31 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+fn tail(source: &SourceConfig) -> String {
+    let path = source.path.as_deref().unwrap_or_default();
+    let tenant = if path.contains("{tenant}") { "; the path names the tenant" } else { "" };
+    format!("files {path}: lines of up to {}, at most {} open{tenant}", size(source.max_frame), source.max_files)
+}
+
+fn syslog(source: &SourceConfig) -> String {
+    let by = match source.transport {
+        SyslogTransport::Both => "UDP and TCP",
+        SyslogTransport::Udp => "UDP",
+        SyslogTransport::Tcp => "TCP",
+    };
+    let invalid = match source.invalid_tenant {
+        InvalidTenant::Map => "made one that is",
+        InvalidTenant::Refuse => "refused",
+    };
+    let (max_frame, connections, from) =
+        (size(source.max_frame), source.max_connections, source.tenant_from.as_deref().unwrap_or("host"));
+    format!(
+        "syslog over {by} on {}: messages of up to {max_frame}, at most {connections} connections; the tenant is in {from:?}, and \
+         where it is no tenant's name, {invalid}",
+        source.listen
+    )
 }
 
 /// Who may ask the API over TCP.
@@ -555,7 +582,10 @@ fn differences<'c>(id: &'c str, own: &Policy, config: &Config) -> Vec<(&'c str, 
 
 /// What is valid and may still surprise.
 fn notes(config: &Config) -> Vec<(&str, String)> {
-    let open = config.sources.iter().filter(|(_, source)| !source.listen.ip().to_canonical().is_loopback());
+    let open = config
+        .sources
+        .iter()
+        .filter(|(_, source)| source.listens().is_some_and(|at| !at.ip().to_canonical().is_loopback()));
     let open =
         open.map(|(name, _)| format!("source {name} asks nobody for a password, and other machines can reach it"));
     let limit = config.limits.max_in_flight;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::Place;
-use super::sections::{Framing, MOST_THREADS, SourceKind};
+use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
@@ -41,7 +41,7 @@ pub(super) fn nth_rule(index: usize) -> String {
     format!("[{}]", index + 1)
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
@@ -131,11 +131,12 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             );
             return Err(Problem::new(["limits", "max_in_flight"], what));
         }
-        if source.listen.port() != 0 && admin.listen == Some(source.listen) {
+        let Some(listen) = source.listens() else { continue };
+        if listen.port() != 0 && admin.listen == Some(listen) {
             let what = format!("is {}, where admin.listen is already; choose another port", source.listen);
             return Err(Problem::new(["sources", name, "listen"], what));
         }
-        let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listen == source.listen);
+        let twin = sources.iter().take_while(|(other, _)| *other != name).find(|(_, s)| s.listens() == Some(listen));
         if let Some((twin, _)) = twin.filter(|_| source.listen.port() != 0) {
             let what = format!("is {}, where sources.{twin} listens already", source.listen);
             return Err(Problem::new(["sources", name, "listen"], what));
@@ -332,56 +333,17 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
         let rule = why.to_string().replace("tenant id", "name for a source");
         return Err(Problem::new(["sources", name], format!("cannot be: {rule}")));
     }
+    super::sources::check(name, source)?;
     within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
     within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
-    check_kind(name, source)?;
     // An IPv4 address in IPv6's clothes is the same place.
-    if !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
+    if source.listens().is_some() && !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
         let what = format!(
             "is {}, which other machines can reach, and a source asks nobody for a password: listen on 127.0.0.1 or \
              [::1], or set sources.{name}.allow_beyond_loopback = true",
             source.listen
         );
         return Err(Problem::new(["sources", name, "listen"], what));
-    }
-    Ok(())
-}
-
-/// What a kind of source has, and others have not.
-fn check_kind(name: &str, source: &SourceConfig) -> Result<(), Problem> {
-    let key = |key| ["sources", name, key];
-    let base = SourceConfig::default();
-    match source.kind {
-        SourceKind::Tcp => {
-            for (word, is_base) in [
-                ("max_body", source.max_body == base.max_body),
-                ("idle_timeout", source.idle_timeout == base.idle_timeout),
-                ("answer_within", source.answer_within == base.answer_within),
-                ("tenant_from", source.tenant_from == base.tenant_from),
-                ("tokens_file", source.tokens_file.is_none()),
-            ] {
-                if !is_base {
-                    return Err(Problem::new(key(word), "is for type = \"http\": leave it out, or choose that type"));
-                }
-            }
-        }
-        SourceKind::Http => {
-            if cfg!(not(feature = "http")) {
-                let why = "is \"http\", which this program is built without: build it with --features http";
-                return Err(Problem::new(key("type"), why));
-            }
-            if source.framing != Framing::Lines {
-                let why = "is for type = \"tcp\": a body has lines or an array; leave it out, or choose that type";
-                return Err(Problem::new(key("framing"), why));
-            }
-            within(key("max_body"), source.max_body, 1 << 10, 1 << 40, |n| size(*n))?;
-            within(key("idle_timeout"), source.idle_timeout, Duration::from_millis(100), DAY, time)?;
-            within(key("answer_within"), source.answer_within, Duration::from_millis(1), DAY, time)?;
-            let file = source.tokens_file.as_deref();
-            if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
-                return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
-            }
-        }
     }
     Ok(())
 }
@@ -426,11 +388,11 @@ fn check_policy(at: &[&str], policy: &Policy, is_durable: bool) -> Result<(), Pr
     })
 }
 
-fn time(duration: &Duration) -> String {
+pub(super) fn time(duration: &Duration) -> String {
     humantime::format_duration(*duration).to_string()
 }
 
-fn within<'k, T: PartialOrd, S: Display>(
+pub(super) fn within<'k, T: PartialOrd, S: Display>(
     path: impl IntoIterator<Item = &'k str>,
     value: T,
     least: T,

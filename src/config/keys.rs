@@ -78,7 +78,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
@@ -88,8 +88,12 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_body", Size(KIB, TIB)),
             ("idle_timeout", time("100ms")),
             ("answer_within", time("1ms")),
-            ("tenant_from", Choice(&["field", "query", "header"])),
+            ("tenant_from", Text),
             ("tokens_file", Path),
+            ("path", Text),
+            ("max_files", Whole(1, 100_000)),
+            ("transport", Choice(&["both", "udp", "tcp"])),
+            ("invalid_tenant", Choice(&["map", "refuse"])),
         ],
     ),
     (
@@ -282,14 +286,8 @@ mod tests {
     use crate::config::{Config, Layers};
     use crate::units::bytes::display as size;
 
-    const HTTP: &str = "sources.tcp.type = 'http'";
-
     /// Other keys that must be others, so that a key can be at its bound.
-    const BESIDE: [(&str, &str); 13] = [
-        ("sources.tcp.max_body", HTTP),
-        ("sources.tcp.idle_timeout", HTTP),
-        ("sources.tcp.answer_within", HTTP),
-        ("sources.tcp.tenant_from", HTTP),
+    const BESIDE: [(&str, &str); 9] = [
         ("limits.max_in_flight", "sources.tcp.max_frame = 16"),
         ("sources.tcp.max_frame", "limits.max_in_flight = '1GiB'"),
         ("journal.max_bytes", "journal.segment_bytes = '4KiB'"),
@@ -318,6 +316,16 @@ mod tests {
             true => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
             false => beside.to_owned(),
         };
+        let beside = match table {
+            "sources.tcp" => match crate::config::sources::with_key(last) {
+                Some(said) => {
+                    let others = said.lines().filter(|line| !line.starts_with(&format!("{last} =")));
+                    others.map(|line| format!("sources.tcp.{line}\n")).collect::<String>() + &beside
+                }
+                None => return false,
+            },
+            _ => beside,
+        };
         let beside = if last == "sslmode" { format!("{beside}{table}.ca_file = 'ca'") } else { beside };
         match Layers::default().toml("f", format!("{key} = {value}\n{beside}")).read() {
             Ok(_) => false,
@@ -339,7 +347,11 @@ mod tests {
         let mut whole = Config::default();
         whole.decoder.time_field = Some("time".into());
         whole.admin.token_file = Some("token".into());
-        whole.sources.values_mut().for_each(|source| source.tokens_file = Some("tokens".into()));
+        whole.sources.values_mut().for_each(|source| {
+            source.tenant_from = Some("field".into());
+            source.tokens_file = Some("tokens".into());
+            source.path = Some("/var/log/app.log".into());
+        });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
         whole.store.url = Some("url".into());
@@ -397,6 +409,8 @@ mod tests {
                     let is_built = |word: &&&str| match **word {
                         "postgres" => cfg!(feature = "postgres"),
                         "http" => cfg!(feature = "http"),
+                        "tail" => false,
+                        "syslog" => cfg!(feature = "syslog"),
                         _ => true,
                     };
                     let words = words.iter().filter(is_built);

@@ -34,6 +34,7 @@ mod running;
 mod schema;
 mod sections;
 mod settings;
+mod sources;
 mod tap;
 mod telemetry;
 mod tree;
@@ -56,9 +57,9 @@ pub use reload::Reloadable;
 pub use running::Running;
 pub use schema::schema;
 pub use sections::{
-    DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, JournalConfig, JournalKind, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind, StoreConfig,
-    StoreKind, TenantFrom, TenantRule, TenantsConfig, UnknownTenants,
+    DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig, JournalKind, LimitsConfig,
+    LogConfig, LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind,
+    StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;

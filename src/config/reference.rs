@@ -118,17 +118,20 @@ mod tests {
                 if is_of_postgres && cfg!(not(feature = "postgres")) {
                     continue;
                 }
-                let is_of_http = *table == "sources.tcp" && word(table, key).contains("\"http\"");
-                if is_of_http && cfg!(not(feature = "http")) {
-                    continue;
-                }
+                let beside = if *table == "sources.tcp" { crate::config::sources::with_key(key) } else { Some("") };
+                let Some(beside) = beside else { continue };
                 let text = match (*table, *key) {
                     ("store", "type" | "url") => POSTGRES.to_owned(),
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
-                    ("sources.tcp", "type") => "sources.tcp.type = 'http'".to_owned(),
-                    _ if is_of_http => format!("sources.tcp.type = 'http'\n{table}.{key} = {value}"),
+                    ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
+                    ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
+                    ("sources.tcp", "tenant_from") if beside.contains("http") => {
+                        format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")
+                    }
+                    ("sources.tcp", "tenant_from") => format!("[sources.tcp]\n{beside}\ntenant_from = 'app_name'"),
+                    ("sources.tcp", _) => format!("[sources.tcp]\n{beside}\n{key} = {value}"),
                     _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),

@@ -177,33 +177,40 @@ pub struct SourceConfig {
     pub max_connections: usize,
     /// How safe an event must be at least before a sender that asks is told so. Default `received`: as the sender asks.
     pub ack: AckLevel,
-    /// HTTP: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
+    /// Of `http`: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
     #[serde(with = "units::bytes")]
     pub max_body: usize,
-    /// HTTP: how long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
+    /// Of `http`: how long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
     #[serde(with = "units::duration")]
     pub idle_timeout: Duration,
-    /// HTTP: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
+    /// Of `http`: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
     #[serde(with = "units::duration")]
     pub answer_within: Duration,
-    /// HTTP: where it stands whose event one is. Default `field`.
-    pub tenant_from: TenantFrom,
-    /// HTTP: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
+    /// Of `http`, `field`, `query` or `header`: where it stands whose event one is. Of `syslog`, `host`, `app_name` or
+    /// `ID[NAME]`, a parameter of the structured data. Default unset: the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_from: Option<String>,
+    /// Of `http`: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
     /// for everybody. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_file: Option<PathBuf>,
+    /// Of `tail`: which files, a path with `*`, `?` and `{tenant}`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Of `tail`: how many files are open at once. Default 1024.
+    pub max_files: usize,
+    /// Of `syslog`: by which ways messages come. Default `both`.
+    pub transport: SyslogTransport,
+    /// Of `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
+    pub invalid_tenant: InvalidTenant,
 }
 
-/// Where it stands whose event one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TenantFrom {
-    /// In the field of each event that the decoder reads.
-    Field,
-    /// In the query of the request, for all its events.
-    Query,
-    /// In a header of the request, for all its events.
-    Header,
+impl SourceConfig {
+    /// Where it listens, if it does.
+    #[must_use]
+    pub fn listens(&self) -> Option<SocketAddr> {
+        (self.kind != SourceKind::Tail).then_some(self.listen)
+    }
 }
 
 impl Default for SourceConfig {
@@ -219,8 +226,12 @@ impl Default for SourceConfig {
             max_body: 64 << 20,
             idle_timeout: Duration::from_secs(60),
             answer_within: Duration::from_secs(30),
-            tenant_from: TenantFrom::Field,
+            tenant_from: None,
             tokens_file: None,
+            path: None,
+            max_files: 1024,
+            transport: SyslogTransport::Both,
+            invalid_tenant: InvalidTenant::Map,
         }
     }
 }
@@ -243,6 +254,45 @@ pub enum SourceKind {
     Tcp,
     /// Requests that bring lines or a JSON array of events.
     Http,
+    /// Files that grow, and are rotated.
+    Tail,
+    /// Syslog over UDP and TCP.
+    Syslog,
+}
+
+impl SourceKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Tail => "tail",
+            Self::Syslog => "syslog",
+        }
+    }
+}
+
+/// By which ways syslog comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogTransport {
+    /// UDP and TCP, on the same port.
+    Both,
+    /// A datagram a message.
+    Udp,
+    /// Messages that are counted or end with a newline.
+    Tcp,
+}
+
+/// What becomes of a name that no tenant can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidTenant {
+    /// It is made one.
+    Map,
+    /// The message is refused.
+    Refuse,
 }
 
 /// What divides bytes into frames.

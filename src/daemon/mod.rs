@@ -21,12 +21,11 @@ mod admin;
 mod control;
 mod data_dir;
 mod erasures;
-#[cfg(feature = "http")]
-mod http;
 mod prune;
 mod reload;
 mod report;
 mod retention;
+mod sources;
 mod stores;
 mod supervisor_log;
 
@@ -37,16 +36,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headworks_actors::{
-    DrainReport, Error, Framing, Hung, IngressSpec, JournalError, Json, Placement, StorageError, System,
-    TenantSnapshot, TenantSpec, UnixMillis,
+    DrainReport, Error, Hung, JournalError, Json, Placement, StorageError, System, TenantSnapshot, TenantSpec,
+    UnixMillis,
 };
 
 #[cfg(unix)]
 use crate::admin::{Admin, Listening, Token, guarded};
-use crate::config::{Config, JournalKind, Running, SourceConfig, SourceKind};
+use crate::config::{Config, JournalKind, Running, SourceConfig};
 use crate::journal::{DurableJournal, JournalOptions};
 use crate::metrics::Metrics;
-use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer, TcpOptions, TcpSource};
+use crate::source::{ReaderSource, ReplayError, ReplayReport, Replayer};
 use crate::store::{SqliteStore, files, sqlite};
 
 #[cfg(unix)]
@@ -181,15 +180,33 @@ pub enum DaemonError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
-    /// This program cannot have a store of that type.
-    #[error("a store is of type {0}, which this headworks was built without: build it with --features {0}")]
-    NotBuilt(&'static str),
+    /// This program cannot have a source or store of that type.
+    #[error("a {what} is of type {kind}, which this headworks was built without: build it with --features {kind}")]
+    NotBuilt {
+        /// `source` or `store`.
+        what: &'static str,
+        /// The type.
+        kind: &'static str,
+    },
     /// The journal cannot be opened.
     #[error("{0}; nothing was changed in it")]
     Journal(#[from] JournalError),
     /// The system cannot be started.
     #[error(transparent)]
     System(#[from] Error),
+    /// The positions of a source that follows files cannot be read.
+    #[error(
+        "source {name} cannot read {path}, where it keeps what of its files is taken in: {why}; without it, after it is moved away, \
+         all files are taken in from their beginnings again"
+    )]
+    Positions {
+        /// Which source.
+        name: String,
+        /// From where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
     /// A source cannot listen.
     #[error("source {name} cannot listen on {listen}: {why}; is another program there, or another headworks?")]
     Listen {
@@ -200,13 +217,6 @@ pub enum DaemonError {
         /// Why not.
         why: io::Error,
     },
-}
-
-/// A source that listens and is not read yet.
-enum Bound {
-    Tcp(TcpSource),
-    #[cfg(feature = "http")]
-    Http(crate::source::HttpSource),
 }
 
 /// After how long without a turn the thread of the actors counts as hung.
@@ -431,58 +441,28 @@ impl Daemon {
         let mut bound = vec![];
         let sources = self.config().sources;
         for (name, source) in &sources {
-            let (address, source) = self.bind(name, source)?;
+            let (address, source) = sources::open(name, source, &self.running.borrow().config)?;
             bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
         let mut sources = vec![];
         for (name, address, source) in bound {
-            let added = match source {
-                Bound::Tcp(source) => self.system.add_source(source).await?,
-                #[cfg(feature = "http")]
-                Bound::Http(source) => self.system.add_source(source).await?,
-            };
-            sources.push((name.clone(), added));
-            listening.push((name, address));
+            sources.push((name.clone(), self.system.add_source(source).await?));
+            listening.extend(address.map(|address| (name, address)));
         }
         #[cfg(unix)]
         self.listening.set(sources);
         Ok(listening)
     }
 
-    fn bind(&self, name: &str, source: &SourceConfig) -> Result<(SocketAddr, Bound), DaemonError> {
-        let refused = |why| DaemonError::Listen { name: name.to_owned(), listen: source.listen, why };
-        match source.kind {
-            SourceKind::Tcp => {
-                let options = TcpOptions { max_connections: source.max_connections, ack: source.ack };
-                let tcp = TcpSource::bind(name, source.listen, self.ingress(name, source), options).map_err(refused)?;
-                Ok((tcp.local_addr().map_err(refused)?, Bound::Tcp(tcp)))
-            }
-            #[cfg(feature = "http")]
-            SourceKind::Http => {
-                let options = http::options(name, source)?;
-                let decoder = decoder(&self.running.borrow().config);
-                let http = crate::source::HttpSource::bind(name, source.listen, decoder, options).map_err(refused)?;
-                Ok((http.local_addr().map_err(refused)?, Bound::Http(http)))
-            }
-            #[cfg(not(feature = "http"))]
-            SourceKind::Http => Err(refused(io::Error::other("this program is built without it"))),
-        }
-    }
-
     /// A source for input that is read to its end, framed as lines of at most the default size.
     #[must_use]
     pub fn input(&self, name: &str, reader: impl io::Read + Send + 'static) -> ReaderSource {
-        ReaderSource::new(name, self.ingress("input", &SourceConfig::default()), reader)
-    }
-
-    fn ingress(&self, name: &str, source: &SourceConfig) -> IngressSpec {
-        let max_bytes = source.max_frame;
-        let framing = match source.framing {
-            crate::config::Framing::Lines => Framing::Lines { max_bytes },
-            crate::config::Framing::LengthPrefixed => Framing::LengthPrefixed { max_bytes },
-        };
-        IngressSpec::new(name, framing, decoder(&self.running.borrow().config))
+        ReaderSource::new(
+            name,
+            sources::ingress("input", &SourceConfig::default(), &self.running.borrow().config),
+            reader,
+        )
     }
 
     /// Goes on with a replay of dead letters that an earlier process left; says what came of it, or nothing where there was none.

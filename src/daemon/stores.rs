@@ -51,7 +51,7 @@ impl Store {
             #[cfg(feature = "postgres")]
             StoreKind::Postgres => Self::Postgres(PostgresStore::open(config.postgres_options())?),
             #[cfg(not(feature = "postgres"))]
-            StoreKind::Postgres => return Err(DaemonError::NotBuilt("postgres")),
+            StoreKind::Postgres => return Err(DaemonError::NotBuilt { what: "store", kind: "postgres" }),
         })
     }
 

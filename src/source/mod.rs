@@ -6,10 +6,18 @@ mod http;
 mod listener;
 mod reader;
 mod replay;
+#[cfg(feature = "syslog")]
+mod syslog;
+#[cfg(all(feature = "tail", unix))]
+mod tail;
 mod tcp;
 
 #[cfg(feature = "http")]
-pub use http::{BadTokens, HttpOptions, HttpSource, TenantFrom, Tokens};
+pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
+#[cfg(feature = "syslog")]
+pub use syslog::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, SyslogTenant, Transport};
+#[cfg(all(feature = "tail", unix))]
+pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};

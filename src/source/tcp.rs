@@ -2,6 +2,11 @@ mod acked;
 mod answers;
 mod connection;
 
+#[cfg(feature = "syslog")]
+pub(in crate::source) use answers::Gate;
+#[cfg(feature = "syslog")]
+pub(in crate::source) use connection::{End, read_all};
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 

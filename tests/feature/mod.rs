@@ -48,6 +48,10 @@ mod spill;
 mod sqlite_store;
 mod stop;
 mod supervisor_log;
+#[cfg(feature = "syslog")]
+mod syslog;
+#[cfg(feature = "tail")]
+mod tail;
 mod tap;
 mod tcp;
 #[cfg(feature = "otlp")]

@@ -27,6 +27,16 @@ pub trait Source: Send + 'static {
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>>;
 }
 
+impl Source for Box<dyn Source> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
+        (*self).run(intake)
+    }
+}
+
 /// What a source needs of the system.
 #[derive(Clone)]
 pub struct Intake {

@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode, Uri};
 /// Where it stands whose event one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum TenantFrom {
+pub enum HttpTenant {
     /// In the field of each event that the decoder reads.
     #[default]
     Field,
@@ -17,7 +17,20 @@ pub enum TenantFrom {
     Header,
 }
 
-/// The header of [`TenantFrom::Header`].
+impl std::str::FromStr for HttpTenant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "field" => Ok(Self::Field),
+            "query" => Ok(Self::Query),
+            "header" => Ok(Self::Header),
+            _ => Err(format!("is {text:?}, but must be \"field\", \"query\" or \"header\"")),
+        }
+    }
+}
+
+/// The header of [`HttpTenant::Header`].
 const TENANT: &str = "headworks-tenant";
 
 /// The longest key of a request.
@@ -82,12 +95,12 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The tenant that a request names, if it is to name one.
-pub(crate) fn tenant(from: TenantFrom, uri: &Uri, headers: &HeaderMap) -> Result<Option<TenantId>, String> {
+pub(crate) fn tenant(from: HttpTenant, uri: &Uri, headers: &HeaderMap) -> Result<Option<TenantId>, String> {
     let query = || pairs(uri).find_map(|(key, value)| (key == "tenant").then_some(value));
     let (named, place) = match from {
-        TenantFrom::Field => return Ok(None),
-        TenantFrom::Query => (query(), "the query: ?tenant=NAME"),
-        TenantFrom::Header => (one(headers, TENANT).map_err(|refusal| refusal.why)?, "the header Headworks-Tenant"),
+        HttpTenant::Field => return Ok(None),
+        HttpTenant::Query => (query(), "the query: ?tenant=NAME"),
+        HttpTenant::Header => (one(headers, TENANT).map_err(|refusal| refusal.why)?, "the header Headworks-Tenant"),
     };
     let named = named.ok_or_else(|| format!("this source wants to be told the tenant in {place}"))?;
     TenantId::new(named).map(Some).map_err(|why| format!("the tenant in {place} is none: {why}"))
@@ -105,7 +118,7 @@ impl Asked {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-        from: TenantFrom,
+        from: HttpTenant,
         least: AckLevel,
     ) -> Result<Self, Refusal> {
         let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
@@ -126,7 +139,7 @@ impl Asked {
                                 bad(format!("ack={value:?} is none of received, journaled and stored"))
                             })?);
                 }
-                "tenant" if from == TenantFrom::Query => {}
+                "tenant" if from == HttpTenant::Query => {}
                 "tenant" => {
                     return Err(bad("this source does not take the tenant from the query (tenant_from)".to_owned()));
                 }
@@ -179,7 +192,7 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn asked(method: &str, uri: &str, headers: &[(&str, &str)], from: TenantFrom) -> Result<Asked, (u16, String)> {
+    fn asked(method: &str, uri: &str, headers: &[(&str, &str)], from: HttpTenant) -> Result<Asked, (u16, String)> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(header::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
@@ -193,7 +206,7 @@ mod tests {
     #[test]
     fn the_head_says_how_the_body_reads_and_how_safe_it_is_to_be() {
         let all = [NDJSON, ("Content-Encoding", "GZIP"), ("Idempotency-Key", "k-1")];
-        let read = asked("POST", "/v1/events?ack=stored", &all, TenantFrom::Field).unwrap();
+        let read = asked("POST", "/v1/events?ack=stored", &all, HttpTenant::Field).unwrap();
         let expected = Asked {
             shape: Shape::Lines,
             coding: Coding::Gzip,
@@ -210,19 +223,19 @@ mod tests {
     fn what_is_wrong_in_the_head_is_told() {
         let long = "k".repeat(101);
         for (method, uri, headers, from, status, word) in [
-            ("POST", "/", vec![NDJSON], TenantFrom::Field, 404, "POST /v1/events"),
-            ("GET", "/v1/events", vec![], TenantFrom::Field, 405, "POST"),
-            ("POST", "/v1/events", vec![], TenantFrom::Field, 415, "application/x-ndjson"),
-            ("POST", "/v1/events", vec![("Content-Type", "text/html")], TenantFrom::Field, 415, "text/html"),
-            ("POST", "/v1/events", vec![NDJSON, ("Content-Encoding", "br")], TenantFrom::Field, 415, "\"br\""),
-            ("POST", "/v1/events", vec![NDJSON, NDJSON], TenantFrom::Field, 400, "twice"),
-            ("POST", "/v1/events?ack=x", vec![NDJSON], TenantFrom::Field, 400, "received, journaled"),
-            ("POST", "/v1/events?tenant=a", vec![NDJSON], TenantFrom::Field, 400, "tenant_from"),
-            ("POST", "/v1/events?color=a", vec![NDJSON], TenantFrom::Field, 400, "no parameter"),
-            ("POST", "/v1/events", vec![NDJSON], TenantFrom::Query, 400, "?tenant=NAME"),
-            ("POST", "/v1/events?tenant=a/b", vec![NDJSON], TenantFrom::Query, 400, "is none"),
-            ("POST", "/v1/events", vec![NDJSON], TenantFrom::Header, 400, "Headworks-Tenant"),
-            ("POST", "/v1/events", vec![NDJSON, ("Idempotency-Key", &*long)], TenantFrom::Field, 400, "1 to 100"),
+            ("POST", "/", vec![NDJSON], HttpTenant::Field, 404, "POST /v1/events"),
+            ("GET", "/v1/events", vec![], HttpTenant::Field, 405, "POST"),
+            ("POST", "/v1/events", vec![], HttpTenant::Field, 415, "application/x-ndjson"),
+            ("POST", "/v1/events", vec![("Content-Type", "text/html")], HttpTenant::Field, 415, "text/html"),
+            ("POST", "/v1/events", vec![NDJSON, ("Content-Encoding", "br")], HttpTenant::Field, 415, "\"br\""),
+            ("POST", "/v1/events", vec![NDJSON, NDJSON], HttpTenant::Field, 400, "twice"),
+            ("POST", "/v1/events?ack=x", vec![NDJSON], HttpTenant::Field, 400, "received, journaled"),
+            ("POST", "/v1/events?tenant=a", vec![NDJSON], HttpTenant::Field, 400, "tenant_from"),
+            ("POST", "/v1/events?color=a", vec![NDJSON], HttpTenant::Field, 400, "no parameter"),
+            ("POST", "/v1/events", vec![NDJSON], HttpTenant::Query, 400, "?tenant=NAME"),
+            ("POST", "/v1/events?tenant=a/b", vec![NDJSON], HttpTenant::Query, 400, "is none"),
+            ("POST", "/v1/events", vec![NDJSON], HttpTenant::Header, 400, "Headworks-Tenant"),
+            ("POST", "/v1/events", vec![NDJSON, ("Idempotency-Key", &*long)], HttpTenant::Field, 400, "1 to 100"),
         ] {
             let (told, why) = asked(method, uri, &headers, from).unwrap_err();
             assert!(told == status && why.contains(word), "{uri} {headers:?}: {told} {why}");

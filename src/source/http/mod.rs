@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, Intake, Json, Source};
 
-pub use asked::TenantFrom;
+pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
 
 /// How a listener for HTTP treats its clients.
@@ -34,8 +34,8 @@ pub struct HttpOptions {
     pub answer_within: Duration,
     /// How safe an event must be at least before a request is answered with 200. Default [`AckLevel::Received`].
     pub ack: AckLevel,
-    /// Where it stands whose event one is. Default [`TenantFrom::Field`].
-    pub tenant_from: TenantFrom,
+    /// Where it stands whose event one is. Default [`HttpTenant::Field`].
+    pub tenant_from: HttpTenant,
     /// Who may speak for whom; everybody for everybody where there are none. Default none.
     pub tokens: Option<Tokens>,
 }
@@ -49,7 +49,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(60),
             answer_within: Duration::from_secs(30),
             ack: AckLevel::Received,
-            tenant_from: TenantFrom::Field,
+            tenant_from: HttpTenant::Field,
             tokens: None,
         }
     }

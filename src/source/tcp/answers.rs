@@ -19,7 +19,7 @@ const AHEAD: usize = 4 << 20;
 /// Between the reader and the writer of a connection: shut while the client does not read its answers and was read from
 /// for [`AHEAD`] bytes meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(in crate::source) struct Gate {
     writing: Cell<bool>,
     ahead: Cell<usize>,
     moved: Notify,

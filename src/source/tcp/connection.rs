@@ -64,7 +64,7 @@ async fn first_line(stream: &mut TcpStream, intake: &Intake) -> Result<(Vec<u8>,
 
 /// Why no more is read.
 #[derive(Debug)]
-pub(super) enum End {
+pub(in crate::source) enum End {
     /// The client closed its side.
     Client,
     /// The system closes.
@@ -76,7 +76,7 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) fn into_result(self) -> Result<(), String> {
+    pub(in crate::source) fn into_result(self) -> Result<(), String> {
         match self {
             Self::Client | Self::System => Ok(()),
             Self::Refused(why) => Err(why.to_string()),
@@ -86,7 +86,7 @@ impl End {
 }
 
 /// Feeds `first` and then all that is read, but for what is passed over; while the gate is shut nothing is read.
-pub(super) async fn read_all(
+pub(in crate::source) async fn read_all(
     input: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
     ingress: &IngressHandle,

@@ -1,0 +1,272 @@
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headworks_actors::{AckLevel, Answer, Answers, Error, IngressHandle, IngressSpec, Intake, StreamId};
+use rangemap::RangeInclusiveSet;
+use tokio::sync::watch;
+
+use super::positions::{RECENT, hash};
+
+/// How much is read at once, in bytes.
+const BLOCK: usize = 256 << 10;
+
+/// A file that has no name any more may still be written to for so long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A file as it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Look {
+    pub(super) size: u64,
+    pub(super) modified: i64,
+    pub(super) is_unlinked: bool,
+    /// It is to be let go, once it is read to its end.
+    pub(super) release: bool,
+}
+
+/// How far a file is, for whoever looks after all of them.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The end of the file as it was when all before it was taken in.
+    pub(super) at_end: u64,
+    /// Lines, bytes, and the hash of the last of them, that are settled.
+    pub(super) settled: Option<(u64, u64, u64)>,
+    pub(super) end: Option<End>,
+}
+
+/// Why a file is not read any more.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The system closes.
+    Closing,
+    /// It was let go, read to its end.
+    Released,
+    /// It has no name any more, and was read to its end.
+    Gone,
+    /// What was read of it is not there any more: so many bytes of it were not taken in.
+    Cut(u64),
+    /// It is to be opened anew.
+    Failed(String),
+}
+
+/// One file to follow.
+pub(super) struct Job {
+    pub(super) file: Arc<File>,
+    pub(super) spec: IngressSpec,
+    pub(super) stream: StreamId,
+    pub(super) lines: u64,
+    pub(super) bytes: u64,
+    /// The last bytes before that.
+    pub(super) recent: Vec<u8>,
+    pub(super) look: watch::Receiver<Look>,
+    pub(super) progress: Arc<Mutex<Progress>>,
+}
+
+pub(super) fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes in a file, as it grows. Its end stands in its progress.
+pub(super) async fn follow(intake: &Intake, job: Job) {
+    let progress = job.progress.clone();
+    let end = follow_to_end(intake, job).await;
+    lock(&progress).end = Some(end);
+}
+
+async fn follow_to_end(intake: &Intake, job: Job) -> End {
+    let Job { file, spec, stream, lines, bytes, recent, look, progress } = job;
+    let opened = tokio::select! {
+        biased;
+        () = intake.closing() => return End::Closing,
+        // What is stored is told, and kept as settled: of what lies between, the journal knows how many lines it has.
+        opened = intake.open_stream(spec, stream, lines + 1, AckLevel::Stored) => opened,
+    };
+    let (ingress, answers) = match opened {
+        Ok(opened) => opened,
+        Err(Error::Closed) => return End::Closing,
+        Err(why) => return End::Failed(why.to_string()),
+    };
+    let marks = Mutex::new(Marks { settled: lines, ..Marks::default() });
+    let skip = answers.last().saturating_sub(lines);
+    let mut settling = std::pin::pin!(settle(answers, &marks, &progress));
+    let mut reader =
+        Reader { file, offset: bytes, lines, unfinished: 0, recent, skip, look, progress: &progress, marks: &marks };
+    let end = tokio::select! {
+        biased;
+        end = reader.take_in(&ingress, intake) => end,
+        () = &mut settling => return End::Failed("another reader took its stream over".to_owned()),
+    };
+    let finished = ingress.finish(false).await;
+    if finished.is_ok() && !matches!(end, End::Closing | End::Failed(_)) {
+        tokio::select! {
+            biased;
+            () = settling => {}
+            () = intake.closing() => {}
+        }
+    }
+    end
+}
+
+/// Ends of lines that were taken in and are not settled.
+#[derive(Default)]
+struct Marks {
+    /// All lines up to this one are settled.
+    settled: u64,
+    beyond: RangeInclusiveSet<u64>,
+    /// How many lines, and bytes, and the hash of the last of them.
+    ends: VecDeque<(u64, u64, u64)>,
+}
+
+/// Hears what becomes of the lines. A line that was refused is settled: it is a dead letter, or counted.
+async fn settle(mut answers: Answers, marks: &Mutex<Marks>, progress: &Mutex<Progress>) {
+    while let Some(heard) = answers.next().await {
+        let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+        for answer in heard {
+            let (Answer::Ack(range) | Answer::Nack(range, ..)) = answer;
+            marks.beyond.insert(range);
+        }
+        let next = marks.settled + 1;
+        if let Some(range) = marks.beyond.get(&next).cloned() {
+            marks.settled = *range.end();
+            marks.beyond.remove(0..=*range.end());
+        }
+        let mut settled = None;
+        while marks.ends.front().is_some_and(|(lines, ..)| *lines <= marks.settled) {
+            settled = marks.ends.pop_front();
+        }
+        if settled.is_some() {
+            lock(progress).settled = settled;
+        }
+    }
+}
+
+struct Reader<'r> {
+    file: Arc<File>,
+    /// What was read so far: bytes, whole lines, and bytes behind the last of them.
+    offset: u64,
+    lines: u64,
+    unfinished: u64,
+    /// The last bytes before the offset.
+    recent: Vec<u8>,
+    /// So many lines more the journal has.
+    skip: u64,
+    look: watch::Receiver<Look>,
+    progress: &'r Mutex<Progress>,
+    marks: &'r Mutex<Marks>,
+}
+
+impl Reader<'_> {
+    async fn take_in(&mut self, ingress: &IngressHandle, intake: &Intake) -> End {
+        let mut closing = std::pin::pin!(intake.closing());
+        let mut is_quiet = false;
+        loop {
+            let look = *self.look.borrow_and_update();
+            let (file, offset, recent) = (self.file.clone(), self.offset, self.recent.clone());
+            let reading = tokio::task::spawn_blocking(move || read_behind(&file, offset, &recent));
+            let read = tokio::select! {
+                biased;
+                () = &mut closing => return End::Closing,
+                read = reading => read,
+            };
+            let block = match read {
+                Ok(Ok(Some(block))) => block,
+                Ok(Ok(None)) => return End::Cut(look.size.saturating_sub(self.offset) + self.unfinished),
+                Ok(Err(why)) => return End::Failed(format!("reading failed: {why}")),
+                Err(why) => return End::Failed(format!("reading failed: {why}")),
+            };
+            if !block.is_empty() {
+                is_quiet = false;
+                match self.feed(block, ingress).await {
+                    Ok(()) => continue,
+                    Err(Error::Closed) => return End::Closing,
+                    Err(why) => return End::Failed(why.to_string()),
+                }
+            }
+            if self.skip > 0 {
+                // The journal has lines that are not there any more.
+                return End::Cut(self.unfinished);
+            }
+            lock(self.progress).at_end = self.offset;
+            if look.release && self.unfinished == 0 {
+                return End::Released;
+            }
+            if look.is_unlinked && is_quiet {
+                // Nobody will end its last line.
+                return match self.unfinished {
+                    0 => End::Gone,
+                    _ => self.feed(b"\n".to_vec(), ingress).await.map_or(End::Closing, |()| End::Gone),
+                };
+            }
+            let changed = async {
+                match look.is_unlinked {
+                    true => tokio::time::timeout(LAST_WORDS, self.look.changed()).await.ok(),
+                    false => Some(self.look.changed().await),
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut closing => return End::Closing,
+                changed = changed => match changed {
+                    None => is_quiet = true,
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => return End::Closing,
+                },
+            }
+        }
+    }
+
+    /// Takes in what was read, but for lines that the journal has.
+    async fn feed(&mut self, mut block: Vec<u8>, ingress: &IngressHandle) -> Result<(), Error> {
+        let length = block.len() as u64;
+        let mut recent = std::mem::take(&mut self.recent);
+        let before = recent.len();
+        recent.extend_from_slice(&block);
+        let last = |end: usize| &recent[end.saturating_sub(RECENT)..end];
+        match memchr::memrchr(b'\n', &block) {
+            Some(at) => {
+                self.lines += memchr::memchr_iter(b'\n', &block).count() as u64;
+                self.unfinished = length - at as u64 - 1;
+                let end = (self.lines, self.offset + at as u64 + 1, hash(last(before + at + 1)));
+                self.marks.lock().unwrap_or_else(PoisonError::into_inner).ends.push_back(end);
+            }
+            None => self.unfinished += length,
+        }
+        self.recent = last(recent.len()).to_vec();
+        self.offset += length;
+        let mut known = 0;
+        while self.skip > 0 {
+            match memchr::memchr(b'\n', &block[known..]) {
+                Some(at) => (known, self.skip) = (known + at + 1, self.skip - 1),
+                None => return Ok(()),
+            }
+        }
+        block.drain(..known);
+        ingress.feed(block).await.map(drop)
+    }
+}
+
+/// What is behind the offset; `None` where what was before it has changed: the file was cut, and maybe written again.
+fn read_behind(file: &File, offset: u64, recent: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    if file.metadata()?.len() < offset {
+        return Ok(None);
+    }
+    let mut block = vec![0; recent.len() + BLOCK];
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read_at(&mut block[filled..], offset - recent.len() as u64 + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
+    }
+    block.truncate(filled);
+    if !block.starts_with(recent) {
+        return Ok(None);
+    }
+    block.drain(..recent.len());
+    Ok(Some(block))
+}
