@@ -31,6 +31,11 @@ impl Batch {
     pub(crate) fn new(id: BatchId, parts: Vec<Part>) -> Self {
         let len = parts.iter().map(|part| part.range.len()).sum();
         let body_bytes = parts.iter().map(|part| part.chunk.body_bytes_of(part.range.clone())).sum();
+        Self::measured(id, parts, len, body_bytes)
+    }
+
+    /// The same where it is known how many events the parts have, and how many bytes their bodies.
+    pub(crate) fn measured(id: BatchId, parts: Vec<Part>, len: usize, body_bytes: usize) -> Self {
         Self(Arc::new(Inner { id, parts, len, body_bytes }))
     }
 

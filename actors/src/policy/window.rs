@@ -87,6 +87,20 @@ impl Window {
         (taken, full)
     }
 
+    /// Whether so many more events, of so many bytes together, would leave it open.
+    pub(crate) fn has_room_for(&self, events: u64, bytes: usize) -> bool {
+        (self.events as u64 + events) < self.policy.max_events as u64 && self.bytes + bytes <= self.policy.max_bytes
+    }
+
+    /// Takes a run of events that [has room](Self::has_room_for); says how many.
+    pub(crate) fn take(&mut self, events: u64, bytes: usize, at: Instant) -> usize {
+        let events = usize::try_from(events).unwrap_or(usize::MAX);
+        self.opened.get_or_insert(at);
+        self.events += events;
+        self.bytes += bytes;
+        events
+    }
+
     /// Whether the window's time has come.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {

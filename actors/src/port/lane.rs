@@ -65,7 +65,7 @@ struct State {
     patience: Option<Box<[Patience; 2]>>,
     counters: Counters,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
-    chunks: VecDeque<(Arc<Chunk>, Instant)>,
+    chunks: VecDeque<Uncut>,
     /// The seq of `chunks[0]`.
     first: u64,
     /// How many events of `chunks[0]` are cut.
@@ -73,6 +73,8 @@ struct State {
     /// How many events are not cut, and the size of their bodies in bytes.
     uncut: u64,
     uncut_bytes: usize,
+    /// The memory of `chunks`.
+    uncut_footprint: usize,
     /// When the open window is due, as far as the lane knows.
     due: Option<Instant>,
     /// Whether an alarm is set for the window.
@@ -118,6 +120,16 @@ struct State {
     gone: bool,
     /// Who listens whether frames come, if anybody does.
     listener: Option<Arc<Listener>>,
+}
+
+/// A chunk with events that are not cut.
+#[derive(Debug)]
+struct Uncut {
+    chunk: Arc<Chunk>,
+    /// When it was accepted.
+    at: Instant,
+    /// How many it has: the chunk itself is far from the processor when many of them are cut at once.
+    events: u32,
 }
 
 /// Frames of one tenant in one read.
@@ -311,19 +323,16 @@ impl Lane {
             Err(over) => return Arrival::Over(over),
         };
         let footprint = if over.is_some() { chunk.footprint() } else { footprint };
-        let policy = &*state.policy;
         state.counters.accepted += chunk.len() as u64;
-        state.uncut += chunk.len() as u64;
-        state.uncut_bytes += chunk.body_bytes();
         self.holds(state.bytes, state.bytes + footprint);
-        state.bytes += footprint;
         let chunk = Arc::new(chunk);
         if let Some(journal) = &self.journal {
             let seq = state.first + state.chunks.len() as u64;
             record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
         record.tap(&chunk, at, || state.next_chunk());
-        state.chunks.push_back((chunk, at));
+        state.push(chunk, at, footprint);
+        let policy = &*state.policy;
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
@@ -410,6 +419,16 @@ fn index(index: usize) -> u32 {
 }
 
 impl State {
+    /// Puts a chunk behind those that are not cut.
+    fn push(&mut self, chunk: Arc<Chunk>, at: Instant, footprint: usize) {
+        let events = index(chunk.len());
+        self.uncut += u64::from(events);
+        self.uncut_bytes += chunk.body_bytes();
+        self.uncut_footprint += footprint;
+        self.bytes += footprint;
+        self.chunks.push_back(Uncut { chunk, at, events });
+    }
+
     fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {
         let (bytes, share) = (self.bytes + footprint, share(&self.policy));
         let is_above = self.bytes > 0 && bytes > memory.most(share);

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Lane, State, index};
+use super::{Lane, State, Uncut, index};
 use crate::model::{Attempt, Batch, BatchId, FlushReason, Part, Seq};
 use crate::observe::Flushed;
 use crate::policy::Window;
@@ -95,17 +95,22 @@ impl State {
             *window = Window::new(self.policy.window.clone());
         }
         let mut advanced = Advanced { was_clear: self.batches.is_empty(), ..Advanced::default() };
-        self.near_chunks(*cursor);
+        match self.whole(cursor, window, flush) {
+            Some(at) => {
+                advanced.events = window.take(self.uncut, self.uncut_bytes, at);
+                *cursor = Cursor { seq: self.first + self.chunks.len() as u64, offset: 0, ..*cursor };
+            }
+            None => self.near_chunks(*cursor),
+        }
         while !self.holds_cuts(flush)
             && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
-            && let Some((_, at)) = self.chunks.get(index)
+            && let Some(Uncut { chunk, at, .. }) = self.chunks.get(index)
         {
             // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
             if window.is_due(*at) {
                 self.close(lane, window, now, FlushReason::Age, &mut advanced);
                 continue;
             }
-            let (chunk, at) = &self.chunks[index];
             let (from, len) = (cursor.offset, chunk.len());
             let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
             advanced.events += taken;
@@ -137,13 +142,24 @@ impl State {
         advanced
     }
 
+    /// Since when a fresh window would be open if it took all that is not cut, where it is seen without a look at each chunk that
+    /// it would: it is not full then, and the last of it came in time.
+    fn whole(&self, cursor: &Cursor, window: &Window, flush: Option<FlushReason>) -> Option<Instant> {
+        let (first, last) = (self.chunks.front()?, self.chunks.back()?);
+        let is_fresh = window.is_empty() && *cursor == self.uncut();
+        // A chunk that was lost holds no event and opens no window.
+        let has_events = first.events > index(self.cut_of_first) && last.events > 0;
+        let fits = window.has_room_for(self.uncut, self.uncut_bytes) && last.at < first.at + self.policy.window.max_age;
+        (is_fresh && has_events && fits && !self.holds_cuts(flush)).then_some(first.at)
+    }
+
     /// Brings the next chunks near the processor: those that came a while ago are far away. Read with nothing that depends on it, they
     /// are fetched side by side.
     fn near_chunks(&self, cursor: Cursor) {
         const TOGETHER: usize = 64;
         let from = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let next = self.chunks.iter().skip(from.unwrap_or(0)).take(TOGETHER);
-        black_box(next.map(|(chunk, _)| chunk.len()).sum::<usize>());
+        black_box(next.map(|uncut| uncut.chunk.len()).sum::<usize>());
     }
 
     /// Cuts what the window had counted into a batch.
@@ -162,17 +178,17 @@ impl State {
         let mut until = from;
         let mut wanted = events;
         while wanted > 0
-            && let Some((chunk, at)) = self.chunks.pop_front()
+            && let Some(Uncut { chunk, at, events }) = self.chunks.pop_front()
         {
-            let begin = self.cut_of_first;
-            let to = chunk.len().min(begin + wanted);
+            let (begin, len) = (self.cut_of_first, events as usize);
+            let to = len.min(begin + wanted);
             wanted -= to - begin;
             until = ChunkPlace { seq: self.first, index: index(to) };
-            if to == chunk.len() {
+            if to == len {
                 self.first += 1;
                 self.cut_of_first = 0;
             } else {
-                self.chunks.push_front((chunk.clone(), at));
+                self.chunks.push_front(Uncut { chunk: chunk.clone(), at, events });
                 self.cut_of_first = to;
             }
             parts.push(Part { chunk, range: begin..to });
@@ -188,12 +204,19 @@ impl State {
             let intent = intended.clone().map(|store| Entry::Intent { batch: id.clone(), store, attempt: Attempt(1) });
             journal.append(&mut [cut].into_iter().chain(intent).collect())
         });
-        let batch = Batch::new(id, parts);
+        let is_all = self.chunks.is_empty();
+        let batch = match is_all {
+            true => Batch::measured(id, parts, events, self.uncut_bytes),
+            false => Batch::new(id, parts),
+        };
+        // All of a lane is not looked at again, chunk by chunk.
+        let footprint = if is_all { self.uncut_footprint } else { batch.footprint() };
+        self.uncut_footprint -= footprint;
         self.uncut -= batch.len() as u64;
         self.uncut_bytes -= batch.body_bytes();
         self.cut += batch.len() as u64;
         self.counters.flushed(reason);
-        told.cut_bytes += batch.footprint();
+        told.cut_bytes += footprint;
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
         self.batches.push_back(Waiting { batch, made: None, intended, recorded, cut_at: now, is_whole: true });
         fault_point("after-cut");

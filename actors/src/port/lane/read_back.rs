@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Lane, Rest};
+use super::{Lane, Rest, Uncut, index};
 use crate::model::{Batch, Chunk, Part};
 use crate::port::work::{Waiting, Work, of_made};
 use crate::port::{ChunkPlace, Entry, RecoveredCut, RecoveredTenant};
@@ -80,7 +80,6 @@ impl Lane {
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         state.turn += 1;
-        let mut uncut_bytes = 0;
         for seq in place.seq..next {
             if lost_chunks.contains(&seq) {
                 let events = read.iter().find(|chunk| chunk.seq == seq).map_or(0, |chunk| chunk.events);
@@ -90,16 +89,17 @@ impl Lane {
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             state.uncut += range.len() as u64;
             state.uncut_bytes += chunk.body_bytes_of(range);
-            uncut_bytes += chunk.footprint();
-            state.chunks.push_back((chunk, now));
+            state.uncut_footprint += chunk.footprint();
+            state.chunks.push_back(Uncut { events: index(chunk.len()), chunk, at: now });
         }
         state.spill.left(spilled, later);
         let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut + state.spill.events);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         let cut_bytes = state.batches.iter().map(|waiting| waiting.batch.footprint()).sum();
-        self.holds(state.bytes, cut_bytes + uncut_bytes);
-        state.bytes = cut_bytes + uncut_bytes;
+        let bytes = cut_bytes + state.uncut_footprint;
+        self.holds(state.bytes, bytes);
+        state.bytes = bytes;
         (lost, cut_bytes)
     }
 

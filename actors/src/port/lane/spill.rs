@@ -224,10 +224,8 @@ impl State {
 
     /// Puts a chunk that is on record behind those that are not cut.
     pub(super) fn append(&mut self, chunk: Chunk, at: Instant) {
-        self.uncut += chunk.len() as u64;
-        self.uncut_bytes += chunk.body_bytes();
-        self.bytes += chunk.footprint();
-        self.chunks.push_back((chunk.into(), at));
+        let footprint = chunk.footprint();
+        self.push(chunk.into(), at, footprint);
     }
 
     /// The next chunk cannot be read: it leaves as a batch of its own that holds nothing, so that a later process, which may be able
@@ -241,7 +239,7 @@ impl State {
         let until = ChunkPlace { seq: self.first, index: events };
         if until <= from {
             // Nothing is known of it but its number.
-            self.chunks.push_back((Chunk::lost(lane.tenant.clone()).into(), now));
+            self.push(Chunk::lost(lane.tenant.clone()).into(), now, 0);
             return advanced;
         }
         self.first += 1;

@@ -130,7 +130,7 @@ impl Lane {
 
 impl State {
     fn window_since(&self) -> Option<UnixMillis> {
-        self.chunks.front().filter(|_| self.uncut > 0).map(|(chunk, _)| chunk.arrived())
+        self.chunks.front().filter(|_| self.uncut > 0).map(|uncut| uncut.chunk.arrived())
     }
 
     fn backlog_since(&self) -> Option<UnixMillis> {
