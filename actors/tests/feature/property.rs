@@ -199,3 +199,58 @@ proptest! {
         virtual_time(run(policy, ops, system_budget));
     }
 }
+
+/// Where windows are cut, said event by event: `arrivals` are events with their time.
+fn cuts(policy: &WindowPolicy, arrivals: impl Iterator<Item = (u64, String)>) -> Vec<Vec<String>> {
+    let age = u64::try_from(policy.max_age.as_millis()).unwrap();
+    let (mut cuts, mut open, mut opened): (Vec<Vec<String>>, Vec<String>, u64) = (vec![], vec![], 0);
+    for (at, event) in arrivals {
+        let bytes: usize = open.iter().map(String::len).sum();
+        if !open.is_empty() && (at >= opened + age || bytes + event.len() > policy.max_bytes) {
+            cuts.push(std::mem::take(&mut open));
+        }
+        if open.is_empty() {
+            opened = at;
+        }
+        open.push(event);
+        if open.len() == policy.max_events {
+            cuts.push(std::mem::take(&mut open));
+        }
+    }
+    cuts.extend((!open.is_empty()).then_some(open));
+    cuts
+}
+
+proptest! {
+    #[test]
+    fn windows_are_cut_where_single_events_would_be_however_they_come(
+        (max_events, max_bytes, age) in (2..60usize, 40..2_000usize, 5..400u64),
+        feeds in prop::collection::vec((0..200u64, 1..12usize), 1..40),
+        is_in_front in any::<bool>(),
+    ) {
+        let window = WindowPolicy { max_events, max_bytes, max_age: millis(age) };
+        let policy = Policy { window: window.clone(), ..Policy::default() };
+        virtual_time(async {
+            // A tenant at rest is cut by the clock, one that is kept busy by a store that is away cuts for itself.
+            let (rig, store) = Rig::faulty(policy, Fault::None.always());
+            if is_in_front {
+                store.script(|_, call| if call <= 3 { Fault::Unavailable } else { Fault::None });
+            }
+            let ingress = rig.ingress().await;
+            let (mut sent, mut now) = (vec![], 0);
+            for (gap, events) in feeds {
+                pass(millis(gap)).await;
+                now += gap;
+                let lines: Vec<_> = (0..events).map(|n| event("a", sent.len() + n)).collect();
+                ingress.feed(crate::rig::lines(lines.clone())).await.unwrap();
+                sent.extend(lines.into_iter().map(|event| (now, event)));
+            }
+            pass(secs(600)).await;
+            let batches = rig.store.batches(&tenant("a")).into_iter().map(|batch| {
+                batch.events().map(|event| String::from_utf8(event.body.to_vec()).unwrap()).collect::<Vec<_>>()
+            });
+            assert_eq!(batches.collect::<Vec<_>>(), cuts(&window, sent.into_iter()));
+            assert_eq!(rig.system.in_flight_bytes(), 0);
+        });
+    }
+}
