@@ -26,6 +26,30 @@ fn the_example_is_valid_and_says_what_it_means() {
     assert_eq!(effective["tenants"]["by_id"]["example.bulk"]["window"]["max_events"], 10_000);
 }
 
+#[cfg(all(feature = "http", feature = "otlp", feature = "postgres", feature = "syslog", feature = "tail"))]
+/// Each fenced piece of TOML on the pages is a configuration of its own.
+#[test]
+fn every_configuration_that_the_pages_show_is_valid() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.chain([root.join("README.md")]).filter(|page| page.extension().is_some_and(|is| is == "md"));
+    let mut shown = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for piece in text.split("```toml\n").skip(1) {
+            let piece = piece.split("```").next().unwrap();
+            // How a program has the crate is not for the daemon.
+            if piece.contains("[dependencies]") {
+                continue;
+            }
+            let read = headworks::config::Layers::default().toml(&page, piece).read();
+            assert!(read.is_ok(), "{}: {}\n{piece}", page.display(), read.unwrap_err());
+            shown += 1;
+        }
+    }
+    assert!(shown >= 6, "the pages show {shown} pieces of configuration");
+}
+
 #[test]
 fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     let place = Place::new();
