@@ -118,6 +118,12 @@ mod tests {
                 if is_of_postgres && cfg!(not(feature = "postgres")) {
                     continue;
                 }
+                const WEBHOOK: &str = "store.type = 'webhook'\nstore.url = 'http://other'";
+                let is_of_webhook =
+                    *table == "store" && word(table, key).contains("\"webhook\"") && !is_of_postgres && *key != "type";
+                if is_of_webhook && cfg!(not(feature = "webhook")) {
+                    continue;
+                }
                 let is_of_http = *table == "sources.tcp" && word(table, key).contains("\"http\"");
                 if is_of_http && cfg!(not(feature = "http")) {
                     continue;
@@ -127,6 +133,11 @@ mod tests {
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
+                    ("store", "rotate_bytes" | "rotate_every") => {
+                        format!("store.type = 'files'\n{table}.{key} = {value}")
+                    }
+                    ("store", "rollback_url") => format!("{WEBHOOK}\nstore.rollback_url = 'http://other'"),
+                    _ if is_of_webhook => format!("{WEBHOOK}\n{table}.{key} = {value}"),
                     ("sources.tcp", "type") => "sources.tcp.type = 'http'".to_owned(),
                     _ if is_of_http => format!("sources.tcp.type = 'http'\n{table}.{key} = {value}"),
                     _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),

@@ -181,6 +181,13 @@ pub enum DaemonError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
+    /// The store behind a webhook cannot be opened.
+    #[cfg(feature = "webhook")]
+    #[error(transparent)]
+    Webhook(#[from] crate::store::webhook::OpenError),
+    /// No thread for the store on the standard output.
+    #[error("cannot start the thread that prints the events: {0}")]
+    Stdout(std::io::Error),
     /// This program cannot have a store of that type.
     #[error("a store is of type {0}, which this headworks was built without: build it with --features {0}")]
     NotBuilt(&'static str),
@@ -259,7 +266,7 @@ impl Daemon {
         #[cfg(feature = "otlp")]
         let telemetry = crate::telemetry::Ready::of(&config.telemetry).map_err(DaemonError::Telemetry)?;
         let stores = Stores::open(&config)?;
-        let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
+        let erasures = Erasures::finish(&stores.database, &stores.databases())?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
