@@ -406,6 +406,12 @@ impl Daemon {
         self.stores.path()
     }
 
+    /// Whether events go to the standard output, so that nothing else is to be printed there.
+    #[must_use]
+    pub fn prints_events(&self) -> bool {
+        self.stores.prints()
+    }
+
     /// The database with the dead letters.
     #[must_use]
     pub fn dead_letters_file(&self) -> &Path {

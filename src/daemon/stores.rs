@@ -170,6 +170,14 @@ impl Stores {
         self.named.iter().filter_map(pruned).collect()
     }
 
+    /// Whether one of them is the standard output.
+    pub(super) fn prints(&self) -> bool {
+        #[cfg(feature = "stdout")]
+        return self.named.values().any(|store| matches!(store, Store::Stdout(_)));
+        #[cfg(not(feature = "stdout"))]
+        false
+    }
+
     /// Where the store `store` is; of one on a server, its URL.
     pub(super) fn path(&self) -> &Path {
         match self.named.get(&StoreName::ONLY) {
