@@ -31,12 +31,15 @@ fn every_event_is_a_line_on_stdout_in_order_and_nothing_else_is_there() {
 #[test]
 fn when_the_reader_has_gone_what_was_accepted_is_kept_and_printed_to_the_next_one() {
     let place = Place::new();
-    let daemon = Daemon::new(&place)
-        .with("store.type", "stdout")
-        .with("tenants.defaults.window.max_events", "10")
-        .with("daemon.drain_deadline", "1s");
-    let mut child =
-        daemon.command(None).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let daemon = Daemon::new(&place).with("store.type", "stdout").with("tenants.defaults.window.max_events", "10");
+    let mut child = daemon
+        .command(None)
+        .env("HEADWORKS__DAEMON__DRAIN_DEADLINE", "1s")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut until = |text: &str| {
         let mut line = String::new();

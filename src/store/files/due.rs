@@ -19,20 +19,26 @@ pub(crate) struct Mark {
     index_len: u64,
 }
 
-/// The batches of the files that were looked at, oldest first.
+/// The files that were looked at, oldest first.
 #[derive(Default)]
 struct Walk {
+    /// Their batches, and how many of them are in closed files.
     kept: Vec<Kept>,
-    /// How many of them are in closed files that go, and the last of these; what they hold.
     going: usize,
-    through: Option<u32>,
-    holds: Pruned,
-    /// Of the file that is looked at.
-    file: u32,
-    from: u64,
-    here: Pruned,
-    /// A file before this one stays.
+    /// The closed ones, all of which go; and the one that is looked at.
+    closed: Vec<Holding>,
+    here: Holding,
+    /// A file before that one stays.
     is_over: bool,
+}
+
+/// What is in a file.
+#[derive(Default, Clone, Copy)]
+struct Holding {
+    file: u32,
+    /// The byte that it begins with.
+    from: u64,
+    holds: Pruned,
 }
 
 impl FilesReader {
@@ -93,22 +99,24 @@ fn bytes_of(dir: &Path) -> std::io::Result<u64> {
 impl Walk {
     fn take(&mut self, record: &Record) {
         match record {
-            Record::Begins { file, at, .. } => (self.file, self.from) = (*file, *at),
+            Record::Begins { file, at, .. } => (self.here.file, self.here.from) = (*file, *at),
             Record::Rotated { file, at, .. } => {
-                (self.through, self.going) = (Some(self.file), self.kept.len());
-                self.holds += std::mem::take(&mut self.here);
-                (self.file, self.from) = (*file, *at);
+                self.going = self.kept.len();
+                self.closed.push(self.here);
+                self.here = Holding { file: *file, from: *at, holds: Pruned::default() };
             }
             Record::Stored { from, to, events, last_arrived, .. } => {
                 self.kept.push(Kept { arrived: UnixMillis(*last_arrived), bytes: to - from });
-                self.here += Pruned { batches: 1, events: *events, bytes: to - from };
+                self.here.holds += Pruned { batches: 1, events: *events, bytes: to - from };
             }
             // Its place stays, and is empty.
             Record::RolledBack { removed: Some(gone), .. } => {
-                let holds = if gone.from >= self.from { &mut self.here } else { &mut self.holds };
-                holds.batches = holds.batches.saturating_sub(1);
-                holds.events = holds.events.saturating_sub(gone.events);
-                holds.bytes = holds.bytes.saturating_sub(gone.to - gone.from);
+                let files = self.closed.iter_mut().chain([&mut self.here]);
+                if let Some(Holding { holds, .. }) = files.rev().find(|of| of.from <= gone.from) {
+                    holds.batches = holds.batches.saturating_sub(1);
+                    holds.events = holds.events.saturating_sub(gone.events);
+                    holds.bytes = holds.bytes.saturating_sub(gone.to - gone.from);
+                }
             }
             Record::Head { .. } | Record::Again { .. } | Record::RolledBack { .. } => {}
         }
@@ -127,24 +135,23 @@ impl Walk {
         now: UnixMillis,
         is_settled: bool,
     ) -> Option<Step> {
-        let here = self.kept.len() - self.going;
+        let is_empty = self.kept.len() == self.going;
         let mut close = false;
         if self.is_over {
             // Neither does what follows.
-        } else if here == 0 {
+        } else if is_empty && !is_settled {
             // The newest batch is in the last closed file.
-            if !is_settled && let Some(last) = self.through {
-                self.through = last.checked_sub(1);
-            }
-        } else {
+            self.closed.pop();
+        } else if !is_empty {
             let n = due(&self.kept, bytes, rules, now);
             close = n > self.going;
             if n == self.kept.len() && is_settled {
-                self.through = Some(self.file);
-                self.holds += self.here;
+                self.closed.push(self.here);
             }
         }
-        let step = Step { through: self.through, close, index_len, fences: is_settled, holds: self.holds };
-        (close || step.through.is_some()).then_some(step)
+        let through = self.closed.last().map(|last| last.file);
+        let mut holds = Pruned::default();
+        self.closed.iter().for_each(|of| holds += of.holds);
+        (close || through.is_some()).then_some(Step { through, close, index_len, fences: is_settled, holds })
     }
 }

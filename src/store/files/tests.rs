@@ -186,6 +186,8 @@ proptest! {
         }
         // A fresh writer finds the same, and so do its readers after it has cut off what was left over.
         let mut writer = Writer { shelves: HashMap::new(), ..writer };
+        writer.shelves.insert(tenant(), Shelf::new(root, tenant()));
+        writer.shelves.get_mut(&tenant()).unwrap().load().unwrap();
         let expected = all(&there);
         for (batch, attempt, _) in &there {
             prop_assert_eq!(writer.store(&[Store::new(batch, Attempt(*attempt))]).remove(0), Ok(()));
