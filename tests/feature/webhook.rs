@@ -150,13 +150,13 @@ async fn a_server_that_asks_to_be_left_alone_is_and_no_longer_than_it_asked_for(
     let mut receiver = Receiver::start(&place, "");
     let store = WebhookStore::open(options(&place, &receiver)).unwrap();
     for (status, holds_others) in [(429, false), (503, true)] {
-        receiver.mode(&format!("{{\"answers\":[{{\"status\":{status},\"headers\":{{\"retry-after\":\"2\"}}}}]}}"));
+        receiver.mode(&format!("{{\"answers\":[{{\"status\":{status},\"headers\":{{\"retry-after\":\"4\"}}}}]}}"));
         let (began, seq) = (Instant::now(), u64::from(status == 503) + 1);
         let outage = put(&store, &batch("acme", seq, &["{}"]), 1).await.unwrap_err();
         assert!(matches!(outage, StorageError::Unavailable { .. }), "{outage:?}");
         receiver.says("answered");
         let held = put(&store, &batch("acme", seq, &["{}"]), 1).await.unwrap_err();
-        assert!(held.to_string().contains("asked to be left alone, for another 2 s"), "{held}");
+        assert!(held.to_string().contains("asked to be left alone, for another"), "{held}");
         let other = put(&store, &batch("zen", seq, &["{}"]), 1).await;
         assert_eq!(other.is_err(), holds_others, "{other:?}");
         // Until the time is over: what is asked meanwhile is not sent.
@@ -164,7 +164,7 @@ async fn a_server_that_asks_to_be_left_alone_is_and_no_longer_than_it_asked_for(
             assert!(began.elapsed() < crate::rig::DEADLINE);
             tokio::task::yield_now().await;
         }
-        assert!(began.elapsed() >= Duration::from_secs(2));
+        assert!(began.elapsed() >= Duration::from_secs(4));
     }
 }
 
