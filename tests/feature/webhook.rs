@@ -333,7 +333,9 @@ fn killed_a_hundred_times_over_a_webhook_and_sqlite_both_hold_the_same_and_what_
         .with("tenants.defaults.overflow.max_in_flight", "64KiB")
         .with("daemon.drain_deadline", "2m");
     receiver.mode("{\"poison\":true}");
-    let points: Vec<_> = POINTS.into_iter().chain(MORE_POINTS).collect();
+    // Those that come up with each batch, and some that only a refused one comes to.
+    let few = MORE_POINTS.into_iter().filter(|point| ["after-step", "after-rollback", "after-split"].contains(point));
+    let points: Vec<_> = POINTS.into_iter().chain(few).collect();
     let run = killed(&place, "sqlite, then webhook", daemon, &points);
     assert_eq!((run.acknowledged, run.stored + run.dead.len() as u64), (run.events, run.events));
     assert!(!run.dead.is_empty());

@@ -58,6 +58,7 @@ struct Progress {
 #[derive(Debug, Default)]
 struct Known {
     places: Vec<Place>,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "an audit asks for it"))]
     pruned: Vec<(Opening, Pruned)>,
 }
 
