@@ -145,13 +145,15 @@ fn whole_files_go_while_events_come_and_all_is_accounted_for_live_at_rest_and_in
 #[test]
 fn killed_while_files_are_pruned_nothing_is_lost_or_counted_wrongly() {
     let place = Place::new();
-    let daemon =
-        pruned(&place).with("tenants.by_id.acme.retention.max_bytes", "1KiB").with("store.rotate_bytes", "100B");
+    let daemon = pruned(&place)
+        .with("tenants.by_id.acme.retention.max_bytes", "1KiB")
+        .with("store.rotate_bytes", "100B")
+        .with("daemon.drain_deadline", "100s");
     let mut gone = 0;
     for life in 0..15u64 {
         let (process, address) = daemon.start();
         std::thread::scope(|scope| {
-            scope.spawn(|| pour(address, usize::try_from(life).unwrap() * 10_000, 2_000));
+            scope.spawn(|| pour(address, usize::try_from(life).unwrap() * 10_000, 500));
             kill_at_random(process, life, Duration::from_millis(900));
         });
         gone = assert_pruned_from_the_front(&place).max(gone);
