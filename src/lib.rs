@@ -82,7 +82,6 @@ pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "sqlite")]
 pub mod retention;
 #[cfg(feature = "sqlite")]
 mod secret_file;

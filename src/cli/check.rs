@@ -13,6 +13,7 @@ use headworks::config::{
     Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TapConfig,
 };
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
+use headworks::store::webhook::Compression;
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
@@ -200,8 +201,17 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
     let commit = format!("up to {group} of several tenants together, {most} batches at once");
     let patience = format!("waits {busy} for a locked file");
     let mut told = match config.store.kind {
+        StoreKind::Webhook => vec![
+            ("server", on_webhook(&config.store)),
+            ("commit", format!("{most} batches at once")),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
+        StoreKind::Stdout => vec![
+            ("output", "the standard output, an event a line; what was printed is never taken back".to_owned()),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
         StoreKind::Files => vec![
-            ("directory", format!("plain files, {path}/TENANT/events.ndjson")),
+            ("directory", format!("plain files, {path}/TENANT/events.ndjson{}", rotated(&config.store))),
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
@@ -228,13 +238,19 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         if store.kind == StoreKind::Postgres {
             return ("further", format!("{name}: {}", on_postgres(store)));
         }
+        if store.kind == StoreKind::Webhook {
+            return ("further", format!("{name}: {}", on_webhook(store)));
+        }
+        if store.kind == StoreKind::Stdout {
+            return ("further", format!("{name}: the standard output, an event a line"));
+        }
         let path = config.further_store_path(name, store);
         let kind = match (store.kind, store.layout) {
             (StoreKind::Files, _) => "plain files",
             (_, Layout::Index) => "SQLite as an index of files",
             _ => "SQLite",
         };
-        ("further", format!("{name}: {kind}, {}", path.display()))
+        ("further", format!("{name}: {kind}, {}{}", path.display(), rotated(store)))
     }));
     if !config.stores.is_empty() {
         told.push(("saga", in_order(&config.tenants.stores)));
@@ -277,6 +293,41 @@ fn on_postgres(store: &StoreConfig) -> String {
         store.pool_size,
         time(store.connect_timeout),
         time(store.statement_timeout),
+    )
+}
+
+/// When files are followed by the next ones.
+fn rotated(store: &StoreConfig) -> String {
+    let bytes = (store.rotate_bytes > 0).then(|| size(store.rotate_bytes).to_string());
+    match (bytes, store.rotate_every.map(time)) {
+        (None, None) => String::new(),
+        (Some(bytes), None) => format!("; the next one after {bytes}"),
+        (None, Some(every)) => format!("; the next one after {every}"),
+        (Some(bytes), Some(every)) => format!("; the next one after {bytes} or {every}"),
+    }
+}
+
+/// A store behind a webhook. There is no secret in its URL.
+fn on_webhook(store: &StoreConfig) -> String {
+    let signed = match &store.secret_file {
+        Some(path) => format!("signed with the secret in {}", path.display()),
+        None => "not signed".to_owned(),
+    };
+    let compressed = match store.compression {
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        _ => "not compressed",
+    };
+    let back = match &store.rollback_url {
+        Some(url) => format!("taken back at {url}"),
+        None => "never taken back".to_owned(),
+    };
+    format!(
+        "POST {} for each batch, {signed}, {compressed}, {back}; up to {} requests at once, {} to connect, {} for one",
+        store.url.as_deref().unwrap_or_default(),
+        store.pool_size,
+        time(store.connect_timeout),
+        time(store.request_timeout),
     )
 }
 
@@ -738,8 +789,13 @@ max_bytes = '1GiB'
             out.contains("the newest 1GiB of what is stored are kept, in each store; what is older is pruned\n"),
             "{out}"
         );
-        let (exit, _, err) =
-            checked(Some("store.type = 'files'\ntenants.by_id.acme.retention.max_age = '1day'"), &[], false);
+        let (exit, _, err) = checked(
+            Some(
+                "store.type = 'postgres'\nstore.url = 'postgres://app@db/x'\ntenants.by_id.acme.retention.max_age = '1day'",
+            ),
+            &[],
+            false,
+        );
         assert_eq!(exit, Exit::Config);
         assert!(
             err.contains(

@@ -11,6 +11,7 @@ use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::store::Layout;
 use crate::store::postgres::{PostgresOptions, SslMode};
+use crate::store::webhook::WebhookOptions;
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
 
@@ -154,8 +155,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     within(["telemetry", "trace_one_in"], telemetry.trace_one_in, 0, 1_000_000, u32::to_string)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
+    check_rollback(&["tenants", "stores"], &tenants.stores, config)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
+        check_rollback(&["tenants", "stores_by_id", id.as_str()], saga, config)?;
     }
     check_retention(config)?;
     // Far above what can be kept up with.
@@ -215,6 +218,7 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     let key = |key| at.iter().copied().chain([key]);
     let default = StoreConfig::default();
     let (is_sqlite, is_postgres) = (store.kind == StoreKind::Sqlite, store.kind == StoreKind::Postgres);
+    let is_webhook = store.kind == StoreKind::Webhook;
     if !is_sqlite && store.layout != Layout::Rows {
         let why = "is for type = \"sqlite\": others have but one layout; leave it out, or choose that type";
         return Err(Problem::new(key("layout"), why));
@@ -232,12 +236,40 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
         ("connect_timeout", store.connect_timeout != default.connect_timeout),
         ("statement_timeout", store.statement_timeout != default.statement_timeout),
     ];
-    if let Some((name, _)) = foreign.into_iter().find(|(_, is_set)| *is_set && !is_postgres) {
-        let why = "is for type = \"postgres\": leave it out, or choose that type";
+    // These a webhook has too.
+    const BOTH: [&str; 4] = ["url", "ca_file", "pool_size", "connect_timeout"];
+    let is_foreign = |name: &str| !(is_postgres || is_webhook && BOTH.contains(&name));
+    if let Some((name, _)) = foreign.into_iter().find(|(name, is_set)| *is_set && is_foreign(name)) {
+        let or = if BOTH.contains(&name) { " or \"webhook\"" } else { "" };
+        let why = format!("is for type = \"postgres\"{or}: leave it out, or choose that type");
+        return Err(Problem::new(key(name), why));
+    }
+    let foreign = [
+        ("rotate_bytes", store.rotate_bytes != default.rotate_bytes, StoreKind::Files),
+        ("rotate_every", store.rotate_every != default.rotate_every, StoreKind::Files),
+        ("rollback_url", store.rollback_url.is_some(), StoreKind::Webhook),
+        ("secret_file", store.secret_file.is_some(), StoreKind::Webhook),
+        ("compression", store.compression != default.compression, StoreKind::Webhook),
+        ("request_timeout", store.request_timeout != default.request_timeout, StoreKind::Webhook),
+    ];
+    if let Some((name, _, kind)) = foreign.into_iter().find(|(_, is_set, kind)| *is_set && store.kind != *kind) {
+        let kind = if kind == StoreKind::Files { "files" } else { "webhook" };
+        let why = format!("is for type = {kind:?}: leave it out, or choose that type");
         return Err(Problem::new(key(name), why));
     }
     if is_postgres {
         check_postgres(at, store)?;
+    }
+    if is_webhook {
+        check_webhook(at, store)?;
+    }
+    if store.kind == StoreKind::Stdout && cfg!(not(feature = "stdout")) {
+        let what = "is \"stdout\", which this headworks was built without: build it with --features stdout";
+        return Err(Problem::new(key("type"), what));
+    }
+    within(key("rotate_bytes"), store.rotate_bytes, 0, 1 << 44, |n| size(*n))?;
+    if let Some(every) = store.rotate_every {
+        within(key("rotate_every"), every, Duration::from_secs(1), DAY * 3650, time)?;
     }
     within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
     within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
@@ -282,6 +314,51 @@ fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_webhook(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
+    let key = |key| at.iter().copied().chain([key]);
+    let second = Duration::from_secs(1);
+    within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
+    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
+    within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
+    let Some(url) = &store.url else {
+        let what = "is missing, which type = \"webhook\" needs: url = \"https://HOST/PATH\"";
+        return Err(Problem::new(key("url"), what));
+    };
+    let urls = [("url", Some(url)), ("rollback_url", store.rollback_url.as_ref())];
+    for (name, url) in urls.into_iter().filter_map(|(name, url)| Some((name, url?))) {
+        WebhookOptions::check_url(url).map_err(|why| Problem::new(key(name), why))?;
+        if store.ca_file.is_some() && !url.starts_with("https:") {
+            let what = "begins with \"http:\", and ca_file is for \"https:\": leave that out, or choose this";
+            return Err(Problem::new(key(name), what));
+        }
+    }
+    if cfg!(not(feature = "webhook")) {
+        let what = "is \"webhook\", which this headworks was built without: build it with --features webhook";
+        return Err(Problem::new(key("type"), what));
+    }
+    Ok(())
+}
+
+/// Where a batch goes on to another store, the one before must be able to take it back.
+fn check_rollback(at: &[&str], saga: &[StoreName], config: &Config) -> Result<(), Problem> {
+    let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
+    let Some((_, before)) = saga.split_last() else { return Ok(()) };
+    for (name, store) in before.iter().filter_map(|name| Some((name, kind(name)?))) {
+        if store.can_roll_back() {
+            continue;
+        }
+        let how = match store.kind {
+            StoreKind::Stdout => "what is printed cannot be taken back: put it last",
+            _ => "it has no rollback_url, so that nothing can be taken back there: set one, or put it last",
+        };
+        let what = format!(
+            "names {name} before others, but where one of those fails a batch is taken back from those before: {how}"
+        );
+        return Err(Problem::new(at.iter().copied(), what));
+    }
+    Ok(())
+}
+
 /// The stores that batches go through: each is there, and is named once.
 fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, StoreConfig>) -> Result<(), Problem> {
     let problem = |what: String| Err(Problem::new(at.iter().copied(), what));
@@ -301,20 +378,24 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
     Ok(())
 }
 
-/// The embedded database alone prunes.
+/// The embedded database and plain files alone prune.
 fn check_retention(config: &Config) -> Result<(), Problem> {
     let tenants = &config.tenants;
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
     let other = |saga: &[StoreName]| {
         let of = |name: &StoreName| Some((name.clone(), kind(name)?.kind));
-        saga.iter().filter_map(of).find(|(_, kind)| *kind != StoreKind::Sqlite)
+        saga.iter().filter_map(of).find(|(_, kind)| !matches!(kind, StoreKind::Sqlite | StoreKind::Files))
     };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
-        let kind = if kind == StoreKind::Files { "files" } else { "postgres" };
+        let kind = match kind {
+            StoreKind::Webhook => "webhook",
+            StoreKind::Stdout => "stdout",
+            _ => "postgres",
+        };
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
-             choose type = \"sqlite\", or leave the rule out"
+             choose type = \"sqlite\" or \"files\", or leave the rule out"
         );
         Err(Problem::new(at.iter().copied().chain(["retention"]), what))
     };

@@ -217,7 +217,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "webhook", "stdout"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -234,6 +234,12 @@ const STORE: &[(&str, Kind)] = &[
     ("pool_size", Whole(1, 100)),
     ("connect_timeout", Time("100ms", "1m", None)),
     ("statement_timeout", Time("100ms", "1h", None)),
+    ("rotate_bytes", Size(0, 16 * TIB)),
+    ("rotate_every", Time("1s", "3650days", Some("never"))),
+    ("rollback_url", Text),
+    ("secret_file", Path),
+    ("compression", Choice(&["none", "gzip", "zstd"])),
+    ("request_timeout", Time("100ms", "1h", None)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
@@ -312,9 +318,11 @@ mod tests {
         let beside = BESIDE.iter().find(|(of, _)| *of == key).map_or("", |(_, beside)| beside);
         let (table, last) = key.rsplit_once('.').unwrap();
         let of_postgres = POSTGRES.contains(&last) && table.starts_with("store");
-        let beside = match of_postgres {
-            true => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
-            false => beside.to_owned(),
+        let beside = match last {
+            _ if of_postgres => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
+            "rotate_bytes" | "rotate_every" => format!("{table}.type = 'files'"),
+            "compression" | "request_timeout" => format!("{table}.type = 'webhook'\n{table}.url = 'http://x'"),
+            _ => beside.to_owned(),
         };
         let beside = match table {
             "sources.tcp" => match crate::config::sources::with_key(last) {
@@ -357,6 +365,8 @@ mod tests {
         whole.store.url = Some("url".into());
         whole.store.password_file = Some("password".into());
         whole.store.ca_file = Some("ca".into());
+        whole.store.rollback_url = Some("url".into());
+        whole.store.secret_file = Some("secret".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
@@ -408,6 +418,8 @@ mod tests {
                     // A program without it says so.
                     let is_built = |word: &&&str| match **word {
                         "postgres" => cfg!(feature = "postgres"),
+                        "webhook" => cfg!(feature = "webhook"),
+                        "stdout" => cfg!(feature = "stdout"),
                         "http" => cfg!(feature = "http"),
                         "tail" => false,
                         "syslog" => cfg!(feature = "syslog"),

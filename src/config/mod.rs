@@ -186,7 +186,8 @@ impl Config {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
-            StoreKind::Postgres => self.store.url.clone().unwrap_or_default().into(),
+            StoreKind::Postgres | StoreKind::Webhook => self.store.url.clone().unwrap_or_default().into(),
+            StoreKind::Stdout => "the standard output".into(),
         }
     }
 
@@ -197,6 +198,8 @@ impl Config {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Webhook => Kind::Webhook,
+            StoreKind::Stdout => return "the standard output".into(),
         };
         let url = || store.url.clone().unwrap_or_default().into();
         Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)

@@ -120,11 +120,22 @@ mod tests {
                 }
                 let beside = if *table == "sources.tcp" { crate::config::sources::with_key(key) } else { Some("") };
                 let Some(beside) = beside else { continue };
+                const WEBHOOK: &str = "store.type = 'webhook'\nstore.url = 'http://other'";
+                let is_of_webhook =
+                    *table == "store" && word(table, key).contains("\"webhook\"") && !is_of_postgres && *key != "type";
+                if is_of_webhook && cfg!(not(feature = "webhook")) {
+                    continue;
+                }
                 let text = match (*table, *key) {
                     ("store", "type" | "url") => POSTGRES.to_owned(),
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
+                    ("store", "rotate_bytes" | "rotate_every") => {
+                        format!("store.type = 'files'\n{table}.{key} = {value}")
+                    }
+                    ("store", "rollback_url") => format!("{WEBHOOK}\nstore.rollback_url = 'http://other'"),
+                    _ if is_of_webhook => format!("{WEBHOOK}\n{table}.{key} = {value}"),
                     ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {

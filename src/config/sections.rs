@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
+use crate::store::webhook::{Compression, WebhookOptions};
 use crate::store::{Layout, LettersWhenFull};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
@@ -368,7 +369,7 @@ pub struct StoreConfig {
     /// How many batches may be on their way into it at once, by all tenants together, at the most; see
     /// [`StoreLimits`](headworks_actors::StoreLimits). Default 256.
     pub max_concurrency: u32,
-    /// Where the server of `postgres` is; see [`PostgresOptions`], as for all that follow.
+    /// Where the server of `postgres` is, or that of `webhook`; see [`PostgresOptions`], as for all that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The file with the password of `postgres`.
@@ -376,7 +377,7 @@ pub struct StoreConfig {
     pub password_file: Option<PathBuf>,
     /// Whether the connections of `postgres` are encrypted. Default `prefer`.
     pub sslmode: SslMode,
-    /// The certificates that `postgres` trusts.
+    /// The certificates that `postgres` or `webhook` trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The PostgreSQL schema of the tables. Default `headworks`.
@@ -387,17 +388,61 @@ pub struct StoreConfig {
     pub body: BodyColumn,
     /// How the table of events in `postgres` is partitioned. Default `none`.
     pub partition: Partition,
-    /// How many connections `postgres` has at the most. Default 4.
+    /// How many connections `postgres` has, or requests `webhook`, at the most. Default 4.
     pub pool_size: usize,
-    /// How long a connection of `postgres` may take to be there. Default 3 s.
+    /// How long a connection of `postgres` or `webhook` may take to be there. Default 3 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
     /// How long a statement of `postgres` may take. Default 3 s.
     #[serde(with = "units::duration")]
     pub statement_timeout: Duration,
+    /// The next file of a tenant is begun before this one is larger, in bytes, if it is `files`; 0 for never. Default 0.
+    #[serde(with = "units::bytes")]
+    pub rotate_bytes: usize,
+    /// The next file of a tenant is begun with the first batch that comes so long after the first one in this one, if it is `files`.
+    /// `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub rotate_every: Option<Duration>,
+    /// Where `webhook` asks for a batch to be taken back; see [`WebhookOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_url: Option<String>,
+    /// The file with the secrets that `webhook` signs with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// How the bodies of `webhook` are compressed. Default `none`.
+    pub compression: Compression,
+    /// How long a request of `webhook` may take. Default 5 s.
+    #[serde(with = "units::duration")]
+    pub request_timeout: Duration,
 }
 
 impl StoreConfig {
+    /// What a store of type `webhook` is told. The secret is not in it.
+    #[must_use]
+    pub fn webhook_options(&self) -> WebhookOptions {
+        WebhookOptions {
+            url: self.url.clone().unwrap_or_default(),
+            rollback_url: self.rollback_url.clone(),
+            secret_file: self.secret_file.clone(),
+            ca_file: self.ca_file.clone(),
+            compression: self.compression,
+            pool_size: self.pool_size,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            ..WebhookOptions::default()
+        }
+    }
+
+    /// Whether what was stored can be taken back, which the first of several stores must be able to.
+    #[must_use]
+    pub fn can_roll_back(&self) -> bool {
+        match self.kind {
+            StoreKind::Webhook => self.rollback_url.is_some(),
+            StoreKind::Stdout => false,
+            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres => true,
+        }
+    }
+
     /// What a store of type `postgres` is told. The password is not in it.
     #[must_use]
     pub fn postgres_options(&self) -> PostgresOptions {
@@ -440,6 +485,12 @@ impl Default for StoreConfig {
             pool_size: postgres.pool_size,
             connect_timeout: postgres.connect_timeout,
             statement_timeout: postgres.statement_timeout,
+            rotate_bytes: 0,
+            rotate_every: None,
+            rollback_url: None,
+            secret_file: None,
+            compression: Compression::default(),
+            request_timeout: WebhookOptions::default().request_timeout,
         }
     }
 }
@@ -455,6 +506,10 @@ pub enum StoreKind {
     Files,
     /// A PostgreSQL server; for programs built with the feature `postgres`.
     Postgres,
+    /// A POST to an HTTP server for each batch; for programs built with the feature `webhook`.
+    Webhook,
+    /// The standard output, an event a line; for programs built with the feature `stdout`.
+    Stdout,
 }
 
 /// `[dead_letters]`: what was given up on, kept in the database.

@@ -180,6 +180,13 @@ pub enum DaemonError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
+    /// The store behind a webhook cannot be opened.
+    #[cfg(feature = "webhook")]
+    #[error(transparent)]
+    Webhook(#[from] crate::store::webhook::OpenError),
+    /// No thread for the store on the standard output.
+    #[error("cannot start the thread that prints the events: {0}")]
+    Stdout(std::io::Error),
     /// This program cannot have a source or store of that type.
     #[error("a {what} is of type {kind}, which this headworks was built without: build it with --features {kind}")]
     NotBuilt {
@@ -269,7 +276,7 @@ impl Daemon {
         #[cfg(feature = "otlp")]
         let telemetry = crate::telemetry::Ready::of(&config.telemetry).map_err(DaemonError::Telemetry)?;
         let stores = Stores::open(&config)?;
-        let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
+        let erasures = Erasures::finish(&stores.database, &stores.databases())?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
@@ -407,6 +414,12 @@ impl Daemon {
     #[must_use]
     pub fn store_path(&self) -> &Path {
         self.stores.path()
+    }
+
+    /// Whether events go to the standard output, so that nothing else is to be printed there.
+    #[must_use]
+    pub fn prints_events(&self) -> bool {
+        self.stores.prints()
     }
 
     /// The database with the dead letters.

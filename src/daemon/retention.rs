@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Running;
-use crate::retention::{Pass, Report, Rest, prune_letters};
+use crate::retention::{Pass, PrunedStore, Report, Rest, prune_letters};
 use crate::store::SqliteStore;
 use crate::text::count;
 
@@ -34,7 +34,7 @@ pub(super) struct Retention {
 pub(super) struct Pruning {
     pub(super) system: System,
     pub(super) letters: SqliteStore,
-    pub(super) stores: Vec<(StoreName, SqliteStore)>,
+    pub(super) stores: Vec<(StoreName, PrunedStore)>,
     pub(super) running: watch::Receiver<Arc<Running>>,
 }
 

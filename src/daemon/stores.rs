@@ -8,6 +8,11 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
+use crate::retention::PrunedStore;
+#[cfg(feature = "stdout")]
+use crate::store::StdoutStore;
+#[cfg(feature = "webhook")]
+use crate::store::WebhookStore;
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
@@ -31,6 +36,10 @@ enum Store {
     Files(FilesStore),
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
+    #[cfg(feature = "webhook")]
+    Webhook(WebhookStore),
+    #[cfg(feature = "stdout")]
+    Stdout(StdoutStore),
 }
 
 impl Store {
@@ -39,19 +48,32 @@ impl Store {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
         };
-        if let Some(parent) = path.parent().filter(|_| config.kind != StoreKind::Postgres) {
+        if let Some(parent) = path.parent().filter(|_| matches!(config.kind, StoreKind::Sqlite | StoreKind::Files)) {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
             StoreKind::Sqlite => Self::Sqlite(opened(&path, &options, PATIENCE)?),
             StoreKind::Files => {
-                let options = FilesOptions { group_max_bytes: config.group_max_bytes, ..FilesOptions::default() };
+                let options = FilesOptions {
+                    group_max_bytes: config.group_max_bytes,
+                    rotate_bytes: config.rotate_bytes as u64,
+                    rotate_every: config.rotate_every,
+                    ..FilesOptions::default()
+                };
                 Self::Files(FilesStore::open(path, options)?)
             }
             #[cfg(feature = "postgres")]
             StoreKind::Postgres => Self::Postgres(PostgresStore::open(config.postgres_options())?),
             #[cfg(not(feature = "postgres"))]
             StoreKind::Postgres => return Err(DaemonError::NotBuilt { what: "store", kind: "postgres" }),
+            #[cfg(feature = "webhook")]
+            StoreKind::Webhook => Self::Webhook(WebhookStore::open(config.webhook_options())?),
+            #[cfg(not(feature = "webhook"))]
+            StoreKind::Webhook => return Err(DaemonError::NotBuilt { what: "store", kind: "webhook" }),
+            #[cfg(feature = "stdout")]
+            StoreKind::Stdout => Self::Stdout(StdoutStore::open().map_err(DaemonError::Stdout)?),
+            #[cfg(not(feature = "stdout"))]
+            StoreKind::Stdout => return Err(DaemonError::NotBuilt { what: "store", kind: "stdout" }),
         })
     }
 
@@ -61,6 +83,10 @@ impl Store {
             Self::Files(store) => store.clone().boxed(),
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.clone().boxed(),
+            #[cfg(feature = "webhook")]
+            Self::Webhook(store) => store.clone().boxed(),
+            #[cfg(feature = "stdout")]
+            Self::Stdout(store) => store.clone().boxed(),
         }
     }
 }
@@ -128,9 +154,28 @@ impl Stores {
         self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
     }
 
-    /// Those that prune.
-    pub(super) fn pruned(&self) -> Vec<(StoreName, SqliteStore)> {
+    /// Those that are databases.
+    pub(super) fn databases(&self) -> Vec<(StoreName, SqliteStore)> {
         self.erasable().into_iter().filter_map(|(name, store)| Some((name, store?))).collect()
+    }
+
+    /// Those that prune.
+    pub(super) fn pruned(&self) -> Vec<(StoreName, PrunedStore)> {
+        let pruned = |(name, store): (&StoreName, &Store)| match store {
+            Store::Sqlite(store) => Some((name.clone(), store.clone().into())),
+            Store::Files(store) => Some((name.clone(), store.clone().into())),
+            #[cfg(any(feature = "postgres", feature = "stdout", feature = "webhook"))]
+            _ => None,
+        };
+        self.named.iter().filter_map(pruned).collect()
+    }
+
+    /// Whether one of them is the standard output.
+    pub(super) fn prints(&self) -> bool {
+        #[cfg(feature = "stdout")]
+        return self.named.values().any(|store| matches!(store, Store::Stdout(_)));
+        #[cfg(not(feature = "stdout"))]
+        false
     }
 
     /// Where the store `store` is; of one on a server, its URL.
@@ -173,6 +218,8 @@ impl Stores {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Webhook => Kind::Webhook,
+            StoreKind::Stdout => Kind::Stdout,
         };
         let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
         let on_servers =
@@ -187,6 +234,7 @@ impl Stores {
             saga: config.tenants.stores.clone(),
             saga_by_id: config.tenants.stores_by_id.clone(),
             stored_before: known.stored_before.clone(),
+            store: Some(kind(config.store.kind)).filter(|kind| !kind.is_readable()),
             postgres,
         };
         if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
@@ -213,7 +261,8 @@ impl Stores {
             let tenants: BTreeSet<_> = ever.values().flat_map(BTreeMap::keys).cloned().collect();
             for tenant in tenants {
                 let mut all = None::<u64>;
-                for name in known.saga_of(&tenant).iter().filter(|name| there.contains(name)) {
+                let readable = |name: &&StoreName| there.contains(name) && known.is_readable(name);
+                for name in known.saga_of(&tenant).iter().filter(readable) {
                     let held = held(name, &tenant) + known.stored_before(name, &tenant);
                     all = Some(all.map_or(held, |all| all.min(held)));
                 }
@@ -236,6 +285,10 @@ impl Stores {
                 Store::Files(store) => store.close().await.err(),
                 #[cfg(feature = "postgres")]
                 Store::Postgres(store) => store.close().await.err(),
+                #[cfg(feature = "webhook")]
+                Store::Webhook(store) => store.close().await.err(),
+                #[cfg(feature = "stdout")]
+                Store::Stdout(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());

@@ -153,6 +153,13 @@ impl EventReader {
             Some(kind @ Kind::Sqlite) => vec![Source::database(&place(*kind))?],
             Some(kind @ Kind::Files) => vec![Source::files(&place(*kind))?],
             Some(Kind::Postgres) => vec![Source::postgres(&manifest, &store)?],
+            _ if !manifest.is_readable(&store) => {
+                let why = format!(
+                    "store {store} is a webhook or the standard output: what went there cannot be read back from here"
+                );
+                return Err(StoreReadError::new(why));
+            }
+            Some(Kind::Webhook | Kind::Stdout) => vec![],
             None if store == StoreName::ONLY => {
                 let mut sources = vec![Source::database(&data_dir.join("headworks.db"))?];
                 // The store may have been of another type before.

@@ -7,6 +7,9 @@ pub(crate) mod manifest;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "stdout")]
+pub mod stdout;
+pub mod webhook;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,11 @@ pub use postgres::{PostgresReader, PostgresStore};
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+#[cfg(feature = "stdout")]
+pub use stdout::StdoutStore;
+pub use webhook::WebhookOptions;
+#[cfg(feature = "webhook")]
+pub use webhook::WebhookStore;
 
 /// Where a database keeps the events of new batches. What is there already stays where it is, and is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

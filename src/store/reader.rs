@@ -6,8 +6,8 @@ use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, Sto
 #[cfg(feature = "postgres")]
 use super::postgres::{self, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
-use crate::audit::{Held, Holdings, Kept};
-use crate::store::files::FILES;
+use crate::audit::{Held, Holdings, Kept, Unread};
+use crate::store::files::{FILES, HeldInFiles};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::TenantTotals;
 
@@ -33,6 +33,8 @@ enum Further {
     Files(FilesReader),
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresReader>),
+    /// Nobody here can read it.
+    Unreadable,
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -90,6 +92,7 @@ impl StoreReader {
             let store = match kind {
                 Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
+                Kind::Webhook | Kind::Stdout => Further::Unreadable,
                 #[cfg(feature = "postgres")]
                 Kind::Postgres => {
                     let reader = postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?;
@@ -128,7 +131,8 @@ impl StoreReader {
                 }
             }
         };
-        add(&StoreName::ONLY, self.first_tenants()?, self.database.gone()?);
+        let of_files = self.files.as_ref().map_or_else(|| Ok(vec![]), FilesReader::pruned)?;
+        add(&StoreName::ONLY, self.first_tenants()?, [self.database.gone()?, of_files].concat());
         for (name, further) in &self.further {
             add(name, further.tenants()?, further.gone()?);
         }
@@ -140,11 +144,13 @@ impl StoreReader {
     /// # Errors
     /// One cannot be read.
     pub fn pruned(&self) -> Result<u64, StoreReadError> {
-        let mut pruned = self.database.pruned()?;
+        let of_files = |files: &FilesReader| Ok(files.pruned()?.iter().map(|(_, events)| events).sum::<u64>());
+        let mut pruned = self.database.pruned()? + self.files.as_ref().map_or(Ok::<_, StoreReadError>(0), of_files)?;
         for (_, further) in &self.further {
             pruned += match further {
                 Further::Sqlite(database) => database.pruned()?,
-                Further::Files(_) => 0,
+                Further::Files(files) => of_files(files)?,
+                Further::Unreadable => 0,
                 #[cfg(feature = "postgres")]
                 Further::Postgres(_) => 0,
             };
@@ -260,12 +266,16 @@ impl StoreReader {
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
         let in_files = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
-        for (tenant, stored, whole) in in_files {
+        for HeldInFiles { tenant, events, whole, pruned } in in_files {
+            if pruned > 0 {
+                *holdings.pruned.entry(tenant.clone()).or_default() += pruned;
+            }
             let held = holdings.tenants.entry(tenant).or_default();
-            held.events += stored;
-            held.rows += whole;
+            // What was pruned counts as held.
+            held.events += events + pruned;
+            held.rows += whole + pruned;
             // Nothing is deleted from a file by hand: what is not whole is damaged.
-            held.damaged += stored.saturating_sub(whole);
+            held.damaged += events.saturating_sub(whole);
         }
         #[cfg(feature = "postgres")]
         if let Some(postgres) = &self.postgres {
@@ -278,6 +288,10 @@ impl StoreReader {
         if self.manifest == Manifest::default() {
             return Ok(holdings);
         }
+        holdings.unread = Unread {
+            all: self.unread(&self.manifest.saga),
+            by_id: self.manifest.saga_by_id.iter().map(|(id, saga)| (id.clone(), self.unread(saga))).collect(),
+        };
         // What each store holds, by its name; then, for each tenant, those of its saga.
         let first = holdings.tenants.iter_mut().map(|(tenant, held)| {
             let (events, rows) = (std::mem::take(&mut held.events), std::mem::take(&mut held.rows));
@@ -295,7 +309,8 @@ impl StoreReader {
         let tenants: BTreeSet<_> =
             by_store.values().flat_map(BTreeMap::keys).chain(holdings.tenants.keys()).cloned().collect();
         for tenant in tenants {
-            let mut kept = self.manifest.saga_of(&tenant).iter().map(|name| {
+            let readable = self.manifest.saga_of(&tenant).iter().filter(|name| self.manifest.is_readable(name));
+            let mut kept = readable.map(|name| {
                 let kept = by_store.get(name).and_then(|tenants| tenants.get(&tenant)).copied().unwrap_or_default();
                 // What was stored before the store took part is not to be there; of one run alone nothing was.
                 let before = if events.is_some() { 0 } else { self.manifest.stored_before(name, &tenant) };
@@ -303,7 +318,8 @@ impl StoreReader {
             });
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
-            let of_first = self.manifest.saga_of(&tenant).first().and_then(|name| pruned_by.get(name));
+            let mut readable = self.manifest.saga_of(&tenant).iter().filter(|name| self.manifest.is_readable(name));
+            let of_first = readable.next().and_then(|name| pruned_by.get(name));
             if let Some(pruned) = of_first.and_then(|tenants| tenants.get(&tenant)) {
                 holdings.pruned.insert(tenant.clone(), *pruned);
             }
@@ -314,6 +330,15 @@ impl StoreReader {
             }
         }
         Ok(holdings)
+    }
+}
+
+impl StoreReader {
+    /// Those of a saga that nobody here can read.
+    fn unread(&self, saga: &[StoreName]) -> (Vec<StoreName>, bool) {
+        let unread: Vec<_> = saga.iter().filter(|name| !self.manifest.is_readable(name)).cloned().collect();
+        let is_all = unread.len() == saga.len();
+        (unread, is_all)
     }
 }
 
@@ -328,6 +353,7 @@ impl Further {
         match self {
             Self::Sqlite(database) => Ok(database.tenants()?),
             Self::Files(files) => of_files(files),
+            Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => Ok(postgres.tenants()?),
         }
@@ -341,11 +367,17 @@ impl Further {
                 (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), pruned, damage)
             }
             Self::Files(files) => {
-                let held = files.held(events)?.into_iter();
-                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
-                let held = held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
-                (held, BTreeMap::new(), vec![])
+                let (mut kept, mut gone) = (BTreeMap::new(), BTreeMap::new());
+                for HeldInFiles { tenant, events, whole, pruned } in files.held(events)? {
+                    let damaged = events.saturating_sub(whole);
+                    if pruned > 0 {
+                        gone.insert(tenant.clone(), pruned);
+                    }
+                    kept.insert(tenant, Kept { events: events + pruned, rows: whole + pruned, damaged });
+                }
+                (kept, gone, vec![])
             }
+            Self::Unreadable => (BTreeMap::new(), BTreeMap::new(), vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => {
                 // Rows that are not there were deleted: a server's own checksums tell of damage.
@@ -359,7 +391,8 @@ impl Further {
     fn gone(&self) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
         match self {
             Self::Sqlite(database) => Ok(database.gone()?),
-            Self::Files(_) => Ok(vec![]),
+            Self::Files(files) => Ok(files.pruned()?.into_iter().filter(|(_, events)| *events > 0).collect()),
+            Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => Ok(vec![]),
         }

@@ -15,6 +15,7 @@ mod data_dir;
 mod dead_letters;
 mod disk_faults;
 mod files;
+mod files_rotation;
 mod files_store;
 #[cfg(feature = "http")]
 mod http;
@@ -46,6 +47,8 @@ mod service;
 mod spans;
 mod spill;
 mod sqlite_store;
+#[cfg(feature = "stdout")]
+mod stdout;
 mod stop;
 mod supervisor_log;
 #[cfg(feature = "syslog")]
@@ -60,3 +63,5 @@ mod tenant_orders;
 mod top;
 mod uncompensated;
 mod upgrade;
+#[cfg(feature = "webhook")]
+mod webhook;

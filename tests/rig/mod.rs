@@ -11,6 +11,8 @@ mod process;
 pub(crate) mod prometheus;
 pub(crate) mod python;
 pub(crate) mod sender;
+#[cfg(feature = "webhook")]
+pub(crate) mod webhook;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 const ESCAPE: u8 = b'\\';
 
 /// Adds the line of a body, with the newline that ends it.
-pub(super) fn push_line(body: &[u8], out: &mut Vec<u8>) {
+pub(in crate::store) fn push_line(body: &[u8], out: &mut Vec<u8>) {
     let is_plain = body.first().is_some_and(|first| *first != ESCAPE) && memchr::memchr(b'\n', body).is_none();
     if is_plain {
         out.extend_from_slice(body);
