@@ -9,7 +9,7 @@ use super::error::Place;
 use super::sections::{Framing, MOST_THREADS, SourceKind};
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
-use crate::store::Layout;
+use crate::store::{Layout, ObjectFormat};
 use crate::store::postgres::{PostgresOptions, SslMode};
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
@@ -214,21 +214,44 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     let key = |key| at.iter().copied().chain([key]);
     let default = StoreConfig::default();
     let (is_sqlite, is_postgres) = (store.kind == StoreKind::Sqlite, store.kind == StoreKind::Postgres);
+    let is_object = store.kind == StoreKind::Object;
     if !is_sqlite && store.layout != Layout::Rows {
         let why = "is for type = \"sqlite\": others have but one layout; leave it out, or choose that type";
         return Err(Problem::new(key("layout"), why));
     }
-    let foreign = [
+    let of_both = [
         ("url", store.url.is_some()),
+        ("ca_file", store.ca_file.is_some()),
+        ("connect_timeout", store.connect_timeout != default.connect_timeout),
+    ];
+    if let Some((name, _)) = of_both.into_iter().find(|(_, is_set)| *is_set && !is_postgres && !is_object) {
+        let why = "is for type = \"postgres\" and type = \"object\": leave it out, or choose one of these types";
+        return Err(Problem::new(key(name), why));
+    }
+    let of_objects = [
+        ("endpoint", store.endpoint.is_some()),
+        ("region", store.region.is_some()),
+        ("credentials_file", store.credentials_file.is_some()),
+        ("path", store.path != default.path),
+        ("format", store.format != default.format),
+        ("columns", store.columns != default.columns),
+        ("request_timeout", store.request_timeout != default.request_timeout),
+    ];
+    if let Some((name, _)) = of_objects.into_iter().find(|(_, is_set)| *is_set && !is_object) {
+        let why = "is for type = \"object\": leave it out, or choose that type";
+        return Err(Problem::new(key(name), why));
+    }
+    if is_object {
+        check_object(at, store)?;
+    }
+    let foreign = [
         ("password_file", store.password_file.is_some()),
         ("sslmode", store.sslmode != default.sslmode),
-        ("ca_file", store.ca_file.is_some()),
         ("namespace", store.namespace != default.namespace),
         ("schema", store.schema != default.schema),
         ("body", store.body != default.body),
         ("partition", store.partition != default.partition),
         ("pool_size", store.pool_size != default.pool_size),
-        ("connect_timeout", store.connect_timeout != default.connect_timeout),
         ("statement_timeout", store.statement_timeout != default.statement_timeout),
     ];
     if let Some((name, _)) = foreign.into_iter().find(|(_, is_set)| *is_set && !is_postgres) {
@@ -281,6 +304,53 @@ fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_object(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
+    let key = |key| at.iter().copied().chain([key]);
+    let second = Duration::from_secs(1);
+    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
+    within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
+    if !store.columns.is_empty() && store.format != ObjectFormat::Parquet {
+        let what = "is for format = \"parquet\": lines have all fields as they are; leave it out, or choose that format";
+        return Err(Problem::new(key("columns"), what));
+    }
+    let Some(url) = &store.url else {
+        let what = "is missing, which type = \"object\" needs: url = \"file:///srv/events\" or url = \"s3://BUCKET/PREFIX\"";
+        return Err(Problem::new(key("url"), what));
+    };
+    let of_servers = [
+        ("endpoint", store.endpoint.is_some()),
+        ("region", store.region.is_some()),
+        ("credentials_file", store.credentials_file.is_some()),
+        ("ca_file", store.ca_file.is_some()),
+    ];
+    if let Some((name, _)) = of_servers.into_iter().find(|(_, is_set)| *is_set && url.starts_with("file:")) {
+        let what = "is for objects on a server, and url names a directory: leave it out, or choose url = \"s3://BUCKET/PREFIX\"";
+        return Err(Problem::new(key(name), what));
+    }
+    if let Some(endpoint) = store.endpoint.as_deref().filter(|url| !url.starts_with("http")) {
+        let what = format!("is {endpoint:?}, but is the URL of a server: \"https://s3.example\"");
+        return Err(Problem::new(key("endpoint"), what));
+    }
+    #[cfg(feature = "object")]
+    {
+        use crate::store::object::{Column, Template, check_url};
+        // Its sentence begins with the key.
+        check_url(url).map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
+        Template::new(&store.path, store.format.ending()).map_err(|why| Problem::new(key("path"), why))?;
+        Column::parse_all(&store.columns).map_err(|why| Problem::new(key("columns"), why))?;
+        if store.format == ObjectFormat::Parquet && cfg!(not(feature = "parquet")) {
+            let what = "is \"parquet\", which this headworks was built without: build it with --features parquet";
+            return Err(Problem::new(key("format"), what));
+        }
+        Ok(())
+    }
+    #[cfg(not(feature = "object"))]
+    {
+        let what = "is \"object\", which this headworks was built without: build it with --features object";
+        Err(Problem::new(key("type"), what))
+    }
+}
+
 /// The stores that batches go through: each is there, and is named once.
 fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, StoreConfig>) -> Result<(), Problem> {
     let problem = |what: String| Err(Problem::new(at.iter().copied(), what));
@@ -310,7 +380,11 @@ fn check_retention(config: &Config) -> Result<(), Problem> {
     };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
-        let kind = if kind == StoreKind::Files { "files" } else { "postgres" };
+        let kind = match kind {
+            StoreKind::Files => "files",
+            StoreKind::Object => "object",
+            _ => "postgres",
+        };
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
              choose type = \"sqlite\", or leave the rule out"

@@ -213,7 +213,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "object"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -230,6 +230,13 @@ const STORE: &[(&str, Kind)] = &[
     ("pool_size", Whole(1, 100)),
     ("connect_timeout", Time("100ms", "1m", None)),
     ("statement_timeout", Time("100ms", "1h", None)),
+    ("endpoint", Text),
+    ("region", Text),
+    ("credentials_file", Path),
+    ("path", Text),
+    ("format", Choice(&["ndjson.zst", "parquet"])),
+    ("columns", Fields),
+    ("request_timeout", Time("100ms", "1h", None)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
@@ -305,6 +312,9 @@ mod tests {
     const POSTGRES: [&str; 8] =
         ["sslmode", "namespace", "schema", "body", "partition", "pool_size", "connect_timeout", "statement_timeout"];
 
+    const OBJECT: [&str; 7] =
+        ["endpoint", "region", "credentials_file", "path", "format", "columns", "request_timeout"];
+
     fn all() -> impl Iterator<Item = (String, Kind)> {
         KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |(key, kind)| (format!("{table}.{key}"), *kind)))
     }
@@ -314,10 +324,13 @@ mod tests {
         let beside = BESIDE.iter().find(|(of, _)| *of == key).map_or("", |(_, beside)| beside);
         let (table, last) = key.rsplit_once('.').unwrap();
         let of_postgres = POSTGRES.contains(&last) && table.starts_with("store");
+        let of_object = OBJECT.contains(&last) && table.starts_with("store");
         let beside = match of_postgres {
+            _ if of_object => format!("{table}.type = 'object'\n{table}.url = 's3://bucket'\n"),
             true => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
             false => beside.to_owned(),
         };
+        let beside = if last == "columns" { format!("{beside}{table}.format = 'parquet'") } else { beside };
         let beside = if last == "sslmode" { format!("{beside}{table}.ca_file = 'ca'") } else { beside };
         match Layers::default().toml("f", format!("{key} = {value}\n{beside}")).read() {
             Ok(_) => false,
@@ -345,6 +358,9 @@ mod tests {
         whole.store.url = Some("url".into());
         whole.store.password_file = Some("password".into());
         whole.store.ca_file = Some("ca".into());
+        whole.store.endpoint = Some("endpoint".into());
+        whole.store.region = Some("region".into());
+        whole.store.credentials_file = Some("keys".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
@@ -396,6 +412,8 @@ mod tests {
                     // A program without it says so.
                     let is_built = |word: &&&str| match **word {
                         "postgres" => cfg!(feature = "postgres"),
+                        "object" => cfg!(feature = "object"),
+                        "parquet" => cfg!(feature = "parquet"),
                         "http" => cfg!(feature = "http"),
                         _ => true,
                     };

@@ -185,7 +185,7 @@ impl Config {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
-            StoreKind::Postgres => self.store.url.clone().unwrap_or_default().into(),
+            StoreKind::Postgres | StoreKind::Object => self.store.url.clone().unwrap_or_default().into(),
         }
     }
 
@@ -196,6 +196,7 @@ impl Config {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Object => Kind::Object,
         };
         let url = || store.url.clone().unwrap_or_default().into();
         Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)

@@ -118,6 +118,11 @@ mod tests {
                 if is_of_postgres && cfg!(not(feature = "postgres")) {
                     continue;
                 }
+                const OBJECT: &str = "store.type = 'object'\nstore.url = 's3://bucket'\nstore.format = 'parquet'";
+                let is_of_object = *table == "store" && !is_of_postgres && word(table, key).contains("\"object\"");
+                if is_of_object && cfg!(not(feature = "parquet")) {
+                    continue;
+                }
                 let is_of_http = *table == "sources.tcp" && word(table, key).contains("\"http\"");
                 if is_of_http && cfg!(not(feature = "http")) {
                     continue;
@@ -128,6 +133,9 @@ mod tests {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
                     ("sources.tcp", "type") => "sources.tcp.type = 'http'".to_owned(),
+                    ("store", "format") => OBJECT.to_owned(),
+                    ("store", "path") => format!("{OBJECT}\nstore.path = '{{tenant}}/{{batch}}'"),
+                    _ if is_of_object => format!("{OBJECT}\n{table}.{key} = {value}"),
                     _ if is_of_http => format!("sources.tcp.type = 'http'\n{table}.{key} = {value}"),
                     _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.

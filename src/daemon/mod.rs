@@ -181,6 +181,10 @@ pub enum DaemonError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
+    /// The store in objects cannot be opened.
+    #[cfg(feature = "object")]
+    #[error(transparent)]
+    Object(#[from] crate::store::object::OpenError),
     /// This program cannot have a store of that type.
     #[error("a store is of type {0}, which this headworks was built without: build it with --features {0}")]
     NotBuilt(&'static str),

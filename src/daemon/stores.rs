@@ -11,6 +11,8 @@ use crate::config::{Config, StoreConfig, StoreKind};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+#[cfg(feature = "object")]
+use crate::store::{ObjectReader, ObjectStore};
 #[cfg(feature = "postgres")]
 use crate::store::{PostgresReader, PostgresStore};
 
@@ -31,6 +33,8 @@ enum Store {
     Files(FilesStore),
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
+    #[cfg(feature = "object")]
+    Object(ObjectStore),
 }
 
 impl Store {
@@ -39,7 +43,7 @@ impl Store {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
         };
-        if let Some(parent) = path.parent().filter(|_| config.kind != StoreKind::Postgres) {
+        if let Some(parent) = path.parent().filter(|_| !config.kind.is_elsewhere()) {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
@@ -52,6 +56,10 @@ impl Store {
             StoreKind::Postgres => Self::Postgres(PostgresStore::open(config.postgres_options())?),
             #[cfg(not(feature = "postgres"))]
             StoreKind::Postgres => return Err(DaemonError::NotBuilt("postgres")),
+            #[cfg(feature = "object")]
+            StoreKind::Object => Self::Object(ObjectStore::open(config.object_options())?),
+            #[cfg(not(feature = "object"))]
+            StoreKind::Object => return Err(DaemonError::NotBuilt("object")),
         })
     }
 
@@ -61,6 +69,8 @@ impl Store {
             Self::Files(store) => store.clone().boxed(),
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.clone().boxed(),
+            #[cfg(feature = "object")]
+            Self::Object(store) => store.clone().boxed(),
         }
     }
 }
@@ -173,14 +183,20 @@ impl Stores {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Object => Kind::Object,
         };
         let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
-        let on_servers =
-            further.chain([(StoreName::ONLY, &config.store)]).filter(|(_, store)| store.kind == StoreKind::Postgres);
+        let all = || further.clone().chain([(StoreName::ONLY, &config.store)]);
+        let on_servers = all().filter(|(_, store)| store.kind == StoreKind::Postgres);
         let mut postgres: BTreeMap<_, _> = on_servers.map(|(name, store)| (name, store.postgres_options())).collect();
+        let in_objects = all().filter(|(_, store)| store.kind == StoreKind::Object);
+        let mut object: BTreeMap<_, _> = in_objects.map(|(name, store)| (name, store.object_options())).collect();
         // What was stored there when `store` was one on a server is read from there.
         if let Some(before) = known.postgres.get(&StoreName::ONLY) {
             postgres.entry(StoreName::ONLY).or_insert_with(|| before.clone());
+        }
+        if let Some(before) = known.object.get(&StoreName::ONLY) {
+            object.entry(StoreName::ONLY).or_insert_with(|| before.clone());
         }
         let mut fresh = Manifest {
             stores: config.stores.iter().map(|(name, store)| (name.clone(), kind(store.kind))).collect(),
@@ -188,6 +204,7 @@ impl Stores {
             saga_by_id: config.tenants.stores_by_id.clone(),
             stored_before: known.stored_before.clone(),
             postgres,
+            object,
         };
         if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
             // With the stores of before too, where their files are still there.
@@ -203,6 +220,10 @@ impl Stores {
                 left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.postgres.get(*name)?.clone())));
             for (name, options) in servers {
                 both.postgres.entry(name).or_insert(options);
+            }
+            let objects = left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.object.get(*name)?.clone())));
+            for (name, options) in objects {
+                both.object.entry(name).or_insert(options);
             }
             let there: BTreeSet<_> = both.stores.keys().cloned().chain([StoreName::ONLY]).collect();
             let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
@@ -236,6 +257,8 @@ impl Stores {
                 Store::Files(store) => store.close().await.err(),
                 #[cfg(feature = "postgres")]
                 Store::Postgres(store) => store.close().await.err(),
+                #[cfg(feature = "object")]
+                Store::Object(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());
@@ -248,6 +271,16 @@ fn can_be_read(name: &StoreName, known: &Manifest) -> bool {
     #[cfg(feature = "postgres")]
     if let Some(options) = known.postgres.get(name) {
         let read = PostgresReader::new(options.clone()).map_err(|why| why.to_string());
+        match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
+            Ok(_) => return true,
+            Err(why) => {
+                tracing::warn!(target: "headworks", store = %name, why, "a store that batches do not go to any more is not counted");
+            }
+        }
+    }
+    #[cfg(feature = "object")]
+    if let Some(options) = known.object.get(name) {
+        let read = ObjectReader::new(options.clone()).map_err(|why| why.to_string());
         match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
             Ok(_) => return true,
             Err(why) => {

@@ -29,7 +29,7 @@
 pub(in crate::store) mod disk;
 mod error;
 mod ledger;
-mod line;
+pub(in crate::store) mod line;
 mod reader;
 mod record;
 mod shelf;
