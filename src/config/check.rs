@@ -9,8 +9,8 @@ use super::error::Place;
 use super::sections::{Framing, MOST_THREADS, SourceKind};
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
-use crate::store::{Layout, ObjectFormat};
 use crate::store::postgres::{PostgresOptions, SslMode};
+use crate::store::{Layout, ObjectFormat};
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
 
@@ -310,11 +310,13 @@ fn check_object(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
     within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
     if !store.columns.is_empty() && store.format != ObjectFormat::Parquet {
-        let what = "is for format = \"parquet\": lines have all fields as they are; leave it out, or choose that format";
+        let what =
+            "is for format = \"parquet\": lines have all fields as they are; leave it out, or choose that format";
         return Err(Problem::new(key("columns"), what));
     }
     let Some(url) = &store.url else {
-        let what = "is missing, which type = \"object\" needs: url = \"file:///srv/events\" or url = \"s3://BUCKET/PREFIX\"";
+        let what =
+            "is missing, which type = \"object\" needs: url = \"file:///srv/events\" or url = \"s3://BUCKET/PREFIX\"";
         return Err(Problem::new(key("url"), what));
     };
     let of_servers = [

@@ -164,7 +164,12 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[tenants]\nstores = []", 2, "tenants.stores", "nothing could be stored"),
         ("[tenants.stores_by_id]\nacme = ['db']", 2, "tenants.stores_by_id.acme", "there is no [stores.db]"),
         ("[stores.store]\ntype = 'files'", 1, "stores.store", "[store] speaks of"),
-        ("[store]\nlayout = 'rows'\nurl = 'postgres://db/x'", 3, "store.url", "is for type = \"postgres\" and type = \"object\""),
+        (
+            "[store]\nlayout = 'rows'\nurl = 'postgres://db/x'",
+            3,
+            "store.url",
+            "is for type = \"postgres\" and type = \"object\"",
+        ),
         ("[stores.a]\ntype = 'files'\npool_size = 9", 3, "stores.a.pool_size", "is for type = \"postgres\""),
         ("[stores.a]\nbusy_timeout = '0s'", 2, "stores.a.busy_timeout", "from 1ms to 1m"),
         ("[report]\nevery = '1ms'", 2, "report.every", "from 1s to 1day, or 0s"),

@@ -160,6 +160,8 @@ pub(crate) fn found(place: &Place) -> Found {
     let mut found = Found { stored: place.stored(), dead: vec![] };
     #[cfg(feature = "postgres")]
     found.stored.extend(super::postgres::stored(place));
+    #[cfg(feature = "parquet")]
+    found.stored.extend(super::s3::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

@@ -31,11 +31,15 @@ impl Column {
             "number" => ColumnType::Number,
             "boolean" => ColumnType::Boolean,
             _ => {
-                return Err(format!("has {text:?}, but a column is text, integer, number or boolean: \"latency:number\""));
+                return Err(format!(
+                    "has {text:?}, but a column is text, integer, number or boolean: \"latency:number\""
+                ));
             }
         };
         if path.is_empty() || path.split('.').any(str::is_empty) {
-            return Err(format!("has {text:?}, but the path of a field is names with dots between them: \"card.number\""));
+            return Err(format!(
+                "has {text:?}, but the path of a field is names with dots between them: \"card.number\""
+            ));
         }
         if FIXED.contains(&path) {
             return Err(format!("has {text:?}, but every row has a column of that name already: leave it out"));

@@ -211,7 +211,8 @@ mod tests {
         ] {
             assert_eq!(class(&why), expected, "{why}");
         }
-        let full = Failure::from(generic(io::Error::from_raw_os_error(28))).storage_error("store batch x", "file:///srv");
+        let full =
+            Failure::from(generic(io::Error::from_raw_os_error(28))).storage_error("store batch x", "file:///srv");
         assert!(full.to_string().ends_with("the disk is full; make room"), "{full}");
     }
 }

@@ -63,8 +63,7 @@ impl Template {
             }
             // So that it ends where it ends, whatever it stands for.
             if let Some((before, after)) = text.split_once(what)
-                && !(before.is_empty() || before.ends_with(['/', '=']))
-                | !(after.is_empty() || after.starts_with('/'))
+                && !(before.is_empty() || before.ends_with(['/', '='])) | !(after.is_empty() || after.starts_with('/'))
             {
                 return Err(format!("is {text:?}, but {what} must fill what is between \"/\", or \"=\" and \"/\""));
             }
@@ -81,7 +80,9 @@ impl Template {
         }
         let is_name = |part: &str| !part.is_empty() && !part.bytes().all(|byte| byte == b'.');
         if !plain.split('/').all(is_name) || text.starts_with(OWN) {
-            return Err(format!("is {text:?}, but must be names with single slashes between them, and not begin with {OWN}"));
+            return Err(format!(
+                "is {text:?}, but must be names with single slashes between them, and not begin with {OWN}"
+            ));
         }
         Ok(Self { text: text.to_owned(), ending })
     }

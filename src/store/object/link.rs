@@ -81,8 +81,10 @@ impl Link {
         let template = Template::new(&options.path, options.format.ending()).map_err(|why| format!("path {why}"))?;
         Column::parse_all(&options.columns).map_err(|why| format!("columns {why}"))?;
         if options.format == super::ObjectFormat::Parquet && cfg!(not(feature = "parquet")) {
-            return Err("format is \"parquet\", which this headworks was built without: build it with --features parquet"
-                .to_owned());
+            return Err(
+                "format is \"parquet\", which this headworks was built without: build it with --features parquet"
+                    .to_owned(),
+            );
         }
         let (objects, prefix): (Box<dyn ObjectStore>, _) = match place(&options.url)? {
             Place::Directory(path) => {
@@ -266,7 +268,9 @@ mod tests {
 
     #[test]
     fn a_url_that_leads_nowhere_is_refused_with_what_it_should_read() {
-        for url in ["", "/srv", "file://srv", "s3://", "s3:///x", "ftp://x/y", "s3://key:secret@bucket/x", "s3://b/a//b"] {
+        for url in
+            ["", "/srv", "file://srv", "s3://", "s3:///x", "ftp://x/y", "s3://key:secret@bucket/x", "s3://b/a//b"]
+        {
             let why = check_url(url).unwrap_err();
             assert!(why.contains("file:///srv/events"), "{url}: {why}");
             assert!(!why.contains("secret"), "{why}");

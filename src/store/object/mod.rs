@@ -61,9 +61,9 @@ mod write;
 pub use options::{ObjectFormat, ObjectOptions};
 
 #[cfg(feature = "object")]
-pub use error::{OpenError, ReadError};
-#[cfg(feature = "object")]
 pub(crate) use columns::Column;
+#[cfg(feature = "object")]
+pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]
 pub(crate) use key::Template;
 #[cfg(feature = "object")]

@@ -200,7 +200,9 @@ impl Writer {
     async fn head(&self, key: &str) -> Result<Option<Head>, Failure> {
         let Some(bytes) = self.link.get(key).await? else { return Ok(None) };
         let damaged = |why| {
-            Failure::Unfit(format!("{key} is not as it was left: {why}; nothing was changed. Restore it, or move it away"))
+            Failure::Unfit(format!(
+                "{key} is not as it was left: {why}; nothing was changed. Restore it, or move it away"
+            ))
         };
         content::head(self.link.options.format, &bytes).map(Some).map_err(damaged)
     }

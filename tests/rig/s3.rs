@@ -1,0 +1,260 @@
+//! A server of S3 in the test's own process: `s3s-fs`, an implementation that we did not write, with its objects in a directory. It can be
+//! killed, and told to fail.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use headworks::TenantId;
+use headworks::store::{ObjectOptions, ObjectReader, ObjectStore};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::{Bodies, Place};
+
+pub(crate) const BUCKET: &str = "bucket";
+const KEYS: &str = "[default]\naws_access_key_id = AKIDHEADWORKS\naws_secret_access_key = s3cret\n";
+
+/// What becomes of a request.
+#[derive(Clone)]
+pub(crate) enum Fault {
+    None,
+    /// It is answered with this status.
+    Status(u16),
+    /// The connection ends before anything is done.
+    CutBefore,
+    /// All is done, and the connection ends without an answer.
+    CutAfter,
+    /// Nothing is done and nothing said.
+    Hang,
+    /// What is done is done once that is told, whoever waits for it, or not any more.
+    Hold(Arc<Notify>),
+    /// As by a server that does not know of conditions.
+    Heedless,
+}
+
+type Plan = Box<dyn FnMut(&str, &str) -> Fault + Send>;
+
+/// A server with one bucket, which is gone with this.
+pub(crate) struct S3 {
+    folder: TempDir,
+    pub(crate) address: SocketAddr,
+    runtime: Option<Runtime>,
+    serving: Option<tokio::task::JoinHandle<()>>,
+    service: S3Service,
+    plan: Arc<Mutex<Plan>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl S3 {
+    pub(crate) fn start() -> Self {
+        Self::with(true)
+    }
+
+    /// Asks nobody who they are, so that a request may be changed on its way.
+    pub(crate) fn without_keys() -> Self {
+        Self::with(false)
+    }
+
+    fn with(keys: bool) -> Self {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir_all(folder.path().join("s3").join(BUCKET)).unwrap();
+        std::fs::write(folder.path().join("keys"), KEYS).unwrap();
+        let files = s3s_fs::FileSystem::new(folder.path().join("s3")).unwrap();
+        let mut builder = S3ServiceBuilder::new(files);
+        if keys {
+            builder.set_auth(SimpleAuth::from_single("AKIDHEADWORKS", "s3cret"));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut server = Self {
+            folder,
+            address: ([127, 0, 0, 1], 0).into(),
+            runtime: Some(runtime),
+            serving: None,
+            service: builder.build(),
+            plan: Arc::new(Mutex::new(Box::new(|_, _| Fault::None))),
+            requests: Arc::default(),
+        };
+        server.restart();
+        server
+    }
+
+    /// Whatever is asked for from now on fails as this says, by its method and its path.
+    pub(crate) fn plan(&self, plan: impl FnMut(&str, &str) -> Fault + Send + 'static) {
+        *self.plan.lock().unwrap() = Box::new(plan);
+    }
+
+    pub(crate) fn well(&self) {
+        self.plan(|_, _| Fault::None);
+    }
+
+    /// How many requests there were.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Ends every connection where it is, and takes no more.
+    pub(crate) fn kill(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // The listener is closed, and requests are where they are.
+            while !serving.is_finished() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Serves again, at the same address.
+    pub(crate) fn restart(&mut self) {
+        let (tell, told) = mpsc::channel();
+        let (address, service) = (self.address, self.service.clone());
+        let (plan, requests) = (self.plan.clone(), self.requests.clone());
+        let serve = async move {
+            let listener = TcpListener::bind(address).await.unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            let mut connections = JoinSet::new();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let (service, plan, requests) = (service.clone(), plan.clone(), requests.clone());
+                let answer = move |request: Request<Incoming>| {
+                    requests.fetch_add(1, Ordering::Relaxed);
+                    let fault = plan.lock().unwrap()(request.method().as_str(), request.uri().path());
+                    answered(service.clone(), request, fault)
+                };
+                connections.spawn(async move {
+                    let connection = hyper::server::conn::http1::Builder::new();
+                    let _ = connection.serve_connection(TokioIo::new(socket), service_fn(answer)).await;
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        self.serving = self.runtime.as_ref().map(|runtime| runtime.spawn(serve));
+        self.address = told.recv().unwrap();
+    }
+
+    /// A file with the keys.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Of a store of its own.
+    pub(crate) fn options(&self, prefix: &str) -> ObjectOptions {
+        let mut options = ObjectOptions::at(format!("s3://{BUCKET}/{prefix}"));
+        options.endpoint = Some(self.endpoint());
+        options.credentials_file = Some(self.keys());
+        options
+    }
+
+    pub(crate) fn open(&self, prefix: &str) -> ObjectStore {
+        ObjectStore::open(self.options(prefix)).unwrap()
+    }
+
+    pub(crate) fn reader(&self, prefix: &str) -> ObjectReader {
+        ObjectReader::new(self.options(prefix)).unwrap()
+    }
+
+    /// The objects with that prefix, by their keys, past the server.
+    pub(crate) fn objects(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        objects(&self.folder.path().join("s3").join(BUCKET).join(prefix))
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The files below a directory that have a batch in them, by their paths.
+pub(crate) fn objects(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let key = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !key.starts_with('_') && !key.contains('#') {
+                found.insert(key, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// The end of a connection, for hyper.
+#[derive(Debug, thiserror::Error)]
+#[error("cut")]
+struct Cut;
+
+async fn answered(service: S3Service, request: Request<Incoming>, fault: Fault) -> Result<Response<s3s::Body>, Cut> {
+    let (mut head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    if let Fault::Heedless = fault {
+        head.headers.remove("if-none-match");
+    }
+    let done = async move {
+        let done = service.call(Request::from_parts(head, s3s::Body::from(body))).await;
+        done.map_err(|_| Cut)
+    };
+    match fault {
+        Fault::None | Fault::Heedless => done.await,
+        Fault::Status(status) => {
+            let body = s3s::Body::from(format!("<Error><Code>Test{status}</Code></Error>"));
+            Ok(Response::builder().status(status).body(body).unwrap())
+        }
+        Fault::CutBefore => Err(Cut),
+        Fault::CutAfter => {
+            let _ = done.await;
+            Err(Cut)
+        }
+        Fault::Hang => std::future::pending::<Result<_, Infallible>>().await.map_err(|_| Cut),
+        Fault::Hold(told) => {
+            // Not on the connection, which may end first.
+            let done = tokio::spawn(async move {
+                told.notified().await;
+                done.await
+            });
+            done.await.map_err(|_| Cut)?
+        }
+    }
+}
+
+/// What the store `store` of a data directory holds, if it is in objects.
+pub(crate) fn stored(place: &Place) -> Bodies {
+    let mut bodies = Bodies::new();
+    let Ok(text) = std::fs::read(place.data().join("stores.json")) else { return bodies };
+    let manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let Some(options) = manifest["object"].get("store") else { return bodies };
+    let reader = ObjectReader::new(serde_json::from_value(options.clone()).unwrap()).unwrap();
+    for totals in reader.tenants().unwrap() {
+        let tenant: TenantId = totals.tenant;
+        let read = reader.bodies(&tenant).unwrap();
+        assert_eq!(read.len() as u64, totals.events, "{tenant}: the heads and the lines must agree");
+        bodies.insert(tenant.to_string(), read);
+    }
+    bodies
+}
+
+/// How long a client that tries again waits.
+pub(crate) const AGAIN: Duration = Duration::from_millis(5);
