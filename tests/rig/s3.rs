@@ -33,8 +33,8 @@ const KEYS: &str = "[default]\naws_access_key_id = AKIDHEADWORKS\naws_secret_acc
 #[derive(Clone)]
 pub(crate) enum Fault {
     None,
-    /// It is answered with this status.
-    Status(u16),
+    /// It is answered with this status, for this reason.
+    Status(u16, &'static str),
     /// The connection ends before anything is done.
     CutBefore,
     /// All is done, and the connection ends without an answer.
@@ -163,6 +163,15 @@ impl S3 {
         options
     }
 
+    /// In a bucket of its own.
+    pub(crate) fn options_in(&self, bucket: &str) -> ObjectOptions {
+        let bucket = bucket.replace('.', "-");
+        std::fs::create_dir_all(self.folder.path().join("s3").join(&bucket)).unwrap();
+        let mut options = self.options("");
+        options.url = format!("s3://{bucket}");
+        options
+    }
+
     pub(crate) fn open(&self, prefix: &str) -> ObjectStore {
         ObjectStore::open(self.options(prefix)).unwrap()
     }
@@ -174,6 +183,19 @@ impl S3 {
     /// The objects with that prefix, by their keys, past the server.
     pub(crate) fn objects(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
         objects(&self.folder.path().join("s3").join(BUCKET).join(prefix))
+    }
+
+    /// Takes an object away, past the server.
+    pub(crate) fn take(&self, prefix: &str, key: &str) -> Vec<u8> {
+        let path = self.folder.path().join("s3").join(BUCKET).join(prefix).join(key);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        bytes
+    }
+
+    /// Puts one there, past the server.
+    pub(crate) fn give(&self, prefix: &str, key: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.path().join("s3").join(BUCKET).join(prefix).join(key), bytes).unwrap();
     }
 }
 
@@ -219,8 +241,8 @@ async fn answered(service: S3Service, request: Request<Incoming>, fault: Fault) 
     };
     match fault {
         Fault::None | Fault::Heedless => done.await,
-        Fault::Status(status) => {
-            let body = s3s::Body::from(format!("<Error><Code>Test{status}</Code></Error>"));
+        Fault::Status(status, code) => {
+            let body = s3s::Body::from(format!("<Error><Code>{code}</Code></Error>"));
             Ok(Response::builder().status(status).body(body).unwrap())
         }
         Fault::CutBefore => Err(Cut),
