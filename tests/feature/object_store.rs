@@ -237,8 +237,8 @@ async fn wrong_keys_a_missing_bucket_and_a_server_that_heeds_no_condition_are_re
     assert_refused(ObjectStore::open(options), "nowhere (credentials_file)");
     s3.plan(|_, _| Fault::Status(404, "NoSuchBucket"));
     assert_refused(ObjectStore::open(s3.options("p")), "make the bucket, or check url");
-    let heedless = S3::without_keys();
-    heedless.plan(|_, _| Fault::Heedless);
+    let heedless = S3::start();
+    heedless.heeds_no_condition();
     assert_refused(ObjectStore::open(heedless.options("p")), "choose a server that heeds conditions");
     let why = ObjectStore::open(ObjectOptions::at("file:///proc/headworks")).unwrap_err();
     assert!(why.to_string().contains("cannot use /proc/headworks (url)"), "{why}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -43,8 +43,6 @@ pub(crate) enum Fault {
     Hang,
     /// What is done is done once that is told, whoever waits for it, or not any more.
     Hold(Arc<Notify>),
-    /// As by a server that does not know of conditions.
-    Heedless,
 }
 
 type Plan = Box<dyn FnMut(&str, &str) -> Fault + Send>;
@@ -58,27 +56,17 @@ pub(crate) struct S3 {
     service: S3Service,
     plan: Arc<Mutex<Plan>>,
     requests: Arc<AtomicUsize>,
+    is_heedless: Arc<AtomicBool>,
 }
 
 impl S3 {
     pub(crate) fn start() -> Self {
-        Self::with(true)
-    }
-
-    /// Asks nobody who they are, so that a request may be changed on its way.
-    pub(crate) fn without_keys() -> Self {
-        Self::with(false)
-    }
-
-    fn with(keys: bool) -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::create_dir_all(folder.path().join("s3").join(BUCKET)).unwrap();
         std::fs::write(folder.path().join("keys"), KEYS).unwrap();
         let files = s3s_fs::FileSystem::new(folder.path().join("s3")).unwrap();
         let mut builder = S3ServiceBuilder::new(files);
-        if keys {
-            builder.set_auth(SimpleAuth::from_single("AKIDHEADWORKS", "s3cret"));
-        }
+        builder.set_auth(SimpleAuth::from_single("AKIDHEADWORKS", "s3cret"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut server = Self {
             folder,
@@ -88,6 +76,7 @@ impl S3 {
             service: builder.build(),
             plan: Arc::new(Mutex::new(Box::new(|_, _| Fault::None))),
             requests: Arc::default(),
+            is_heedless: Arc::default(),
         };
         server.restart();
         server
@@ -96,6 +85,11 @@ impl S3 {
     /// Whatever is asked for from now on fails as this says, by its method and its path.
     pub(crate) fn plan(&self, plan: impl FnMut(&str, &str) -> Fault + Send + 'static) {
         *self.plan.lock().unwrap() = Box::new(plan);
+    }
+
+    /// From now on it puts an object where there is one already, as a server does that does not know of conditions.
+    pub(crate) fn heeds_no_condition(&self) {
+        self.is_heedless.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn well(&self) {
@@ -123,15 +117,22 @@ impl S3 {
         let (tell, told) = mpsc::channel();
         let (address, service) = (self.address, self.service.clone());
         let (plan, requests) = (self.plan.clone(), self.requests.clone());
+        let is_heedless = self.is_heedless.clone();
+        let root = self.folder.path().join("s3");
         let serve = async move {
             let listener = TcpListener::bind(address).await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             let mut connections = JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (service, plan, requests) = (service.clone(), plan.clone(), requests.clone());
+                let (service, plan, requests, root) = (service.clone(), plan.clone(), requests.clone(), root.clone());
+                let is_heedless = is_heedless.clone();
                 let answer = move |request: Request<Incoming>| {
                     requests.fetch_add(1, Ordering::Relaxed);
+                    if request.headers().contains_key("if-none-match") && is_heedless.load(Ordering::Relaxed) {
+                        // What is there is gone before it is looked for.
+                        let _ = std::fs::remove_file(root.join(request.uri().path().trim_start_matches('/')));
+                    }
                     let fault = plan.lock().unwrap()(request.method().as_str(), request.uri().path());
                     answered(service.clone(), request, fault)
                 };
@@ -230,17 +231,14 @@ pub(crate) fn objects(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 struct Cut;
 
 async fn answered(service: S3Service, request: Request<Incoming>, fault: Fault) -> Result<Response<s3s::Body>, Cut> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
-    if let Fault::Heedless = fault {
-        head.headers.remove("if-none-match");
-    }
     let done = async move {
         let done = service.call(Request::from_parts(head, s3s::Body::from(body))).await;
         done.map_err(|_| Cut)
     };
     match fault {
-        Fault::None | Fault::Heedless => done.await,
+        Fault::None => done.await,
         Fault::Status(status, code) => {
             let body = s3s::Body::from(format!("<Error><Code>{code}</Code></Error>"));
             Ok(Response::builder().status(status).body(body).unwrap())

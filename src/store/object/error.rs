@@ -104,7 +104,8 @@ impl Failure {
             Self::Silent | Self::Conflict(_) => true,
             Self::Unfit(_) | Self::Refused(_) => false,
             Self::Objects(why) => match answer(why) {
-                Some((status, _)) => status >= 500 || status == 429,
+                // What a server does not know how to do it will not learn.
+                Some((status, _)) => (status >= 500 && status != 501) || status == 429,
                 None => is_of_the_way(why) || io_error(why).is_some_and(|why| why.kind() == ErrorKind::StorageFull),
             },
         }
