@@ -1,4 +1,5 @@
 //! The daemon is killed at its fault points and at any moment, with its store in objects: see `crash_acks`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

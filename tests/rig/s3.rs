@@ -1,5 +1,6 @@
 //! A server of S3 in the test's own process: `s3s-fs`, an implementation that we did not write, with its objects in a directory. It can be
 //! killed, and told to fail.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::{Bodies, Place};
+use super::{Bodies, DEADLINE, Place};
 
 pub(crate) const BUCKET: &str = "bucket";
 const KEYS: &str = "[default]\naws_access_key_id = AKIDHEADWORKS\naws_secret_access_key = s3cret\n";
@@ -41,8 +42,23 @@ pub(crate) enum Fault {
     CutAfter,
     /// Nothing is done and nothing said.
     Hang,
-    /// What is done is done once that is told, whoever waits for it, or not any more.
-    Hold(Arc<Notify>),
+    /// What is done is done once that is let go, whoever waits for it, or not any more.
+    Hold(Arc<Held>),
+}
+
+/// A request that is held.
+#[derive(Default)]
+pub(crate) struct Held {
+    go: Notify,
+    done: Notify,
+}
+
+impl Held {
+    /// Lets it go, and waits until it is done.
+    pub(crate) async fn let_go(&self) {
+        self.go.notify_one();
+        tokio::time::timeout(DEADLINE, self.done.notified()).await.unwrap();
+    }
 }
 
 type Plan = Box<dyn FnMut(&str, &str) -> Fault + Send>;
@@ -249,11 +265,13 @@ async fn answered(service: S3Service, request: Request<Incoming>, fault: Fault) 
             Err(Cut)
         }
         Fault::Hang => std::future::pending::<Result<_, Infallible>>().await.map_err(|_| Cut),
-        Fault::Hold(told) => {
+        Fault::Hold(held) => {
             // Not on the connection, which may end first.
             let done = tokio::spawn(async move {
-                told.notified().await;
-                done.await
+                held.go.notified().await;
+                let answer = done.await;
+                held.done.notify_one();
+                answer
             });
             done.await.map_err(|_| Cut)?
         }
