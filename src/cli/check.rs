@@ -220,6 +220,11 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
+        StoreKind::Object => vec![
+            ("objects", in_objects(&config.store)),
+            ("commit", format!("an object a batch, {most} at once")),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
         _ => {
             let mut told = vec![("file", format!("SQLite, {path}"))];
             if config.store.layout == Layout::Index {
@@ -243,6 +248,9 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         }
         if store.kind == StoreKind::Stdout {
             return ("further", format!("{name}: the standard output, an event a line"));
+        }
+        if store.kind == StoreKind::Object {
+            return ("further", format!("{name}: {}", in_objects(store)));
         }
         let path = config.further_store_path(name, store);
         let kind = match (store.kind, store.layout) {
@@ -326,6 +334,30 @@ fn on_webhook(store: &StoreConfig) -> String {
         "POST {} for each batch, {signed}, {compressed}, {back}; up to {} requests at once, {} to connect, {} for one",
         store.url.as_deref().unwrap_or_default(),
         store.pool_size,
+        time(store.connect_timeout),
+        time(store.request_timeout),
+    )
+}
+
+/// A store in objects. There is no key in its URL.
+fn in_objects(store: &StoreConfig) -> String {
+    let url = store.url.as_deref().unwrap_or_default();
+    let server = store.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" on {endpoint}"));
+    let region = store.region.as_ref().map_or_else(String::new, |region| format!(" in {region}"));
+    let keys = match &store.credentials_file {
+        _ if url.starts_with("file:") => String::new(),
+        Some(path) => format!(", with the keys in {}", path.display()),
+        None => ", with the keys of the environment".to_owned(),
+    };
+    let ca = store.ca_file.as_ref().map_or_else(String::new, |path| format!(", trusting {} too", path.display()));
+    let columns = match store.columns.as_slice() {
+        [] => String::new(),
+        columns => format!(" with columns for {}", columns.join(", ")),
+    };
+    format!(
+        "{url}/{}.{}{columns}{server}{region}{keys}{ca}; {} for a connection, {} for a request",
+        store.path,
+        store.format.ending(),
         time(store.connect_timeout),
         time(store.request_timeout),
     )
@@ -855,6 +887,22 @@ made where they are not there, bodies as jsonb; up to 4 connections, 3s for one,
         assert_eq!((exit, out.as_str()), (Exit::Config, ""));
         assert!(err.contains("stores.pg.url has a password in it") && err.contains("password_file"), "{err}");
         assert!(!err.contains("hunter2"), "{err}");
+    }
+
+    #[test]
+    fn a_store_in_objects_is_told_with_its_names_and_where_its_keys_are() {
+        let text = "[store]\ntype = 'object'\nurl = 's3://bucket/events'\nendpoint = 'https://s3.example'\nregion = 'eu'\n\
+                    credentials_file = '/etc/keys'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
+                    [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
+        let (exit, out, err) = checked(Some(text), &[], false);
+        assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+        let expected = "
+  objects       s3://bucket/events/{tenant}/{date}/{batch}.parquet with columns for level, ms:number on https://s3.example in eu, with \
+the keys in /etc/keys; 3s for a connection, 3s for a request
+  commit        an object a batch, 256 at once
+";
+        assert!(out.contains(expected), "{out}");
+        assert!(out.contains("near: file:///srv/events/{tenant}/{date}/{batch}.ndjson.zst; 3s for a"), "{out}");
     }
 
     #[test]

@@ -9,9 +9,6 @@ use super::error::Place;
 use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
-use crate::store::Layout;
-use crate::store::postgres::{PostgresOptions, SslMode};
-use crate::store::webhook::WebhookOptions;
 use crate::units::bytes::display as size;
 use crate::{Policy, StoreName, TenantId};
 
@@ -100,7 +97,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     // A reserve for what becomes of accepted events, and room for the space of settled ones to be given back.
     within(["journal", "max_bytes"], journal.max_bytes, journal.segment_bytes * 8, 1 << 44, |n| size(*n))?;
     within(["journal", "commit_every"], journal.commit_every, Duration::ZERO, Duration::from_secs(1), time)?;
-    check_store(&["store"], store)?;
+    super::stores::check(&["store"], store)?;
     for (name, store) in stores {
         if *name == StoreName::ONLY {
             return Err(Problem::new(
@@ -108,7 +105,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
                 "cannot be: that is the name of the one that [store] speaks of",
             ));
         }
-        check_store(&["stores", name.as_str()], store)?;
+        super::stores::check(&["stores", name.as_str()], store)?;
     }
     let letters = dead_letters.max_bytes_per_tenant;
     within(["dead_letters", "max_bytes_per_tenant"], letters, 64 << 10, 1 << 44, |n| size(*n))?;
@@ -214,131 +211,6 @@ fn is_own(path: &Path, data_dir: &Path) -> bool {
     }) || path.components().any(|part| part == Component::ParentDir)
 }
 
-fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
-    let key = |key| at.iter().copied().chain([key]);
-    let default = StoreConfig::default();
-    let (is_sqlite, is_postgres) = (store.kind == StoreKind::Sqlite, store.kind == StoreKind::Postgres);
-    let is_webhook = store.kind == StoreKind::Webhook;
-    if !is_sqlite && store.layout != Layout::Rows {
-        let why = "is for type = \"sqlite\": others have but one layout; leave it out, or choose that type";
-        return Err(Problem::new(key("layout"), why));
-    }
-    let foreign = [
-        ("url", store.url.is_some()),
-        ("password_file", store.password_file.is_some()),
-        ("sslmode", store.sslmode != default.sslmode),
-        ("ca_file", store.ca_file.is_some()),
-        ("namespace", store.namespace != default.namespace),
-        ("schema", store.schema != default.schema),
-        ("body", store.body != default.body),
-        ("partition", store.partition != default.partition),
-        ("pool_size", store.pool_size != default.pool_size),
-        ("connect_timeout", store.connect_timeout != default.connect_timeout),
-        ("statement_timeout", store.statement_timeout != default.statement_timeout),
-    ];
-    // These a webhook has too.
-    const BOTH: [&str; 4] = ["url", "ca_file", "pool_size", "connect_timeout"];
-    let is_foreign = |name: &str| !(is_postgres || is_webhook && BOTH.contains(&name));
-    if let Some((name, _)) = foreign.into_iter().find(|(name, is_set)| *is_set && is_foreign(name)) {
-        let or = if BOTH.contains(&name) { " or \"webhook\"" } else { "" };
-        let why = format!("is for type = \"postgres\"{or}: leave it out, or choose that type");
-        return Err(Problem::new(key(name), why));
-    }
-    let foreign = [
-        ("rotate_bytes", store.rotate_bytes != default.rotate_bytes, StoreKind::Files),
-        ("rotate_every", store.rotate_every != default.rotate_every, StoreKind::Files),
-        ("rollback_url", store.rollback_url.is_some(), StoreKind::Webhook),
-        ("secret_file", store.secret_file.is_some(), StoreKind::Webhook),
-        ("compression", store.compression != default.compression, StoreKind::Webhook),
-        ("request_timeout", store.request_timeout != default.request_timeout, StoreKind::Webhook),
-    ];
-    if let Some((name, _, kind)) = foreign.into_iter().find(|(_, is_set, kind)| *is_set && store.kind != *kind) {
-        let kind = if kind == StoreKind::Files { "files" } else { "webhook" };
-        let why = format!("is for type = {kind:?}: leave it out, or choose that type");
-        return Err(Problem::new(key(name), why));
-    }
-    if is_postgres {
-        check_postgres(at, store)?;
-    }
-    if is_webhook {
-        check_webhook(at, store)?;
-    }
-    if store.kind == StoreKind::Stdout && cfg!(not(feature = "stdout")) {
-        let what = "is \"stdout\", which this headworks was built without: build it with --features stdout";
-        return Err(Problem::new(key("type"), what));
-    }
-    within(key("rotate_bytes"), store.rotate_bytes, 0, 1 << 44, |n| size(*n))?;
-    if let Some(every) = store.rotate_every {
-        within(key("rotate_every"), every, Duration::from_secs(1), DAY * 3650, time)?;
-    }
-    within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
-    within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
-    within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)?;
-    within(key("max_concurrency"), store.max_concurrency, 1, 10_000, u32::to_string)
-}
-
-fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
-    let key = |key| at.iter().copied().chain([key]);
-    let second = Duration::from_secs(1);
-    within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
-    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
-    within(key("statement_timeout"), store.statement_timeout, second / 10, second * 3600, time)?;
-    if !PostgresOptions::is_namespace(&store.namespace) {
-        let what = "is no name for a PostgreSQL schema: it has lower-case letters, digits and \"_\" in it, up to 63, begins \
-                    with none of the digits, and not with \"pg_\"";
-        return Err(Problem::new(key("namespace"), what));
-    }
-    if store.sslmode == SslMode::VerifyFull && store.ca_file.is_none() {
-        let what = "is \"verify_full\", which needs to know whom to trust: set ca_file to a file of certificates";
-        return Err(Problem::new(key("sslmode"), what));
-    }
-    if store.sslmode != SslMode::VerifyFull && store.ca_file.is_some() {
-        let what = "is for sslmode = \"verify_full\": nothing else looks at certificates; leave it out, or choose that";
-        return Err(Problem::new(key("ca_file"), what));
-    }
-    let Some(url) = &store.url else {
-        let what = "is missing, which type = \"postgres\" needs: url = \"postgres://USER@HOST:PORT/DATABASE\"";
-        return Err(Problem::new(key("url"), what));
-    };
-    #[cfg(feature = "postgres")]
-    // Its sentence begins with the key.
-    crate::store::postgres::check_url(url)
-        .map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
-    #[cfg(not(feature = "postgres"))]
-    {
-        let _ = url;
-        let what = "is \"postgres\", which this headworks was built without: build it with --features postgres";
-        return Err(Problem::new(key("type"), what));
-    }
-    #[cfg(feature = "postgres")]
-    Ok(())
-}
-
-fn check_webhook(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
-    let key = |key| at.iter().copied().chain([key]);
-    let second = Duration::from_secs(1);
-    within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
-    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
-    within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
-    let Some(url) = &store.url else {
-        let what = "is missing, which type = \"webhook\" needs: url = \"https://HOST/PATH\"";
-        return Err(Problem::new(key("url"), what));
-    };
-    let urls = [("url", Some(url)), ("rollback_url", store.rollback_url.as_ref())];
-    for (name, url) in urls.into_iter().filter_map(|(name, url)| Some((name, url?))) {
-        WebhookOptions::check_url(url).map_err(|why| Problem::new(key(name), why))?;
-        if store.ca_file.is_some() && !url.starts_with("https:") {
-            let what = "begins with \"http:\", and ca_file is for \"https:\": leave that out, or choose this";
-            return Err(Problem::new(key(name), what));
-        }
-    }
-    if cfg!(not(feature = "webhook")) {
-        let what = "is \"webhook\", which this headworks was built without: build it with --features webhook";
-        return Err(Problem::new(key("type"), what));
-    }
-    Ok(())
-}
-
 /// Where a batch goes on to another store, the one before must be able to take it back.
 fn check_rollback(at: &[&str], saga: &[StoreName], config: &Config) -> Result<(), Problem> {
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
@@ -388,11 +260,7 @@ fn check_retention(config: &Config) -> Result<(), Problem> {
     };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
-        let kind = match kind {
-            StoreKind::Webhook => "webhook",
-            StoreKind::Stdout => "stdout",
-            _ => "postgres",
-        };
+        let kind = kind.as_str();
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
              choose type = \"sqlite\" or \"files\", or leave the rule out"

@@ -217,7 +217,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres", "webhook", "stdout"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -239,6 +239,12 @@ const STORE: &[(&str, Kind)] = &[
     ("rollback_url", Text),
     ("secret_file", Path),
     ("compression", Choice(&["none", "gzip", "zstd"])),
+    ("endpoint", Text),
+    ("region", Text),
+    ("credentials_file", Path),
+    ("path", Text),
+    ("format", Choice(&["ndjson.zst", "parquet"])),
+    ("columns", Fields),
     ("request_timeout", Time("100ms", "1h", None)),
 ];
 
@@ -305,9 +311,11 @@ mod tests {
         ("tenants.defaults.throttle.burst_events", "tenants.defaults.throttle.events_per_second = 0"),
     ];
 
-    /// Keys that have a meaning for that type alone.
-    const POSTGRES: [&str; 8] =
-        ["sslmode", "namespace", "schema", "body", "partition", "pool_size", "connect_timeout", "statement_timeout"];
+    /// What is said there beside the key, in the table.
+    fn all_but(table: &str, key: &str, said: &str) -> String {
+        let others = said.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+        others.map(|line| format!("{table}.{line}\n")).collect()
+    }
 
     fn all() -> impl Iterator<Item = (String, Kind)> {
         KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |(key, kind)| (format!("{table}.{key}"), *kind)))
@@ -317,22 +325,16 @@ mod tests {
     fn is_refused(key: &str, value: &str) -> bool {
         let beside = BESIDE.iter().find(|(of, _)| *of == key).map_or("", |(_, beside)| beside);
         let (table, last) = key.rsplit_once('.').unwrap();
-        let of_postgres = POSTGRES.contains(&last) && table.starts_with("store");
-        let beside = match last {
-            _ if of_postgres => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
-            "rotate_bytes" | "rotate_every" => format!("{table}.type = 'files'"),
-            "compression" | "request_timeout" => format!("{table}.type = 'webhook'\n{table}.url = 'http://x'"),
-            _ => beside.to_owned(),
-        };
         let beside = match table {
             "sources.tcp" => match crate::config::sources::with_key(last) {
-                Some(said) => {
-                    let others = said.lines().filter(|line| !line.starts_with(&format!("{last} =")));
-                    others.map(|line| format!("sources.tcp.{line}\n")).collect::<String>() + &beside
-                }
+                Some(said) => all_but(table, last, said) + beside,
                 None => return false,
             },
-            _ => beside,
+            "store" | "stores.NAME" => match crate::config::stores::with_key(last) {
+                Some(said) => all_but(table, last, said),
+                None => return false,
+            },
+            _ => beside.to_owned(),
         };
         let beside = if last == "sslmode" { format!("{beside}{table}.ca_file = 'ca'") } else { beside };
         match Layers::default().toml("f", format!("{key} = {value}\n{beside}")).read() {
@@ -367,6 +369,9 @@ mod tests {
         whole.store.ca_file = Some("ca".into());
         whole.store.rollback_url = Some("url".into());
         whole.store.secret_file = Some("secret".into());
+        whole.store.endpoint = Some("endpoint".into());
+        whole.store.region = Some("region".into());
+        whole.store.credentials_file = Some("keys".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
@@ -420,6 +425,8 @@ mod tests {
                         "postgres" => cfg!(feature = "postgres"),
                         "webhook" => cfg!(feature = "webhook"),
                         "stdout" => cfg!(feature = "stdout"),
+                        "object" => cfg!(feature = "object"),
+                        "parquet" => cfg!(feature = "parquet"),
                         "http" => cfg!(feature = "http"),
                         "tail" => false,
                         "syslog" => cfg!(feature = "syslog"),

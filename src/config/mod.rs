@@ -35,6 +35,7 @@ mod schema;
 mod sections;
 mod settings;
 mod sources;
+mod stores;
 mod tap;
 mod telemetry;
 mod tree;
@@ -186,7 +187,9 @@ impl Config {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
-            StoreKind::Postgres | StoreKind::Webhook => self.store.url.clone().unwrap_or_default().into(),
+            StoreKind::Postgres | StoreKind::Object | StoreKind::Webhook => {
+                self.store.url.clone().unwrap_or_default().into()
+            }
             StoreKind::Stdout => "the standard output".into(),
         }
     }
@@ -200,6 +203,7 @@ impl Config {
             StoreKind::Postgres => Kind::Postgres,
             StoreKind::Webhook => Kind::Webhook,
             StoreKind::Stdout => return "the standard output".into(),
+            StoreKind::Object => Kind::Object,
         };
         let url = || store.url.clone().unwrap_or_default().into();
         Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)

@@ -118,12 +118,13 @@ mod tests {
                 if is_of_postgres && cfg!(not(feature = "postgres")) {
                     continue;
                 }
-                let beside = if *table == "sources.tcp" { crate::config::sources::with_key(key) } else { Some("") };
+                let beside = match *table {
+                    "sources.tcp" => crate::config::sources::with_key(key),
+                    "store" => crate::config::stores::with_key(key),
+                    _ => Some(""),
+                };
                 let Some(beside) = beside else { continue };
-                const WEBHOOK: &str = "store.type = 'webhook'\nstore.url = 'http://other'";
-                let is_of_webhook =
-                    *table == "store" && word(table, key).contains("\"webhook\"") && !is_of_postgres && *key != "type";
-                if is_of_webhook && cfg!(not(feature = "webhook")) {
+                {
                     continue;
                 }
                 let text = match (*table, *key) {
@@ -131,11 +132,17 @@ mod tests {
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
-                    ("store", "rotate_bytes" | "rotate_every") => {
-                        format!("store.type = 'files'\n{table}.{key} = {value}")
+                    ("store", "type") => continue,
+                    ("store", "ca_file") => {
+                        format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
                     }
-                    ("store", "rollback_url") => format!("{WEBHOOK}\nstore.rollback_url = 'http://other'"),
-                    _ if is_of_webhook => format!("{WEBHOOK}\n{table}.{key} = {value}"),
+                    ("store", "sslmode") => {
+                        format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
+                    }
+                    ("store", "url" | "format") => format!("[store]\n{beside}"),
+                    ("store", "path") => format!("[store]\n{beside}\npath = '{{tenant}}/{{batch}}'"),
+                    ("store", "rollback_url") => format!("[store]\n{beside}\nrollback_url = 'http://other'"),
+                    ("store", _) => format!("[store]\n{beside}\n{key} = {value}"),
                     ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
-use crate::store::webhook::{Compression, WebhookOptions};
-use crate::store::{Layout, LettersWhenFull};
+use crate::store::webhook::Compression;
+use crate::store::{Layout, LettersWhenFull, ObjectFormat, ObjectOptions};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
 /// `[daemon]`: the process itself.
@@ -411,7 +411,22 @@ pub struct StoreConfig {
     pub secret_file: Option<PathBuf>,
     /// How the bodies of `webhook` are compressed. Default `none`.
     pub compression: Compression,
-    /// How long a request of `webhook` may take. Default 5 s.
+    /// Where the server of `object` is; see [`ObjectOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region of the bucket of `object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The file with the keys of `object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// What an object is named. Default `{tenant}/{date}/{batch}`.
+    pub path: String,
+    /// What is in an object. Default `ndjson.zst`.
+    pub format: ObjectFormat,
+    /// Fields of events that become columns of `parquet`. Default none.
+    pub columns: Vec<String>,
+    /// How long a request of `object` or `webhook` may take. Default 3 s.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
 }
@@ -462,11 +477,29 @@ impl StoreConfig {
             ..PostgresOptions::default()
         }
     }
+
+    /// What a store of type `object` is told. No key is in it.
+    #[must_use]
+    pub fn object_options(&self) -> ObjectOptions {
+        ObjectOptions {
+            url: self.url.clone().unwrap_or_default(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            credentials_file: self.credentials_file.clone(),
+            ca_file: self.ca_file.clone(),
+            path: self.path.clone(),
+            format: self.format,
+            columns: self.columns.clone(),
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            ..ObjectOptions::default()
+        }
+    }
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        let postgres = PostgresOptions::default();
+        let (postgres, object) = (PostgresOptions::default(), ObjectOptions::default());
         Self {
             kind: StoreKind::Sqlite,
             layout: Layout::Rows,
@@ -490,7 +523,13 @@ impl Default for StoreConfig {
             rollback_url: None,
             secret_file: None,
             compression: Compression::default(),
-            request_timeout: WebhookOptions::default().request_timeout,
+            endpoint: None,
+            region: None,
+            credentials_file: None,
+            path: object.path,
+            format: ObjectFormat::default(),
+            columns: vec![],
+            request_timeout: object.request_timeout,
         }
     }
 }
@@ -506,10 +545,32 @@ pub enum StoreKind {
     Files,
     /// A PostgreSQL server; for programs built with the feature `postgres`.
     Postgres,
+    /// Objects in a directory or on S3; for programs built with the feature `object`.
+    Object,
     /// A POST to an HTTP server for each batch; for programs built with the feature `webhook`.
     Webhook,
     /// The standard output, an event a line; for programs built with the feature `stdout`.
     Stdout,
+}
+
+impl StoreKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Files => "files",
+            Self::Postgres => "postgres",
+            Self::Object => "object",
+            Self::Webhook => "webhook",
+            Self::Stdout => "stdout",
+        }
+    }
+
+    /// Whether nothing of it lies in the data directory.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        !matches!(self, Self::Sqlite | Self::Files)
+    }
 }
 
 /// `[dead_letters]`: what was given up on, kept in the database.

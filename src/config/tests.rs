@@ -166,7 +166,12 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[tenants]\nstores = []", 2, "tenants.stores", "nothing could be stored"),
         ("[tenants.stores_by_id]\nacme = ['db']", 2, "tenants.stores_by_id.acme", "there is no [stores.db]"),
         ("[stores.store]\ntype = 'files'", 1, "stores.store", "[store] speaks of"),
-        ("[store]\nlayout = 'rows'\nurl = 'postgres://db/x'", 3, "store.url", "is for type = \"postgres\""),
+        (
+            "[store]\nlayout = 'rows'\nurl = 'postgres://db/x'",
+            3,
+            "store.url",
+            "is for type = \"postgres\" and type = \"object\"",
+        ),
         ("[stores.a]\ntype = 'files'\npool_size = 9", 3, "stores.a.pool_size", "is for type = \"postgres\""),
         ("[store]\nrotate_bytes = '1MiB'", 2, "store.rotate_bytes", "is for type = \"files\""),
         ("[store]\ntype = 'files'\nrotate_every = '1ms'", 3, "store.rotate_every", "from 1s to"),

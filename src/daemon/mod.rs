@@ -195,6 +195,10 @@ pub enum DaemonError {
         /// The type.
         kind: &'static str,
     },
+    /// The store in objects cannot be opened.
+    #[cfg(feature = "object")]
+    #[error(transparent)]
+    Object(#[from] crate::store::object::OpenError),
     /// The journal cannot be opened.
     #[error("{0}; nothing was changed in it")]
     Journal(#[from] JournalError),

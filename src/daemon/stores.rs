@@ -16,6 +16,8 @@ use crate::store::WebhookStore;
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+#[cfg(feature = "object")]
+use crate::store::{ObjectReader, ObjectStore};
 #[cfg(feature = "postgres")]
 use crate::store::{PostgresReader, PostgresStore};
 
@@ -40,6 +42,8 @@ enum Store {
     Webhook(WebhookStore),
     #[cfg(feature = "stdout")]
     Stdout(StdoutStore),
+    #[cfg(feature = "object")]
+    Object(ObjectStore),
 }
 
 impl Store {
@@ -48,7 +52,7 @@ impl Store {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
         };
-        if let Some(parent) = path.parent().filter(|_| matches!(config.kind, StoreKind::Sqlite | StoreKind::Files)) {
+        if let Some(parent) = path.parent().filter(|_| !config.kind.is_elsewhere()) {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
@@ -74,6 +78,10 @@ impl Store {
             StoreKind::Stdout => Self::Stdout(StdoutStore::open().map_err(DaemonError::Stdout)?),
             #[cfg(not(feature = "stdout"))]
             StoreKind::Stdout => return Err(DaemonError::NotBuilt { what: "store", kind: "stdout" }),
+            #[cfg(feature = "object")]
+            StoreKind::Object => Self::Object(ObjectStore::open(config.object_options())?),
+            #[cfg(not(feature = "object"))]
+            StoreKind::Object => return Err(DaemonError::NotBuilt { what: "store", kind: "object" }),
         })
     }
 
@@ -87,6 +95,8 @@ impl Store {
             Self::Webhook(store) => store.clone().boxed(),
             #[cfg(feature = "stdout")]
             Self::Stdout(store) => store.clone().boxed(),
+            #[cfg(feature = "object")]
+            Self::Object(store) => store.clone().boxed(),
         }
     }
 }
@@ -220,14 +230,20 @@ impl Stores {
             StoreKind::Postgres => Kind::Postgres,
             StoreKind::Webhook => Kind::Webhook,
             StoreKind::Stdout => Kind::Stdout,
+            StoreKind::Object => Kind::Object,
         };
         let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
-        let on_servers =
-            further.chain([(StoreName::ONLY, &config.store)]).filter(|(_, store)| store.kind == StoreKind::Postgres);
+        let all = || further.clone().chain([(StoreName::ONLY, &config.store)]);
+        let on_servers = all().filter(|(_, store)| store.kind == StoreKind::Postgres);
         let mut postgres: BTreeMap<_, _> = on_servers.map(|(name, store)| (name, store.postgres_options())).collect();
+        let in_objects = all().filter(|(_, store)| store.kind == StoreKind::Object);
+        let mut object: BTreeMap<_, _> = in_objects.map(|(name, store)| (name, store.object_options())).collect();
         // What was stored there when `store` was one on a server is read from there.
         if let Some(before) = known.postgres.get(&StoreName::ONLY) {
             postgres.entry(StoreName::ONLY).or_insert_with(|| before.clone());
+        }
+        if let Some(before) = known.object.get(&StoreName::ONLY) {
+            object.entry(StoreName::ONLY).or_insert_with(|| before.clone());
         }
         let mut fresh = Manifest {
             stores: config.stores.iter().map(|(name, store)| (name.clone(), kind(store.kind))).collect(),
@@ -236,6 +252,7 @@ impl Stores {
             stored_before: known.stored_before.clone(),
             store: Some(kind(config.store.kind)).filter(|kind| !kind.is_readable()),
             postgres,
+            object,
         };
         if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
             // With the stores of before too, where their files are still there.
@@ -251,6 +268,10 @@ impl Stores {
                 left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.postgres.get(*name)?.clone())));
             for (name, options) in servers {
                 both.postgres.entry(name).or_insert(options);
+            }
+            let objects = left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.object.get(*name)?.clone())));
+            for (name, options) in objects {
+                both.object.entry(name).or_insert(options);
             }
             let there: BTreeSet<_> = both.stores.keys().cloned().chain([StoreName::ONLY]).collect();
             let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
@@ -289,6 +310,8 @@ impl Stores {
                 Store::Webhook(store) => store.close().await.err(),
                 #[cfg(feature = "stdout")]
                 Store::Stdout(store) => store.close().await.err(),
+                #[cfg(feature = "object")]
+                Store::Object(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());
@@ -301,6 +324,16 @@ fn can_be_read(name: &StoreName, known: &Manifest) -> bool {
     #[cfg(feature = "postgres")]
     if let Some(options) = known.postgres.get(name) {
         let read = PostgresReader::new(options.clone()).map_err(|why| why.to_string());
+        match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
+            Ok(_) => return true,
+            Err(why) => {
+                tracing::warn!(target: "headworks", store = %name, why, "a store that batches do not go to any more is not counted");
+            }
+        }
+    }
+    #[cfg(feature = "object")]
+    if let Some(options) = known.object.get(name) {
+        let read = ObjectReader::new(options.clone()).map_err(|why| why.to_string());
         match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
             Ok(_) => return true,
             Err(why) => {

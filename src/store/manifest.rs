@@ -6,6 +6,7 @@ use headworks_actors::{StoreName, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::files::FILES;
+use super::object::ObjectOptions;
 use super::postgres::PostgresOptions;
 
 /// Which stores a data directory has and which of them a tenant's batches go through: for tools that read the directory without the
@@ -27,6 +28,9 @@ pub(crate) struct Manifest {
     /// How to reach those that are on a PostgreSQL server; `store` too, where it is or was.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) postgres: BTreeMap<StoreName, PostgresOptions>,
+    /// The same of those that are in objects.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) object: BTreeMap<StoreName, ObjectOptions>,
 }
 
 /// What a store is.
@@ -39,6 +43,8 @@ pub(crate) enum Kind {
     Files,
     /// On a PostgreSQL server.
     Postgres,
+    /// In objects.
+    Object,
     /// Behind a webhook: nobody here can read it.
     Webhook,
     /// Printed.
@@ -56,8 +62,8 @@ impl Default for Manifest {
     /// Of a directory with one store.
     fn default() -> Self {
         let (stores, saga_by_id, stored_before) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let postgres = BTreeMap::new();
-        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before, store: None, postgres }
+        let (postgres, object) = (BTreeMap::new(), BTreeMap::new());
+        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before, store: None, postgres, object }
     }
 }
 
@@ -119,7 +125,7 @@ impl Manifest {
         match kind {
             Kind::Sqlite => Some(stores.join(format!("{name}.db"))),
             Kind::Files => Some(stores.join(name.as_str()).join(FILES)),
-            Kind::Postgres | Kind::Webhook | Kind::Stdout => None,
+            Kind::Postgres | Kind::Object | Kind::Webhook | Kind::Stdout => None,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod files;
 mod hash;
 mod joined;
 pub(crate) mod manifest;
+pub mod object;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -21,6 +22,9 @@ mod reader;
 #[cfg(feature = "sqlite")]
 pub use events::{EventQuery, EventReader, StoredEvent};
 pub use files::{FilesOptions, FilesReader, FilesStore};
+pub use object::{ObjectFormat, ObjectOptions};
+#[cfg(feature = "object")]
+pub use object::{ObjectReader, ObjectStore};
 pub use postgres::PostgresOptions;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresReader, PostgresStore};

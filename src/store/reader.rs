@@ -3,6 +3,8 @@ use std::path::Path;
 
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
+#[cfg(feature = "object")]
+use super::object::{self, ObjectReader};
 #[cfg(feature = "postgres")]
 use super::postgres::{self, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
@@ -22,8 +24,10 @@ pub struct StoreReader {
     files: Option<FilesReader>,
     #[cfg(feature = "postgres")]
     postgres: Option<Box<PostgresReader>>,
+    #[cfg(feature = "object")]
+    object: Option<Box<ObjectReader>>,
     further: Vec<(StoreName, Further)>,
-    manifest: Manifest,
+    manifest: Box<Manifest>,
 }
 
 /// A store beside that one.
@@ -35,10 +39,15 @@ enum Further {
     Postgres(Box<PostgresReader>),
     /// Nobody here can read it.
     Unreadable,
+    #[cfg(feature = "object")]
+    Object(Box<ObjectReader>),
 }
 
 #[cfg(not(feature = "postgres"))]
 pub(super) const NOT_BUILT: &str = "this headworks was built without the feature postgres, and cannot read it";
+
+#[cfg(not(feature = "object"))]
+pub(super) const NO_OBJECTS: &str = "this headworks was built without the feature object, and cannot read it";
 
 /// Why the stores of a data directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +69,13 @@ impl From<sqlite::ReadError> for StoreReadError {
 #[cfg(feature = "postgres")]
 impl From<postgres::ReadError> for StoreReadError {
     fn from(why: postgres::ReadError) -> Self {
+        Self(why.to_string())
+    }
+}
+
+#[cfg(feature = "object")]
+impl From<object::ReadError> for StoreReadError {
+    fn from(why: object::ReadError) -> Self {
         Self(why.to_string())
     }
 }
@@ -100,6 +116,12 @@ impl StoreReader {
                 }
                 #[cfg(not(feature = "postgres"))]
                 Kind::Postgres => return Err(StoreReadError(format!("store {name} is on PostgreSQL: {NOT_BUILT}"))),
+                #[cfg(feature = "object")]
+                Kind::Object => {
+                    Further::Object(Box::new(object::of(&manifest.object, name).map_err(|why| unread(&why))?))
+                }
+                #[cfg(not(feature = "object"))]
+                Kind::Object => return Err(StoreReadError(format!("store {name} is in objects: {NO_OBJECTS}"))),
             };
             further.push((name.clone(), store));
         }
@@ -110,13 +132,22 @@ impl StoreReader {
         if is_on_server {
             return Err(StoreReadError(format!("store {} is on PostgreSQL: {NOT_BUILT}", StoreName::ONLY)));
         }
+        let is_in_objects = manifest.object.contains_key(&StoreName::ONLY);
+        #[cfg(feature = "object")]
+        let object = is_in_objects.then(|| object::of(&manifest.object, &StoreName::ONLY)).transpose();
+        #[cfg(not(feature = "object"))]
+        if is_in_objects {
+            return Err(StoreReadError(format!("store {} is in objects: {NO_OBJECTS}", StoreName::ONLY)));
+        }
         Ok(Self {
             database,
             files,
             #[cfg(feature = "postgres")]
             postgres: postgres.map_err(|why| unread(&why))?.map(Box::new),
+            #[cfg(feature = "object")]
+            object: object.map_err(|why| unread(&why))?.map(Box::new),
             further,
-            manifest,
+            manifest: Box::new(manifest),
         })
     }
 
@@ -153,6 +184,8 @@ impl StoreReader {
                 Further::Unreadable => 0,
                 #[cfg(feature = "postgres")]
                 Further::Postgres(_) => 0,
+                #[cfg(feature = "object")]
+                Further::Object(_) => 0,
             };
         }
         Ok(pruned)
@@ -197,6 +230,11 @@ impl StoreReader {
         #[cfg(feature = "postgres")]
         let beside = match &self.postgres {
             Some(postgres) => [beside, postgres.tenants()?].concat(),
+            None => beside,
+        };
+        #[cfg(feature = "object")]
+        let beside = match &self.object {
+            Some(object) => [beside, object.tenants()?].concat(),
             None => beside,
         };
         for more in beside {
@@ -285,7 +323,18 @@ impl StoreReader {
                 held.rows += there;
             }
         }
-        if self.manifest == Manifest::default() {
+        #[cfg(feature = "object")]
+        if let Some(object) = &self.object {
+            let (in_objects, damage) = object.held(events)?;
+            for (tenant, stored, whole) in in_objects {
+                let held = holdings.tenants.entry(tenant).or_default();
+                held.events += stored;
+                held.rows += whole;
+                held.damaged += stored.saturating_sub(whole);
+            }
+            holdings.damage.extend(damage);
+        }
+        if *self.manifest == Manifest::default() {
             return Ok(holdings);
         }
         holdings.unread = Unread {
@@ -356,6 +405,8 @@ impl Further {
             Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => Ok(postgres.tenants()?),
+            #[cfg(feature = "object")]
+            Self::Object(object) => Ok(object.tenants()?),
         }
     }
 
@@ -385,6 +436,13 @@ impl Further {
                 let held = held.map(|(tenant, events, rows)| (tenant, Kept { events, rows, damaged: 0 })).collect();
                 (held, BTreeMap::new(), vec![])
             }
+            #[cfg(feature = "object")]
+            Self::Object(object) => {
+                let (held, damage) = object.held(events)?;
+                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
+                let held = held.into_iter().map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
+                (held, BTreeMap::new(), damage)
+            }
         })
     }
 
@@ -395,6 +453,8 @@ impl Further {
             Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => Ok(vec![]),
+            #[cfg(feature = "object")]
+            Self::Object(_) => Ok(vec![]),
         }
     }
 }

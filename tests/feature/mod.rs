@@ -27,6 +27,14 @@ mod letters_store;
 mod manual;
 mod metrics;
 mod metrics_alerts;
+#[cfg(feature = "parquet")]
+mod object_crash;
+#[cfg(feature = "parquet")]
+mod object_daemon;
+#[cfg(feature = "parquet")]
+mod object_faults;
+#[cfg(feature = "parquet")]
+mod object_store;
 mod openapi;
 mod outage;
 mod page;

@@ -162,6 +162,8 @@ pub(crate) fn found(place: &Place) -> Found {
     found.stored.extend(super::postgres::stored(place));
     #[cfg(feature = "webhook")]
     found.stored.extend(super::webhook::stored(place));
+    #[cfg(feature = "parquet")]
+    found.stored.extend(super::s3::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

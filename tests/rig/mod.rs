@@ -10,6 +10,8 @@ pub(crate) mod postgres;
 mod process;
 pub(crate) mod prometheus;
 pub(crate) mod python;
+#[cfg(feature = "parquet")]
+pub(crate) mod s3;
 pub(crate) mod sender;
 #[cfg(feature = "webhook")]
 pub(crate) mod webhook;

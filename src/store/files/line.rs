@@ -28,7 +28,7 @@ pub(in crate::store) fn push_line(body: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The body of a line, which comes without its newline. `None` where no body has this line.
-pub(super) fn body_of(line: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(in crate::store) fn body_of(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(escaped) = line.strip_prefix(&[ESCAPE]) else { return (!line.is_empty()).then_some(Cow::Borrowed(line)) };
     let mut body = Vec::with_capacity(escaped.len());
     let mut bytes = escaped.iter();
