@@ -237,7 +237,7 @@ fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     ];
     // These a webhook has too.
     const BOTH: [&str; 4] = ["url", "ca_file", "pool_size", "connect_timeout"];
-    let is_foreign = |name: &str| !is_postgres && !(is_webhook && BOTH.contains(&name));
+    let is_foreign = |name: &str| !(is_postgres || is_webhook && BOTH.contains(&name));
     if let Some((name, _)) = foreign.into_iter().find(|(name, is_set)| *is_set && is_foreign(name)) {
         let or = if BOTH.contains(&name) { " or \"webhook\"" } else { "" };
         let why = format!("is for type = \"postgres\"{or}: leave it out, or choose that type");
