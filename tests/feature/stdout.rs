@@ -1,5 +1,4 @@
 //! The store on the standard output, as the command uses it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

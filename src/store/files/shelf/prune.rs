@@ -120,7 +120,7 @@ impl Shelf {
             .map(|(batch, attempt)| Fence { batch, attempt })
             .filter(|_| !without_fences)
             .collect();
-        fences.sort_by_key(|one| (one.batch.opening, one.batch.seq));
+        fences.sort_by_key(|fence| (fence.batch.opening, fence.batch.seq));
         let (head_len, index_from) = going.beginning;
         let first = state.ledger.closed.iter().find(|closed| closed.file > through);
         let (file, at) = first.map_or((state.ledger.file, state.ledger.from), |first| (first.file, first.from));
