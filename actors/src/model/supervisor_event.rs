@@ -197,6 +197,12 @@ pub struct SupervisorEvent {
     pub compensations_failed: u32,
     /// Accepted events of the tenant that wait, kept, for their outcome.
     pub events_kept: u64,
+    /// How many more there were of this kind, of the same tenant, actor, store and code, that are summed up in this entry: where
+    /// a tenant has more than 20 of a kind in 10 s, those beyond are one entry. Its batch, cause and attempt are the last one's;
+    /// its events and compensations are those of all.
+    pub repeats: u64,
+    /// Of an entry that sums up: when the first of them happened.
+    pub since: Option<UnixMillis>,
 }
 
 impl SupervisorEvent {
@@ -219,6 +225,8 @@ impl SupervisorEvent {
             compensations_run: 0,
             compensations_failed: 0,
             events_kept: 0,
+            repeats: 0,
+            since: None,
         }
     }
 }
@@ -254,6 +262,9 @@ impl fmt::Display for SupervisorEvent {
         }
         if self.events_kept > 0 {
             write!(f, " events_kept={}", self.events_kept)?;
+        }
+        if let Some(since) = &self.since {
+            write!(f, " repeats={} since={since}", self.repeats)?;
         }
         if let Some(cause) = &self.cause {
             // A panic's text may span lines and hold anything; the log has one line an entry.
