@@ -389,6 +389,9 @@ impl Explanation {
             let in_a_row = entries.iter().rev().take_while(|entry| matches!(&*entry.what, "failed" | "ambiguous"));
             self.since = in_a_row.last().map(|entry| entry.since.unwrap_or(entry.at));
         }
+        if self.status == "failing" {
+            self.since = failing_since(&entries);
+        }
         if matches!(&*self.status, "restarting" | "quarantined") {
             let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
             self.restart_at = waits.and_then(|entry| entry.next_attempt_at);
@@ -505,4 +508,18 @@ pub(super) async fn show(
     (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
     explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))
+}
+
+/// From the first of the batches on that were given up with no more than a minute in between.
+fn failing_since(entries: &[LogEntry]) -> Option<UnixMillis> {
+    const APART: i64 = 60_000;
+    let given_up = entries.iter().rev().filter(|entry| matches!(&*entry.what, "dead_lettered" | "discarded"));
+    let mut first: Option<UnixMillis> = None;
+    for entry in given_up {
+        if first.is_some_and(|first| first.0 - entry.at.0 > APART) {
+            break;
+        }
+        first = Some(entry.since.unwrap_or(entry.at));
+    }
+    first
 }

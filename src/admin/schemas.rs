@@ -156,7 +156,7 @@ pub(super) fn schemas() -> Value {
         // And a `remark`, where there was nothing to do.
         "Ordered": object(&[("tenant", tenant_id()), ("order", json!({ "type": "string", "enum": ORDERS }))]),
         "EraseRequest": request(1, &[("confirm", tenant_id())]),
-        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters"]), &[("remains", list(text()))]].concat()),
+        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters", "dropped"]), &[("let_in", flag()), ("remains", list(text()))]].concat()),
         "Policy": object(&[("window", json!({ "type": "object" })), ("retry", json!({ "type": "object" }))]),
         "PolicyRequest": request(1, &[("set", settings())]),
         "PolicyChanged": object(&[("tenant", tenant_id()), ("changes", list(change))]),

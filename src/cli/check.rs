@@ -12,6 +12,7 @@ use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, JournalConfig, JournalKind, Layers, Override, ReportTo,
     SourceKind, StoreConfig, StoreKind, TapConfig,
 };
+use headworks::daemon::check_files;
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
@@ -46,6 +47,7 @@ pub(crate) fn run(
     err: &mut impl Write,
 ) -> Exit {
     let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
+        check_files(&config).map_err(|why| (Exit::Config, why.to_string()))?;
         let config_error = |why: ConfigError| (Exit::Config, why.to_string());
         let told = match &args.tenant {
             Some(tenant) => {

@@ -27,6 +27,8 @@ mod prune;
 mod reload;
 mod report;
 mod retention;
+#[cfg(unix)]
+mod secrets;
 mod stores;
 mod supervisor_log;
 
@@ -57,6 +59,8 @@ pub use prune::{PruneError, prune_at_rest};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use retention::{Pruning, Retention};
+#[cfg(unix)]
+pub use secrets::check_files;
 use stores::Stores;
 use supervisor_log::LogFile;
 use tokio::sync::watch;
@@ -150,6 +154,16 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why not.
         why: String,
+    },
+    /// A file that the configuration names cannot be used.
+    #[error("cannot use {path} ({key}): {why}")]
+    File {
+        /// The key that names it.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
     },
     /// Another process holds a database for longer than is waited for.
     #[error(

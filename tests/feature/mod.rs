@@ -14,6 +14,7 @@ mod crash_points;
 mod data_dir;
 mod dead_letters;
 mod disk_faults;
+mod failing;
 mod files;
 mod files_store;
 #[cfg(feature = "http")]
