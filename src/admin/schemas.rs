@@ -205,6 +205,8 @@ pub(super) fn schemas() -> Value {
             ("dry_run", flag()),
         ]),
         "ReplayReport": object(&numbers(&["replayed"])),
+        "PruneRequest": request(0, &[("dry_run", flag())]),
+        "Pruned": object(&[("events", list(json!({ "type": "object" }))), ("dead_letters", number()), ("held_back", list(text()))]),
         "PurgeRequest": request(0, &[("which", named("LetterFilter")), ("dry_run", flag())]),
         "Purged": object(&numbers(&["letters"])),
         "ExportRequest": request(0, &[

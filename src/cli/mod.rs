@@ -124,7 +124,7 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
-    /// Delete what the retention of the configuration lets go of, where no daemon runs: one that does deletes it by itself
+    /// Delete what the rules of retention let go of, now: at rest by the configuration, else by the daemon that runs
     Prune {
         #[command(flatten)]
         data: Data,

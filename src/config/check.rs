@@ -390,6 +390,9 @@ fn check_kind(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 fn check_log(log: &LogConfig) -> Result<(), Problem> {
     within(["log", "supervisor_max_bytes"], log.supervisor_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(["log", "supervisor_files"], log.supervisor_files, 1, 1_000, u32::to_string)?;
+    if let Some(age) = log.supervisor_max_age {
+        within(["log", "supervisor_max_age"], age, Duration::from_secs(60), DAY * 3650, time)?;
+    }
     // On its own, a word that is no level is a target for EnvFilter, at the level of everything: `inof` would be valid.
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = |why: String| {

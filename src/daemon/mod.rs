@@ -329,12 +329,21 @@ impl Daemon {
         let largest_frame = config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20);
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
-        let retention = Retention::start(Pruning {
+        let (tell_full, full) = tokio::sync::mpsc::channel(64);
+        stores.database.on_letters_full(move |tenant, why| {
+            // Where so many wait to be told, one more says nothing new.
+            let _ = tell_full.try_send((tenant.cloned(), why.to_owned()));
+        });
+        let (pruner, orders) = crate::retention::orders();
+        let pruning = Pruning {
             system: system.clone(),
             letters: stores.database.clone(),
             stores: stores.pruned(),
             running: running.subscribe(),
-        });
+        };
+        let retention = Retention::start(pruning, orders, full);
+        #[cfg(not(unix))]
+        drop(pruner);
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -348,6 +357,7 @@ impl Daemon {
                 .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())
+                .pruner(pruner)
                 .until(end_of_following);
             #[cfg(feature = "otlp")]
             let admin = admin.exported(exported);

@@ -43,9 +43,11 @@
 //! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
 //! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
 
+mod order;
 mod pass;
 mod rule;
 
+pub(crate) use order::{Orders, Pruner, orders};
 pub(crate) use pass::prune_letters;
 pub use pass::{Pass, PrunedRow, Report, Rest};
 pub use rule::{Kept, Pruned, due};

@@ -95,7 +95,7 @@ fn colour(what: &str) -> Option<console::Style> {
         | "journal_fails"
         | "missed" => Some(style.red()),
         "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
-        | "spilling" | "silent" => Some(style.yellow()),
+        | "spilling" | "silent" | "letters_full" => Some(style.yellow()),
         "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "journal_works"
         | "shedding_ended" | "caught_up" | "compensated" | "recovered" | "heard" => Some(style.green()),
         _ => None,

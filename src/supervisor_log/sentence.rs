@@ -83,6 +83,8 @@ fn one(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
         "ordered" => format!("An operator's order to the tenant: {why}"),
         "erased" => format!("What was kept of the tenant was erased: {why}"),
         "pruned" => format!("What the rules of retention let go of was pruned: {why}"),
+        "letters_full" if entry.tenant.is_some() => format!("There is no room for more of its dead letters: {why}"),
+        "letters_full" => format!("There is no room for more dead letters of bad frames: {why}"),
         "reloaded" => format!("The configuration was read again. {why}"),
         "reload_refused" => format!("A configuration that was read again is not valid, and changed nothing: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),

@@ -1,5 +1,4 @@
 //! A tenant whose events are given up is called the same wherever somebody looks, and so is a daemon that is not ready.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 

@@ -3,6 +3,7 @@ mod api;
 mod audit;
 mod backup;
 mod broken_lines;
+mod check_files;
 mod command_line;
 mod commands;
 mod config;

@@ -149,6 +149,9 @@ whats! {
     JournalWorks = "journal_works",
     /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
     Pruned = "pruned",
+    /// A tenant, or the frames that are nobody's, have no room for more dead letters: the oldest go for each that comes, or those that
+    /// come wait; the cause says which. Told again once none had to for a while.
+    LettersFull = "letters_full",
     /// The configuration was read again, and what of it can change at run time did; the cause says what.
     Reloaded = "reloaded",
     /// A configuration that was read again is not valid, and changed nothing; the cause says why.

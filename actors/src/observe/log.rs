@@ -186,6 +186,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Stalled
         | What::Parked
         | What::Spilling
+        | What::LettersFull
         | What::BreakerOpened
         | What::BackingOff
         | What::Silent
