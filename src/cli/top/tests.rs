@@ -213,10 +213,10 @@ fn a_small_terminal_shows_what_counts_most_and_one_that_is_too_small_says_so() {
 up  in 101/s  stored 50/s
 in flight 158  dead letters 0
  3 tenants ─────────────────────────────
-tenant*    state          in/s   dead
-acme       active          100      0
-bolt       retrying          1      0
-calm       silent            0      0
+tenant*       state          in/s   dead
+acme          active          100      0
+bolt          retrying          1      0
+calm          silent            0      0
 
 
 ? help  / filter  s sort  q quit
