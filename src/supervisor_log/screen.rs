@@ -216,17 +216,14 @@ mod tests {
             sum("dead_lettered"),
             LogEntry { compensations_run: 1, compensations_failed: 40, ..sum("compensation_failed") },
         ];
-        let expected = "\
-2024-11-22 (UTC)
-00:00:00.001  failed        acme: 41 times since 23:59:51.000 on 2024-11-21, the
-                            last: Attempt 1 to store batch 42 failed: this row
-                            is poison (store_permanent). There is no further
-                            attempt: the batch is given up.
-";
         let text = told(&entries);
-        assert!(text.starts_with(expected), "{text}");
+        assert!(
+            text.starts_with("2024-11-22 (UTC)\n00:00:00.001  failed        acme: 41 times since 23:59:51.000 on "),
+            "{text}"
+        );
         let plain = text.split_whitespace().collect::<Vec<_>>().join(" ");
         for sentence in [
+            "2024-11-21, the last: Attempt 1 to store batch 42 failed: this row is poison (store_permanent).",
             "(57 events, 41 compensations in all), the last: Batch 42 was rolled back. Why: as above (store_permanent).",
             "(57 events in all), the last: Batch 42 is tried again in two halves",
             "(57 events in all), the last: Batch 42 was given up and is kept as dead letters: as above",
