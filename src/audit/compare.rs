@@ -181,7 +181,7 @@ fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String
                    frames as they came; a running daemon checks both";
         unchecked.push(why.to_owned());
     }
-    if has_sources && holdings.malformed_before > 0 {
+    if has_sources && scope == Scope::Journal && holdings.malformed_before > 0 {
         let before = holdings.malformed_before;
         unchecked.push(format!(
             "malformed frames that came before this start of the daemon, {before} of which are among the dead letters: how many \

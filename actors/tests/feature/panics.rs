@@ -229,7 +229,7 @@ fn a_panic_at(place: &'static str, named: &str, when: When, panic_at: Option<Pan
 
         // The fault is gone: everybody is as before.
         town.trip.arm(false);
-        pass(secs(60)).await;
+        pass(secs(75)).await;
         for name in ["a", "b", "c"] {
             let now = town.rig.snapshot(name);
             assert_eq!((now.status, now.in_flight, now.uncompensated), (Status::Idle, 0, 0), "{what}: {name}");
