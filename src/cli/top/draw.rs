@@ -32,6 +32,16 @@ const HELP: &[&str] = &[
     "",
 ];
 
+/// The same where there is little room.
+const SHORT_HELP: &[&str] = &[
+    "q Ctrl-C  leave",
+    "j k       select a tenant",
+    "Enter     all about it",
+    "Esc       back; ends a filter",
+    "/         only tenants with ...",
+    "s r       sort; turn it round",
+];
+
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
     let Rect { width, height, .. } = frame.area();
     if width < LEAST.0 || height < LEAST.1 {
@@ -239,13 +249,11 @@ fn footer(frame: &mut Frame<'_>, state: &State, area: Rect) {
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
-    let height = u16::try_from(HELP.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
+    let told = if area.width < WIDE { SHORT_HELP } else { HELP };
+    let height = u16::try_from(told.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
     let width = 70.min(area.width);
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y, width, height };
     frame.render_widget(Clear, place);
-    let lines: Vec<_> = HELP.iter().map(|line| Text::from(*line)).collect();
-    frame.render_widget(
-        Paragraph::new(lines).wrap(Wrap { trim: false }).block(Block::bordered().title(" help ")),
-        place,
-    );
+    let lines: Vec<_> = told.iter().map(|line| Text::from(*line)).collect();
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" help ")), place);
 }

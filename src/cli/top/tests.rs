@@ -225,8 +225,8 @@ calm          silent            0      0
     let frame = text(&state, 40, 18);
     assert!(frame.contains(" log ") && frame.contains("acme"), "{frame}");
     press(&mut state, "?");
-    let frame = text(&state, 40, 14);
-    assert!(frame.contains("q, Ctrl-C") && frame.contains("select a"), "{frame}");
+    let frame = text(&state, 32, 8);
+    assert!(frame.contains("q Ctrl-C  leave") && frame.contains("s r       sort; turn it round"), "{frame}");
     press(&mut state, "?");
     for (width, height) in [(31, 24), (80, 7)] {
         let told = text(&state, width, height).split_whitespace().collect::<Vec<_>>().join(" ");
