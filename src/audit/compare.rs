@@ -181,6 +181,13 @@ fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String
                    frames as they came; a running daemon checks both";
         unchecked.push(why.to_owned());
     }
+    if has_sources && scope == Scope::Journal && holdings.malformed_before > 0 {
+        let before = holdings.malformed_before;
+        unchecked.push(format!(
+            "malformed frames that came before this start of the daemon, {before} of which are among the dead letters: how many \
+             there were is counted anew with each start; a sender that is answered was answered once they were kept"
+        ));
+    }
     if scope == Scope::Run {
         let why = "what came before this start of the daemon: its journal is in memory";
         unchecked.push(why.to_owned());

@@ -205,6 +205,8 @@ pub struct Holdings {
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.
     pub malformed_purged: u64,
+    /// Malformed frames kept as dead letters by other openings than the one that is asked for.
+    pub malformed_before: u64,
     /// What is damaged, with its place: the first [`DAMAGE`](Self::DAMAGE) of it.
     pub damage: Vec<String>,
     /// Which stores nobody here can read.

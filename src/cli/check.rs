@@ -12,6 +12,7 @@ use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig, JournalKind, Layers,
     Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TapConfig,
 };
+use headworks::daemon::check_files;
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::webhook::Compression;
 use headworks::store::{Layout, LettersWhenFull};
@@ -47,6 +48,7 @@ pub(crate) fn run(
     err: &mut impl Write,
 ) -> Exit {
     let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
+        check_files(&config).map_err(|why| (Exit::Config, why.to_string()))?;
         let config_error = |why: ConfigError| (Exit::Config, why.to_string());
         let told = match &args.tenant {
             Some(tenant) => {
@@ -422,7 +424,9 @@ fn pruning(config: &Config) -> String {
     let tenants = &config.tenants;
     let rules = tenants.rules.iter().map(|rule| &rule.policy);
     let mut all = rules.chain(tenants.by_id.values()).chain(tenants.classes.values()).chain([&tenants.defaults]);
-    if config.dead_letters.max_age.is_none() && all.all(|policy| policy.retention.keeps_all()) {
+    if config.dead_letters.max_age.is_none()
+        && all.all(|policy| policy.retention.keeps_all() && policy.retention.dead_letters_max_age.is_none())
+    {
         return "nothing is pruned".to_owned();
     }
     format!("what is due is looked for every {}", time(config.retention.every))
@@ -584,7 +588,9 @@ fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilenceP
 
 /// What of a tenant's stored events is kept.
 fn kept(retention: &RetentionPolicy) -> String {
-    match (retention.max_age, retention.max_bytes) {
+    let letters = retention.dead_letters_max_age;
+    let letters = letters.map_or_else(String::new, |age| format!("; dead letters go after {}", time(age)));
+    let events = match (retention.max_age, retention.max_bytes) {
         (None, 0) => "what is stored is kept for ever".to_owned(),
         (Some(age), 0) => format!("what is stored is kept for {}, then pruned", time(age)),
         (None, most) => {
@@ -595,7 +601,8 @@ fn kept(retention: &RetentionPolicy) -> String {
             time(age),
             size(most)
         ),
-    }
+    };
+    events + &letters
 }
 
 /// What a tenant may send over time.
@@ -816,6 +823,9 @@ max_bytes = '1GiB'
         assert!(out.contains(expected), "{out}");
         assert!(out.contains("256MiB a tenant; then the oldest go, counted; purged after "), "{out}");
         assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
+        let (_, out, _) = checked(Some("tenants.defaults.retention.dead_letters_max_age = '2days'"), &[], false);
+        assert!(out.contains("retention  what is stored is kept for ever; dead letters go after 2days\n"), "{out}");
+        assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
         let (_, out, _) = checked(Some("tenants.defaults.retention.max_bytes = '1GiB'"), &[], false);
         assert!(
             out.contains("the newest 1GiB of what is stored are kept, in each store; what is older is pruned\n"),
@@ -875,11 +885,11 @@ Store
 
     #[test]
     fn a_store_on_a_server_is_told_with_its_address_and_never_with_a_password() {
-        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/pw'\nbody = 'jsonb'";
+        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/passwd'\nbody = 'jsonb'";
         let (exit, out, err) = checked(Some(text), &[], false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let expected = "
-  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/pw, encrypted if the server can; tables in headworks, \
+  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/passwd, encrypted if the server can; tables in headworks, \
 made where they are not there, bodies as jsonb; up to 4 connections, 3s for one, 3s for a statement
 ";
         assert!(out.contains(expected), "{out}");

@@ -10,7 +10,7 @@ use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
 use crate::units::bytes::display as size;
-use crate::{Policy, StoreName, TenantId};
+use crate::{OverflowPolicy, Policy, StoreName, TenantId, WhenFull};
 
 /// A value that is well-formed but cannot work.
 #[derive(Debug)]
@@ -162,14 +162,15 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     within(["tenants", "max_spawn_rate"], tenants.max_spawn_rate, 0, 1_000_000, u32::to_string)?;
     within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     let is_durable = journal.kind == JournalKind::Durable;
-    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
+    let kept = Kept { is_durable, max_bytes: journal.max_bytes };
+    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, kept)?;
     for (name, policy) in &tenants.classes {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if !(1..=64).contains(&name.len()) || !name.bytes().all(is_name) {
             let what = "cannot be: the name of a class has letters, digits, \"-\" and \"_\" in it, from 1 to 64";
             return Err(Problem::new(["tenants", "classes", name], what));
         }
-        check_policy(&["tenants", "classes", name], policy, is_durable)?;
+        check_policy(&["tenants", "classes", name], policy, kept)?;
     }
     for (nth, rule) in tenants.rules.iter().enumerate() {
         let at = nth_rule(nth);
@@ -180,9 +181,9 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             );
             return Err(Problem::new(["tenants", "rules", &at, "match"], what));
         }
-        check_policy(&["tenants", "rules", &at], &rule.policy, is_durable)?;
+        check_policy(&["tenants", "rules", &at], &rule.policy, kept)?;
     }
-    let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);
+    let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, kept);
     tenants.by_id.iter().try_for_each(own)
 }
 
@@ -300,6 +301,9 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 fn check_log(log: &LogConfig) -> Result<(), Problem> {
     within(["log", "supervisor_max_bytes"], log.supervisor_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(["log", "supervisor_files"], log.supervisor_files, 1, 1_000, u32::to_string)?;
+    if let Some(age) = log.supervisor_max_age {
+        within(["log", "supervisor_max_age"], age, Duration::from_secs(60), DAY * 3650, time)?;
+    }
     // On its own, a word that is no level is a target for EnvFilter, at the level of everything: `inof` would be valid.
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = |why: String| {
@@ -328,9 +332,28 @@ fn check_decoder(decoder: &DecoderConfig) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The journal, as far as rules of a tenant count on it.
+#[derive(Clone, Copy)]
+struct Kept {
+    is_durable: bool,
+    max_bytes: usize,
+}
+
 /// The policy's own sentence begins with its key.
-fn check_policy(at: &[&str], policy: &Policy, is_durable: bool) -> Result<(), Problem> {
-    let check = policy.check().and_then(|()| policy.overflow.check_journal(is_durable));
+fn check_policy(at: &[&str], policy: &Policy, journal: Kept) -> Result<(), Problem> {
+    let overflow = &policy.overflow;
+    // The default is no promise that somebody made.
+    let is_set = overflow.max_spilled != OverflowPolicy::default().max_spilled;
+    if overflow.when_full == WhenFull::Spill && is_set && overflow.max_spilled > journal.max_bytes {
+        let what = format!(
+            "is {}, but must be at most journal.max_bytes, {}: what is spilled lies in the journal, which would be full first, and that \
+             holds everybody",
+            size(overflow.max_spilled),
+            size(journal.max_bytes)
+        );
+        return Err(Problem::new(at.iter().copied().chain(["overflow", "max_spilled"]), what));
+    }
+    let check = policy.check().and_then(|()| overflow.check_journal(journal.is_durable));
     check.map_err(|sentence| {
         let (key, what) = sentence.split_once(' ').unwrap_or((&sentence, ""));
         Problem::new(at.iter().copied().chain(key.split('.')), what)

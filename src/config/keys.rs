@@ -62,6 +62,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("level", Text),
             ("supervisor_max_bytes", Size(4 * KIB, GIB)),
             ("supervisor_files", Whole(1, 1_000)),
+            ("supervisor_max_age", Time("1m", "3650days", Some("never"))),
         ],
     ),
     (
@@ -198,7 +199,11 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     ),
     (
         "tenants.defaults.retention",
-        &[("max_age", Time("1s", "3650days", Some("never"))), ("max_bytes", Size(0, 16 * TIB))],
+        &[
+            ("max_age", Time("1s", "3650days", Some("never"))),
+            ("max_bytes", Size(0, 16 * TIB)),
+            ("dead_letters_max_age", Time("1s", "3650days", Some("never"))),
+        ],
     ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
     ("tap", &[("enabled", Bool), ("redact", Fields)]),

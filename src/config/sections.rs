@@ -66,11 +66,20 @@ pub struct LogConfig {
     pub supervisor_max_bytes: usize,
     /// How many such files are kept; the oldest goes. Default 4.
     pub supervisor_files: u32,
+    /// A file of it goes once its last entry is so old. `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub supervisor_max_age: Option<Duration>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Human, level: "info".into(), supervisor_max_bytes: 8 << 20, supervisor_files: 4 }
+        Self {
+            format: LogFormat::Human,
+            level: "info".into(),
+            supervisor_max_bytes: 8 << 20,
+            supervisor_files: 4,
+            supervisor_max_age: None,
+        }
     }
 }
 

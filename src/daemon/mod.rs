@@ -25,6 +25,8 @@ mod prune;
 mod reload;
 mod report;
 mod retention;
+#[cfg(unix)]
+mod secrets;
 mod sources;
 mod stores;
 mod supervisor_log;
@@ -56,6 +58,8 @@ pub use prune::{PruneError, prune_at_rest};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use retention::{Pruning, Retention};
+#[cfg(unix)]
+pub use secrets::check_files;
 use stores::Stores;
 use supervisor_log::LogFile;
 use tokio::sync::watch;
@@ -149,6 +153,16 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why not.
         why: String,
+    },
+    /// A file that the configuration names cannot be used.
+    #[error("cannot use {path} ({key}): {why}")]
+    File {
+        /// The key that names it.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
     },
     /// Another process holds a database for longer than is waited for.
     #[error(
@@ -336,12 +350,21 @@ impl Daemon {
         let largest_frame = config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20);
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
-        let retention = Retention::start(Pruning {
+        let (tell_full, full) = tokio::sync::mpsc::channel(64);
+        stores.database.on_letters_full(move |tenant, why| {
+            // Where so many wait to be told, one more says nothing new.
+            let _ = tell_full.try_send((tenant.cloned(), why.to_owned()));
+        });
+        let (pruner, orders) = crate::retention::orders();
+        let pruning = Pruning {
             system: system.clone(),
             letters: stores.database.clone(),
             stores: stores.pruned(),
             running: running.subscribe(),
-        });
+        };
+        let retention = Retention::start(pruning, orders, full);
+        #[cfg(not(unix))]
+        drop(pruner);
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -355,6 +378,7 @@ impl Daemon {
                 .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())
+                .pruner(pruner)
                 .until(end_of_following);
             #[cfg(feature = "otlp")]
             let admin = admin.exported(exported);

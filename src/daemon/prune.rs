@@ -84,7 +84,8 @@ pub async fn prune_at_rest(
         (config.tenants.policy(tenant).retention.clone(), rest)
     };
     Pass::begin(stores.clone())?.run(now, of, async { Ok(()) }, dry_run, &mut report).await?;
-    prune_letters(&letters, config.dead_letters.max_age, now, dry_run, &mut report).await?;
+    let own = |tenant: &TenantId| config.tenants.policy(tenant).retention.dead_letters_max_age;
+    prune_letters(&letters, config.dead_letters.max_age, own, now, dry_run, &mut report).await?;
     for (_, store) in stores {
         match store {
             PrunedStore::Sqlite(store) => {

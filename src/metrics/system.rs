@@ -27,11 +27,12 @@ pub(super) const REJECTED: [Code; 5] =
     [Code::TenantFull, Code::TenantLimit, Code::UnknownTenant, Code::SpawnRate, Code::TenantNotAllowed];
 
 /// What a tenant may be doing.
-const STATUSES: [Status; 12] = [
+const STATUSES: [Status; 13] = [
     Status::Dormant,
     Status::Active,
     Status::Idle,
     Status::Silent,
+    Status::Failing,
     Status::Retrying,
     Status::BreakerOpen,
     Status::Parked,

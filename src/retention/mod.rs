@@ -47,9 +47,13 @@
 //! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
 
 #[cfg(feature = "sqlite")]
+mod order;
+#[cfg(feature = "sqlite")]
 mod pass;
 mod rule;
 
+#[cfg(feature = "sqlite")]
+pub(crate) use order::{Orders, Pruner, orders};
 #[cfg(feature = "sqlite")]
 pub(crate) use pass::prune_letters;
 #[cfg(feature = "sqlite")]

@@ -263,29 +263,50 @@ fn add(report: &mut Report, store: &StoreName, tenant: &TenantId, pruned: Pruned
     }
 }
 
-/// Deletes the dead letters that were given up `max_age` ago.
+/// Deletes the dead letters that were given up `max_age` ago, and of each tenant those that `of` says are too old.
 pub(crate) async fn prune_letters(
     letters: &SqliteStore,
     max_age: Option<Duration>,
+    of: impl Fn(&TenantId) -> Option<Duration>,
     now: UnixMillis,
     dry_run: bool,
     report: &mut Report,
 ) -> Result<(), StorageError> {
-    let Some(max_age) = max_age else { return Ok(()) };
-    let before = UnixMillis(now.0.saturating_sub(i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX)));
+    let unread = |why: ReadError| StorageError::unavailable(why.to_string());
+    let before = |age: Duration| UnixMillis(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let reader = SqliteReader::open(letters.path()).map_err(|why| StorageError::unavailable(why.to_string()))?;
-    let due = |all| reader.letters_due(before, all).map_err(|why| StorageError::unavailable(why.to_string()));
-    if dry_run {
-        report.dead_letters += due(true)?;
-        return Ok(());
-    }
-    while due(false)? > 0 {
-        let pruned = letters.prune_letters(before).await?;
-        if pruned == 0 {
-            break;
+    if let Some(before) = max_age.map(before) {
+        if dry_run {
+            report.dead_letters += reader.letters_due(before, true).map_err(unread)?;
         }
-        report.dead_letters += pruned;
-        tokio::time::sleep(BREATH).await;
+        while !dry_run && reader.letters_due(before, false).map_err(unread)? > 0 {
+            let pruned = letters.prune_letters(before).await?;
+            if pruned == 0 {
+                break;
+            }
+            report.dead_letters += pruned;
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+    for tenant in reader.letter_owners().map_err(unread)? {
+        // What all are held to has gone.
+        let Some(age) = of(&tenant).filter(|age| max_age.is_none_or(|max_age| *age < max_age)) else { continue };
+        let due = reader.letters_due_of(&tenant, before(age)).map_err(unread)?;
+        if dry_run {
+            let told = max_age.map_or(Ok(0), |age| reader.letters_due_of(&tenant, before(age)).map_err(unread))?;
+            report.dead_letters += due - told.min(due);
+            continue;
+        }
+        let mut left = due;
+        while left > 0 {
+            let pruned = letters.prune_letters_of(&tenant, before(age)).await?;
+            if pruned == 0 {
+                break;
+            }
+            report.dead_letters += pruned;
+            left = left.saturating_sub(pruned);
+            tokio::time::sleep(BREATH).await;
+        }
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct Counters {
     /// Windows closed, by reason, in the order of [`FlushReason::ALL`]; serialised as a map.
     #[serde(serialize_with = "by_reason")]
     pub flushes: [u64; FlushReason::ALL.len()],
-    /// Calls of the store that failed.
+    /// Calls of the store that failed. Of an outage the first alone: those after it only ask whether the store is back.
     pub attempts_failed: u64,
     /// Restarts of the tenant's actors.
     pub restarts: u64,
