@@ -15,6 +15,15 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, Intake, Json, Source};
 
+#[cfg(feature = "websocket")]
+pub(super) use asked::{bearer, pairs, tenant};
+#[cfg(feature = "websocket")]
+pub(super) use connection::{Hold, serve as serve_connection};
+#[cfg(feature = "websocket")]
+pub(super) use outcome::refusal;
+#[cfg(feature = "websocket")]
+pub(super) use request::Site;
+
 pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
 
