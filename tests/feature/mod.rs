@@ -13,6 +13,7 @@ mod crash_judge;
 mod crash_points;
 mod data_dir;
 mod dead_letters;
+mod demo;
 mod disk_faults;
 mod files;
 mod files_store;
@@ -43,6 +44,8 @@ mod replay;
 mod replay_crash;
 mod retention;
 mod service;
+#[cfg(all(feature = "http", feature = "websocket", feature = "syslog", feature = "tail"))]
+mod source_conformance;
 mod spans;
 mod spill;
 mod sqlite_store;
@@ -60,3 +63,5 @@ mod tenant_orders;
 mod top;
 mod uncompensated;
 mod upgrade;
+#[cfg(feature = "websocket")]
+mod websocket;

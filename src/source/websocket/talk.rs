@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures::SinkExt;
 use futures::StreamExt;
 use futures::stream::{SplitSink, SplitStream};
-use headworks_actors::{AckLevel, Error, IngressSpec, Intake, StreamId};
+use headworks_actors::{AckLevel, Error, IngressSpec, Intake, StreamId, Telling};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -59,10 +59,11 @@ impl Talk {
         let config = config.read_buffer_size(READ).write_buffer_size(WRITE).max_write_buffer_size(MOST_TO_WRITE);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
         let (mut output, mut input) = socket.split();
+        let telling = self.intake.telling();
         let end = self.talk(&mut input, &mut output).await;
         // All that was read is fed.
         self.place = None;
-        goodbye(input, output, end).await
+        goodbye(input, output, end, telling).await
     }
 
     async fn talk(&mut self, input: &mut SplitStream<Socket>, output: &mut SplitSink<Socket, Message>) -> End {
@@ -188,6 +189,7 @@ async fn goodbye(
     mut input: SplitStream<Socket>,
     mut output: SplitSink<Socket, Message>,
     end: End,
+    telling: Telling,
 ) -> Result<(), String> {
     let (code, reason, ended) = match end {
         End::Broken(why) => return Err(why),
@@ -207,6 +209,7 @@ async fn goodbye(
         let Ok(mut socket) = output.reunite(input) else { return Ok(()) };
         let stream = socket.get_mut();
         stream.shutdown().await?;
+        drop(telling);
         tokio::io::copy(stream, &mut tokio::io::sink()).await?;
         Ok::<_, tungstenite::Error>(())
     };
