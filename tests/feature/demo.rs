@@ -10,7 +10,7 @@ fn a_trial_needs_nothing_but_the_source_of_sample_events_and_ends_after_so_many(
     let place = Place::new();
     place
         .write("my.toml", "[sources.trial]\ntype = 'demo'\ntenants = 3\nevents_per_second = 5000\nmax_events = 2000\n");
-    let said = place.run(&["check", "my.toml"]).succeeded().text();
+    let said = place.run(&["check", "--config", "my.toml"]).succeeded().text();
     assert!(said.contains("sample events of 200 bytes and 3 tenants: 5000 a second, 2000 in all"), "{said}");
     let mut command = place.command(&["run", "--config", "my.toml", "--data", "data"]);
     command.env("HEADWORKS__ADMIN__LISTEN", "").env("HEADWORKS__LOG__FORMAT", "json");

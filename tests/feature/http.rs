@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
@@ -325,10 +325,21 @@ fn a_slow_client_is_told_so_while_others_are_served() {
 fn a_client_that_never_reads_its_answers_is_given_up_and_costs_nobody_else_anything() {
     let place = Place::new();
     let settings = [("SOURCES__WEB__IDLE_TIMEOUT", "500ms"), ("SOURCES__WEB__MAX_CONNECTIONS", "2")];
-    let (process, to) = start(&place, &settings);
-    let mut deaf = connect(to);
-    // Each is answered with a line for each of its own: far more than it sends.
-    let body = b"x\n".repeat(1_000);
+    place.write("my.toml", "[tenants]\nmute = ['mute']\n");
+    let mut process = Process::spawn(daemon(&place, &settings).args(["--config", "my.toml"]));
+    let to = process.listens();
+    // The kernel is to keep little for it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deaf = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(to).await.unwrap()
+    });
+    let mut deaf = deaf.into_std().unwrap();
+    deaf.set_nonblocking(false).unwrap();
+    deaf.set_write_timeout(Some(DEADLINE)).unwrap();
+    // Each line of it is answered with one that is longer.
+    let body = b"{\"tenant\":\"mute\"}\n".repeat(1_000);
     let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: {}\r\n\r\n", body.len());
     let request = [head.as_bytes(), &body].concat();
     let before = process.memory();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures::{SinkExt, StreamExt};
 use headworks::source::ack::Reply;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -288,8 +288,10 @@ fn a_client_that_is_silent_also_to_pings_is_given_up_and_one_that_answers_them_i
         alive.send(Message::text("{\"tenant\":\"acme\"}")).await.unwrap();
         for gone in [&mut dead, &mut half] {
             // What it was told is still there to be read, behind the pings.
-            let (code, why) = closed(gone).await;
-            assert!(code == CloseCode::Policy && why.contains("idle_timeout"), "{code} {why}");
+            let mut told = vec![];
+            let _ = timeout(DEADLINE, gone.get_mut().read_to_end(&mut told)).await.unwrap();
+            let told = String::from_utf8_lossy(&told);
+            assert!(told.ends_with("(idle_timeout), not even the answer to a ping"), "{told}");
         }
         let mut rest = vec![];
         let _ = timeout(DEADLINE, mute.read_to_end(&mut rest)).await.unwrap();
@@ -302,13 +304,20 @@ fn a_client_that_is_silent_also_to_pings_is_given_up_and_one_that_answers_them_i
 #[test]
 fn a_client_that_never_reads_its_answers_is_read_from_so_far_and_given_up_and_costs_nobody_else_anything() {
     let place = Place::new();
-    let (process, to) = start(&place, &[("IDLE_TIMEOUT", "1s")]);
+    place.write("my.toml", "[tenants]\nmute = ['mute']\n");
+    let mut command = daemon(&place, &[("IDLE_TIMEOUT", "1s")]);
+    let mut process = Process::spawn(command.args(["--config", "my.toml"]));
+    let to = process.listens();
     let before = process.memory();
     runtime().block_on(async {
-        let mut deaf = open(to, None).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // The kernel is to keep little for it.
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let stream = socket.connect(to).await.unwrap();
+        let (mut deaf, _) = tokio_tungstenite::client_async(format!("ws://{to}/v1/ws"), stream).await.unwrap();
         deaf.send(Message::text("headworks-ack/1 stream=deaf next=1 level=received")).await.unwrap();
         // Its answers cannot be told in ranges.
-        let message = Message::binary("{\"tenant\":\"deaf\"}\nx\n".repeat(2_000).into_bytes());
+        let message = Message::binary("{\"tenant\":\"deaf\"}\n{\"tenant\":\"mute\"}\n".repeat(2_000).into_bytes());
         let mut other = open(to, None).await.unwrap();
         other.send(Message::text("headworks-ack/1 stream=other next=1 level=received")).await.unwrap();
         assert_eq!(replies(&mut other).await, [Reply::Ok { last: 0, next: 1 }]);
@@ -358,8 +367,8 @@ async def main(url):
     async with connect(url) as plain:
         await plain.send('{"tenant":"plain","n":0}')
     async with connect(url) as ws:
-        await ws.send("x" * 2_000_000)
         try:
+            await ws.send("x" * 2_000_000)
             await asyncio.wait_for(ws.recv(), 100)
             assert False
         except ConnectionClosed as closed:
@@ -404,6 +413,30 @@ asyncio.run(main(sys.argv[1]))
     }
     assert_eq!(stored.values().map(Vec::len).sum::<usize>(), 1003);
     audited(&place);
+}
+
+#[test]
+fn the_client_in_the_documentation_works() {
+    let python = environment(&["websockets==17.4"]).join("python");
+    let place = Place::new();
+    let document = include_str!("../../docs/WEBSOCKET.md");
+    let code = document.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let script = place.write("client.py", code);
+    let (process, to) = start(&place, &[]);
+    for (end, more) in [(10, 10), (25, 15)] {
+        let input = place.write("input", lines("acme", 0..end));
+        let mut client = Command::new(&python);
+        client.arg(&script).arg(format!("ws://{to}/v1/ws")).arg("s").arg(input);
+        let printed = Process::spawn(&mut client).ended().succeeded().text();
+        let mut answered = 0;
+        for line in printed.lines() {
+            let Some(Reply::Ack(range)) = Reply::parse(line.as_bytes()).unwrap() else { panic!("{printed}") };
+            answered += range.end() - range.start() + 1;
+        }
+        assert_eq!(answered, more, "{printed}");
+    }
+    process.terminated().succeeded();
+    assert_eq!(place.stored()["acme"].len(), 25);
 }
 
 #[test]
