@@ -58,8 +58,10 @@ async fn serve(connection: DuplexStream, intake: Intake, rule: Rule, level: AckL
     let Ok((ingress, mut answers)) = intake.open_call(spec, level).await else { return };
     let (mut input, mut output) = tokio::io::split(connection);
     let (send, mut read) = unbounded_channel();
-    let reading = async {
-        let mut closing = std::pin::pin!(intake.closing());
+    let (feeding, closes) = (&ingress, &intake);
+    let reading = async move {
+        let send = send;
+        let mut closing = std::pin::pin!(closes.closing());
         let mut is_half = false;
         loop {
             let mut buffer = Vec::with_capacity(4_096);
@@ -72,20 +74,15 @@ async fn serve(connection: DuplexStream, intake: Intake, rule: Rule, level: AckL
                 send.send(buffer).unwrap();
                 continue;
             }
-            if rule == Rule::FeedsTwice && ingress.feed(buffer.clone()).await.is_err() {
+            if rule == Rule::FeedsTwice && feeding.feed(buffer.clone()).await.is_err() {
                 return false;
             }
-            if ingress.feed(buffer).await.is_err() {
+            if feeding.feed(buffer).await.is_err() {
                 return false;
             }
         }
     };
     let taking = async {
-        let read_all = async {
-            let is_half = reading.await;
-            drop(send);
-            is_half
-        };
         let ahead = async {
             while let Some(buffer) = read.recv().await {
                 if ingress.feed(buffer).await.is_err() {
@@ -93,7 +90,7 @@ async fn serve(connection: DuplexStream, intake: Intake, rule: Rule, level: AckL
                 }
             }
         };
-        let (is_half, ()) = futures::join!(read_all, ahead);
+        let (is_half, ()) = futures::join!(reading, ahead);
         if is_half && rule == Rule::TakesHalves {
             // As one that makes something of it.
             let _ = ingress.feed("xt\":\"half\"}\n").await;
