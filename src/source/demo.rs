@@ -172,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_without_an_end_ends_with_the_system() {
-        let system = System::builder().store(NullStore).start().unwrap();
+        let system = System::builder().store(NullStore::default()).start().unwrap();
         let spec = IngressSpec::new("demo", Framing::lines(), Json::new());
         let options = DemoOptions { events_per_second: 1_000_000, ..DemoOptions::default() };
         let source = system.add_source(DemoSource::new("demo", spec, options)).await.unwrap();
