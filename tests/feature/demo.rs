@@ -1,5 +1,4 @@
 //! Sample events, for trials.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 

@@ -54,7 +54,7 @@ async fn open(to: SocketAddr, token: Option<&str>) -> Result<Client, tungstenite
 /// The next message that is none of the control.
 async fn next(client: &mut Client) -> Message {
     loop {
-        let message = timeout(DEADLINE, client.next()).await.expect("it says something").expect("it is open").unwrap();
+        let message = timeout(DEADLINE, client.next()).await.unwrap().unwrap().unwrap();
         if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
             return message;
         }
