@@ -65,8 +65,9 @@
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
+//! | `http`, `websocket`, `syslog`, `tail` | `tail` | sources: requests, WebSocket, syslog, files that grow |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
-//! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
+//! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites of stores and sources; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
 
@@ -83,6 +84,8 @@ pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod retention;
+#[doc(hidden)]
+pub mod sample;
 #[cfg(feature = "sqlite")]
 mod secret_file;
 pub mod source;

@@ -133,6 +133,8 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         let kind = match source.kind {
             SourceKind::Tcp => "TCP",
             SourceKind::Http => "HTTP",
+            SourceKind::WebSocket => "WebSocket",
+            SourceKind::Demo => return demo(source),
             SourceKind::Tail => return tail(source),
             SourceKind::Syslog => return syslog(source),
             other => other.as_str(),
@@ -141,7 +143,10 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             Framing::Lines => "lines",
             Framing::LengthPrefixed => "length-prefixed frames",
         };
-        let (max_frame, connections) = (size(source.max_frame), source.max_connections);
+        let (mut max_frame, connections) = (size(source.max_frame), source.max_connections);
+        if source.kind == SourceKind::WebSocket {
+            let _ = write!(max_frame, " in messages of up to {}", size(source.max_message));
+        }
         let ack = match source.ack {
             AckLevel::Received => String::new(),
             least => format!("; {}", told(least)),
@@ -149,6 +154,15 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+fn demo(source: &SourceConfig) -> String {
+    let all = match source.max_events {
+        0 => "without an end".to_owned(),
+        most => format!("{most} in all"),
+    };
+    let (rate, tenants, bytes) = (source.events_per_second, source.tenants, source.event_bytes);
+    format!("sample events of {bytes} bytes and {tenants} tenants: {rate} a second, {all}")
 }
 
 fn tail(source: &SourceConfig) -> String {

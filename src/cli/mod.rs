@@ -18,7 +18,6 @@ mod query;
 mod ready;
 mod report;
 mod run;
-mod sample;
 mod send;
 mod service;
 mod table;

@@ -79,7 +79,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "demo"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
@@ -95,6 +95,11 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_files", Whole(1, 100_000)),
             ("transport", Choice(&["both", "udp", "tcp"])),
             ("invalid_tenant", Choice(&["map", "refuse"])),
+            ("max_message", Size(KIB, GIB)),
+            ("tenants", Whole(1, 100_000)),
+            ("events_per_second", Whole(1, 1_000_000)),
+            ("event_bytes", Whole(1, 65_536)),
+            ("max_events", Whole(0, 1_000_000_000_000)),
         ],
     ),
     (
@@ -435,6 +440,7 @@ mod tests {
                         "http" => cfg!(feature = "http"),
                         "tail" => false,
                         "syslog" => cfg!(feature = "syslog"),
+                        "websocket" => cfg!(feature = "websocket"),
                         _ => true,
                     };
                     let words = words.iter().filter(is_built);

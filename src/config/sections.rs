@@ -190,17 +190,18 @@ pub struct SourceConfig {
     /// Of `http`: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
     #[serde(with = "units::bytes")]
     pub max_body: usize,
-    /// Of `http`: how long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
+    /// Of `http`: how long a client may take for the head of a request, or for a whole line of its body. Of `websocket`: for the
+    /// handshake or a message, or to answer a ping, or to read what it is told. Default 60 s.
     #[serde(with = "units::duration")]
     pub idle_timeout: Duration,
     /// Of `http`: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
     #[serde(with = "units::duration")]
     pub answer_within: Duration,
-    /// Of `http`, `field`, `query` or `header`: where it stands whose event one is. Of `syslog`, `host`, `app_name` or
+    /// Of `http` and `websocket`, `field`, `query` or `header`: where it stands whose event one is. Of `syslog`, `host`, `app_name` or
     /// `ID[NAME]`, a parameter of the structured data. Default unset: the first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_from: Option<String>,
-    /// Of `http`: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
+    /// Of `http` and `websocket`: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
     /// for everybody. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_file: Option<PathBuf>,
@@ -213,13 +214,24 @@ pub struct SourceConfig {
     pub transport: SyslogTransport,
     /// Of `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
     pub invalid_tenant: InvalidTenant,
+    /// Of `websocket`: the largest message, in bytes. Default 1 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_message: usize,
+    /// Of `demo`: of how many tenants its events are. Default 10.
+    pub tenants: u32,
+    /// Of `demo`: how many events come in a second. Default 10.
+    pub events_per_second: u32,
+    /// Of `demo`: how long an event is, in bytes. Default 200.
+    pub event_bytes: usize,
+    /// Of `demo`: how many events come in all; 0 is without an end. Default 0.
+    pub max_events: u64,
 }
 
 impl SourceConfig {
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (self.kind != SourceKind::Tail).then_some(self.listen)
+        (!matches!(self.kind, SourceKind::Tail | SourceKind::Demo)).then_some(self.listen)
     }
 }
 
@@ -242,6 +254,11 @@ impl Default for SourceConfig {
             max_files: 1024,
             transport: SyslogTransport::Both,
             invalid_tenant: InvalidTenant::Map,
+            max_message: 1 << 20,
+            tenants: 10,
+            events_per_second: 10,
+            event_bytes: 200,
+            max_events: 0,
         }
     }
 }
@@ -268,6 +285,11 @@ pub enum SourceKind {
     Tail,
     /// Syslog over UDP and TCP.
     Syslog,
+    /// WebSocket connections whose messages are lines.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// Sample events of its own making.
+    Demo,
 }
 
 impl SourceKind {
@@ -279,6 +301,8 @@ impl SourceKind {
             Self::Http => "http",
             Self::Tail => "tail",
             Self::Syslog => "syslog",
+            Self::WebSocket => "websocket",
+            Self::Demo => "demo",
         }
     }
 }

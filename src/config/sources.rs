@@ -6,33 +6,39 @@ use super::check::{DAY, Problem, time, within};
 use super::{SourceConfig, SourceKind};
 use crate::units::bytes::display as size;
 
-use SourceKind::{Http, Syslog, Tail, Tcp};
+use SourceKind::{Demo, Http, Syslog, Tail, Tcp, WebSocket};
 
 /// The keys that some types have and others have not.
 const KEYS: &[(&str, &[SourceKind])] = &[
-    ("listen", &[Tcp, Http, Syslog]),
-    ("allow_beyond_loopback", &[Tcp, Http, Syslog]),
+    ("listen", &[Tcp, Http, Syslog, WebSocket]),
+    ("allow_beyond_loopback", &[Tcp, Http, Syslog, WebSocket]),
     ("framing", &[Tcp]),
-    ("max_connections", &[Tcp, Http, Syslog]),
-    ("ack", &[Tcp, Http]),
+    ("max_connections", &[Tcp, Http, Syslog, WebSocket]),
+    ("ack", &[Tcp, Http, WebSocket]),
     ("max_body", &[Http]),
-    ("idle_timeout", &[Http]),
+    ("idle_timeout", &[Http, WebSocket]),
     ("answer_within", &[Http]),
-    ("tenant_from", &[Http, Syslog]),
-    ("tokens_file", &[Http]),
+    ("tenant_from", &[Http, Syslog, WebSocket]),
+    ("tokens_file", &[Http, WebSocket]),
     ("path", &[Tail]),
     ("max_files", &[Tail]),
     ("transport", &[Syslog]),
     ("invalid_tenant", &[Syslog]),
+    ("max_message", &[WebSocket]),
+    ("tenants", &[Demo]),
+    ("events_per_second", &[Demo]),
+    ("event_bytes", &[Demo]),
+    ("max_events", &[Demo]),
 ];
 
 /// Whether this program has it.
 pub(super) fn is_built(kind: SourceKind) -> bool {
     match kind {
-        Tcp => true,
+        Tcp | Demo => true,
         Http => cfg!(feature = "http"),
         Tail => cfg!(all(feature = "tail", unix)),
         Syslog => cfg!(feature = "syslog"),
+        WebSocket => cfg!(feature = "websocket"),
     }
 }
 
@@ -58,6 +64,15 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     within(key("idle_timeout"), source.idle_timeout, Duration::from_millis(100), DAY, time)?;
     within(key("answer_within"), source.answer_within, Duration::from_millis(1), DAY, time)?;
     within(key("max_files"), source.max_files, 1, 100_000, usize::to_string)?;
+    within(key("max_message"), source.max_message, 1 << 10, 1 << 30, |n| size(*n))?;
+    within(key("tenants"), source.tenants, 1, 100_000, u32::to_string)?;
+    within(key("events_per_second"), source.events_per_second, 1, 1_000_000, u32::to_string)?;
+    within(key("event_bytes"), source.event_bytes, 1, 1 << 16, usize::to_string)?;
+    within(key("max_events"), source.max_events, 0, 1_000_000_000_000, u64::to_string)?;
+    if kind == Demo && source.event_bytes > source.max_frame {
+        let what = format!("is {}, more than max_frame lets in: {}", source.event_bytes, size(source.max_frame));
+        return Err(Problem::new(key("event_bytes"), what));
+    }
     let file = source.tokens_file.as_deref();
     if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
         return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
@@ -88,7 +103,7 @@ fn check_tenant(source: &SourceConfig) -> Result<(), String> {
     let Some(_from) = &source.tenant_from else { return Ok(()) };
     match source.kind {
         #[cfg(feature = "http")]
-        Http => _from.parse::<crate::source::HttpTenant>().map(drop),
+        Http | WebSocket => _from.parse::<crate::source::HttpTenant>().map(drop),
         #[cfg(feature = "syslog")]
         Syslog => _from.parse::<crate::source::SyslogTenant>().map(drop),
         _ => Ok(()),
@@ -107,10 +122,12 @@ pub(super) fn with_key(key: &str) -> Option<&'static str> {
         Http => "type = 'http'",
         Tail => "type = 'tail'\npath = '/x'",
         Syslog => "type = 'syslog'",
+        WebSocket => "type = 'websocket'",
+        Demo => "type = 'demo'",
     })
 }
 
-#[cfg(all(test, feature = "http", feature = "tail", feature = "syslog", unix))]
+#[cfg(all(test, feature = "websocket", feature = "tail", feature = "syslog", unix))]
 mod tests {
     use crate::config::Layers;
 
@@ -121,13 +138,19 @@ mod tests {
             ("max_body = '3MiB'", "max_body", "is for type = \"http\""),
             ("type = 'tail'", "path", "must be set"),
             ("type = 'tail'\npath = ''", "path", "not empty"),
-            ("type = 'tail'\npath = '/x'\nlisten = '127.0.0.1:1'", "listen", "\"tcp\" or \"http\" or \"syslog\""),
+            ("type = 'tail'\npath = '/x'\nlisten = '127.0.0.1:1'", "listen", "\"http\" or \"syslog\" or \"websocket\""),
             ("type = 'syslog'\nack = 'stored'", "ack", "\"tcp\" or \"http\""),
             ("type = 'syslog'\ntenant_from = 'hostname'", "tenant_from", "\"app_name\""),
             ("type = 'http'\ntenant_from = 'host'", "tenant_from", "\"query\""),
             ("type = 'http'\nframing = 'length_prefixed'", "framing", "\"tcp\""),
             ("type = 'syslog'\nmax_files = 3", "max_files", "\"tail\""),
             ("tenant_from = 'app_name'", "tenant_from", "\"http\" or \"syslog\""),
+            ("type = 'websocket'\nmax_body = '1MiB'", "max_body", "\"http\""),
+            ("type = 'websocket'\ntenant_from = 'host'", "tenant_from", "\"query\""),
+            ("type = 'http'\nmax_message = '2MiB'", "max_message", "\"websocket\""),
+            ("type = 'demo'\nlisten = '127.0.0.1:1'", "listen", "but this one is \"demo\""),
+            ("type = 'demo'\nmax_frame = '1KiB'\nevent_bytes = 2000", "event_bytes", "more than max_frame"),
+            ("tenants = 3", "tenants", "\"demo\""),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");

@@ -1,6 +1,7 @@
 //! Where bytes come from. Each source opens an ingress a connection or a file, and reads no faster than it is taken in.
 
 pub mod ack;
+mod demo;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
@@ -11,7 +12,10 @@ mod syslog;
 #[cfg(all(feature = "tail", unix))]
 mod tail;
 mod tcp;
+#[cfg(feature = "websocket")]
+mod websocket;
 
+pub use demo::{DemoOptions, DemoSource};
 #[cfg(feature = "http")]
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 pub use reader::ReaderSource;
@@ -21,3 +25,5 @@ pub use syslog::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, 
 #[cfg(all(feature = "tail", unix))]
 pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};
+#[cfg(feature = "websocket")]
+pub use websocket::{WebSocketOptions, WebSocketSource};

@@ -2,8 +2,10 @@ mod acked;
 mod answers;
 mod connection;
 
-#[cfg(feature = "syslog")]
+#[cfg(any(feature = "syslog", feature = "websocket"))]
 pub(in crate::source) use answers::Gate;
+#[cfg(feature = "websocket")]
+pub(in crate::source) use answers::{ALIVE_EVERY, reply};
 #[cfg(feature = "syslog")]
 pub(in crate::source) use connection::{End, read_all};
 

@@ -14,6 +14,7 @@ mod crash_judge;
 mod crash_points;
 mod data_dir;
 mod dead_letters;
+mod demo;
 mod disk_faults;
 mod failing;
 mod files;
@@ -54,6 +55,8 @@ mod replay;
 mod replay_crash;
 mod retention;
 mod service;
+#[cfg(all(feature = "http", feature = "websocket", feature = "syslog", feature = "tail"))]
+mod source_conformance;
 mod spans;
 mod spill;
 mod sqlite_store;
@@ -75,3 +78,5 @@ mod uncompensated;
 mod upgrade;
 #[cfg(feature = "webhook")]
 mod webhook;
+#[cfg(feature = "websocket")]
+mod websocket;

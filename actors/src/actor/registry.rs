@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) settled: AtomicU64,
     /// Calls that may still bring events in.
     pub(crate) feeds: AtomicU64,
+    /// Connections that have something to say to their clients.
+    pub(crate) telling: watch::Sender<u64>,
     /// Tenants with events of an earlier process that are not read back yet.
     pub(crate) unread: AtomicU64,
     /// Tenants of which something lies in the journal alone.
@@ -178,6 +180,7 @@ impl Shared {
             panic_points,
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
+            telling: watch::Sender::new(0),
             unread: AtomicU64::new(0),
             spilling: AtomicU64::new(0),
             last_pressure: Mutex::new(None),

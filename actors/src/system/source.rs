@@ -110,6 +110,14 @@ impl Intake {
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
     }
 
+    /// While it is there, a system that ends waits for what is being told to a client: once everything has its outcome, for a second
+    /// at the most. Held by a connection that owes answers, until they are written.
+    #[must_use]
+    pub fn telling(&self) -> Telling {
+        self.shared.telling.send_modify(|connections| *connections += 1);
+        Telling(self.shared.clone())
+    }
+
     /// Runs a task that reads one connection, on whichever of the system's threads reads the fewest: `task` is called there, with an
     /// intake that opens ingresses on the same thread. Give it what can change threads, as a socket of the standard library.
     pub fn spread(&self, task: impl FnOnce(Self) -> LocalBoxFuture<'static, ()> + Send + 'static) {
@@ -133,6 +141,21 @@ impl Intake {
     /// Runs a task beside this source, on the same thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
         crate::port::spawn(task)
+    }
+}
+
+/// A connection that owes answers; see [`Intake::telling`].
+pub struct Telling(Arc<Shared>);
+
+impl std::fmt::Debug for Telling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Telling")
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling.send_modify(|connections| *connections -= 1);
     }
 }
 

@@ -1,11 +1,14 @@
 //! The sources of the config, opened: each listens, or has what it goes on from, before any is read.
 
+mod demo;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "syslog")]
 mod syslog;
 #[cfg(all(feature = "tail", unix))]
 mod tail;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,8 +56,14 @@ pub(super) fn open(name: &str, source: &SourceConfig, config: &Config) -> Result
         SourceKind::Tail => tail::open(&opening),
         #[cfg(feature = "syslog")]
         SourceKind::Syslog => syslog::open(&opening),
+        SourceKind::Demo => Ok(demo::open(&opening)),
+        #[cfg(feature = "websocket")]
+        SourceKind::WebSocket => websocket::open(&opening),
         // With all features there is none left.
-        #[cfg_attr(all(feature = "http", feature = "tail", feature = "syslog", unix), expect(unreachable_patterns))]
+        #[cfg_attr(
+            all(feature = "websocket", feature = "tail", feature = "syslog", unix),
+            expect(unreachable_patterns)
+        )]
         _ => Err(DaemonError::NotBuilt { what: "source", kind: source.kind.as_str() }),
     }
 }

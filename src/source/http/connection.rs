@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::patient::Patient;
+
 /// The largest head of a request, in bytes.
 const MOST_OF_HEAD: usize = 64 << 10;
 
@@ -65,6 +67,9 @@ pub(crate) async fn serve<S: Clone, A>(
 where
     A: Future<Output = Result<Response<Full<Bytes>>, std::io::Error>>,
 {
+    // What is being answered when the system ends is answered to the end.
+    let _telling = intake.telling();
+    let stream = Patient::new(stream, idle);
     let hold = Rc::new(Hold { place: RefCell::new(Some(place)), is_feeding: Cell::new(false), fed: Notify::new() });
     let service = service_fn(|request| answer(request, site.clone(), intake.clone(), hold.clone()));
     let connection = http1::Builder::new()

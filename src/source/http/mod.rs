@@ -4,6 +4,7 @@ mod body;
 mod connection;
 mod known;
 mod outcome;
+mod patient;
 mod request;
 mod tokens;
 
@@ -14,6 +15,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, Intake, Json, Source};
+
+#[cfg(feature = "websocket")]
+pub(super) use asked::{bearer, pairs, tenant};
+#[cfg(feature = "websocket")]
+pub(super) use connection::{Hold, serve as serve_connection};
+#[cfg(feature = "websocket")]
+pub(super) use outcome::refusal;
+#[cfg(feature = "websocket")]
+pub(super) use request::Site;
 
 pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
@@ -27,7 +37,8 @@ pub struct HttpOptions {
     pub max_frame: usize,
     /// The largest body, in bytes, once it is decompressed. Default 64 MiB.
     pub max_body: usize,
-    /// How long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
+    /// How long a client may take for the head of a request, for a whole line of its body, or to read any of its answer. Default
+    /// 60 s.
     pub idle_timeout: Duration,
     /// How long a request waits for room, and for its events to be as safe as it asks, before it is answered that they are
     /// not. Default 30 s.

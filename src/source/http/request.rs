@@ -204,6 +204,10 @@ impl Taking<'_> {
             Ok(()) => End::Whole,
             Err(end) => end,
         };
+        // Whoever found no room waits no longer, also not for what it fed.
+        if let End::Late(_) = end {
+            return end;
+        }
         // The last line needs no end, where the body has one.
         match ingress.finish(matches!(end, End::Whole)).await {
             Ok(()) => end,

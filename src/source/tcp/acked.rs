@@ -41,6 +41,7 @@ pub(super) async fn serve(
         }
         Err(why) => return refuse(&mut stream, why.to_string()).await,
     };
+    let telling = intake.telling();
     let last = answers.last();
     let (mut lines, gate) = (Lines::default(), Gate::default());
     lines.push(&Reply::Ok { last, next: if skip { last + 1 } else { next } });
@@ -86,7 +87,7 @@ pub(super) async fn serve(
         End::Refused(why @ Error::TakenOver) => Reply::Error(why.to_string()),
         _ => Reply::End,
     };
-    last_words(&mut stream, lines, reply).await;
+    last_words_of(&mut stream, lines, reply, telling).await;
     end.into_result()
 }
 
@@ -118,11 +119,17 @@ pub(super) async fn refuse(stream: &mut TcpStream, why: String) -> Result<(), St
 
 /// Says the last that there is to say, and gives the client the time to read it: to close a connection with bytes unread
 /// would throw away what is on its way to the client.
-async fn last_words(stream: &mut TcpStream, mut lines: Lines, reply: Reply) {
+async fn last_words(stream: &mut TcpStream, lines: Lines, reply: Reply) {
+    last_words_of(stream, lines, reply, ()).await;
+}
+
+/// The same, where something is held until they are said.
+async fn last_words_of<T>(stream: &mut TcpStream, mut lines: Lines, reply: Reply, telling: T) {
     lines.push(&reply);
     let said = async {
         lines.write(stream).await?;
         stream.shutdown().await?;
+        drop(telling);
         tokio::io::copy(stream, &mut tokio::io::sink()).await
     };
     // A client that is gone, or does not go, is not waited for.
