@@ -78,7 +78,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "mqtt"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
@@ -94,6 +94,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_files", Whole(1, 100_000)),
             ("transport", Choice(&["both", "udp", "tcp"])),
             ("invalid_tenant", Choice(&["map", "refuse"])),
+            ("url", Text),
+            ("topic", Text),
+            ("version", Choice(&["5", "3.1.1"])),
+            ("qos", Whole(0, 1)),
+            ("client_id", Text),
+            ("username", Text),
+            ("password_file", Path),
+            ("ca_file", Path),
+            ("keep_alive", Time("1s", "18h", None)),
+            ("receive_max", Whole(1, 65_535)),
+            ("payload", Choice(&["event", "lines"])),
+            ("unique_messages", Bool),
         ],
     ),
     (
@@ -351,6 +363,9 @@ mod tests {
             source.tenant_from = Some("field".into());
             source.tokens_file = Some("tokens".into());
             source.path = Some("/var/log/app.log".into());
+            (source.url, source.topic) = (Some("mqtt://broker".into()), Some("t".into()));
+            (source.client_id, source.username) = (Some("c".into()), Some("u".into()));
+            (source.password_file, source.ca_file) = (Some("password".into()), Some("ca".into()));
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
@@ -411,6 +426,8 @@ mod tests {
                         "http" => cfg!(feature = "http"),
                         "tail" => false,
                         "syslog" => cfg!(feature = "syslog"),
+                        // It cannot do without more.
+                        "mqtt" => false,
                         _ => true,
                     };
                     let words = words.iter().filter(is_built);

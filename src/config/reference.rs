@@ -125,7 +125,14 @@ mod tests {
                     ("store", "sslmode" | "ca_file") => {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
-                    ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
+                    ("sources.tcp", "type") if !cfg!(feature = "mqtt") => continue,
+                    ("sources.tcp", "type") => "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'".to_owned(),
+                    ("sources.tcp", "url") => "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://o'\ntopic = 't'".to_owned(),
+                    ("sources.tcp", "topic" | "username") => {
+                        format!("[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\nusername = 'o'\ntopic = 'o'")
+                    }
+                    ("sources.tcp", "qos") => format!("[sources.tcp]\n{beside}\nqos = 0"),
+                    ("sources.tcp", "keep_alive") => format!("[sources.tcp]\n{beside}\nkeep_alive = '7h'"),
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")

@@ -203,13 +203,44 @@ pub struct SourceConfig {
     pub transport: SyslogTransport,
     /// Of `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
     pub invalid_tenant: InvalidTenant,
+    /// Of `mqtt`: where the broker is, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of `mqtt`: what is subscribed to, a filter in which one level may be `{tenant}`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Of `mqtt`: which MQTT is spoken. Default 5.
+    pub version: MqttVersion,
+    /// Of `mqtt`: the quality of service, 0 or 1. Default 1.
+    pub qos: u8,
+    /// Of `mqtt`: whose session it is at the broker. Default unset: `headworks-` and the name of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Of `mqtt`: who it is at the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Of `mqtt`: the file with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Of `mqtt`: the certificates that are trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Of `mqtt`: how long the connection may be silent. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub keep_alive: Duration,
+    /// Of `mqtt`: how many messages may be on their way that are not acknowledged. Default 1000.
+    pub receive_max: u16,
+    /// Of `mqtt`: what a message is. Default `event`.
+    pub payload: MqttPayload,
+    /// Of `mqtt`: whether each message differs from every other. Default no.
+    pub unique_messages: bool,
 }
 
 impl SourceConfig {
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (self.kind != SourceKind::Tail).then_some(self.listen)
+        (!matches!(self.kind, SourceKind::Tail | SourceKind::Mqtt)).then_some(self.listen)
     }
 }
 
@@ -232,6 +263,18 @@ impl Default for SourceConfig {
             max_files: 1024,
             transport: SyslogTransport::Both,
             invalid_tenant: InvalidTenant::Map,
+            url: None,
+            topic: None,
+            version: MqttVersion::V5,
+            qos: 1,
+            client_id: None,
+            username: None,
+            password_file: None,
+            ca_file: None,
+            keep_alive: Duration::from_secs(30),
+            receive_max: 1_000,
+            payload: MqttPayload::Event,
+            unique_messages: false,
         }
     }
 }
@@ -258,6 +301,8 @@ pub enum SourceKind {
     Tail,
     /// Syslog over UDP and TCP.
     Syslog,
+    /// A subscription at a broker.
+    Mqtt,
 }
 
 impl SourceKind {
@@ -269,6 +314,7 @@ impl SourceKind {
             Self::Http => "http",
             Self::Tail => "tail",
             Self::Syslog => "syslog",
+            Self::Mqtt => "mqtt",
         }
     }
 }
@@ -293,6 +339,27 @@ pub enum InvalidTenant {
     Map,
     /// The message is refused.
     Refuse,
+}
+
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MqttVersion {
+    /// Version 5.
+    #[serde(rename = "5")]
+    V5,
+    /// Version 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MqttPayload {
+    /// One event.
+    Event,
+    /// An event a line.
+    Lines,
 }
 
 /// What divides bytes into frames.

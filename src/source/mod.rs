@@ -4,6 +4,8 @@ pub mod ack;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod reader;
 mod replay;
 #[cfg(feature = "syslog")]
@@ -14,6 +16,8 @@ mod tcp;
 
 #[cfg(feature = "http")]
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
+#[cfg(feature = "mqtt")]
+pub use mqtt::{InvalidFilter, MqttOptions, MqttPayload, MqttSource, MqttUrl, MqttVersion, TopicFilter};
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 #[cfg(feature = "syslog")]
