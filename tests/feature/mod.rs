@@ -26,6 +26,8 @@ mod letters_store;
 mod manual;
 mod metrics;
 mod metrics_alerts;
+#[cfg(all(feature = "mqtt", feature = "postgres"))]
+mod mqtt;
 mod openapi;
 mod outage;
 mod page;
