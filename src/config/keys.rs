@@ -96,7 +96,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("invalid_tenant", Choice(&["map", "refuse"])),
             ("url", Text),
             ("topic", Text),
-            ("version", Choice(&["5", "3.1.1"])),
+            ("version", Choice(&["v5", "v3.1.1"])),
             ("qos", Whole(0, 1)),
             ("client_id", Text),
             ("username", Text),

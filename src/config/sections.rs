@@ -209,7 +209,7 @@ pub struct SourceConfig {
     /// Of `mqtt`: what is subscribed to, a filter in which one level may be `{tenant}`. It must be set there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    /// Of `mqtt`: which MQTT is spoken. Default 5.
+    /// Of `mqtt`: which MQTT is spoken. Default `v5`.
     pub version: MqttVersion,
     /// Of `mqtt`: the quality of service, 0 or 1. Default 1.
     pub qos: u8,
@@ -345,10 +345,10 @@ pub enum InvalidTenant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MqttVersion {
     /// Version 5.
-    #[serde(rename = "5")]
+    #[serde(rename = "v5")]
     V5,
     /// Version 3.1.1.
-    #[serde(rename = "3.1.1")]
+    #[serde(rename = "v3.1.1")]
     V311,
 }
 

@@ -68,8 +68,8 @@ pub struct MqttOptions {
     pub max_frame: usize,
     /// How safe the events of a message must be before it is acknowledged; `received` is as `journaled`. Default `journaled`.
     pub ack: AckLevel,
-    /// Each message differs from every other, as one with an id in it does: of the last 65,536, one that comes again is not taken in
-    /// again. Default no.
+    /// Each message differs from every other, as one with an id in it does: of the last 65,536 of this process, one that comes again is
+    /// not taken in again. Default no.
     pub unique: bool,
 }
 

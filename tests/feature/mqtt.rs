@@ -63,7 +63,7 @@ fn numbers(bodies: &[Vec<u8>]) -> Vec<u64> {
 
 #[test]
 fn ten_thousand_messages_are_in_postgresql_once_while_it_hangs_and_the_broker_is_restarted() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, postgres, mut broker) = (Place::new(), Postgres::start(), Mosquitto::start());
         // What the store has not is not acknowledged: all that is on its way comes again.
         let mut command = daemon(&place, &broker, version, &[("ACK", "stored")]);
@@ -103,7 +103,7 @@ fn ten_thousand_messages_are_in_postgresql_once_while_it_hangs_and_the_broker_is
 
 #[test]
 fn a_daemon_that_is_killed_finds_in_its_session_what_it_had_not_acknowledged_and_what_came_meanwhile() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         const PART: usize = 1_000;
         let (place, broker) = (Place::new(), Mosquitto::start());
         let mut command = daemon(&place, &broker, version, &[]);
@@ -132,7 +132,7 @@ fn a_daemon_that_is_killed_finds_in_its_session_what_it_had_not_acknowledged_and
 
 #[test]
 fn a_daemon_that_stops_acknowledges_what_it_took_in_and_takes_it_in_once() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, broker) = (Place::new(), Mosquitto::start());
         let mut command = daemon(&place, &broker, version, &[]);
         let process = start(&mut command);
@@ -150,7 +150,7 @@ fn a_daemon_that_stops_acknowledges_what_it_took_in_and_takes_it_in_once() {
 
 #[test]
 fn what_is_no_event_or_nobodys_or_too_large_is_a_dead_letter_and_acknowledged_and_the_rest_is_stored() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, broker) = (Place::new(), Mosquitto::start());
         let mut command = daemon(&place, &broker, version, &[("MAX_FRAME", "1KiB")]);
         let process = start(&mut command);
@@ -166,26 +166,25 @@ fn what_is_no_event_or_nobodys_or_too_large_is_a_dead_letter_and_acknowledged_an
         place.until(COUNT, 2);
         place.until("SELECT count(*) FROM dead_letters", 7);
         process.terminated().succeeded();
-        let mut process = start(&mut command);
+        let process = start(&mut command);
         broker.publish_one("tenants/acme/a", b"{\"n\": 2}");
         place.until(COUNT, 3);
         assert_eq!((told(&place, "received"), told(&place, "redelivered")), (1, 0), "{version}");
         assert_eq!(is_ready(&place), None);
-        process.signal("TERM");
-        process.says("done");
+        process.terminated().succeeded();
         let stored = place.stored();
         assert_eq!((numbers(&stored["acme"]), numbers(&stored["zen"])), (vec![0, 2], vec![1]), "{version}");
         let reasons = place.json(&["dead-letters", "list", "--data", "data", "--json"]);
         let reasons: BTreeSet<_> =
             reasons.as_array().unwrap().iter().map(|letter| letter["reason"].as_str().unwrap().to_owned()).collect();
-        let expected = ["bad_json", "bad_tenant", "bad_utf8", "empty", "no_tenant", "oversize"].map(str::to_owned);
+        let expected = ["bad_json", "bad_tenant", "bad_utf8", "empty", "no_tenant", "oversized"].map(str::to_owned);
         assert_eq!(reasons, expected.into_iter().collect(), "{version}");
     }
 }
 
 #[test]
 fn a_message_may_have_an_event_a_line_each_with_its_tenant_at_quality_of_service_0_too() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, broker) = (Place::new(), Mosquitto::start());
         let more = [("TOPIC", "events/+"), ("PAYLOAD", "lines"), ("QOS", "0"), ("CLIENT_ID", "me")];
         let process = start(&mut daemon(&place, &broker, version, &more));
@@ -201,8 +200,19 @@ fn a_message_may_have_an_event_a_line_each_with_its_tenant_at_quality_of_service
 }
 
 #[test]
+fn the_configuration_that_the_readme_shows_is_valid() {
+    let readme = include_str!("../../README.md");
+    let shown = readme.split("```toml\n").find(|text| text.starts_with("[sources.web]")).unwrap();
+    let place = Place::new();
+    place.write("headworks.toml", shown.split("```").next().unwrap());
+    let told = place.run(&["check", "--config", "headworks.toml"]).succeeded().text();
+    let expected = "MQTT 5 from mqtts://broker.example:8883 as headworks: tenants/{tenant}/# at quality of service 1, messages of up to 1MiB";
+    assert!(told.contains(expected), "{told}");
+}
+
+#[test]
 fn a_broker_that_is_away_or_refuses_is_told_of_once_and_tried_until_it_does_not() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, mut broker) = (Place::new(), Mosquitto::prepared("password_file DIR/passwords\n"));
         broker.user("headworks", "right");
         let password = place.write("password", "wrong\n");
@@ -226,7 +236,7 @@ fn a_broker_that_is_away_or_refuses_is_told_of_once_and_tried_until_it_does_not(
 
 #[test]
 fn a_subscription_that_is_refused_is_told_with_its_topic() {
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let (place, mut broker) = (Place::new(), Mosquitto::unsubscribable());
         broker.restart();
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &[]));
@@ -240,7 +250,7 @@ fn a_subscription_that_is_refused_is_told_with_its_topic() {
 
 #[test]
 fn while_the_store_hangs_nothing_more_is_read_and_the_connection_is_kept_alive() {
-    for (version, qos) in [("5", 0), ("3.1.1", 0), ("5", 1), ("3.1.1", 1)] {
+    for (version, qos) in [("v5", 0), ("v3.1.1", 0), ("v5", 1), ("v3.1.1", 1)] {
         let (place, postgres, broker) = (Place::new(), Postgres::start(), Mosquitto::start());
         let asked = qos.to_string();
         let mut command = daemon(&place, &broker, version, &[("KEEP_ALIVE", "1s"), ("QOS", &asked)]);
@@ -295,7 +305,7 @@ fn a_connection_is_encrypted_and_the_broker_must_be_who_it_says() {
     broker.restart();
     let url = broker.encrypted_url();
     let ca = |name: &str| broker.directory().join(name).to_str().unwrap().to_owned();
-    for version in ["5", "3.1.1"] {
+    for version in ["v5", "v3.1.1"] {
         let other = ca("other.pem");
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &[("URL", &url), ("CA_FILE", &other)]));
         let told = process.says(AWAY);
@@ -305,7 +315,7 @@ fn a_connection_is_encrypted_and_the_broker_must_be_who_it_says() {
         let process = start(&mut daemon(&place, &broker, version, &[("URL", &url), ("CA_FILE", &ca)]));
         let trusted = ca.as_str();
         broker.published(&["--cafile", trusted, "-t", "tenants/acme/a", "-q", "1", "-m", "{\"n\":1}"], b"");
-        place.until(COUNT, if version == "5" { 1 } else { 2 });
+        place.until(COUNT, if version == "v5" { 1 } else { 2 });
         process.terminated().succeeded();
     }
 }

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ pub(crate) struct Mosquitto {
     settings: String,
     broker: Option<Child>,
     /// What it says, line by line.
-    log: Option<Receiver<String>>,
+    log: Option<Mutex<Receiver<String>>>,
 }
 
 impl Mosquitto {
@@ -123,7 +124,7 @@ impl Mosquitto {
         std::thread::spawn(move || {
             BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
         });
-        (self.broker, self.log) = (Some(broker), Some(log));
+        (self.broker, self.log) = (Some(broker), Some(Mutex::new(log)));
         self.says(" running");
     }
 
@@ -131,8 +132,9 @@ impl Mosquitto {
     #[track_caller]
     pub(crate) fn says(&self, part: &str) {
         let mut said = vec![];
+        let log = self.log.as_ref().unwrap().lock().unwrap();
         loop {
-            match self.log.as_ref().unwrap().recv_timeout(DEADLINE) {
+            match log.recv_timeout(DEADLINE) {
                 Ok(line) if line.contains(part) => return,
                 Ok(line) => said.push(line),
                 Err(why @ (RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) => {
