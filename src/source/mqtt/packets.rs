@@ -273,3 +273,61 @@ fn acknowledged(qos: u8, id: u16) -> Result<Option<u16>, String> {
         _ => Err("it sent a message at quality of service 2, which was not asked for".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VERSIONS: [MqttVersion; 2] = [MqttVersion::V5, MqttVersion::V311];
+
+    #[test]
+    fn what_stands_before_a_large_payload_is_read_without_it() {
+        // Quality of service 1, sent again, topic "a/b", number 7; in version 5 with a property of two bytes.
+        let old = [0x3a, 0xff, 0xff, 0x03, 0, 3, b'a', b'/', b'b', 0, 7, b'x'];
+        let new = [0x3a, 0xff, 0xff, 0x03, 0, 3, b'a', b'/', b'b', 0, 7, 2, 1, 1, b'x'];
+        let expected = Publish { again: true, id: Some(7), topic: Bytes::from_static(b"a/b"), payload: Bytes::new() };
+        for (version, bytes) in [(MqttVersion::V311, &old[..]), (MqttVersion::V5, &new[..])] {
+            let head = Head::read(bytes).unwrap().unwrap();
+            assert_eq!((head.start, head.length, head.is_publish()), (4, 65_535, true));
+            assert_eq!(beginning(version, head, bytes), Ok(Some((expected.clone(), bytes.len() - 1))));
+            for cut in 0..bytes.len() - 1 {
+                assert!(beginning(version, head, &bytes[..cut]) == Ok(None), "{version:?} {cut}");
+            }
+        }
+        assert!(Head::read(&[0x30, 0xff, 0xff, 0xff, 0xff]).is_err());
+        assert_eq!(Head::read(&[0x30, 0xff]), Ok(None));
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_words() {
+        let read = |version, bytes: &[u8]| read(version, &mut BytesMut::from(bytes)).unwrap().unwrap();
+        let Incoming::Connected(Err(why), _) = read(MqttVersion::V311, &[0x20, 2, 0, 5]) else { panic!() };
+        assert!(why.contains("password_file"), "{why}");
+        let Incoming::Connected(Err(why), _) = read(MqttVersion::V5, &[0x20, 3, 0, 0x84, 0]) else { panic!() };
+        assert!(why.contains("(version)"), "{why}");
+        let Incoming::Subscribed(Err(why)) = read(MqttVersion::V311, &[0x90, 3, 0, 1, 0x80]) else { panic!() };
+        assert!(why.contains("0x80"), "{why}");
+        let Incoming::Disconnect(why) = read(MqttVersion::V5, &[0xe0, 2, 0x8e, 0]) else { panic!() };
+        assert!(why.contains("client_id"), "{why}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        #[test]
+        fn whatever_a_broker_sends_is_a_packet_or_refused(
+            first in prop::sample::select(vec![0x20_u8, 0x30, 0x32, 0x3a, 0x40, 0x90, 0xd0, 0xe0, 0xf0, 0x00]),
+            rest in prop::collection::vec(prop_oneof![0..12_u8, any::<u8>()], 0..60),
+        ) {
+            for version in VERSIONS {
+                let mut bytes = vec![first, u8::try_from(rest.len()).unwrap()];
+                bytes.extend(&rest);
+                if let Ok(Some(head)) = Head::read(&bytes) {
+                    let _ = beginning(version, head, &bytes);
+                }
+                let _ = read(version, &mut BytesMut::from(&bytes[..]));
+            }
+        }
+    }
+}
