@@ -93,14 +93,14 @@ impl<'c> Connection<'c> {
         let read = Read { bytes, frames: vec![], large: None };
         let mut taking_in = std::pin::pin!(self.take_in(input, read, ready, is_broken));
         let mut answering = std::pin::pin!(self.answer(output, answers));
-        let end = tokio::select! {
+        let (end, mut input) = tokio::select! {
             biased;
-            end = &mut taking_in => end,
+            ended = &mut taking_in => ended,
             answered = &mut answering => {
                 let why = answered.err().unwrap_or_else(|| "another reader took its stream over".to_owned());
                 broken.send_replace(Some(why));
                 // What is being fed is fed to its end.
-                return match taking_in.await {
+                return match taking_in.await.0 {
                     End::Closing => self.finish(fed).await,
                     end => end,
                 };
@@ -115,6 +115,8 @@ impl<'c> Connection<'c> {
             tell(fed);
             let _ = answering.await;
         }
+        // To close a connection with bytes unread would throw away what is on its way to the broker.
+        let _ = timeout(patience, tokio::io::copy(&mut input, &mut tokio::io::sink())).await;
         tell(fed);
         End::Closing
     }
@@ -129,6 +131,17 @@ impl<'c> Connection<'c> {
     async fn take_in(
         &self,
         mut input: ReadHalf<Box<dyn Transport>>,
+        read: Read,
+        ready: impl FnMut(Option<u8>),
+        broken: watch::Receiver<Option<String>>,
+    ) -> (End, ReadHalf<Box<dyn Transport>>) {
+        let end = self.take_in_from(&mut input, read, ready, broken).await;
+        (end, input)
+    }
+
+    async fn take_in_from(
+        &self,
+        input: &mut ReadHalf<Box<dyn Transport>>,
         mut read: Read,
         mut ready: impl FnMut(Option<u8>),
         mut broken: watch::Receiver<Option<String>>,
@@ -285,7 +298,10 @@ impl<'c> Connection<'c> {
             tokio::select! {
                 biased;
                 heard = answers.next() => match heard {
-                    None => return self.written(&mut output, &DISCONNECT).await,
+                    None => {
+                        self.written(&mut output, &DISCONNECT).await?;
+                        return output.shutdown().await.map_err(|why| why.to_string());
+                    }
                     Some(heard) => {
                         let mut window = self.window.borrow_mut();
                         for answer in heard {
