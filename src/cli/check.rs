@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use headworks::config::{
     AdminConfig, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig, JournalKind, Layers,
-    Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TapConfig,
+    MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport,
+    TapConfig,
 };
 use headworks::daemon::check_files;
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
@@ -137,6 +138,7 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             SourceKind::Demo => return demo(source),
             SourceKind::Tail => return tail(source),
             SourceKind::Syslog => return syslog(source),
+            SourceKind::Mqtt => return mqtt(source),
             other => other.as_str(),
         };
         let framing = match source.framing {
@@ -187,6 +189,30 @@ fn syslog(source: &SourceConfig) -> String {
         "syslog over {by} on {}: messages of up to {max_frame}, at most {connections} connections; the tenant is in {from:?}, and \
          where it is no tenant's name, {invalid}",
         source.listen
+    )
+}
+
+fn mqtt(source: &SourceConfig) -> String {
+    let version = match source.version {
+        MqttVersion::V5 => "5",
+        MqttVersion::V311 => "3.1.1",
+    };
+    let payload = match source.payload {
+        MqttPayload::Event => "an event each",
+        MqttPayload::Lines => "an event a line",
+    };
+    let (url, topic) = (source.url.as_deref().unwrap_or_default(), source.topic.as_deref().unwrap_or_default());
+    let tenant = if topic.contains("{tenant}") { "; the topic names the tenant" } else { "" };
+    let user = source.username.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
+    let unique = if source.unique_messages { "; one that comes again is known" } else { "" };
+    let ack = match source.qos {
+        0 => "not acknowledged".to_owned(),
+        _ => told(source.ack.max(AckLevel::Journaled)),
+    };
+    format!(
+        "MQTT {version} from {url}{user}: {topic} at quality of service {}, messages of up to {}, {payload}{tenant}{unique}; {ack}",
+        source.qos,
+        size(source.max_frame)
     )
 }
 

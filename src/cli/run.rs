@@ -114,6 +114,7 @@ fn exit(error: &DaemonError) -> Exit {
         DaemonError::InUse { .. }
         | DaemonError::Locked { .. }
         | DaemonError::Listen { .. }
+        | DaemonError::Subscription { .. }
         | DaemonError::Positions { .. }
         | DaemonError::Admin { .. } => Exit::Unavailable,
         DaemonError::Token { .. }

@@ -79,7 +79,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "demo"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "mqtt", "demo"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
@@ -100,6 +100,18 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("events_per_second", Whole(1, 1_000_000)),
             ("event_bytes", Whole(1, 65_536)),
             ("max_events", Whole(0, 1_000_000_000_000)),
+            ("url", Text),
+            ("topic", Text),
+            ("version", Choice(&["v5", "v3.1.1"])),
+            ("qos", Whole(0, 1)),
+            ("client_id", Text),
+            ("username", Text),
+            ("password_file", Path),
+            ("ca_file", Path),
+            ("keep_alive", Time("1s", "18h", None)),
+            ("receive_max", Whole(1, 65_535)),
+            ("payload", Choice(&["event", "lines"])),
+            ("unique_messages", Bool),
         ],
     ),
     (
@@ -371,6 +383,9 @@ mod tests {
             source.tenant_from = Some("field".into());
             source.tokens_file = Some("tokens".into());
             source.path = Some("/var/log/app.log".into());
+            (source.url, source.topic) = (Some("mqtt://broker".into()), Some("t".into()));
+            (source.client_id, source.username) = (Some("c".into()), Some("u".into()));
+            (source.password_file, source.ca_file) = (Some("password".into()), Some("ca".into()));
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
@@ -441,6 +456,8 @@ mod tests {
                         "tail" => false,
                         "syslog" => cfg!(feature = "syslog"),
                         "websocket" => cfg!(feature = "websocket"),
+                        // It cannot do without more.
+                        "mqtt" => false,
                         _ => true,
                     };
                     let words = words.iter().filter(is_built);

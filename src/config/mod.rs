@@ -59,8 +59,8 @@ pub use running::Running;
 pub use schema::schema;
 pub use sections::{
     DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig, JournalKind, LimitsConfig,
-    LogConfig, LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind,
-    StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig, UnknownTenants,
+    LogConfig, LogFormat, MetricsConfig, MqttPayload, MqttVersion, ReportConfig, ReportTo, RetentionConfig,
+    SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;

@@ -113,44 +113,34 @@ mod tests {
                     Kind::Text | Kind::Path | Kind::Tenant => "'other'".to_owned(),
                 };
                 // Those of a type that cannot do without some.
-                const POSTGRES: &str = "store.type = 'postgres'\nstore.url = 'postgres://app@db/events'";
-                let is_of_postgres = *table == "store" && word(table, key).contains("\"postgres\"");
-                if is_of_postgres && cfg!(not(feature = "postgres")) {
-                    continue;
-                }
                 let beside = match *table {
                     "sources.tcp" => crate::config::sources::with_key(key),
                     "store" => crate::config::stores::with_key(key),
                     _ => Some(""),
                 };
                 let Some(beside) = beside else { continue };
-                {
-                    continue;
-                }
                 let text = match (*table, *key) {
-                    ("store", "type" | "url") => POSTGRES.to_owned(),
+                    ("store", "type") => "[store]\ntype = 'files'".to_owned(),
                     ("store", "sslmode" | "ca_file") => {
-                        format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
-                    }
-                    ("store", "type") => continue,
-                    ("store", "ca_file") => {
-                        format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
-                    }
-                    ("store", "sslmode") => {
                         format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
                     }
                     ("store", "url" | "format") => format!("[store]\n{beside}"),
                     ("store", "path") => format!("[store]\n{beside}\npath = '{{tenant}}/{{batch}}'"),
                     ("store", "rollback_url") => format!("[store]\n{beside}\nrollback_url = 'http://other'"),
                     ("store", _) => format!("[store]\n{beside}\n{key} = {value}"),
-                    ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
+                    ("sources.tcp", "type") => "[sources.tcp]\ntype = 'demo'".to_owned(),
+                    ("sources.tcp", "url") => "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://o'\ntopic = 't'".to_owned(),
+                    ("sources.tcp", "topic" | "username") => {
+                        format!("[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\nusername = 'o'\ntopic = 'o'")
+                    }
+                    ("sources.tcp", "qos") => format!("[sources.tcp]\n{beside}\nqos = 0"),
+                    ("sources.tcp", "keep_alive") => format!("[sources.tcp]\n{beside}\nkeep_alive = '7h'"),
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")
                     }
                     ("sources.tcp", "tenant_from") => format!("[sources.tcp]\n{beside}\ntenant_from = 'app_name'"),
                     ("sources.tcp", _) => format!("[sources.tcp]\n{beside}\n{key} = {value}"),
-                    _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),
                     ("tenants.defaults.retry", "base") => format!("{table}.{key} = '20s'"),

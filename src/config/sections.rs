@@ -225,13 +225,44 @@ pub struct SourceConfig {
     pub event_bytes: usize,
     /// Of `demo`: how many events come in all; 0 is without an end. Default 0.
     pub max_events: u64,
+    /// Of `mqtt`: where the broker is, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of `mqtt`: what is subscribed to, a filter in which one level may be `{tenant}`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Of `mqtt`: which MQTT is spoken. Default `v5`.
+    pub version: MqttVersion,
+    /// Of `mqtt`: the quality of service, 0 or 1. Default 1.
+    pub qos: u8,
+    /// Of `mqtt`: whose session it is at the broker. Default unset: `headworks-` and the name of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Of `mqtt`: who it is at the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Of `mqtt`: the file with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Of `mqtt`: the certificates that are trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Of `mqtt`: how long the connection may be silent. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub keep_alive: Duration,
+    /// Of `mqtt`: how many messages may be on their way that are not acknowledged. Default 1000.
+    pub receive_max: u16,
+    /// Of `mqtt`: what a message is. Default `event`.
+    pub payload: MqttPayload,
+    /// Of `mqtt`: whether each message differs from every other. Default no.
+    pub unique_messages: bool,
 }
 
 impl SourceConfig {
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (!matches!(self.kind, SourceKind::Tail | SourceKind::Demo)).then_some(self.listen)
+        (!matches!(self.kind, SourceKind::Tail | SourceKind::Mqtt | SourceKind::Demo)).then_some(self.listen)
     }
 }
 
@@ -259,6 +290,18 @@ impl Default for SourceConfig {
             events_per_second: 10,
             event_bytes: 200,
             max_events: 0,
+            url: None,
+            topic: None,
+            version: MqttVersion::V5,
+            qos: 1,
+            client_id: None,
+            username: None,
+            password_file: None,
+            ca_file: None,
+            keep_alive: Duration::from_secs(30),
+            receive_max: 1_000,
+            payload: MqttPayload::Event,
+            unique_messages: false,
         }
     }
 }
@@ -290,6 +333,8 @@ pub enum SourceKind {
     WebSocket,
     /// Sample events of its own making.
     Demo,
+    /// A subscription at a broker.
+    Mqtt,
 }
 
 impl SourceKind {
@@ -303,6 +348,7 @@ impl SourceKind {
             Self::Syslog => "syslog",
             Self::WebSocket => "websocket",
             Self::Demo => "demo",
+            Self::Mqtt => "mqtt",
         }
     }
 }
@@ -327,6 +373,27 @@ pub enum InvalidTenant {
     Map,
     /// The message is refused.
     Refuse,
+}
+
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MqttVersion {
+    /// Version 5.
+    #[serde(rename = "v5")]
+    V5,
+    /// Version 3.1.1.
+    #[serde(rename = "v3.1.1")]
+    V311,
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MqttPayload {
+    /// One event.
+    Event,
+    /// An event a line.
+    Lines,
 }
 
 /// What divides bytes into frames.

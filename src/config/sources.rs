@@ -6,7 +6,7 @@ use super::check::{DAY, Problem, time, within};
 use super::{SourceConfig, SourceKind};
 use crate::units::bytes::display as size;
 
-use SourceKind::{Demo, Http, Syslog, Tail, Tcp, WebSocket};
+use SourceKind::{Demo, Http, Mqtt, Syslog, Tail, Tcp, WebSocket};
 
 /// The keys that some types have and others have not.
 const KEYS: &[(&str, &[SourceKind])] = &[
@@ -14,11 +14,11 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("allow_beyond_loopback", &[Tcp, Http, Syslog, WebSocket]),
     ("framing", &[Tcp]),
     ("max_connections", &[Tcp, Http, Syslog, WebSocket]),
-    ("ack", &[Tcp, Http, WebSocket]),
+    ("ack", &[Tcp, Http, WebSocket, Mqtt]),
     ("max_body", &[Http]),
     ("idle_timeout", &[Http, WebSocket]),
     ("answer_within", &[Http]),
-    ("tenant_from", &[Http, Syslog, WebSocket]),
+    ("tenant_from", &[Http, Syslog, WebSocket, Mqtt]),
     ("tokens_file", &[Http, WebSocket]),
     ("path", &[Tail]),
     ("max_files", &[Tail]),
@@ -29,6 +29,18 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("events_per_second", &[Demo]),
     ("event_bytes", &[Demo]),
     ("max_events", &[Demo]),
+    ("url", &[Mqtt]),
+    ("topic", &[Mqtt]),
+    ("version", &[Mqtt]),
+    ("qos", &[Mqtt]),
+    ("client_id", &[Mqtt]),
+    ("username", &[Mqtt]),
+    ("password_file", &[Mqtt]),
+    ("ca_file", &[Mqtt]),
+    ("keep_alive", &[Mqtt]),
+    ("receive_max", &[Mqtt]),
+    ("payload", &[Mqtt]),
+    ("unique_messages", &[Mqtt]),
 ];
 
 /// Whether this program has it.
@@ -39,6 +51,7 @@ pub(super) fn is_built(kind: SourceKind) -> bool {
         Tail => cfg!(all(feature = "tail", unix)),
         Syslog => cfg!(feature = "syslog"),
         WebSocket => cfg!(feature = "websocket"),
+        Mqtt => cfg!(feature = "mqtt"),
     }
 }
 
@@ -73,11 +86,18 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
         let what = format!("is {}, more than max_frame lets in: {}", source.event_bytes, size(source.max_frame));
         return Err(Problem::new(key("event_bytes"), what));
     }
+    within(key("qos"), source.qos, 0, 1, u8::to_string)?;
+    within(key("keep_alive"), source.keep_alive, Duration::from_secs(1), Duration::from_secs(18 * 3600), time)?;
+    within(key("receive_max"), source.receive_max, 1, u16::MAX, u16::to_string)?;
     let file = source.tokens_file.as_deref();
     if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
         return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
     }
     check_path(source).map_err(|what| Problem::new(key("path"), what))?;
+    #[cfg(feature = "mqtt")]
+    if kind == Mqtt {
+        check_mqtt(source).map_err(|(of, what)| Problem::new(key(of), what))?;
+    }
     check_tenant(source).map_err(|what| Problem::new(key("tenant_from"), what))
 }
 
@@ -97,6 +117,49 @@ fn check_path(source: &SourceConfig) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// The key, and what is wrong with it.
+#[cfg(feature = "mqtt")]
+fn check_mqtt(source: &SourceConfig) -> Result<(), (&'static str, String)> {
+    let missing = |like: &str| format!("must be set for type = \"mqtt\", like {like:?}");
+    let url = source.url.as_deref().ok_or_else(|| ("url", missing("mqtt://broker:1883")))?;
+    // It is not repeated: a password may stand in it.
+    let url: crate::source::MqttUrl = url.parse().map_err(|why| ("url", why))?;
+    match (url.is_encrypted(), &source.ca_file) {
+        (true, None) => {
+            let what = "must be set for mqtts://: a file with the certificates that are trusted, as \
+                        \"/etc/ssl/certs/ca-certificates.crt\"";
+            return Err(("ca_file", what.to_owned()));
+        }
+        (false, Some(_)) => {
+            return Err(("ca_file", "is for mqtts://: leave it out, or encrypt the connection".to_owned()));
+        }
+        _ => {}
+    }
+    let topic = source.topic.as_deref().ok_or_else(|| ("topic", missing("tenants/{tenant}/#")))?;
+    let topic: crate::source::TopicFilter =
+        topic.parse().map_err(|why: crate::source::InvalidFilter| ("topic", format!("is {topic:?}: it {why}")))?;
+    match (source.tenant_from.as_deref(), topic.names_tenant()) {
+        (Some("topic"), false) => {
+            return Err(("tenant_from", "is \"topic\", but no level of topic is {tenant}".to_owned()));
+        }
+        (Some("field"), true) => {
+            return Err(("tenant_from", "is \"field\", but a level of topic is {tenant}: write + there".to_owned()));
+        }
+        (None | Some("topic" | "field"), _) => {}
+        (Some(other), _) => {
+            return Err(("tenant_from", format!("is {other:?}, but must be \"field\" or \"topic\"")));
+        }
+    }
+    let is_named = |id: &String| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    if source.client_id.as_ref().is_some_and(|id| !is_named(id)) {
+        return Err(("client_id", "must have from 1 to 128 visible ASCII characters".to_owned()));
+    }
+    if source.password_file.is_some() && source.username.is_none() {
+        return Err(("password_file", "needs a username beside it".to_owned()));
+    }
+    Ok(())
 }
 
 fn check_tenant(source: &SourceConfig) -> Result<(), String> {
@@ -124,10 +187,12 @@ pub(super) fn with_key(key: &str) -> Option<&'static str> {
         Syslog => "type = 'syslog'",
         WebSocket => "type = 'websocket'",
         Demo => "type = 'demo'",
+        Mqtt if key == "ca_file" => "type = 'mqtt'\nurl = 'mqtts://b'\ntopic = 't'",
+        Mqtt => "type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\nusername = 'u'",
     })
 }
 
-#[cfg(all(test, feature = "websocket", feature = "tail", feature = "syslog", unix))]
+#[cfg(all(test, feature = "websocket", feature = "tail", feature = "syslog", feature = "mqtt", unix))]
 mod tests {
     use crate::config::Layers;
 
@@ -139,7 +204,7 @@ mod tests {
             ("type = 'tail'", "path", "must be set"),
             ("type = 'tail'\npath = ''", "path", "not empty"),
             ("type = 'tail'\npath = '/x'\nlisten = '127.0.0.1:1'", "listen", "\"http\" or \"syslog\" or \"websocket\""),
-            ("type = 'syslog'\nack = 'stored'", "ack", "\"tcp\" or \"http\""),
+            ("type = 'syslog'\nack = 'stored'", "ack", "\"tcp\" or \"http\" or \"websocket\" or \"mqtt\""),
             ("type = 'syslog'\ntenant_from = 'hostname'", "tenant_from", "\"app_name\""),
             ("type = 'http'\ntenant_from = 'host'", "tenant_from", "\"query\""),
             ("type = 'http'\nframing = 'length_prefixed'", "framing", "\"tcp\""),
@@ -151,6 +216,25 @@ mod tests {
             ("type = 'demo'\nlisten = '127.0.0.1:1'", "listen", "but this one is \"demo\""),
             ("type = 'demo'\nmax_frame = '1KiB'\nevent_bytes = 2000", "event_bytes", "more than max_frame"),
             ("tenants = 3", "tenants", "\"demo\""),
+            ("tenant_from = 'app_name'", "tenant_from", "\"mqtt\""),
+            ("qos = 0", "qos", "is for type = \"mqtt\""),
+            ("type = 'mqtt'\ntopic = 't'", "url", "must be set"),
+            ("type = 'mqtt'\nurl = 'mqtt://b'", "topic", "must be set"),
+            ("type = 'mqtt'\nurl = 'mqtt://u:p@b'\ntopic = 't'", "url", "password_file"),
+            ("type = 'mqtt'\nurl = 'mqtts://b'\ntopic = 't'", "ca_file", "must be set for mqtts://"),
+            ("type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 'a/#/b'", "topic", "whole last one"),
+            ("type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\ntenant_from = 'topic'", "tenant_from", "{tenant}"),
+            (
+                "type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\ntenant_from = 'host'",
+                "tenant_from",
+                "\"field\" or \"topic\"",
+            ),
+            ("type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\npassword_file = 'p'", "password_file", "username"),
+            (
+                "type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\nlisten = '127.0.0.1:1'",
+                "listen",
+                "but this one is \"mqtt\"",
+            ),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");

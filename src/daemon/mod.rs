@@ -232,6 +232,14 @@ pub enum DaemonError {
         /// Why not.
         why: io::Error,
     },
+    /// A subscription cannot be asked for as the configuration says.
+    #[error("source {name} cannot subscribe: {why}")]
+    Subscription {
+        /// Which source.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// A source cannot listen.
     #[error("source {name} cannot listen on {listen}: {why}; is another program there, or another headworks?")]
     Listen {

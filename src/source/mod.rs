@@ -5,6 +5,8 @@ mod demo;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod reader;
 mod replay;
 #[cfg(feature = "syslog")]
@@ -18,6 +20,8 @@ mod websocket;
 pub use demo::{DemoOptions, DemoSource};
 #[cfg(feature = "http")]
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
+#[cfg(feature = "mqtt")]
+pub use mqtt::{InvalidFilter, MqttOptions, MqttPayload, MqttSource, MqttUrl, MqttVersion, TopicFilter};
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 #[cfg(feature = "syslog")]

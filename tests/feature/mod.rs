@@ -30,6 +30,8 @@ mod letters_store;
 mod manual;
 mod metrics;
 mod metrics_alerts;
+#[cfg(all(feature = "mqtt", feature = "postgres"))]
+mod mqtt;
 #[cfg(feature = "parquet")]
 mod object_crash;
 #[cfg(feature = "parquet")]

@@ -5,6 +5,8 @@
 pub(crate) mod collector;
 pub(crate) mod crash;
 pub(crate) mod disk;
+#[cfg(all(feature = "mqtt", feature = "postgres"))]
+pub(crate) mod mosquitto;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod process;

@@ -193,6 +193,10 @@ pub struct SourceCounters {
     pub malformed: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// What its sender marked as sent before, whether or not it had come.
+    pub redelivered: u64,
+    /// How often it found its way back to what it reads from.
+    pub reconnects: u64,
 }
 
 impl SourceCounters {

@@ -251,7 +251,9 @@ impl System {
             return Err(Error::Closed);
         }
         let (end, ended) = watch::channel(None);
-        let intake = Intake { shared: self.shared.clone(), supervisors: self.handle.supervisors.clone(), home: 0 };
+        let (tell, trouble) = watch::channel(None);
+        let (shared, supervisors) = (self.shared.clone(), self.handle.supervisors.clone());
+        let intake = Intake { shared, supervisors, home: 0, trouble: Arc::new(tell) };
         let run = Run(Box::new(move || {
             async move {
                 let (shared, mut name) = (intake.shared.clone(), "of unknown name".to_owned());
@@ -271,7 +273,7 @@ impl System {
             .boxed_local()
         }));
         self.handle.supervisors[0].send(run).await.map_err(unanswered(Role::Supervisor))?;
-        Ok(SourceHandle { ended })
+        Ok(SourceHandle { ended, trouble })
     }
 
     /// Drops the tenant's events at the door from now on, counted, whether or not it is known yet.

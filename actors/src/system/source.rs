@@ -44,6 +44,8 @@ pub struct Intake {
     pub(super) supervisors: Supervisors,
     /// The thread it is used on.
     pub(super) home: usize,
+    /// Why the source brings nothing in, if it does not.
+    pub(super) trouble: Arc<watch::Sender<Option<String>>>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -101,6 +103,30 @@ impl Intake {
         }
         let at = self.shared.seam.now();
         self.shared.failed(&Failure { at, tenant: None, source: Some(name), batch: None, cause, events: 1 });
+    }
+
+    /// Says why the source brings nothing in although it runs, as while it is away from what it reads; `None` once it does again.
+    /// [`SourceHandle::trouble`] tells.
+    pub fn trouble(&self, why: Option<String>) {
+        self.trouble.send_replace(why);
+    }
+
+    /// Counts frames that came to `source` again and are known to it: received, and duplicates.
+    pub fn duplicate(&self, source: &str, frames: u64) {
+        let source = self.shared.source(&source.into());
+        let mut counters = source.lock();
+        counters.received += frames;
+        counters.duplicate += frames;
+    }
+
+    /// Counts something that its sender marked as sent before. It says nothing of whether it had come.
+    pub fn redelivered(&self, source: &str) {
+        self.shared.source(&source.into()).lock().redelivered += 1;
+    }
+
+    /// Counts that `source` found its way back to what it reads from.
+    pub fn reconnected(&self, source: &str) {
+        self.shared.source(&source.into()).lock().reconnects += 1;
     }
 
     /// Resolves when the source should end: the system drains or stops.
@@ -163,6 +189,7 @@ impl Drop for Telling {
 #[derive(Debug, Clone)]
 pub struct SourceHandle {
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
+    pub(super) trouble: watch::Receiver<Option<String>>,
 }
 
 impl SourceHandle {
@@ -170,6 +197,12 @@ impl SourceHandle {
     #[must_use]
     pub fn end(&self) -> Option<Result<(), String>> {
         self.ended.borrow().clone()
+    }
+
+    /// Why the source brings nothing in although it runs, if it says so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// Waits for the source to end.

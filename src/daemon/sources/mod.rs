@@ -3,6 +3,8 @@
 mod demo;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 #[cfg(feature = "syslog")]
 mod syslog;
 #[cfg(all(feature = "tail", unix))]
@@ -59,9 +61,11 @@ pub(super) fn open(name: &str, source: &SourceConfig, config: &Config) -> Result
         SourceKind::Demo => Ok(demo::open(&opening)),
         #[cfg(feature = "websocket")]
         SourceKind::WebSocket => websocket::open(&opening),
+        #[cfg(feature = "mqtt")]
+        SourceKind::Mqtt => mqtt::open(&opening),
         // With all features there is none left.
         #[cfg_attr(
-            all(feature = "websocket", feature = "tail", feature = "syslog", unix),
+            all(feature = "websocket", feature = "tail", feature = "syslog", feature = "mqtt", unix),
             expect(unreachable_patterns)
         )]
         _ => Err(DaemonError::NotBuilt { what: "source", kind: source.kind.as_str() }),
