@@ -66,6 +66,7 @@
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
+//! | `tls` | no | TLS for the sources that listen, and client certificates that are bound to tenants |
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
@@ -84,7 +85,7 @@ pub mod jsonl;
 pub mod metrics;
 #[cfg(feature = "sqlite")]
 pub mod retention;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "http", feature = "tls"))]
 mod secret_file;
 pub mod source;
 pub mod store;
@@ -92,6 +93,8 @@ pub mod supervisor_log;
 #[cfg(feature = "otlp")]
 mod telemetry;
 pub mod text;
+#[cfg(any(feature = "postgres", feature = "tls"))]
+mod tls;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

@@ -116,7 +116,10 @@ fn exit(error: &DaemonError) -> Exit {
         | DaemonError::Listen { .. }
         | DaemonError::Positions { .. }
         | DaemonError::Admin { .. } => Exit::Unavailable,
-        DaemonError::Token { .. } | DaemonError::Tokens { .. } | DaemonError::Telemetry(_) => Exit::Config,
+        DaemonError::Token { .. }
+        | DaemonError::Tokens { .. }
+        | DaemonError::Tls { .. }
+        | DaemonError::Telemetry(_) => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }

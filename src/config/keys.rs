@@ -81,7 +81,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("type", Choice(&["tcp", "http", "tail", "syslog"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
-            ("framing", Choice(&["lines", "length_prefixed"])),
+            ("framing", Choice(&["lines", "length_prefixed", "octet_counted"])),
             ("max_frame", Size(16, GIB)),
             ("max_connections", Whole(1, 1_000_000)),
             ("ack", ACK),
@@ -94,6 +94,16 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_files", Whole(1, 100_000)),
             ("transport", Choice(&["both", "udp", "tcp"])),
             ("invalid_tenant", Choice(&["map", "refuse"])),
+        ],
+    ),
+    (
+        "sources.tcp.tls",
+        &[
+            ("cert_file", Path),
+            ("key_file", Path),
+            ("client_ca_file", Path),
+            ("tenants", Choice(&["any", "certificate"])),
+            ("tenants_file", Path),
         ],
     ),
     (
@@ -351,6 +361,11 @@ mod tests {
             source.tenant_from = Some("field".into());
             source.tokens_file = Some("tokens".into());
             source.path = Some("/var/log/app.log".into());
+            source.idle_timeout = Some(std::time::Duration::from_secs(1));
+            let file = || Some("file".into());
+            let (cert_file, key_file, client_ca_file, tenants_file) = (file(), file(), file(), file());
+            let tenants = crate::config::CertificateTenants::Any;
+            source.tls = crate::config::TlsConfig { cert_file, key_file, client_ca_file, tenants, tenants_file };
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());

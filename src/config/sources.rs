@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::{DAY, Problem, time, within};
-use super::{SourceConfig, SourceKind};
+use super::{CertificateTenants, SourceConfig, SourceKind, SyslogTransport};
 use crate::units::bytes::display as size;
 
 use SourceKind::{Http, Syslog, Tail, Tcp};
@@ -16,7 +16,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("max_connections", &[Tcp, Http, Syslog]),
     ("ack", &[Tcp, Http]),
     ("max_body", &[Http]),
-    ("idle_timeout", &[Http]),
+    ("idle_timeout", &[Tcp, Http, Syslog]),
     ("answer_within", &[Http]),
     ("tenant_from", &[Http, Syslog]),
     ("tokens_file", &[Http]),
@@ -24,6 +24,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("max_files", &[Tail]),
     ("transport", &[Syslog]),
     ("invalid_tenant", &[Syslog]),
+    ("tls", &[Tcp, Http, Syslog]),
 ];
 
 /// Whether this program has it.
@@ -55,13 +56,16 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     }
     let key = |key| ["sources", name, key];
     within(key("max_body"), source.max_body, 1 << 10, 1 << 40, |n| size(*n))?;
-    within(key("idle_timeout"), source.idle_timeout, Duration::from_millis(100), DAY, time)?;
+    if let Some(idle) = source.idle_timeout {
+        within(key("idle_timeout"), idle, Duration::from_millis(100), DAY, time)?;
+    }
     within(key("answer_within"), source.answer_within, Duration::from_millis(1), DAY, time)?;
     within(key("max_files"), source.max_files, 1, 100_000, usize::to_string)?;
     let file = source.tokens_file.as_deref();
     if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
         return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
     }
+    check_tls(source).map_err(|(last, what)| Problem::new(["sources", name, "tls", last], what))?;
     check_path(source).map_err(|what| Problem::new(key("path"), what))?;
     check_tenant(source).map_err(|what| Problem::new(key("tenant_from"), what))
 }
@@ -69,6 +73,61 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 /// What is set, by key.
 fn table(source: &SourceConfig) -> toml::Table {
     toml::Table::try_from(source).unwrap_or_default()
+}
+
+/// What is wrong with which key.
+fn check_tls(source: &SourceConfig) -> Result<(), (&'static str, String)> {
+    let tls = &source.tls;
+    if tls.is_unset() {
+        return Ok(());
+    }
+    let is_by_certificate = tls.tenants == CertificateTenants::Certificate;
+    let files = [
+        ("cert_file", &tls.cert_file),
+        ("key_file", &tls.key_file),
+        ("client_ca_file", &tls.client_ca_file),
+        ("tenants_file", &tls.tenants_file),
+    ];
+    for (key, file) in files {
+        if file.as_ref().is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
+            return Err((key, "must be the path of a file in UTF-8 that is not empty".to_owned()));
+        }
+    }
+    let what = |key, what: &str| Err((key, what.to_owned()));
+    match (&tls.cert_file, &tls.key_file) {
+        (None, _) => {
+            return what(
+                "cert_file",
+                "is missing, without which there is no TLS: set it to the certificate (PEM) of this source",
+            );
+        }
+        (_, None) => {
+            return what(
+                "key_file",
+                "is missing, without which there is no TLS: set it to the private key (PEM) of tls.cert_file",
+            );
+        }
+        _ => {}
+    }
+    if tls.client_ca_file.is_none() && is_by_certificate {
+        return what("tenants", "is \"certificate\", but no client is asked for one: set tls.client_ca_file");
+    }
+    if tls.client_ca_file.is_none() && tls.tenants_file.is_some() {
+        return what(
+            "tenants_file",
+            "is about certificates of clients, but none is asked for one: set tls.client_ca_file",
+        );
+    }
+    if tls.tenants_file.is_some() && is_by_certificate {
+        return what("tenants", "is \"certificate\", but tls.tenants_file says it otherwise: leave out one of the two");
+    }
+    if source.kind == Syslog && source.transport != SyslogTransport::Tcp {
+        return what("cert_file", "is for TCP, and datagrams would go past it: set transport = \"tcp\" beside it");
+    }
+    if !cfg!(feature = "tls") {
+        return what("cert_file", "needs what this program was built without: build it with --features tls");
+    }
+    Ok(())
 }
 
 fn check_path(source: &SourceConfig) -> Result<(), String> {
@@ -128,6 +187,10 @@ mod tests {
             ("type = 'http'\nframing = 'length_prefixed'", "framing", "\"tcp\""),
             ("type = 'syslog'\nmax_files = 3", "max_files", "\"tail\""),
             ("tenant_from = 'app_name'", "tenant_from", "\"http\" or \"syslog\""),
+            ("type = 'tail'\npath = '/x'\ntls.cert_file = 'c'", "tls", "\"tcp\" or \"http\" or \"syslog\""),
+            ("tls.key_file = 'k'", "tls.cert_file", "is missing"),
+            ("tls.cert_file = 'c'", "tls.key_file", "is missing"),
+            ("tls.cert_file = ''\ntls.key_file = 'k'", "tls.cert_file", "not empty"),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");

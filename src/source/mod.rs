@@ -1,9 +1,12 @@
 //! Where bytes come from. Each source opens an ingress a connection or a file, and reads no faster than it is taken in.
 
 pub mod ack;
+mod allowed;
 #[cfg(feature = "http")]
 mod http;
+mod idle;
 mod listener;
+mod octet_counted;
 mod reader;
 mod replay;
 #[cfg(feature = "syslog")]
@@ -11,6 +14,11 @@ mod syslog;
 #[cfg(all(feature = "tail", unix))]
 mod tail;
 mod tcp;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls;
 
 #[cfg(feature = "http")]
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
@@ -21,3 +29,6 @@ pub use syslog::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, 
 #[cfg(all(feature = "tail", unix))]
 pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};
+pub use tls::Tls;
+#[cfg(feature = "tls")]
+pub use tls::{TlsOptions, TlsTenants};

@@ -13,15 +13,17 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
         Tokens::read(file).map_err(unusable)
     });
     let tenant_from = source.tenant_from.as_deref().map_or(Ok(HttpTenant::Field), str::parse);
+    let defaults = HttpOptions::default();
     let options = HttpOptions {
         max_connections: source.max_connections,
         max_frame: source.max_frame,
         max_body: source.max_body,
-        idle_timeout: source.idle_timeout,
+        idle_timeout: source.idle().unwrap_or(defaults.idle_timeout),
         answer_within: source.answer_within,
         ack: source.ack,
         tenant_from: tenant_from.map_err(|why: String| opening.refused(std::io::Error::other(why)))?,
         tokens: tokens.transpose()?,
+        tls: opening.tls.clone(),
     };
     let http = HttpSource::bind(opening.name, source.listen, decoder(opening.config), options);
     let http = http.map_err(|why| opening.refused(why))?;
