@@ -199,4 +199,39 @@ mod tests {
         let both = "[sources.tcp]\n[sources.logs]\ntype = 'tail'\npath = '/var/log/{tenant}/*.log'";
         Layers::default().toml("f", both).read().unwrap();
     }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn tls_needs_what_belongs_together_and_who_asks_for_certificates_may_listen_anywhere() {
+        const FILES: &str = "tls.cert_file = 'c'\ntls.key_file = 'k'";
+        let read = |text: String| Layers::default().toml("f", format!("[sources.a]\n{FILES}\n{text}")).read();
+        for (text, key, says) in [
+            ("tls.tenants = 'certificate'", "tls.tenants", "set tls.client_ca_file"),
+            ("tls.tenants_file = 't'", "tls.tenants_file", "set tls.client_ca_file"),
+            (
+                "tls.client_ca_file = 'a'\ntls.tenants = 'certificate'\ntls.tenants_file = 't'",
+                "tls.tenants",
+                "one of the two",
+            ),
+            ("type = 'syslog'", "tls.cert_file", "transport = \"tcp\""),
+            ("listen = '0.0.0.0:1'", "listen", "tls.client_ca_file"),
+            ("type = 'syslog'\ntransport = 'tcp'\nlisten = '0.0.0.0:1'", "listen", "allow_beyond_loopback"),
+        ] {
+            let why = read(text.to_owned()).unwrap_err();
+            assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");
+            assert!(why.to_string().contains(says), "{why}");
+        }
+        for text in [
+            "tls.client_ca_file = 'a'",
+            "tls.client_ca_file = 'a'\ntls.tenants = 'certificate'",
+            "type = 'http'\ntokens_file = 't'",
+        ] {
+            read(format!("listen = '0.0.0.0:1'\n{text}")).unwrap();
+        }
+        let plain = "[sources.a]\ntype = 'http'\ntokens_file = 't'\nlisten = '0.0.0.0:1'";
+        assert!(
+            Layers::default().toml("f", plain).read().is_err(),
+            "tokens that everybody can hear are no safe way in"
+        );
+    }
 }
