@@ -9,11 +9,13 @@ use headworks_actors::{Cause, Code, Decoded, Decoder, StreamId, TenantPattern};
 pub(crate) struct Allowed(Vec<Arc<[TenantPattern]>>);
 
 impl Allowed {
+    #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn new(patterns: impl Into<Arc<[TenantPattern]>>) -> Self {
         Self(vec![patterns.into()])
     }
 
     /// Reads the words behind the name of somebody, at least one.
+    #[cfg(any(feature = "http", feature = "tls"))]
     pub(in crate::source) fn parse<'w>(words: impl Iterator<Item = &'w str>) -> Result<Self, String> {
         let patterns: Result<Vec<TenantPattern>, _> = words.map(str::parse).collect();
         let patterns = patterns.map_err(|why: headworks_actors::InvalidTenantPattern| why.to_string())?;
@@ -25,6 +27,7 @@ impl Allowed {
     }
 
     /// Those that the other one allows, too.
+    #[cfg(feature = "http")]
     pub(in crate::source) fn and(mut self, other: Option<Self>) -> Self {
         self.0.extend(other.into_iter().flat_map(|other| other.0));
         self
@@ -78,7 +81,7 @@ impl<D: Decoder> Decoder for Bound<D> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 mod tests {
     use super::*;
 
