@@ -67,6 +67,7 @@
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
 //! | `http`, `websocket`, `syslog`, `tail` | `tail` | sources: requests, WebSocket, syslog, files that grow |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
+//! | `tls` | no | TLS for the sources that listen, and client certificates that are bound to tenants |
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites of stores and sources; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
@@ -86,7 +87,7 @@ pub mod metrics;
 pub mod retention;
 #[doc(hidden)]
 pub mod sample;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "http", feature = "tls"))]
 mod secret_file;
 pub mod source;
 pub mod store;
@@ -94,6 +95,8 @@ pub mod supervisor_log;
 #[cfg(feature = "otlp")]
 mod telemetry;
 pub mod text;
+#[cfg(any(feature = "postgres", feature = "tls"))]
+mod tls;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

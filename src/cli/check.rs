@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    AdminConfig, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig, JournalKind, Layers,
-    MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport,
+    AdminConfig, CertificateTenants, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig,
+    JournalKind, Layers, MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig,
+    StoreKind, SyslogTransport,
     TapConfig,
 };
 use headworks::daemon::check_files;
@@ -144,6 +145,7 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         let framing = match source.framing {
             Framing::Lines => "lines",
             Framing::LengthPrefixed => "length-prefixed frames",
+            Framing::OctetCounted => "octet-counted frames",
         };
         let (mut max_frame, connections) = (size(source.max_frame), source.max_connections);
         if source.kind == SourceKind::WebSocket {
@@ -153,7 +155,8 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             AckLevel::Received => String::new(),
             least => format!("; {}", told(least)),
         };
-        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
+        let more = format!("{ack}{}", way(source));
+        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{more}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
 }
@@ -165,6 +168,22 @@ fn demo(source: &SourceConfig) -> String {
     };
     let (rate, tenants, bytes) = (source.events_per_second, source.tenants, source.event_bytes);
     format!("sample events of {bytes} bytes and {tenants} tenants: {rate} a second, {all}")
+}
+
+/// Whether it speaks TLS, and with whom; and whom it gives up.
+fn way(source: &SourceConfig) -> String {
+    let idle = source.idle_timeout.map(|idle| format!("; closed after {} without a whole frame", time(idle)));
+    let tls = &source.tls;
+    let who = match (&tls.client_ca_file, &tls.tenants_file, tls.tenants) {
+        (None, ..) => "",
+        (Some(_), Some(_), _) => ", and a file says whom a client may speak for, by its certificate",
+        (Some(_), None, CertificateTenants::Certificate) => {
+            ", and a client speaks for the tenants that its certificate names"
+        }
+        (Some(_), None, _) => ", and a client needs a certificate",
+    };
+    let tls = tls.cert_file.as_ref().map(|_| format!("; over TLS{who}"));
+    idle.into_iter().chain(tls).collect()
 }
 
 fn tail(source: &SourceConfig) -> String {
@@ -187,8 +206,9 @@ fn syslog(source: &SourceConfig) -> String {
         (size(source.max_frame), source.max_connections, source.tenant_from.as_deref().unwrap_or("host"));
     format!(
         "syslog over {by} on {}: messages of up to {max_frame}, at most {connections} connections; the tenant is in {from:?}, and \
-         where it is no tenant's name, {invalid}",
-        source.listen
+         where it is no tenant's name, {invalid}{}",
+        source.listen,
+        way(source)
     )
 }
 
@@ -712,10 +732,9 @@ fn differences<'c>(id: &'c str, own: &Policy, config: &Config) -> Vec<(&'c str, 
 
 /// What is valid and may still surprise.
 fn notes(config: &Config) -> Vec<(&str, String)> {
-    let open = config
-        .sources
-        .iter()
-        .filter(|(_, source)| source.listens().is_some_and(|at| !at.ip().to_canonical().is_loopback()));
+    let open = config.sources.iter().filter(|(_, source)| {
+        !source.asks_who() && source.listens().is_some_and(|at| !at.ip().to_canonical().is_loopback())
+    });
     let open =
         open.map(|(name, _)| format!("source {name} asks nobody for a password, and other machines can reach it"));
     let limit = config.limits.max_in_flight;

@@ -120,6 +120,7 @@ fn exit(error: &DaemonError) -> Exit {
         DaemonError::Token { .. }
         | DaemonError::Tokens { .. }
         | DaemonError::File { .. }
+        | DaemonError::Tls { .. }
         | DaemonError::Telemetry(_) => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,

@@ -287,10 +287,12 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
     within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
     // An IPv4 address in IPv6's clothes is the same place.
-    if source.listens().is_some() && !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
+    let is_open = !source.allow_beyond_loopback && !source.asks_who();
+    if source.listens().is_some() && is_open && !source.listen.ip().to_canonical().is_loopback() {
         let what = format!(
             "is {}, which other machines can reach, and a source asks nobody for a password: listen on 127.0.0.1 or \
-             [::1], or set sources.{name}.allow_beyond_loopback = true",
+             [::1], ask clients for certificates (sources.{name}.tls.client_ca_file), or set \
+             sources.{name}.allow_beyond_loopback = true",
             source.listen
         );
         return Err(Problem::new(["sources", name, "listen"], what));

@@ -82,7 +82,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "mqtt", "demo"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
-            ("framing", Choice(&["lines", "length_prefixed"])),
+            ("framing", Choice(&["lines", "length_prefixed", "octet_counted"])),
             ("max_frame", Size(16, GIB)),
             ("max_connections", Whole(1, 1_000_000)),
             ("ack", ACK),
@@ -112,6 +112,16 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("receive_max", Whole(1, 65_535)),
             ("payload", Choice(&["event", "lines"])),
             ("unique_messages", Bool),
+        ],
+    ),
+    (
+        "sources.tcp.tls",
+        &[
+            ("cert_file", Path),
+            ("key_file", Path),
+            ("client_ca_file", Path),
+            ("tenants", Choice(&["any", "certificate"])),
+            ("tenants_file", Path),
         ],
     ),
     (
@@ -386,6 +396,11 @@ mod tests {
             (source.url, source.topic) = (Some("mqtt://broker".into()), Some("t".into()));
             (source.client_id, source.username) = (Some("c".into()), Some("u".into()));
             (source.password_file, source.ca_file) = (Some("password".into()), Some("ca".into()));
+            source.idle_timeout = Some(std::time::Duration::from_secs(1));
+            let file = || Some("file".into());
+            let (cert_file, key_file, client_ca_file, tenants_file) = (file(), file(), file(), file());
+            let tenants = crate::config::CertificateTenants::Any;
+            source.tls = crate::config::TlsConfig { cert_file, key_file, client_ca_file, tenants, tenants_file };
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());

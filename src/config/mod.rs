@@ -58,9 +58,10 @@ pub use reload::Reloadable;
 pub use running::Running;
 pub use schema::schema;
 pub use sections::{
-    DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig, JournalKind, LimitsConfig,
-    LogConfig, LogFormat, MetricsConfig, MqttPayload, MqttVersion, ReportConfig, ReportTo, RetentionConfig,
-    SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig, UnknownTenants,
+    CertificateTenants, DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig,
+    JournalKind, LimitsConfig, LogConfig, LogFormat, MetricsConfig, MqttPayload, MqttVersion, ReportConfig, ReportTo,
+    RetentionConfig, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig,
+    TlsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;

@@ -34,7 +34,7 @@ pub fn reference() -> String {
             let _ = writeln!(page, "\n## `[stores.NAME]`\n\n{}\n\nThe keys are those of `[store]`.", words("stores"));
             continue;
         }
-        let name = if *table == "sources.tcp" { "sources.NAME" } else { table };
+        let name = table.replace("sources.tcp", "sources.NAME");
         let _ = writeln!(page, "\n## `[{name}]`\n");
         let said = words(table);
         if !said.is_empty() {
@@ -140,6 +140,12 @@ mod tests {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")
                     }
                     ("sources.tcp", "tenant_from") => format!("[sources.tcp]\n{beside}\ntenant_from = 'app_name'"),
+                    ("sources.tcp.tls", _) if !cfg!(feature = "tls") => continue,
+                    ("sources.tcp.tls", _) => {
+                        let own = if key.starts_with("tenants") { format!("\n{key} = {value}") } else { String::new() };
+                        let files = ["cert_file", "key_file", "client_ca_file"].map(|key| format!("\n{key} = 'other'"));
+                        format!("[sources.tcp.tls]{}{own}", files.concat())
+                    }
                     ("sources.tcp", _) => format!("[sources.tcp]\n{beside}\n{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),

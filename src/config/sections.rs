@@ -176,7 +176,8 @@ pub struct SourceConfig {
     /// Where it listens: an address and a port; port 0 takes any that is free. Default `127.0.0.1:7400`.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// Whether it may listen where other machines reach it: a source asks nobody for a password. Default no.
+    /// Whether it may listen where other machines reach it, although it asks nobody who they are. Default no; not asked where
+    /// clients show certificates ([`TlsConfig::client_ca_file`]), or tokens over TLS.
     pub allow_beyond_loopback: bool,
     /// What divides the bytes into frames. Default `lines`.
     pub framing: Framing,
@@ -190,10 +191,10 @@ pub struct SourceConfig {
     /// Of `http`: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
     #[serde(with = "units::bytes")]
     pub max_body: usize,
-    /// Of `http`: how long a client may take for the head of a request, or for a whole line of its body. Of `websocket`: for the
-    /// handshake or a message, or to answer a ping, or to read what it is told. Default 60 s.
-    #[serde(with = "units::duration")]
-    pub idle_timeout: Duration,
+    /// How long a client may take for a whole frame, of `http` for the head of a request, and of `websocket` for the handshake or a
+    /// message, or to answer a ping, or to read what it is told. Default unset: 60 s of `http` and `websocket`, for ever of others. See [`idle`](Self::idle).
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// Of `http`: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
     #[serde(with = "units::duration")]
     pub answer_within: Duration,
@@ -256,9 +257,82 @@ pub struct SourceConfig {
     pub payload: MqttPayload,
     /// Of `mqtt`: whether each message differs from every other. Default no.
     pub unique_messages: bool,
+    /// Whether and how it speaks TLS.
+    pub tls: TlsConfig,
+}
+
+/// `[sources.NAME.tls]`: the certificate of a source, and those of its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate (PEM) that it shows, and those behind it; unset, it does not speak TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// The private key (PEM) of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The certificates (PEM) of which one must have signed that of a client; unset, a client needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Whom a client may speak for, where no file says that. Default `any`.
+    pub tenants: CertificateTenants,
+    /// The file that says of the names in clients' certificates which tenants they may speak for. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenants_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whom the certificate of a client lets it speak for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateTenants {
+    /// Everybody.
+    #[default]
+    Any,
+    /// The tenants whose ids are its common name and DNS names.
+    Certificate,
+}
+
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use crate::units;
+
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => units::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        units::duration::deserialize(deserializer).map(Some)
+    }
 }
 
 impl SourceConfig {
+    /// How long it may bring nothing that is whole, if there is a limit.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        let default = matches!(self.kind, SourceKind::Http | SourceKind::WebSocket).then_some(Duration::from_secs(60));
+        self.idle_timeout.or(default)
+    }
+
+    /// Whether it asks its clients who they are, so that nobody else hears the answer: by certificates, or by tokens over TLS.
+    #[must_use]
+    pub fn asks_who(&self) -> bool {
+        self.tls.client_ca_file.is_some() || (self.tls.cert_file.is_some() && self.tokens_file.is_some())
+    }
+
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
@@ -277,7 +351,7 @@ impl Default for SourceConfig {
             max_connections: 1024,
             ack: AckLevel::Received,
             max_body: 64 << 20,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: None,
             answer_within: Duration::from_secs(30),
             tenant_from: None,
             tokens_file: None,
@@ -302,6 +376,7 @@ impl Default for SourceConfig {
             receive_max: 1_000,
             payload: MqttPayload::Event,
             unique_messages: false,
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -404,6 +479,8 @@ pub enum Framing {
     Lines,
     /// A frame follows its length.
     LengthPrefixed,
+    /// A frame follows the number of its bytes in digits, and a space: RFC 6587.
+    OctetCounted,
 }
 
 /// `[journal]`: the record of what was accepted, until it is settled.

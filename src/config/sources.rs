@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::{DAY, Problem, time, within};
-use super::{SourceConfig, SourceKind};
+use super::{CertificateTenants, SourceConfig, SourceKind, SyslogTransport};
 use crate::units::bytes::display as size;
 
 use SourceKind::{Demo, Http, Mqtt, Syslog, Tail, Tcp, WebSocket};
@@ -16,7 +16,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("max_connections", &[Tcp, Http, Syslog, WebSocket]),
     ("ack", &[Tcp, Http, WebSocket, Mqtt]),
     ("max_body", &[Http]),
-    ("idle_timeout", &[Http, WebSocket]),
+    ("idle_timeout", &[Tcp, Http, Syslog, WebSocket]),
     ("answer_within", &[Http]),
     ("tenant_from", &[Http, Syslog, WebSocket, Mqtt]),
     ("tokens_file", &[Http, WebSocket]),
@@ -41,6 +41,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("receive_max", &[Mqtt]),
     ("payload", &[Mqtt]),
     ("unique_messages", &[Mqtt]),
+    ("tls", &[Tcp, Http, Syslog]),
 ];
 
 /// Whether this program has it.
@@ -74,7 +75,9 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     }
     let key = |key| ["sources", name, key];
     within(key("max_body"), source.max_body, 1 << 10, 1 << 40, |n| size(*n))?;
-    within(key("idle_timeout"), source.idle_timeout, Duration::from_millis(100), DAY, time)?;
+    if let Some(idle) = source.idle_timeout {
+        within(key("idle_timeout"), idle, Duration::from_millis(100), DAY, time)?;
+    }
     within(key("answer_within"), source.answer_within, Duration::from_millis(1), DAY, time)?;
     within(key("max_files"), source.max_files, 1, 100_000, usize::to_string)?;
     within(key("max_message"), source.max_message, 1 << 10, 1 << 30, |n| size(*n))?;
@@ -93,6 +96,7 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     if file.is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
         return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
     }
+    check_tls(source).map_err(|(last, what)| Problem::new(["sources", name, "tls", last], what))?;
     check_path(source).map_err(|what| Problem::new(key("path"), what))?;
     #[cfg(feature = "mqtt")]
     if kind == Mqtt {
@@ -104,6 +108,61 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 /// What is set, by key.
 fn table(source: &SourceConfig) -> toml::Table {
     toml::Table::try_from(source).unwrap_or_default()
+}
+
+/// What is wrong with which key.
+fn check_tls(source: &SourceConfig) -> Result<(), (&'static str, String)> {
+    let tls = &source.tls;
+    if tls.is_unset() {
+        return Ok(());
+    }
+    let is_by_certificate = tls.tenants == CertificateTenants::Certificate;
+    let files = [
+        ("cert_file", &tls.cert_file),
+        ("key_file", &tls.key_file),
+        ("client_ca_file", &tls.client_ca_file),
+        ("tenants_file", &tls.tenants_file),
+    ];
+    for (key, file) in files {
+        if file.as_ref().is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
+            return Err((key, "must be the path of a file in UTF-8 that is not empty".to_owned()));
+        }
+    }
+    let what = |key, what: &str| Err((key, what.to_owned()));
+    match (&tls.cert_file, &tls.key_file) {
+        (None, _) => {
+            return what(
+                "cert_file",
+                "is missing, without which there is no TLS: set it to the certificate (PEM) of this source",
+            );
+        }
+        (_, None) => {
+            return what(
+                "key_file",
+                "is missing, without which there is no TLS: set it to the private key (PEM) of tls.cert_file",
+            );
+        }
+        _ => {}
+    }
+    if tls.client_ca_file.is_none() && is_by_certificate {
+        return what("tenants", "is \"certificate\", but no client is asked for one: set tls.client_ca_file");
+    }
+    if tls.client_ca_file.is_none() && tls.tenants_file.is_some() {
+        return what(
+            "tenants_file",
+            "is about certificates of clients, but none is asked for one: set tls.client_ca_file",
+        );
+    }
+    if tls.tenants_file.is_some() && is_by_certificate {
+        return what("tenants", "is \"certificate\", but tls.tenants_file says it otherwise: leave out one of the two");
+    }
+    if source.kind == Syslog && source.transport != SyslogTransport::Tcp {
+        return what("cert_file", "is for TCP, and datagrams would go past it: set transport = \"tcp\" beside it");
+    }
+    if !cfg!(feature = "tls") {
+        return what("cert_file", "needs what this program was built without: build it with --features tls");
+    }
+    Ok(())
 }
 
 fn check_path(source: &SourceConfig) -> Result<(), String> {
@@ -235,6 +294,10 @@ mod tests {
                 "listen",
                 "but this one is \"mqtt\"",
             ),
+            ("type = 'tail'\npath = '/x'\ntls.cert_file = 'c'", "tls", "\"tcp\" or \"http\" or \"syslog\""),
+            ("tls.key_file = 'k'", "tls.cert_file", "is missing"),
+            ("tls.cert_file = 'c'", "tls.key_file", "is missing"),
+            ("tls.cert_file = ''\ntls.key_file = 'k'", "tls.cert_file", "not empty"),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");
@@ -242,5 +305,40 @@ mod tests {
         }
         let both = "[sources.tcp]\n[sources.logs]\ntype = 'tail'\npath = '/var/log/{tenant}/*.log'";
         Layers::default().toml("f", both).read().unwrap();
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn tls_needs_what_belongs_together_and_who_asks_for_certificates_may_listen_anywhere() {
+        const FILES: &str = "tls.cert_file = 'c'\ntls.key_file = 'k'";
+        let read = |text: String| Layers::default().toml("f", format!("[sources.a]\n{FILES}\n{text}")).read();
+        for (text, key, says) in [
+            ("tls.tenants = 'certificate'", "tls.tenants", "set tls.client_ca_file"),
+            ("tls.tenants_file = 't'", "tls.tenants_file", "set tls.client_ca_file"),
+            (
+                "tls.client_ca_file = 'a'\ntls.tenants = 'certificate'\ntls.tenants_file = 't'",
+                "tls.tenants",
+                "one of the two",
+            ),
+            ("type = 'syslog'", "tls.cert_file", "transport = \"tcp\""),
+            ("listen = '0.0.0.0:1'", "listen", "tls.client_ca_file"),
+            ("type = 'syslog'\ntransport = 'tcp'\nlisten = '0.0.0.0:1'", "listen", "allow_beyond_loopback"),
+        ] {
+            let why = read(text.to_owned()).unwrap_err();
+            assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");
+            assert!(why.to_string().contains(says), "{why}");
+        }
+        for text in [
+            "tls.client_ca_file = 'a'",
+            "tls.client_ca_file = 'a'\ntls.tenants = 'certificate'",
+            "type = 'http'\ntokens_file = 't'",
+        ] {
+            read(format!("listen = '0.0.0.0:1'\n{text}")).unwrap();
+        }
+        let plain = "[sources.a]\ntype = 'http'\ntokens_file = 't'\nlisten = '0.0.0.0:1'";
+        assert!(
+            Layers::default().toml("f", plain).read().is_err(),
+            "tokens that everybody can hear are no safe way in"
+        );
     }
 }

@@ -34,7 +34,7 @@ mod supervisor_log;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headworks_actors::{
@@ -79,6 +79,8 @@ pub struct Daemon {
     admin: std::sync::OnceLock<admin::AdminServer>,
     #[cfg(unix)]
     listening: Listening,
+    /// The sources that speak TLS, whose files are read again with the configuration.
+    encrypted: Mutex<Vec<(String, crate::source::Tls)>>,
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
@@ -163,6 +165,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why not.
         why: io::Error,
+    },
+    /// A source cannot speak TLS as it is to.
+    #[error("source {name} cannot speak TLS: {why}")]
+    Tls {
+        /// Which source.
+        name: String,
+        /// Why not, with the file and its key.
+        why: String,
     },
     /// Another process holds a database for longer than is waited for.
     #[error(
@@ -407,6 +417,7 @@ impl Daemon {
             admin: std::sync::OnceLock::new(),
             #[cfg(unix)]
             listening,
+            encrypted: Mutex::default(),
             #[cfg(unix)]
             following,
             retention,
@@ -485,12 +496,14 @@ impl Daemon {
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
-    /// [`DaemonError::Listen`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
+    /// [`DaemonError::Listen`], [`DaemonError::Tls`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
     pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
-        let mut bound = vec![];
+        let (mut bound, mut encrypted) = (vec![], vec![]);
         let sources = self.config().sources;
         for (name, source) in &sources {
-            let (address, source) = sources::open(name, source, &self.running.borrow().config)?;
+            let tls = sources::tls(name, source)?;
+            let (address, source) = sources::open(name, source, tls.clone(), &self.running.borrow().config)?;
+            encrypted.extend(tls.map(|tls| (name.clone(), tls)));
             bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
@@ -501,6 +514,7 @@ impl Daemon {
         }
         #[cfg(unix)]
         self.listening.set(sources);
+        *self.encrypted.lock().unwrap_or_else(PoisonError::into_inner) = encrypted;
         Ok(listening)
     }
 

@@ -1,12 +1,15 @@
 //! Where bytes come from. Each source opens an ingress a connection or a file, and reads no faster than it is taken in.
 
 pub mod ack;
+mod allowed;
 mod demo;
 #[cfg(feature = "http")]
 mod http;
+mod idle;
 mod listener;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+mod octet_counted;
 mod reader;
 mod replay;
 #[cfg(feature = "syslog")]
@@ -16,6 +19,11 @@ mod tail;
 mod tcp;
 #[cfg(feature = "websocket")]
 mod websocket;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use demo::{DemoOptions, DemoSource};
 #[cfg(feature = "http")]
@@ -31,3 +39,6 @@ pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};
 #[cfg(feature = "websocket")]
 pub use websocket::{WebSocketOptions, WebSocketSource};
+pub use tls::Tls;
+#[cfg(feature = "tls")]
+pub use tls::{TlsOptions, TlsTenants};

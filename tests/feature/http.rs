@@ -274,8 +274,14 @@ fn a_bomb_a_large_body_garbage_and_a_strange_type_are_refused_with_their_status(
     let oversized = [b"x".repeat(5_000), b"\n".to_vec(), lines("acme", 0..1)].concat();
     post(to, "/v1/events", NDJSON, &oversized).is(200, 1, &[(1, "oversized")]);
     let mut garbage = connect(to);
-    garbage.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n").unwrap();
+    garbage.write_all(b"\x16\x03\x01\x02\x00\x02\x00\x01\xfc\x03\x03garbage\r\n\r\n").unwrap();
     assert_eq!(read_answer(&mut garbage).status, 400);
+    // That one is a client that speaks TLS, and is told that nobody does here in its own words: an alert.
+    let mut hello = connect(to);
+    hello.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
+    let mut alert = vec![];
+    hello.read_to_end(&mut alert).unwrap();
+    assert_eq!(alert, [21, 3, 1, 0, 2, 2, 40]);
     let mut header = connect(to);
     let _ = header.write_all(format!("POST /v1/events HTTP/1.1\r\nX: {}", "x".repeat(200 << 10)).as_bytes());
     assert_eq!(read_answer(&mut header).status, 431);

@@ -2,6 +2,7 @@ mod ack;
 mod api;
 mod audit;
 mod backup;
+mod bad_clients;
 mod broken_lines;
 mod check_files;
 mod command_line;
@@ -75,6 +76,8 @@ mod tcp;
 #[cfg(feature = "otlp")]
 mod telemetry;
 mod tenant_orders;
+#[cfg(all(feature = "tls", feature = "http", feature = "syslog"))]
+mod tls;
 mod top;
 mod uncompensated;
 mod upgrade;

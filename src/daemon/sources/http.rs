@@ -4,15 +4,17 @@ use crate::source::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 /// A listener for requests. An error where its tokens cannot be used, too.
 pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
     let source = opening.source;
+    let defaults = HttpOptions::default();
     let options = HttpOptions {
         max_connections: source.max_connections,
         max_frame: source.max_frame,
         max_body: source.max_body,
-        idle_timeout: source.idle_timeout,
+        idle_timeout: source.idle().unwrap_or(defaults.idle_timeout),
         answer_within: source.answer_within,
         ack: source.ack,
         tenant_from: tenant_from(opening)?,
         tokens: tokens(opening)?,
+        tls: opening.tls.clone(),
     };
     let http = HttpSource::bind(opening.name, source.listen, decoder(opening.config), options);
     let http = http.map_err(|why| opening.refused(why))?;

@@ -9,7 +9,7 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
         max_connections: source.max_connections,
         max_frame: source.max_frame,
         max_message: source.max_message,
-        idle_timeout: source.idle_timeout,
+        idle_timeout: source.idle().unwrap_or(WebSocketOptions::default().idle_timeout),
         ack: source.ack,
         tenant_from: tenant_from(opening)?,
         tokens: tokens(opening)?,

@@ -28,6 +28,9 @@ pub(super) use request::Site;
 pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
 
+use super::Tls;
+use super::listener::Port;
+
 /// How a listener for HTTP treats its clients.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -49,6 +52,8 @@ pub struct HttpOptions {
     pub tenant_from: HttpTenant,
     /// Who may speak for whom; everybody for everybody where there are none. Default none.
     pub tokens: Option<Tokens>,
+    /// How connections are encrypted; none where they are not. Default none.
+    pub tls: Option<Tls>,
 }
 
 impl Default for HttpOptions {
@@ -62,6 +67,7 @@ impl Default for HttpOptions {
             ack: AckLevel::Received,
             tenant_from: HttpTenant::Field,
             tokens: None,
+            tls: None,
         }
     }
 }
@@ -106,17 +112,9 @@ impl Source for HttpSource {
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         let Self { name, decoder, listener, options } = *self;
-        let (max, idle) = (options.max_connections, options.idle_timeout);
+        let (max_connections, idle, tls) = (options.max_connections, options.idle_timeout, options.tls.clone());
         let site = request::Site::new(name.clone(), decoder, options);
-        super::listener::run(name, listener, max, intake, move |stream, intake, place| {
-            let site = site.clone();
-            async move {
-                // Answers are small and should not wait for each other.
-                stream.set_nodelay(true).map_err(|why| why.to_string())?;
-                connection::serve(stream, site, intake, idle, place, request::answer).await
-            }
-            .boxed_local()
-        })
-        .boxed_local()
+        let port = Port { name, listener, max_connections, idle: Some(idle), tls };
+        super::listener::run(port, intake, connection::Requests { site, idle, answer: request::answer }).boxed_local()
     }
 }

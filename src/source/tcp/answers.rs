@@ -59,7 +59,9 @@ impl Lines {
     }
 
     pub(super) async fn write(&mut self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        output.write_all_buf(&mut self.0).await
+        output.write_all_buf(&mut self.0).await?;
+        // What is encrypted is not on its way yet.
+        output.flush().await
     }
 }
 
