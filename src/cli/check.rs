@@ -11,8 +11,7 @@ use std::time::Duration;
 use headworks::config::{
     AdminConfig, CertificateTenants, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig,
     JournalKind, Layers, MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig,
-    StoreKind, SyslogTransport,
-    TapConfig,
+    StoreKind, SyslogTransport, TapConfig,
 };
 use headworks::daemon::check_files;
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};

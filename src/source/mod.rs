@@ -17,13 +17,13 @@ mod syslog;
 #[cfg(all(feature = "tail", unix))]
 mod tail;
 mod tcp;
-#[cfg(feature = "websocket")]
-mod websocket;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use demo::{DemoOptions, DemoSource};
 #[cfg(feature = "http")]
@@ -37,8 +37,8 @@ pub use syslog::{InvalidTenantName, SyslogDecoder, SyslogOptions, SyslogSource, 
 #[cfg(all(feature = "tail", unix))]
 pub use tail::{InvalidPattern, PathPattern, TailOptions, TailSource};
 pub use tcp::{TcpOptions, TcpSource};
-#[cfg(feature = "websocket")]
-pub use websocket::{WebSocketOptions, WebSocketSource};
 pub use tls::Tls;
 #[cfg(feature = "tls")]
 pub use tls::{TlsOptions, TlsTenants};
+#[cfg(feature = "websocket")]
+pub use websocket::{WebSocketOptions, WebSocketSource};
