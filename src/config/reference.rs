@@ -131,7 +131,7 @@ mod tests {
                     ("sources.tcp", "type") => "[sources.tcp]\ntype = 'demo'".to_owned(),
                     ("sources.tcp", "url") => "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://o'\ntopic = 't'".to_owned(),
                     ("sources.tcp", "topic" | "username") => {
-                        format!("[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\nusername = 'o'\ntopic = 'o'")
+                        "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\nusername = 'o'\ntopic = 'o'".to_owned()
                     }
                     ("sources.tcp", "qos") => format!("[sources.tcp]\n{beside}\nqos = 0"),
                     ("sources.tcp", "keep_alive") => format!("[sources.tcp]\n{beside}\nkeep_alive = '7h'"),

@@ -235,7 +235,8 @@ mod tests {
             let total: u64 = frames.iter().sum();
             let mut done = vec![false; usize::try_from(total).unwrap()];
             let mut told = vec![];
-            for position in steps.iter().map(|step| step.index(done.len())).chain(0..done.len()) {
+            let positions: Vec<_> = steps.iter().map(|step| step.index(done.len())).chain(0..done.len()).collect();
+            for position in positions {
                 done[position] = true;
                 let position = position as u64 + 1;
                 window.answered(position..=position);
