@@ -1,6 +1,6 @@
 //! What a broker has queued, taken in: by the plain client library, which counts and acknowledges, and by a source with a journal on
 //! disk and a store that keeps nothing. `cargo bench --features mqtt --bench mqtt [-- --quick]`. Needs Mosquitto and its clients.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use std::io::Write;
 use std::net::TcpListener;

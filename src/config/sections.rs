@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
-use crate::store::webhook::Compression;
+use crate::store::webhook::{Compression, WebhookOptions};
 use crate::store::{Layout, LettersWhenFull, ObjectFormat, ObjectOptions};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
@@ -631,7 +631,7 @@ impl StoreConfig {
         match self.kind {
             StoreKind::Webhook => self.rollback_url.is_some(),
             StoreKind::Stdout => false,
-            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres => true,
+            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres | StoreKind::Object => true,
         }
     }
 

@@ -41,7 +41,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("receive_max", &[Mqtt]),
     ("payload", &[Mqtt]),
     ("unique_messages", &[Mqtt]),
-    ("tls", &[Tcp, Http, Syslog]),
+    ("tls", &[Tcp, Http, Syslog, WebSocket]),
 ];
 
 /// Whether this program has it.

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::DaemonError;
 use crate::admin::Token;
-use crate::config::{Config, SourceKind, StoreConfig, StoreKind};
+use crate::config::{Config, StoreConfig};
 
 /// Whether the daemon can use the files that the configuration names, as whoever asks: the token of the admin API, the tokens of
 /// sources, passwords and certificates of stores, the headers of a collector. Those alone that are used.
@@ -17,11 +17,10 @@ pub fn check_files(config: &Config) -> Result<(), DaemonError> {
     if let (Some(_), Some(path)) = (config.admin.listen, &config.admin.token_file) {
         Token::read(path).map_err(|why| DaemonError::Token { path: path.clone(), why })?;
     }
-    for (name, source) in config.sources.iter().filter(|(_, source)| source.kind == SourceKind::Http) {
-        #[cfg(feature = "http")]
-        super::http::options(name, source)?;
-        #[cfg(not(feature = "http"))]
-        let _ = (name, source);
+    for (name, source) in &config.sources {
+        super::sources::check_files(name, source)?;
+        let named = [("password_file", &source.password_file), ("ca_file", &source.ca_file)];
+        check_readable(&format!("sources.{name}"), named)?;
     }
     check_store("store", &config.store)?;
     for (name, store) in &config.stores {
@@ -33,10 +32,17 @@ pub fn check_files(config: &Config) -> Result<(), DaemonError> {
 }
 
 fn check_store(at: &str, store: &StoreConfig) -> Result<(), DaemonError> {
-    if store.kind != StoreKind::Postgres {
-        return Ok(());
-    }
-    for (key, path) in [("password_file", &store.password_file), ("ca_file", &store.ca_file)] {
+    let named = [
+        ("password_file", &store.password_file),
+        ("ca_file", &store.ca_file),
+        ("credentials_file", &store.credentials_file),
+        ("secret_file", &store.secret_file),
+    ];
+    check_readable(at, named)
+}
+
+fn check_readable<const N: usize>(at: &str, named: [(&str, &Option<PathBuf>); N]) -> Result<(), DaemonError> {
+    for (key, path) in named {
         if let Some(path) = path {
             readable(path).map_err(|why| DaemonError::File { key: format!("{at}.{key}"), path: path.clone(), why })?;
         }

@@ -1,4 +1,5 @@
 use super::{DaemonError, Opened, Opening, decoder};
+use crate::config::SourceConfig;
 use crate::source::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 
 /// A listener for requests. An error where its tokens cannot be used, too.
@@ -13,7 +14,7 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
         answer_within: source.answer_within,
         ack: source.ack,
         tenant_from: tenant_from(opening)?,
-        tokens: tokens(opening)?,
+        tokens: tokens(opening.name, source)?,
         tls: opening.tls.clone(),
     };
     let http = HttpSource::bind(opening.name, source.listen, decoder(opening.config), options);
@@ -22,13 +23,10 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
 }
 
 /// Who may speak for whom.
-pub(super) fn tokens(opening: &Opening<'_>) -> Result<Option<Tokens>, DaemonError> {
-    let tokens = opening.source.tokens_file.as_ref().map(|file| {
-        let unusable = |why: BadTokens| DaemonError::Tokens {
-            name: opening.name.to_owned(),
-            path: file.clone(),
-            why: why.to_string(),
-        };
+pub(super) fn tokens(name: &str, source: &SourceConfig) -> Result<Option<Tokens>, DaemonError> {
+    let tokens = source.tokens_file.as_ref().map(|file| {
+        let unusable =
+            |why: BadTokens| DaemonError::Tokens { name: name.to_owned(), path: file.clone(), why: why.to_string() };
         Tokens::read(file).map_err(unusable)
     });
     tokens.transpose()

@@ -55,12 +55,21 @@ pub(super) fn tls(name: &str, source: &SourceConfig) -> Result<Option<Tls>, Daem
             (None, CertificateTenants::Any) => TlsTenants::Any,
         };
         let options = TlsOptions { cert_file, key_file, client_ca_file: source.tls.client_ca_file.clone(), tenants };
-        let protocols: &[&str] = if source.kind == SourceKind::Http { &["http/1.1"] } else { &[] };
+        let is_http = matches!(source.kind, SourceKind::Http | SourceKind::WebSocket);
+        let protocols: &[&str] = if is_http { &["http/1.1"] } else { &[] };
         let tls = Tls::speaking(options, protocols);
         return tls.map(Some).map_err(|why| DaemonError::Tls { name: name.to_owned(), why });
     }
     let _ = (name, source);
     Ok(None)
+}
+
+/// Whether the files that it names can be used.
+pub(super) fn check_files(name: &str, source: &SourceConfig) -> Result<(), DaemonError> {
+    tls(name, source)?;
+    #[cfg(feature = "http")]
+    http::tokens(name, source)?;
+    Ok(())
 }
 
 /// Opens one.

@@ -12,7 +12,8 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
         idle_timeout: source.idle().unwrap_or(WebSocketOptions::default().idle_timeout),
         ack: source.ack,
         tenant_from: tenant_from(opening)?,
-        tokens: tokens(opening)?,
+        tokens: tokens(opening.name, source)?,
+        tls: opening.tls.clone(),
     };
     let websocket = WebSocketSource::bind(opening.name, source.listen, decoder(opening.config), options);
     let websocket = websocket.map_err(|why| opening.refused(why))?;

@@ -84,7 +84,7 @@ where
 
 /// Serves the requests of one connection, one after the other, until the client ends it, does not finish the head of one within
 /// `idle`, or the system closes: then the one that is begun is answered.
-async fn serve<S: Clone, A>(
+pub(crate) async fn serve<S: Clone, A>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     site: S,
     intake: Intake,

@@ -94,8 +94,8 @@ pub(super) async fn answer(
         max_message: door.max_message,
         idle: site.options.idle_timeout,
         least: site.options.ack,
-        // Of bearers each has its own names for its streams.
-        scope: token.filter(|_| site.options.tokens.is_some()).map(|token| crc32c::crc32c(&token)),
+        // Of senders that are known each has its own names for its streams.
+        scope: site.sender(token.as_deref().filter(|_| site.options.tokens.is_some())).map(|who| crc32c::crc32c(&who)),
         intake,
         place: hold.take_place(),
     };

@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, Intake, Json, Source};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::allowed::Peer;
 use super::http::{HttpOptions, HttpTenant, Site, Tokens, serve_connection};
-use super::listener;
+use super::listener::{self, Connection, Port, Serve};
+use super::tls::Tls;
 use handshake::Door;
 
 /// How a listener for WebSocket treats its clients.
@@ -38,6 +39,8 @@ pub struct WebSocketOptions {
     pub tenant_from: HttpTenant,
     /// Who may speak for whom; everybody for everybody where there are none, but for pages in a browser. Default none.
     pub tokens: Option<Tokens>,
+    /// How connections are encrypted. Default not at all.
+    pub tls: Option<Tls>,
 }
 
 impl Default for WebSocketOptions {
@@ -50,6 +53,7 @@ impl Default for WebSocketOptions {
             ack: AckLevel::Received,
             tenant_from: HttpTenant::Field,
             tokens: None,
+            tls: None,
         }
     }
 }
@@ -98,25 +102,37 @@ impl Source for WebSocketSource {
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         let Self { name, decoder, listener, options } = *self;
-        let WebSocketOptions { max_connections, max_frame, max_message, idle_timeout, ack, tenant_from, tokens } =
+        let WebSocketOptions { max_connections, max_frame, max_message, idle_timeout, ack, tenant_from, tokens, tls } =
             options;
         let http = HttpOptions { max_frame, idle_timeout, ack, tenant_from, tokens, ..HttpOptions::default() };
         let site = Site::new(name.clone(), decoder, http);
-        listener::run(name, listener, max_connections, intake, move |stream, intake, place| {
-            let opened = Rc::new(RefCell::new(None));
-            serve(stream, Door { site: site.clone(), max_message, opened }, intake, place).boxed_local()
-        })
-        .boxed_local()
+        let port = Port { name, listener, max_connections, idle: Some(idle_timeout), tls };
+        listener::run(port, intake, WebSockets { site, max_message }).boxed_local()
     }
 }
 
-/// The request that it begins with, and then what comes of it.
-async fn serve(stream: TcpStream, door: Door, intake: Intake, place: OwnedSemaphorePermit) -> Result<(), String> {
-    // Answers are small and should not wait for each other.
-    stream.set_nodelay(true).map_err(|why| why.to_string())?;
-    let idle = door.site.options.idle_timeout;
-    serve_connection(stream, door.clone(), intake, idle, place, handshake::answer).await?;
-    let Some((upgrade, talk)) = door.opened.take() else { return Ok(()) };
-    let stream = upgrade.await.map_err(|why| format!("the handshake failed: {why}"))?;
-    talk.serve(stream).await
+/// Connections of one WebSocket each.
+#[derive(Clone)]
+struct WebSockets {
+    site: Site,
+    max_message: usize,
+}
+
+impl Serve for WebSockets {
+    /// The request that it begins with, and then what comes of it.
+    async fn serve(
+        self,
+        connection: impl Connection,
+        peer: Peer,
+        intake: Intake,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), String> {
+        let idle = self.site.options.idle_timeout;
+        let site = self.site.of_peer(peer);
+        let door = Door { site, max_message: self.max_message, opened: Rc::new(RefCell::new(None)) };
+        serve_connection(connection, door.clone(), intake, idle, place, handshake::answer).await?;
+        let Some((upgrade, talk)) = door.opened.take() else { return Ok(()) };
+        let stream = upgrade.await.map_err(|why| format!("the handshake failed: {why}"))?;
+        talk.serve(stream).await
+    }
 }

@@ -98,7 +98,7 @@ type Round =
 fn prune(root: &Path, writer: &mut Writer, most: usize, is_settled: bool, failures: &[Failure]) {
     let reader = FilesReader::open(root).unwrap();
     let mark = reader.marks().unwrap().remove(0);
-    let rules = RetentionPolicy { max_age: None, max_bytes: most };
+    let rules = RetentionPolicy { max_bytes: most, ..RetentionPolicy::default() };
     let rest = if is_settled { Rest::Settled } else { Rest::InFlight };
     let before = bodies(root);
     let Some(step) = reader.due(&mark, &rules, UnixMillis(0), rest).unwrap() else { return };
@@ -285,7 +285,7 @@ fn whole_files_go_once_all_in_them_is_too_old_and_the_last_one_once_its_tenant_i
     // Two batches a file; all arrived at 1.
     (1..=5).for_each(|seq| put(&mut writer, seq, "x"));
     let reader = FilesReader::open(root).unwrap();
-    let rules = RetentionPolicy { max_age: Some(std::time::Duration::from_millis(10)), max_bytes: 0 };
+    let rules = RetentionPolicy { max_age: Some(std::time::Duration::from_millis(10)), ..RetentionPolicy::default() };
     let due = |now, rest| reader.due(&reader.marks().unwrap()[0], &rules, UnixMillis(now), rest).unwrap();
     assert_eq!(due(10, Rest::Settled), None);
     assert_eq!(due(11, Rest::Owed), None);
@@ -326,7 +326,7 @@ fn whoever_follows_sees_each_event_once_also_while_files_are_pruned() {
     };
     (1..=4).for_each(|seq| put(&mut writer, seq, &seq.to_string()));
     assert_eq!(follow(2), 2);
-    let rules = RetentionPolicy { max_age: None, max_bytes: 3 };
+    let rules = RetentionPolicy { max_bytes: 3, ..RetentionPolicy::default() };
     let prune = |writer: &mut Writer| {
         let step = reader.due(&reader.marks().unwrap()[0], &rules, UnixMillis(0), Rest::Settled).unwrap().unwrap();
         writer.prune(&tenant(), &step).unwrap().events

@@ -28,7 +28,7 @@ pub struct WebhookOptions {
     /// How long a connection may take to be there. Default 3 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
-    /// How long a request may take, with its connection and its answer. Default 5 s.
+    /// How long a request may take, with its connection and its answer. Default 3 s.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
     /// How many calls may wait for a request; a further one waits for a place. Default 256.
@@ -59,7 +59,7 @@ impl Default for WebhookOptions {
             compression: Compression::None,
             pool_size: 4,
             connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(3),
             queue: 256,
         }
     }
