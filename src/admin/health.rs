@@ -60,9 +60,10 @@ impl Listening {
     fn why_not(&self) -> Option<String> {
         let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
-        sources.iter().find_map(|(name, source)| match source.end()? {
-            Ok(()) => Some(format!("source {name} has ended")),
-            Err(why) => Some(format!("source {name} has failed: {why}")),
+        sources.iter().find_map(|(name, source)| match source.end() {
+            None => source.trouble().map(|why| format!("source {name} waits: {why}")),
+            Some(Ok(())) => Some(format!("source {name} has ended")),
+            Some(Err(why)) => Some(format!("source {name} has failed: {why}")),
         })
     }
 }

@@ -132,6 +132,7 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             SourceKind::Http => "HTTP",
             SourceKind::Tail => return tail(source),
             SourceKind::Syslog => return syslog(source),
+            SourceKind::Nats => return nats(source),
             other => other.as_str(),
         };
         let framing = match source.framing {
@@ -152,6 +153,18 @@ fn tail(source: &SourceConfig) -> String {
     let path = source.path.as_deref().unwrap_or_default();
     let tenant = if path.contains("{tenant}") { "; the path names the tenant" } else { "" };
     format!("files {path}: lines of up to {}, at most {} open{tenant}", size(source.max_frame), source.max_files)
+}
+
+fn nats(source: &SourceConfig) -> String {
+    let subject = source.subject.as_deref().unwrap_or("all subjects");
+    let tenant = if subject.contains("{tenant}") { "; the subject names the tenant" } else { "" };
+    let (url, stream) = (source.url.as_deref().unwrap_or_default(), source.stream.as_deref().unwrap_or_default());
+    format!(
+        "the stream {stream} of {url} by the consumer {}, {subject}: messages of up to {}, at most {} not acknowledged{tenant}",
+        source.consumer,
+        size(source.max_frame),
+        source.max_ack_pending
+    )
 }
 
 fn syslog(source: &SourceConfig) -> String {

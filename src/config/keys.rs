@@ -78,7 +78,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "nats"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed"])),
@@ -94,6 +94,14 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_files", Whole(1, 100_000)),
             ("transport", Choice(&["both", "udp", "tcp"])),
             ("invalid_tenant", Choice(&["map", "refuse"])),
+            ("url", Text),
+            ("stream", Text),
+            ("consumer", Text),
+            ("subject", Text),
+            ("credentials_file", Path),
+            ("ca_file", Path),
+            ("ack_wait", time("1s")),
+            ("max_ack_pending", Whole(1, 65_536)),
         ],
     ),
     (
@@ -351,6 +359,11 @@ mod tests {
             source.tenant_from = Some("field".into());
             source.tokens_file = Some("tokens".into());
             source.path = Some("/var/log/app.log".into());
+            source.url = Some("nats://127.0.0.1:4222".into());
+            source.stream = Some("events".into());
+            source.subject = Some("events.>".into());
+            source.credentials_file = Some("credentials".into());
+            source.ca_file = Some("ca".into());
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
@@ -409,7 +422,7 @@ mod tests {
                     let is_built = |word: &&&str| match **word {
                         "postgres" => cfg!(feature = "postgres"),
                         "http" => cfg!(feature = "http"),
-                        "tail" => false,
+                        "tail" | "nats" => false,
                         "syslog" => cfg!(feature = "syslog"),
                         _ => true,
                     };

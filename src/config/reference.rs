@@ -126,6 +126,8 @@ mod tests {
                         format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
                     }
                     ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
+                    ("sources.tcp", "type") => "[sources.tcp]\ntype = 'syslog'".to_owned(),
+                    ("sources.tcp", "url" | "stream") => format!("[sources.tcp]\n{beside}"),
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")

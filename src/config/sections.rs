@@ -203,13 +203,35 @@ pub struct SourceConfig {
     pub transport: SyslogTransport,
     /// Of `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
     pub invalid_tenant: InvalidTenant,
+    /// Of `nats`: the servers, as `nats://host:4222` or `tls://host:4222`, with commas between them. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of `nats`: the stream. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Of `nats`: the durable consumer, made if it is not there. Default `headworks`.
+    pub consumer: String,
+    /// Of `nats`: which subjects of the stream, with `{tenant}` for the part that names the tenant. Default unset: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Of `nats`: a file with a JWT and a seed, the seed of an nkey, or `USER:PASSWORD`. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Of `nats`: the certificates that the server's is to be signed by. Default unset: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Of `nats`: after how long without a sign of life the server delivers a message again. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub ack_wait: Duration,
+    /// Of `nats`: how many messages may be delivered and not acknowledged. Default 1024.
+    pub max_ack_pending: usize,
 }
 
 impl SourceConfig {
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (self.kind != SourceKind::Tail).then_some(self.listen)
+        (!matches!(self.kind, SourceKind::Tail | SourceKind::Nats)).then_some(self.listen)
     }
 }
 
@@ -232,6 +254,14 @@ impl Default for SourceConfig {
             max_files: 1024,
             transport: SyslogTransport::Both,
             invalid_tenant: InvalidTenant::Map,
+            url: None,
+            stream: None,
+            consumer: "headworks".into(),
+            subject: None,
+            credentials_file: None,
+            ca_file: None,
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: 1024,
         }
     }
 }
@@ -258,6 +288,8 @@ pub enum SourceKind {
     Tail,
     /// Syslog over UDP and TCP.
     Syslog,
+    /// Messages of a NATS JetStream.
+    Nats,
 }
 
 impl SourceKind {
@@ -269,6 +301,7 @@ impl SourceKind {
             Self::Http => "http",
             Self::Tail => "tail",
             Self::Syslog => "syslog",
+            Self::Nats => "nats",
         }
     }
 }

@@ -4,6 +4,8 @@ pub mod ack;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
+#[cfg(feature = "nats")]
+mod nats;
 mod reader;
 mod replay;
 #[cfg(feature = "syslog")]
@@ -14,6 +16,8 @@ mod tcp;
 
 #[cfg(feature = "http")]
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
+#[cfg(feature = "nats")]
+pub use nats::{InvalidSubject, NatsOptions, NatsSource, SubjectPattern};
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 #[cfg(feature = "syslog")]

@@ -251,6 +251,7 @@ impl System {
             return Err(Error::Closed);
         }
         let (end, ended) = watch::channel(None);
+        let trouble = source.trouble();
         let intake = Intake { shared: self.shared.clone(), supervisors: self.handle.supervisors.clone(), home: 0 };
         let run = Run(Box::new(move || {
             async move {
@@ -271,7 +272,7 @@ impl System {
             .boxed_local()
         }));
         self.handle.supervisors[0].send(run).await.map_err(unanswered(Role::Supervisor))?;
-        Ok(SourceHandle { ended })
+        Ok(SourceHandle { trouble, ended })
     }
 
     /// Drops the tenant's events at the door from now on, counted, whether or not it is known yet.
@@ -621,6 +622,17 @@ impl IngressHandle {
         }
         let _feeding = begin(&self.shared)?;
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
+    }
+
+    /// Leaves out positions, in a stream of numbered frames: the next frame that is fed has the position `next`, or the one it would have
+    /// had where that is later. Frames of positions that were left out are never to come. For numbers that have holes, as those of a log
+    /// from which messages were deleted. It goes on record with the next frame that is fed.
+    ///
+    /// # Errors
+    /// [`Error::TakenOver`] where another connection has the stream now, or a read is under way, or the frames are not numbered.
+    pub fn skip_to(&self, next: u64) -> Result<(), Error> {
+        let skipped = self.connection.as_ref().is_some_and(|of| of.stream.skip_to(of.session, next));
+        if skipped { Ok(()) } else { Err(Error::TakenOver) }
     }
 
     /// The input has ended. `clean` says that it ended at the sender's will: an unfinished last line is then a frame like

@@ -14,5 +14,5 @@ pub use builder::{Placement, SystemBuilder};
 pub use drain::{DrainReport, TenantDrained};
 pub use handle::{IngressHandle, System, TenantHandle};
 pub use measure::Measurements;
-pub use source::{Intake, Source, SourceHandle};
+pub use source::{Intake, Source, SourceHandle, Trouble};
 pub use stream::{Answers, Receipt, Settlement};

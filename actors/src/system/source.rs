@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -22,6 +22,12 @@ pub trait Source: Send + 'static {
     /// What to call it: in counters and logs.
     fn name(&self) -> &str;
 
+    /// What keeps it from its work for now, as that changes: for a source that has to be connected to something. By default, never
+    /// anything.
+    fn trouble(&self) -> Trouble {
+        Trouble::default()
+    }
+
     /// Brings bytes in until the input ends or [`Intake::closing`] resolves, then returns; what was read must have been
     /// fed by then.
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>>;
@@ -30,6 +36,10 @@ pub trait Source: Send + 'static {
 impl Source for Box<dyn Source> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn trouble(&self) -> Trouble {
+        (**self).trouble()
     }
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
@@ -136,9 +146,27 @@ impl Intake {
     }
 }
 
+/// What keeps a source from its work, if anything does. Its clones are one and the same.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    /// Something new keeps it from its work, or nothing does. Gives what was said before.
+    pub fn set(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), why)
+    }
+
+    /// What keeps it from its work.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A source that was added to a system.
 #[derive(Debug, Clone)]
 pub struct SourceHandle {
+    pub(super) trouble: Trouble,
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
@@ -147,6 +175,12 @@ impl SourceHandle {
     #[must_use]
     pub fn end(&self) -> Option<Result<(), String>> {
         self.ended.borrow().clone()
+    }
+
+    /// What keeps it from its work for now; see [`Source::trouble`].
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.get()
     }
 
     /// Waits for the source to end.

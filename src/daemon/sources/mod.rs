@@ -2,6 +2,8 @@
 
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "syslog")]
 mod syslog;
 #[cfg(all(feature = "tail", unix))]
@@ -53,8 +55,13 @@ pub(super) fn open(name: &str, source: &SourceConfig, config: &Config) -> Result
         SourceKind::Tail => tail::open(&opening),
         #[cfg(feature = "syslog")]
         SourceKind::Syslog => syslog::open(&opening),
+        #[cfg(feature = "nats")]
+        SourceKind::Nats => nats::open(&opening),
         // With all features there is none left.
-        #[cfg_attr(all(feature = "http", feature = "tail", feature = "syslog", unix), expect(unreachable_patterns))]
+        #[cfg_attr(
+            all(feature = "http", feature = "tail", feature = "syslog", feature = "nats", unix),
+            expect(unreachable_patterns)
+        )]
         _ => Err(DaemonError::NotBuilt { what: "source", kind: source.kind.as_str() }),
     }
 }
