@@ -26,6 +26,8 @@ mod letters_store;
 mod manual;
 mod metrics;
 mod metrics_alerts;
+#[cfg(feature = "nats")]
+mod nats;
 mod openapi;
 mod outage;
 mod page;

@@ -5,6 +5,8 @@
 pub(crate) mod collector;
 pub(crate) mod crash;
 pub(crate) mod disk;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod process;
