@@ -258,7 +258,7 @@ fn positions_that_are_left_out_are_passed_over_and_the_rest_keep_theirs() {
         let earlier = second.connect("s", 1, AckLevel::Stored).await;
         assert_eq!(earlier.answers.last(), 11);
         let mut conn = second.connect("s", 12, AckLevel::Stored).await;
-        assert_eq!(earlier.ingress.skip_to(99), Err(Error::TakenOver));
+        assert!(matches!(earlier.ingress.skip_to(99), Err(Error::TakenOver)));
         conn.feed(events("a", 4..5)).await;
         assert_eq!(conn.acks().await, [12]);
         drop((earlier, conn));
