@@ -60,7 +60,7 @@ fn the_example_shows_every_key() {
     let optional = ["time_field", "token_file", "url", "password_file", "ca_file"];
     let shown = optional
         .iter()
-        .fold(EXAMPLE.to_owned(), |text, key| text.replacen(&format!("\n# {key} = "), &format!("\n{key} = "), 1));
+        .fold(EXAMPLE.to_owned(), |text, key| text.replace(&format!("\n# {key} = "), &format!("\n{key} = ")));
     let shown: toml::Table = shown.parse().unwrap();
     let mut whole = Config::default();
     whole.decoder.time_field = Some("time".into());
