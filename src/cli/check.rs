@@ -139,6 +139,7 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
             SourceKind::Tail => return tail(source),
             SourceKind::Syslog => return syslog(source),
             SourceKind::Mqtt => return mqtt(source),
+            SourceKind::Nats => return nats(source),
             other => other.as_str(),
         };
         let framing = match source.framing {
@@ -189,6 +190,22 @@ fn tail(source: &SourceConfig) -> String {
     let path = source.path.as_deref().unwrap_or_default();
     let tenant = if path.contains("{tenant}") { "; the path names the tenant" } else { "" };
     format!("files {path}: lines of up to {}, at most {} open{tenant}", size(source.max_frame), source.max_files)
+}
+
+fn nats(source: &SourceConfig) -> String {
+    let subject = source.subject.as_deref().unwrap_or("all subjects");
+    let tenant = if subject.contains("{tenant}") { "; the subject names the tenant" } else { "" };
+    let ack = match source.ack {
+        AckLevel::Stored => format!("; {}", told(AckLevel::Stored)),
+        _ => String::new(),
+    };
+    let (url, stream) = (source.url.as_deref().unwrap_or_default(), source.stream.as_deref().unwrap_or_default());
+    format!(
+        "the stream {stream} of {url} by the consumer {}, {subject}: messages of up to {}, at most {} not acknowledged{tenant}{ack}",
+        source.consumer,
+        size(source.max_frame),
+        source.max_ack_pending
+    )
 }
 
 fn syslog(source: &SourceConfig) -> String {
@@ -955,6 +972,16 @@ made where they are not there, bodies as jsonb; up to 4 connections, 3s for one,
         assert_eq!((exit, out.as_str()), (Exit::Config, ""));
         assert!(err.contains("stores.pg.url has a password in it") && err.contains("password_file"), "{err}");
         assert!(!err.contains("hunter2"), "{err}");
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn a_stream_of_a_server_is_told_with_what_of_it_is_read() {
+        let text = "[sources.bus]\ntype = 'nats'\nurl = 'nats://h:4222'\nstream = 'EVENTS'\nsubject = 'e.{tenant}.>'\nack = 'stored'";
+        let (_, out, _) = checked(Some(text), &[], false);
+        let says = "the stream EVENTS of nats://h:4222 by the consumer headworks, e.{tenant}.>: messages of up to 1MiB, at most 1024 not \
+                    acknowledged; the subject names the tenant; ";
+        assert!(out.contains(says), "{out}");
     }
 
     #[test]

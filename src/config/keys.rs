@@ -79,7 +79,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "mqtt", "demo"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "mqtt", "nats", "demo"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
             ("framing", Choice(&["lines", "length_prefixed", "octet_counted"])),
@@ -112,6 +112,12 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("receive_max", Whole(1, 65_535)),
             ("payload", Choice(&["event", "lines"])),
             ("unique_messages", Bool),
+            ("stream", Text),
+            ("consumer", Text),
+            ("subject", Text),
+            ("credentials_file", Path),
+            ("ack_wait", time("1s")),
+            ("max_ack_pending", Whole(1, 65_536)),
         ],
     ),
     (
@@ -401,6 +407,9 @@ mod tests {
             let (cert_file, key_file, client_ca_file, tenants_file) = (file(), file(), file(), file());
             let tenants = crate::config::CertificateTenants::Any;
             source.tls = crate::config::TlsConfig { cert_file, key_file, client_ca_file, tenants, tenants_file };
+            source.stream = Some("events".into());
+            source.subject = Some("events.>".into());
+            source.credentials_file = Some("credentials".into());
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
@@ -468,7 +477,7 @@ mod tests {
                         "object" => cfg!(feature = "object"),
                         "parquet" => cfg!(feature = "parquet"),
                         "http" => cfg!(feature = "http"),
-                        "tail" => false,
+                        "tail" | "nats" => false,
                         "syslog" => cfg!(feature = "syslog"),
                         "websocket" => cfg!(feature = "websocket"),
                         // It cannot do without more.

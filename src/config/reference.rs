@@ -135,6 +135,7 @@ mod tests {
                     }
                     ("sources.tcp", "qos") => format!("[sources.tcp]\n{beside}\nqos = 0"),
                     ("sources.tcp", "keep_alive") => format!("[sources.tcp]\n{beside}\nkeep_alive = '7h'"),
+                    ("sources.tcp", "stream") => format!("[sources.tcp]\n{beside}"),
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")

@@ -226,7 +226,8 @@ pub struct SourceConfig {
     pub event_bytes: usize,
     /// Of `demo`: how many events come in all; 0 is without an end. Default 0.
     pub max_events: u64,
-    /// Of `mqtt`: where the broker is, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. It must be set there.
+    /// Of `mqtt`: where the broker is, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. Of `nats`: the servers, as `nats://HOST:PORT` or
+    /// `tls://HOST:PORT`, with commas between them. It must be set there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Of `mqtt`: what is subscribed to, a filter in which one level may be `{tenant}`. It must be set there.
@@ -245,7 +246,7 @@ pub struct SourceConfig {
     /// Of `mqtt`: the file with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// Of `mqtt`: the certificates that are trusted.
+    /// Of `mqtt` and `nats`: the certificates that are trusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Of `mqtt`: how long the connection may be silent. Default 30 s.
@@ -257,6 +258,22 @@ pub struct SourceConfig {
     pub payload: MqttPayload,
     /// Of `mqtt`: whether each message differs from every other. Default no.
     pub unique_messages: bool,
+    /// Of `nats`: the stream. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Of `nats`: the durable consumer, made if it is not there. Default `headworks`.
+    pub consumer: String,
+    /// Of `nats`: which subjects of the stream, with `{tenant}` for the part that names the tenant. Default unset: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Of `nats`: a file with a JWT and a seed, the seed of an nkey, or `USER:PASSWORD`. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Of `nats`: after how long without a sign of life the server delivers a message again. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub ack_wait: Duration,
+    /// Of `nats`: how many messages may be delivered and not acknowledged. Default 1024.
+    pub max_ack_pending: usize,
     /// Whether and how it speaks TLS.
     pub tls: TlsConfig,
 }
@@ -336,7 +353,8 @@ impl SourceConfig {
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (!matches!(self.kind, SourceKind::Tail | SourceKind::Mqtt | SourceKind::Demo)).then_some(self.listen)
+        let is_client = matches!(self.kind, SourceKind::Tail | SourceKind::Mqtt | SourceKind::Nats | SourceKind::Demo);
+        (!is_client).then_some(self.listen)
     }
 }
 
@@ -377,6 +395,12 @@ impl Default for SourceConfig {
             payload: MqttPayload::Event,
             unique_messages: false,
             tls: TlsConfig::default(),
+            stream: None,
+            consumer: "headworks".into(),
+            subject: None,
+            credentials_file: None,
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: 1024,
         }
     }
 }
@@ -410,6 +434,8 @@ pub enum SourceKind {
     Demo,
     /// A subscription at a broker.
     Mqtt,
+    /// Messages of a NATS JetStream.
+    Nats,
 }
 
 impl SourceKind {
@@ -424,6 +450,7 @@ impl SourceKind {
             Self::WebSocket => "websocket",
             Self::Demo => "demo",
             Self::Mqtt => "mqtt",
+            Self::Nats => "nats",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::check::{DAY, Problem, time, within};
 use super::{CertificateTenants, SourceConfig, SourceKind, SyslogTransport};
 use crate::units::bytes::display as size;
 
-use SourceKind::{Demo, Http, Mqtt, Syslog, Tail, Tcp, WebSocket};
+use SourceKind::{Demo, Http, Mqtt, Nats, Syslog, Tail, Tcp, WebSocket};
 
 /// The keys that some types have and others have not.
 const KEYS: &[(&str, &[SourceKind])] = &[
@@ -14,7 +14,7 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("allow_beyond_loopback", &[Tcp, Http, Syslog, WebSocket]),
     ("framing", &[Tcp]),
     ("max_connections", &[Tcp, Http, Syslog, WebSocket]),
-    ("ack", &[Tcp, Http, WebSocket, Mqtt]),
+    ("ack", &[Tcp, Http, WebSocket, Mqtt, Nats]),
     ("max_body", &[Http]),
     ("idle_timeout", &[Tcp, Http, Syslog, WebSocket]),
     ("answer_within", &[Http]),
@@ -29,19 +29,25 @@ const KEYS: &[(&str, &[SourceKind])] = &[
     ("events_per_second", &[Demo]),
     ("event_bytes", &[Demo]),
     ("max_events", &[Demo]),
-    ("url", &[Mqtt]),
+    ("url", &[Mqtt, Nats]),
     ("topic", &[Mqtt]),
     ("version", &[Mqtt]),
     ("qos", &[Mqtt]),
     ("client_id", &[Mqtt]),
     ("username", &[Mqtt]),
     ("password_file", &[Mqtt]),
-    ("ca_file", &[Mqtt]),
+    ("ca_file", &[Mqtt, Nats]),
     ("keep_alive", &[Mqtt]),
     ("receive_max", &[Mqtt]),
     ("payload", &[Mqtt]),
     ("unique_messages", &[Mqtt]),
     ("tls", &[Tcp, Http, Syslog, WebSocket]),
+    ("stream", &[Nats]),
+    ("consumer", &[Nats]),
+    ("subject", &[Nats]),
+    ("credentials_file", &[Nats]),
+    ("ack_wait", &[Nats]),
+    ("max_ack_pending", &[Nats]),
 ];
 
 /// Whether this program has it.
@@ -53,6 +59,7 @@ pub(super) fn is_built(kind: SourceKind) -> bool {
         Syslog => cfg!(feature = "syslog"),
         WebSocket => cfg!(feature = "websocket"),
         Mqtt => cfg!(feature = "mqtt"),
+        Nats => cfg!(feature = "nats"),
     }
 }
 
@@ -97,6 +104,14 @@ pub(super) fn check(name: &str, source: &SourceConfig) -> Result<(), Problem> {
         return Err(Problem::new(key("tokens_file"), "must be the path of a file in UTF-8 that is not empty"));
     }
     check_tls(source).map_err(|(last, what)| Problem::new(["sources", name, "tls", last], what))?;
+    within(key("ack_wait"), source.ack_wait, Duration::from_secs(1), DAY, time)?;
+    within(key("max_ack_pending"), source.max_ack_pending, 1, 65_536, usize::to_string)?;
+    for (of, file) in [("credentials_file", &source.credentials_file), ("ca_file", &source.ca_file)] {
+        if file.as_deref().is_some_and(|file| file.to_str().is_none_or(|file| file.is_empty() || file.contains('\0'))) {
+            return Err(Problem::new(key(of), "must be the path of a file in UTF-8 that is not empty"));
+        }
+    }
+    check_nats(source).map_err(|(of, what)| Problem::new(key(of), what))?;
     check_path(source).map_err(|what| Problem::new(key("path"), what))?;
     #[cfg(feature = "mqtt")]
     if kind == Mqtt {
@@ -221,6 +236,41 @@ fn check_mqtt(source: &SourceConfig) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
+fn check_nats(source: &SourceConfig) -> Result<(), (&'static str, String)> {
+    if source.kind != Nats {
+        return Ok(());
+    }
+    let Some(url) = &source.url else {
+        return Err(("url", "must be set for type = \"nats\": the servers, like \"nats://127.0.0.1:4222\"".to_owned()));
+    };
+    let is_address = |url: &str| {
+        let host = url.strip_prefix("nats://").or_else(|| url.strip_prefix("tls://"));
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '/', ' ']))
+    };
+    if !url.split(',').all(|url| is_address(url.trim())) {
+        let what = format!(
+            "is {:?}, but must be nats://HOST:PORT or tls://HOST:PORT, several with commas between them; secrets go into credentials_file",
+            url.split(',').map(|url| url.rsplit('@').next().unwrap_or_default()).collect::<Vec<_>>().join(",")
+        );
+        return Err(("url", what));
+    }
+    let is_name = |name: &str| {
+        (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    let stream = source.stream.as_deref().unwrap_or_default();
+    if !is_name(stream) {
+        return Err(("stream", format!("is {stream:?}, but must be the name of a stream: 1 to 40 of A-Z a-z 0-9 _ -")));
+    }
+    if !is_name(&source.consumer) {
+        return Err(("consumer", format!("is {:?}, but must be 1 to 40 of A-Z a-z 0-9 _ -", source.consumer)));
+    }
+    #[cfg(feature = "nats")]
+    if let Some(Err(why)) = source.subject.as_deref().map(str::parse::<crate::source::SubjectPattern>) {
+        return Err(("subject", why.to_string()));
+    }
+    Ok(())
+}
+
 fn check_tenant(source: &SourceConfig) -> Result<(), String> {
     let Some(_from) = &source.tenant_from else { return Ok(()) };
     match source.kind {
@@ -248,10 +298,19 @@ pub(super) fn with_key(key: &str) -> Option<&'static str> {
         Demo => "type = 'demo'",
         Mqtt if key == "ca_file" => "type = 'mqtt'\nurl = 'mqtts://b'\ntopic = 't'",
         Mqtt => "type = 'mqtt'\nurl = 'mqtt://b'\ntopic = 't'\nusername = 'u'",
+        Nats => "type = 'nats'\nurl = 'nats://127.0.0.1:4222'\nstream = 'events'",
     })
 }
 
-#[cfg(all(test, feature = "websocket", feature = "tail", feature = "syslog", feature = "mqtt", unix))]
+#[cfg(all(
+    test,
+    feature = "websocket",
+    feature = "tail",
+    feature = "syslog",
+    feature = "mqtt",
+    feature = "nats",
+    unix
+))]
 mod tests {
     use crate::config::Layers;
 
@@ -263,7 +322,7 @@ mod tests {
             ("type = 'tail'", "path", "must be set"),
             ("type = 'tail'\npath = ''", "path", "not empty"),
             ("type = 'tail'\npath = '/x'\nlisten = '127.0.0.1:1'", "listen", "\"http\" or \"syslog\" or \"websocket\""),
-            ("type = 'syslog'\nack = 'stored'", "ack", "\"tcp\" or \"http\" or \"websocket\" or \"mqtt\""),
+            ("type = 'syslog'\nack = 'stored'", "ack", "\"tcp\" or \"http\" or \"websocket\" or \"mqtt\" or \"nats\""),
             ("type = 'syslog'\ntenant_from = 'hostname'", "tenant_from", "\"app_name\""),
             ("type = 'http'\ntenant_from = 'host'", "tenant_from", "\"query\""),
             ("type = 'http'\nframing = 'length_prefixed'", "framing", "\"tcp\""),
@@ -298,6 +357,12 @@ mod tests {
             ("tls.key_file = 'k'", "tls.cert_file", "is missing"),
             ("tls.cert_file = 'c'", "tls.key_file", "is missing"),
             ("tls.cert_file = ''\ntls.key_file = 'k'", "tls.cert_file", "not empty"),
+            ("type = 'nats'", "url", "must be set"),
+            ("type = 'nats'\nurl = 'nats://u:p@h'\nstream = 's'", "url", "credentials_file"),
+            ("type = 'nats'\nurl = 'nats://h'", "stream", "name of a stream"),
+            ("type = 'nats'\nurl = 'nats://h'\nstream = 's'\nsubject = 'a..b'", "subject", "events.{tenant}.>"),
+            ("type = 'nats'\nurl = 'nats://h'\nstream = 's'\nlisten = '127.0.0.1:1'", "listen", "\"tcp\""),
+            ("ack_wait = '5s'", "ack_wait", "\"nats\""),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");

@@ -9,6 +9,8 @@ mod idle;
 mod listener;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 mod octet_counted;
 mod reader;
 mod replay;
@@ -30,6 +32,8 @@ pub use demo::{DemoOptions, DemoSource};
 pub use http::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 #[cfg(feature = "mqtt")]
 pub use mqtt::{InvalidFilter, MqttOptions, MqttPayload, MqttSource, MqttUrl, MqttVersion, TopicFilter};
+#[cfg(feature = "nats")]
+pub use nats::{InvalidSubject, NatsOptions, NatsSource, SubjectPattern};
 pub use reader::ReaderSource;
 pub use replay::{REPLAY_RATE, ReplayError, ReplayReport, Replayer};
 #[cfg(feature = "syslog")]

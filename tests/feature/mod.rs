@@ -33,6 +33,8 @@ mod metrics;
 mod metrics_alerts;
 #[cfg(all(feature = "mqtt", feature = "postgres"))]
 mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "parquet")]
 mod object_crash;
 #[cfg(feature = "parquet")]

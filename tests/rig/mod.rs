@@ -9,6 +9,8 @@ pub(crate) mod crash;
 pub(crate) mod disk;
 #[cfg(all(feature = "mqtt", feature = "postgres"))]
 pub(crate) mod mosquitto;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod process;

@@ -625,6 +625,17 @@ impl IngressHandle {
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
     }
 
+    /// Leaves out positions, in a stream of numbered frames: the next frame that is fed has the position `next`, or the one it would have
+    /// had where that is later. Frames of positions that were left out are never to come. For numbers that have holes, as those of a log
+    /// from which messages were deleted. It goes on record with the next frame that is fed.
+    ///
+    /// # Errors
+    /// [`Error::TakenOver`] where another connection has the stream now, or a read is under way, or the frames are not numbered.
+    pub fn skip_to(&self, next: u64) -> Result<(), Error> {
+        let skipped = self.connection.as_ref().is_some_and(|of| of.stream.skip_to(of.session, next));
+        if skipped { Ok(()) } else { Err(Error::TakenOver) }
+    }
+
     /// The input has ended. `clean` says that it ended at the sender's will: an unfinished last line is then a frame like
     /// any other; else it is a dead letter, `truncated`.
     ///

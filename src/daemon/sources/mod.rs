@@ -5,6 +5,8 @@ mod demo;
 mod http;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "syslog")]
 mod syslog;
 #[cfg(all(feature = "tail", unix))]
@@ -104,9 +106,18 @@ pub(super) fn open(
         SourceKind::WebSocket => websocket::open(&opening),
         #[cfg(feature = "mqtt")]
         SourceKind::Mqtt => mqtt::open(&opening),
+        #[cfg(feature = "nats")]
+        SourceKind::Nats => nats::open(&opening),
         // With all features there is none left.
         #[cfg_attr(
-            all(feature = "websocket", feature = "tail", feature = "syslog", feature = "mqtt", unix),
+            all(
+                feature = "websocket",
+                feature = "tail",
+                feature = "syslog",
+                feature = "mqtt",
+                feature = "nats",
+                unix
+            ),
             expect(unreachable_patterns)
         )]
         _ => Err(DaemonError::NotBuilt { what: "source", kind: source.kind.as_str() }),
