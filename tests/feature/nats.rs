@@ -151,6 +151,25 @@ fn a_slow_store_holds_the_server_back_and_nothing_is_acknowledged_before_it_is_s
     assert_stored(&place, "acme", 0..500);
 }
 
+#[test]
+fn messages_whose_deliveries_were_lost_are_taken_in_before_those_that_were_delivered_later() {
+    let (place, nats) = (Place::new(), made());
+    // Long enough that nothing is delivered again before the end.
+    let mut process = start(&place, &nats, &[("ACK_WAIT", "10m")]);
+    process.says(READS);
+    process.terminated().succeeded();
+    nats.run("publish", &["events.acme.x", "0", "100"]);
+    nats.run("delete", &["EVENTS", "7"]);
+    nats.run("take", &["EVENTS", "headworks", "40"]);
+    let process = start(&place, &nats, &[("ACK_WAIT", "10m")]);
+    place.until(COUNT, 99);
+    // Those of which it got no delivery stay with the server.
+    let told = nats.until("pending", 40);
+    assert_eq!((&told["left"], &told["floor"]), (&0.into(), &0.into()));
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", (0..100).filter(|n| *n != 6));
+}
+
 /// What `ready` says.
 #[track_caller]
 fn assert_not_ready(place: &Place, says: &str) {

@@ -55,6 +55,13 @@ async def raw(js, _, subject, *bodies):
         await js.publish(subject, body.encode())
 
 
+async def take(js, _, stream, name, count):
+    """Has messages delivered, and does nothing with them: as deliveries that are lost."""
+    puller, left = await js.pull_subscribe_bind(name, stream), int(count)
+    while left > 0:
+        left -= len(await puller.fetch(left, timeout=5))
+
+
 async def delete(js, _, stream, number):
     await js.delete_msg(stream, int(number))
 
