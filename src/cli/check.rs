@@ -987,13 +987,13 @@ made where they are not there, bodies as jsonb; up to 4 connections, 3s for one,
     #[test]
     fn a_store_in_objects_is_told_with_its_names_and_where_its_keys_are() {
         let text = "[store]\ntype = 'object'\nurl = 's3://bucket/events'\nendpoint = 'https://s3.example'\nregion = 'eu'\n\
-                    credentials_file = '/etc/keys'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
+                    credentials_file = '/etc/passwd'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
                     [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
         let (exit, out, err) = checked(Some(text), &[], false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let expected = "
   objects       s3://bucket/events/{tenant}/{date}/{batch}.parquet with columns for level, ms:number on https://s3.example in eu, with \
-the keys in /etc/keys; 3s for a connection, 3s for a request
+the keys in /etc/passwd; 3s for a connection, 3s for a request
   commit        an object a batch, 256 at once
 ";
         assert!(out.contains(expected), "{out}");

@@ -170,7 +170,7 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
             "[store]\nlayout = 'rows'\nurl = 'postgres://db/x'",
             3,
             "store.url",
-            "is for type = \"postgres\" and type = \"object\"",
+            "is for type = \"postgres\" or \"object\" or \"webhook\"",
         ),
         ("[stores.a]\ntype = 'files'\npool_size = 9", 3, "stores.a.pool_size", "is for type = \"postgres\""),
         ("[store]\nrotate_bytes = '1MiB'", 2, "store.rotate_bytes", "is for type = \"files\""),

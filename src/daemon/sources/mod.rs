@@ -110,14 +110,7 @@ pub(super) fn open(
         SourceKind::Nats => nats::open(&opening),
         // With all features there is none left.
         #[cfg_attr(
-            all(
-                feature = "websocket",
-                feature = "tail",
-                feature = "syslog",
-                feature = "mqtt",
-                feature = "nats",
-                unix
-            ),
+            all(feature = "websocket", feature = "tail", feature = "syslog", feature = "mqtt", feature = "nats", unix),
             expect(unreachable_patterns)
         )]
         _ => Err(DaemonError::NotBuilt { what: "source", kind: source.kind.as_str() }),

@@ -77,11 +77,11 @@ impl FilesReader {
         let mut walk = Walk::default();
         record::read_while(BufReader::new(index), |record, ends| {
             let is_closed = matches!(record, Record::Rotated { .. });
-            if is_closed && (ends > mark.index_len || !walk.goes(bytes, rules, now)) {
-                walk.is_over = true;
-                return false;
+            walk.is_over |= is_closed && (ends > mark.index_len || !walk.goes(bytes, rules, now));
+            // What was taken back from a file that goes may stand behind those that stay.
+            if !walk.is_over || matches!(record, Record::RolledBack { .. }) {
+                walk.take(&record);
             }
-            walk.take(&record);
             ends < mark.index_len
         })
         .map_err(cannot)?;

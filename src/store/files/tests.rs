@@ -375,3 +375,23 @@ fn a_file_that_is_missing_or_was_cut_or_is_not_on_record_is_damage_and_nothing_i
     assert!(outage.to_string().contains("it is missing"), "{outage}");
     assert_eq!(files(root), [1, 2, 3]);
 }
+
+#[test]
+fn what_was_taken_back_late_from_a_file_that_goes_is_not_told_as_due() {
+    let place = tempfile::tempdir().unwrap();
+    let mut writer = writer(place.path());
+    writer.rotation.bytes = 1;
+    let batches: Vec<_> = (1..4).map(|seq| batch(seq, &[vec![b'x'; 9], vec![b'y'; 9]])).collect();
+    for batch in &batches {
+        writer.store(&[Store::new(batch, Attempt(1))]).remove(0).unwrap();
+    }
+    // On record behind the beginnings of files that stay.
+    writer.roll_back(batches[0].id(), Attempt(1)).unwrap();
+    let reader = FilesReader::open(place.path()).unwrap();
+    let mark = reader.marks().unwrap().remove(0);
+    let rules = RetentionPolicy { max_bytes: 50, ..RetentionPolicy::default() };
+    let step = reader.due(&mark, &rules, UnixMillis(0), Rest::InFlight).unwrap().unwrap();
+    assert_eq!(step.holds, crate::retention::Pruned::default());
+    assert_eq!(writer.prune(&tenant(), &step).unwrap(), step.holds);
+    assert_eq!(bodies(place.path()).len(), 4);
+}
