@@ -205,17 +205,6 @@ fn a_message_may_have_an_event_a_line_each_with_its_tenant_at_quality_of_service
 }
 
 #[test]
-fn the_configuration_that_the_readme_shows_is_valid() {
-    let readme = include_str!("../../README.md");
-    let shown = readme.split("```toml\n").find(|text| text.starts_with("[sources.web]")).unwrap();
-    let place = Place::new();
-    place.write("headworks.toml", shown.split("```").next().unwrap());
-    let told = place.run(&["check", "--config", "headworks.toml"]).succeeded().text();
-    let expected = "MQTT 5 from mqtts://broker.example:8883 as headworks: tenants/{tenant}/# at quality of service 1, messages of up to 1MiB";
-    assert!(told.contains(expected), "{told}");
-}
-
-#[test]
 fn a_broker_that_is_away_or_refuses_is_told_of_once_and_tried_until_it_does_not() {
     for version in ["v5", "v3.1.1"] {
         let (place, mut broker) = (Place::new(), Mosquitto::prepared("password_file DIR/passwords\n"));

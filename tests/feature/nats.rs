@@ -184,7 +184,7 @@ fn a_stream_that_is_missing_or_a_consumer_that_cannot_be_used_is_told_and_waited
     let why = |entry: Value| entry["why"].as_str().unwrap().to_owned();
     let told = why(process.says(WAITS));
     assert!(told.contains("the stream EVENTS cannot be read; does it exist?") && told.contains("not found"), "{told}");
-    assert_not_ready(&place, "source bus waits: the stream EVENTS");
+    assert_not_ready(&place, "source bus brings nothing in: the stream EVENTS");
     nats.run("make", &["OTHERS", "others.>"]);
     nats.run("make", &["EVENTS", "events.>", "{\"storage\":\"memory\",\"max_msgs\":1000}"]);
     let messages: Vec<_> = (0..2).map(|_| process.next_warning()["message"].as_str().unwrap().to_owned()).collect();

@@ -109,16 +109,6 @@ fn while_its_server_and_itself_are_killed_the_daemon_stores_each_event_once_and_
 }
 
 #[test]
-fn the_configuration_that_the_readme_shows_is_valid() {
-    let readme = include_str!("../../README.md");
-    let shown = readme.split("```toml\n").find(|text| text.starts_with("[store]\ntype = \"object\"")).unwrap();
-    let place = Place::new();
-    place.write("headworks.toml", shown.split("```").next().unwrap());
-    let told = place.run(&["check", "--config", "headworks.toml"]).succeeded().text();
-    assert!(told.contains("s3://bucket/events/{tenant}/{date}/{batch}.ndjson.zst"), "{told}");
-}
-
-#[test]
 fn a_daemon_whose_store_refuses_it_does_not_start_and_says_why() {
     let (place, s3) = (Place::new(), S3::start());
     std::fs::write(s3.keys(), "aws_access_key_id = AKIDHEADWORKS\naws_secret_access_key = wrong\n").unwrap();
