@@ -10,6 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// A file that is appended to, and set aside for a new one when it is full.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct RotatedFile {
     path: PathBuf,
     max_bytes: u64,
     files: u32,
+    max_age: Option<Duration>,
     /// None until the first append, and after one that failed.
     open: Option<Open>,
 }
@@ -31,7 +33,43 @@ impl RotatedFile {
     /// The file at `path`, of up to `max_bytes`, the newest of up to `files`. Nothing is made before the first append.
     #[must_use]
     pub fn new(path: PathBuf, max_bytes: u64, files: u32) -> Self {
-        Self { path, max_bytes, files: files.max(1), open: None }
+        Self { path, max_bytes, files: files.max(1), max_age: None, open: None }
+    }
+
+    /// Lets a file go once what was appended to it last is so old. That is looked for by [`expire`](Self::expire).
+    #[must_use]
+    pub fn max_age(self, max_age: Option<Duration>) -> Self {
+        Self { max_age, ..self }
+    }
+
+    /// Lets go of what is too old at `now`. Where there may be three files or more, one is set aside once it is half as old, so that
+    /// its oldest lines do not stay for as long as new ones come.
+    ///
+    /// # Errors
+    /// A file cannot be set aside or removed; the others are gone.
+    pub fn expire(&mut self, now: SystemTime) -> io::Result<()> {
+        let Some(max_age) = self.max_age else { return Ok(()) };
+        let is_before = |at: io::Result<SystemTime>, age| {
+            at.is_ok_and(|at| now.duration_since(at).is_ok_and(|passed| passed >= age))
+        };
+        let current = std::fs::metadata(&self.path).ok().filter(|meta| meta.len() > 0);
+        let begun = current.as_ref().map(std::fs::Metadata::created);
+        if self.files >= 3 && begun.is_some_and(|begun| is_before(begun, max_age / 2)) {
+            self.open = None;
+            self.set_aside()?;
+        }
+        let mut result = Ok(());
+        for number in 0..self.files {
+            let path = numbered(&self.path, number);
+            let Ok(meta) = std::fs::metadata(&path) else { continue };
+            if is_before(meta.modified(), max_age) {
+                if number == 0 {
+                    self.open = None;
+                }
+                result = std::fs::remove_file(&path).and(result);
+            }
+        }
+        result
     }
 
     /// Appends whole lines, with their newlines, in one write. Where they do not fit any more, a new file is begun for them; one that
@@ -186,6 +224,30 @@ mod tests {
             prop_assert!(!together.is_empty() && all.ends_with(&together));
             prop_assert!(found.len() == files as usize || together == all, "nothing goes before the last file is full");
         }
+    }
+
+    #[test]
+    fn a_file_goes_once_its_last_line_is_too_old_and_a_new_one_is_begun_each_half_of_that() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("x.jsonl");
+        let hour = Duration::from_secs(3600);
+        let mut file = RotatedFile::new(path.clone(), 1_000, 3).max_age(Some(2 * hour));
+        file.append(b"old\n").unwrap();
+        let began = SystemTime::now();
+        file.expire(began).unwrap();
+        assert_eq!(texts(&path), ["old\n"]);
+        // The files of a test cannot be made old; the time that is asked about can be later.
+        file.expire(began + hour).unwrap();
+        file.append(b"new\n").unwrap();
+        assert_eq!(texts(&path), ["new\n", "old\n"]);
+        file.expire(began + 3 * hour).unwrap();
+        assert_eq!(texts(&path), [""; 0]);
+        file.append(b"newest\n").unwrap();
+        assert_eq!(texts(&path), ["newest\n"]);
+        let mut only = RotatedFile::new(place.path().join("y.jsonl"), 1_000, 1).max_age(Some(2 * hour));
+        only.append(b"a\n").unwrap();
+        only.expire(began + hour).unwrap();
+        assert_eq!(texts(&place.path().join("y.jsonl")), ["a\n"], "nothing young goes where there is one file alone");
     }
 
     #[test]

@@ -65,8 +65,10 @@
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
+//! | `http`, `websocket`, `syslog`, `tail` | `tail` | sources: requests, WebSocket, syslog, files that grow |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
-//! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites; `TenantHandle::inject_panic` |
+//! | `tls` | no | TLS for the sources that listen, and client certificates that are bound to tenants |
+//! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites of stores and sources; `TenantHandle::inject_panic` |
 
 pub use headworks_actors::*;
 
@@ -82,9 +84,10 @@ pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "sqlite")]
 pub mod retention;
-#[cfg(feature = "sqlite")]
+#[doc(hidden)]
+pub mod sample;
+#[cfg(any(feature = "sqlite", feature = "http", feature = "tls"))]
 mod secret_file;
 pub mod source;
 pub mod store;
@@ -92,6 +95,8 @@ pub mod supervisor_log;
 #[cfg(feature = "otlp")]
 mod telemetry;
 pub mod text;
+#[cfg(any(feature = "postgres", feature = "tls"))]
+mod tls;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

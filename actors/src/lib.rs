@@ -71,7 +71,7 @@
 //! | [`policy`] | the rules a tenant lives by, pure: `now` is an argument |
 //! | [`port`] | what others plug in: [`Storage`] and [`Saga`], [`DeadLetters`], [`Hooks`], [`Seam`] |
 //!
-//! The feature `testing` adds a store that fails by script, conformance suites for stores and dead letters,
+//! The feature `testing` adds a store that fails by script, conformance suites for stores, dead letters and sources,
 //! `TenantHandle::inject_panic`, and `SystemBuilder::panic_at`.
 
 mod actor;

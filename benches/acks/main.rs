@@ -19,10 +19,6 @@ mod client;
 mod disk;
 mod server;
 
-#[allow(dead_code, unused_imports, reason = "the command's own; its tests run with the command")]
-#[path = "../../src/cli/sample/mod.rs"]
-mod sample;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +26,7 @@ use std::time::Duration;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use headworks::AckLevel;
+use headworks::sample;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

@@ -23,13 +23,11 @@ mod load;
 mod matrix;
 mod priority;
 mod rig;
-#[allow(dead_code, unused_imports, reason = "the command's own; its tests run with the command")]
-#[path = "../../src/cli/sample/mod.rs"]
-mod sample;
 mod sender;
 mod shop;
 mod stats;
 
+use headworks::sample;
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -17,9 +17,6 @@ mod decode;
 mod measure;
 mod referee;
 mod report;
-#[allow(dead_code, unused_imports, reason = "the command's own; its tests run with the command")]
-#[path = "../../src/cli/sample/mod.rs"]
-mod sample;
 mod sender;
 mod sqlite;
 mod system;
@@ -27,6 +24,7 @@ mod table;
 mod windows;
 mod writer;
 
+use headworks::sample;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -35,6 +35,12 @@ pub(super) fn of(told: &Explanation) -> Vec<String> {
         "mend the store, as the cause says, before the attempts are spent; it is tried again by itself".to_owned(),
     );
     say(
+        status == "failing" && told.letters_waiting.is_none(),
+        format!(
+            "mend what its events are given up for: `headworks dead-letters list --tenant {tenant}` says why, and has those that are kept"
+        ),
+    );
+    say(
         matches!(status, "stalled" | "hung"),
         format!("`headworks log --tenant {tenant} --what stalled,hung` says what its batches wait for"),
     );
@@ -107,6 +113,7 @@ mod tests {
             ("parked", "nothing is lost or given up meanwhile"),
             ("breaker_open", "nothing is given up meanwhile"),
             ("retrying", "before the attempts are spent"),
+            ("failing", "`headworks dead-letters list --tenant acme` says why"),
             ("stalled", "`headworks log --tenant acme --what stalled,hung`"),
         ] {
             let advice = of(&told(status));

@@ -17,6 +17,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Whole<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Json(mut value) = Json::<Value>::from_request(request, state).await?;
         whole(&mut value);
+        // A list would be read as the fields in their order.
+        if !value.is_object() {
+            let why = "the JSON is not what it must be: an object";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why));
+        }
         let read = serde_json::from_value(value).map(Self);
         read.map_err(|why| {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the JSON is not what it must be: {why}"))

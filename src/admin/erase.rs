@@ -28,6 +28,12 @@ pub struct Erased {
     pub events: u64,
     /// Dead letters.
     pub dead_letters: u64,
+    /// Frames that came meanwhile and were dropped at the door. They are counted as muted.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Whether its events are let in again. They are not where it was muted before.
+    #[serde(default)]
+    pub let_in: bool,
     /// What is not gone yet, or does not go by this, in sentences.
     pub remains: Vec<String>,
 }
@@ -41,14 +47,26 @@ struct Closed<'a> {
     system: &'a System,
     tenant: &'a TenantId,
     was_muted: bool,
+    /// How many of its frames had been dropped before.
+    dropped: u64,
 }
 
 impl<'a> Closed<'a> {
     fn new(system: &'a System, tenant: &'a TenantId) -> Self {
         let was_muted = system.muted().contains(tenant);
+        let dropped = muted(system, tenant);
         system.mute(tenant);
-        Self { system, tenant, was_muted }
+        Self { system, tenant, was_muted, dropped }
     }
+
+    /// How many frames were dropped since.
+    fn dropped(&self) -> u64 {
+        muted(self.system, self.tenant).saturating_sub(self.dropped)
+    }
+}
+
+fn muted(system: &System, tenant: &TenantId) -> u64 {
+    system.tenant(tenant).map_or(0, |tenant| tenant.snapshot().counters.muted)
 }
 
 impl Drop for Closed<'_> {
@@ -106,8 +124,9 @@ pub(super) async fn erase(
         Some(replayer) => replayer.letters().erase_letters(&tenant).await.map_err(Problem::internal)?,
         None => 0,
     };
+    let (dropped, let_in) = (closed.dropped(), !closed.was_muted);
     drop(closed);
-    let told = format!("{events} events and {dead_letters} dead letters");
+    let told = format!("{events} events and {dead_letters} dead letters{}", meanwhile(dropped, let_in));
     admin.system.log_order(&tenant, What::Erased, &told);
     let mut remains =
         vec!["its name and the counts of its events, and the supervisor log of what befell it".to_owned()];
@@ -120,7 +139,21 @@ pub(super) async fn erase(
             "the bytes of its events in segments of layout = \"index\", until their segment is given back".to_owned(),
         );
     }
-    Ok(Json(Erased { tenant, events, dead_letters, remains }))
+    Ok(Json(Erased { tenant, events, dead_letters, dropped, let_in, remains }))
+}
+
+/// What became of what came while a tenant was erased, and becomes of what comes after it.
+fn meanwhile(dropped: u64, let_in: bool) -> String {
+    let came = match dropped {
+        0 => String::new(),
+        1 => "; 1 frame that came meanwhile was dropped at the door".to_owned(),
+        more => format!("; {more} frames that came meanwhile were dropped at the door"),
+    };
+    let then = match let_in {
+        true => "; what comes from now on is let in and kept again",
+        false => "; it stays muted",
+    };
+    came + then
 }
 
 /// A store that cannot erase must have nothing of it, and somebody must know the tenant.

@@ -367,11 +367,11 @@ impl Explanation {
 
     fn tell_log(&mut self, entries: Vec<LogEntry>, rollbacks: &[LogEntry]) {
         let rollbacks = rollbacks.iter().filter(|entry| entry.compensations_run + entry.compensations_failed > 0);
-        self.compensations.since = rollbacks.clone().next().map(|entry| entry.at);
+        self.compensations.since = rollbacks.clone().next().map(|entry| entry.since.unwrap_or(entry.at));
         for entry in rollbacks {
             // What could not be undone and was done later has no cause: its batch was counted.
             let is_whole = entry.what == "compensated" && entry.cause.is_some();
-            self.compensations.batches += u64::from(is_whole);
+            self.compensations.batches += if is_whole { 1 + entry.repeats } else { 0 };
             self.compensations.run += entry.compensations_run;
             self.compensations.failed += entry.compensations_failed;
         }
@@ -387,7 +387,10 @@ impl Explanation {
         if self.status == "retrying" {
             // From the first of the failures in a row.
             let in_a_row = entries.iter().rev().take_while(|entry| matches!(&*entry.what, "failed" | "ambiguous"));
-            self.since = in_a_row.last().map(|entry| entry.at);
+            self.since = in_a_row.last().map(|entry| entry.since.unwrap_or(entry.at));
+        }
+        if self.status == "failing" {
+            self.since = failing_since(&entries);
         }
         if matches!(&*self.status, "restarting" | "quarantined") {
             let waits = entries.iter().rev().find(|entry| matches!(&*entry.what, "backing_off" | "quarantined"));
@@ -505,4 +508,18 @@ pub(super) async fn show(
     (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
     explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))
+}
+
+/// From the first of the batches on that were given up with no more than a minute in between.
+fn failing_since(entries: &[LogEntry]) -> Option<UnixMillis> {
+    const APART: i64 = 60_000;
+    let given_up = entries.iter().rev().filter(|entry| matches!(&*entry.what, "dead_lettered" | "discarded"));
+    let mut first: Option<UnixMillis> = None;
+    for entry in given_up {
+        if first.is_some_and(|first| first.0 - entry.at.0 > APART) {
+            break;
+        }
+        first = Some(entry.since.unwrap_or(entry.at));
+    }
+    first
 }

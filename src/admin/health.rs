@@ -32,6 +32,9 @@ pub struct Ready {
     pub ready: bool,
     /// All of them.
     pub checks: Vec<Check>,
+    /// What somebody is to look at although the daemon does its work: tenants whose events are given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One thing that must hold.
@@ -60,9 +63,10 @@ impl Listening {
     fn why_not(&self) -> Option<String> {
         let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
-        sources.iter().find_map(|(name, source)| match source.end()? {
-            Ok(()) => Some(format!("source {name} has ended")),
-            Err(why) => Some(format!("source {name} has failed: {why}")),
+        sources.iter().find_map(|(name, source)| match source.end() {
+            Some(Ok(())) => Some(format!("source {name} has ended")),
+            Some(Err(why)) => Some(format!("source {name} has failed: {why}")),
+            None => source.trouble().map(|why| format!("source {name} brings nothing in: {why}")),
         })
     }
 }
@@ -94,34 +98,61 @@ impl Progress {
 }
 
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
-    let Admin { system, .. } = &admin;
-    let journal = system.journal_health();
-    let tenants = system.tenants();
+    let tenants = admin.system.tenants();
+    let mut checks = checks(&admin, &tenants);
+    for check in checks.iter_mut().filter(|check| check.name == "stores" && check.ok) {
+        check.why = unread(&admin).await;
+        check.ok = check.why.is_none();
+    }
+    let ready = checks.iter().all(|check| check.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let notes = failing(&tenants).into_iter().collect();
+    (status, Json(Ready { ready, checks, notes })).into_response()
+}
+
+/// What must hold, as far as memory knows it: nothing is read for it.
+fn checks(admin: &Admin, tenants: &[TenantSnapshot]) -> Vec<Check> {
+    let system = &admin.system;
     let health = system.health();
     let checks = [
         ("running", system.is_draining().then(|| "it drains: it takes nothing new".to_owned())),
         ("sources", admin.listening.why_not()),
-        ("journal", journal_trouble(&journal)),
-        (
-            "stores",
-            match away(&tenants) {
-                Some(why) => Some(why),
-                None => unread(&admin).await,
-            },
-        ),
+        ("journal", journal_trouble(&system.journal_health())),
+        ("stores", away(tenants)),
         (
             "actors",
             health.hung.map(|hung| hung.to_string()).or(health.failed.map(|failed| {
                 format!("the {} failed, and was left alone at {}: {}", failed.actor, failed.since, failed.cause.detail)
             })),
         ),
-        ("progress", stuck(&admin, system, &tenants)),
+        ("progress", stuck(admin, system, tenants)),
     ];
-    let checks: Vec<_> =
-        checks.map(|(name, why)| Check { name: name.to_owned(), ok: why.is_none(), why }).into_iter().collect();
-    let ready = checks.iter().all(|check| check.ok);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, checks })).into_response()
+    checks.map(|(name, why)| Check { name: name.to_owned(), ok: why.is_none(), why }).into_iter().collect()
+}
+
+/// Why the daemon is not ready, the most pressing thing first; none where it is, as far as memory knows.
+pub(super) fn trouble(admin: &Admin, tenants: &[TenantSnapshot]) -> Option<String> {
+    const PRESSING: [&str; 6] = ["actors", "journal", "stores", "progress", "sources", "running"];
+    let checks = checks(admin, tenants);
+    let broken = |name: &&str| checks.iter().find(|check| check.name == **name && !check.ok);
+    PRESSING.iter().find_map(broken).map(|check| {
+        let why = check.why.as_deref().unwrap_or_default();
+        match check.name.as_str() {
+            "journal" => format!("the journal: {why}"),
+            _ => why.to_owned(),
+        }
+    })
+}
+
+/// Tenants of whose events some were given up lately.
+fn failing(tenants: &[TenantSnapshot]) -> Option<String> {
+    let mut failing = tenants.iter().filter(|tenant| tenant.status == Status::Failing);
+    let first = failing.next()?;
+    let who = match failing.count() {
+        0 => format!("tenant {}", first.tenant),
+        more => format!("tenant {} and {more} more", first.tenant),
+    };
+    Some(format!("events of {who} were given up within the last minute; `headworks explain {}` says why", first.tenant))
 }
 
 /// What is wrong with the journal, of which it goes without saying that it is the subject.

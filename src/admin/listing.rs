@@ -105,14 +105,15 @@ fn badness(status: Status) -> u64 {
         Status::Active => 3,
         Status::Silent => 4,
         Status::Stopped => 5,
-        Status::Retrying => 6,
-        Status::Parked => 7,
-        Status::BreakerOpen => 8,
-        Status::Compensating => 9,
-        Status::Restarting => 10,
-        Status::Stalled => 11,
-        Status::Quarantined => 12,
-        _ => 13,
+        Status::Failing => 6,
+        Status::Retrying => 7,
+        Status::Parked => 8,
+        Status::BreakerOpen => 9,
+        Status::Compensating => 10,
+        Status::Restarting => 11,
+        Status::Stalled => 12,
+        Status::Quarantined => 13,
+        _ => 14,
     }
 }
 
@@ -188,11 +189,12 @@ impl TenantsRequest {
 }
 
 /// The words of [`Status`].
-pub(super) const STATUSES: [&str; 12] = [
+pub(super) const STATUSES: [&str; 13] = [
     "dormant",
     "active",
     "idle",
     "silent",
+    "failing",
     "retrying",
     "breaker_open",
     "parked",

@@ -59,6 +59,7 @@ mod page;
 mod pieces;
 mod policy;
 mod problem;
+mod prune;
 mod report;
 mod routes;
 mod schemas;
@@ -77,6 +78,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::Running;
 use crate::metrics::{Exported, Metrics};
+use crate::retention::Pruner;
 use crate::source::Replayer;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
@@ -100,6 +102,7 @@ pub use overview::{OVERVIEW_COLUMNS, Overview, OverviewTotals};
 pub use page::is_page;
 pub use policy::{PolicyChanged, PolicyRequest};
 pub use problem::Problem;
+pub use prune::PruneRequest;
 pub use report::{FailureReport, FailureRow};
 pub use socket::Address;
 pub use tap::TapRequest;
@@ -113,6 +116,7 @@ pub struct Admin {
     data_dir: Arc<PathBuf>,
     journal: Option<Arc<dyn Inspect>>,
     replayer: Option<Replayer<SqliteStore>>,
+    pruner: Option<Pruner>,
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
     largest_frame: usize,
@@ -152,6 +156,7 @@ impl Admin {
             data_dir: Arc::new(data_dir),
             journal: None,
             replayer: None,
+            pruner: None,
             rules: Arc::default(),
             largest_frame: 1 << 30,
             stores: Arc::default(),
@@ -174,6 +179,13 @@ impl Admin {
     #[must_use]
     pub fn replayer(mut self, replayer: Replayer<SqliteStore>) -> Self {
         self.replayer = Some(replayer);
+        self
+    }
+
+    /// What is stored may be pruned by hand.
+    #[must_use]
+    pub(crate) fn pruner(mut self, pruner: Pruner) -> Self {
+        self.pruner = Some(pruner);
         self
     }
 

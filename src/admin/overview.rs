@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use headworks_actors::{SourceCounters, Status, TenantId, TenantSnapshot, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::health::journal_trouble;
+use super::health;
 use super::{Admin, Problem};
 
 /// The whole system at one moment, small enough to be asked for every second: raw counters, from which whoever asks makes rates.
@@ -24,8 +24,8 @@ pub struct Overview {
     pub process: u32,
     /// Which start this is. Where it is another than before, counters may begin anew.
     pub opening: String,
-    /// Who holds the system's thread, which actor of the root has failed, or why the journal takes nothing, in words; none where
-    /// nothing is wrong.
+    /// Why the daemon is not [ready](super::Ready), in words, the most pressing thing first; none where it is. Whether the stores can
+    /// be read is not asked for it.
     pub trouble: Option<String>,
     /// The counters of all tenants.
     pub totals: OverviewTotals,
@@ -158,22 +158,15 @@ pub(super) async fn show(
 ) -> Result<Json<Overview>, Problem> {
     let Query(wanted) = wanted?;
     let system = &admin.system;
-    let (snapshots, health) = (system.tenants(), system.health());
+    let snapshots = system.tenants();
     let mut totals = OverviewTotals::default();
     snapshots.iter().for_each(|tenant| totals.add(tenant));
-    let failed = |failed: headworks_actors::FailedActor| {
-        format!("the {} failed too often and does not run: {}", failed.actor, failed.cause)
-    };
-    let hung = health.hung.map(|hung| hung.to_string());
-    let journal = journal_trouble(&system.journal_health());
     Ok(Json(Overview {
         at: UnixMillis::now(),
         version: env!("CARGO_PKG_VERSION"),
         process: std::process::id(),
         opening: system.opening().to_string(),
-        trouble: hung
-            .or_else(|| health.failed.map(failed))
-            .or_else(|| journal.map(|why| format!("the journal: {why}"))),
+        trouble: health::trouble(&admin, &snapshots),
         totals,
         in_flight_bytes: system.in_flight_bytes(),
         dead_letters_pending: system.dead_letters_pending(),
@@ -200,7 +193,9 @@ mod tests {
         }
         let data_dir = std::path::PathBuf::from("unused");
         let ask = async |tenants| {
-            let admin = Admin::new(system.clone(), data_dir.clone());
+            let sources = super::super::Listening::default();
+            sources.set(vec![]);
+            let admin = Admin::new(system.clone(), data_dir.clone()).listening(sources);
             let overview = show(State(admin), Ok(Query(Wanted { tenants }))).await.unwrap();
             serde_json::to_value(overview.0).unwrap()
         };

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use headworks_actors::{Policy, PolicyChange, TenantId};
+use headworks_actors::{Policy, PolicyChange, StoreName, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::body::Whole;
@@ -47,6 +47,23 @@ pub(super) async fn change(
     let settings = set.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let policy = with_settings(&before, settings).map_err(Problem::bad_request)?;
     let changes = before.changes(&policy);
+    if policy.retention != before.retention && !policy.retention.keeps_all() {
+        prunes(&admin, &tenant)?;
+    }
     admin.system.set_policy(&tenant, policy).map_err(Problem::bad_request)?;
     Ok(Json(PolicyChanged { tenant, changes }))
+}
+
+/// A rule that no store obeys is not taken over without a word. An embedder has stores and rules of their own.
+fn prunes(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
+    let Some(running) = &admin.running else { return Ok(()) };
+    let running = running.borrow();
+    let unable = |store: &&StoreName| admin.stores.iter().any(|(name, prunes)| name == *store && prunes.is_none());
+    match running.config.effective_stores(tenant).iter().find(unable) {
+        None => Ok(()),
+        Some(store) => Err(Problem::bad_request(format!(
+            "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which prunes nothing: type = \
+             \"sqlite\" alone does; leave it as it is, and prune there"
+        ))),
+    }
 }

@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, patch, post, put};
 
 use super::{
     Admin, audit, config, dead_letters, erase, events, explain, health, hello, journal, listing, log, metrics, openapi,
-    overview, page, policy, report, tap, tenants, uncompensated,
+    overview, page, policy, prune, report, tap, tenants, uncompensated,
 };
 
 /// One method of one path.
@@ -138,6 +138,10 @@ pub(super) const ROUTES: &[Route] = &[
         get(uncompensated::list)
     })
     .query(&["tenant"]),
+    ask("post", "/v1/prune", "Prunes what is due by the rules of retention, now", Json("Pruned"), || {
+        post(prune::prune)
+    })
+    .body("PruneRequest"),
     ask("get", "/v1/dead-letters", "The newest dead letters that match, oldest first", Array("Letter"), || {
         get(dead_letters::list)
     })

@@ -156,7 +156,7 @@ pub(super) fn schemas() -> Value {
         // And a `remark`, where there was nothing to do.
         "Ordered": object(&[("tenant", tenant_id()), ("order", json!({ "type": "string", "enum": ORDERS }))]),
         "EraseRequest": request(1, &[("confirm", tenant_id())]),
-        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters"]), &[("remains", list(text()))]].concat()),
+        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters", "dropped"]), &[("let_in", flag()), ("remains", list(text()))]].concat()),
         "Policy": object(&[("window", json!({ "type": "object" })), ("retry", json!({ "type": "object" }))]),
         "PolicyRequest": request(1, &[("set", settings())]),
         "PolicyChanged": object(&[("tenant", tenant_id()), ("changes", list(change))]),
@@ -205,6 +205,8 @@ pub(super) fn schemas() -> Value {
             ("dry_run", flag()),
         ]),
         "ReplayReport": object(&numbers(&["replayed"])),
+        "PruneRequest": request(0, &[("dry_run", flag())]),
+        "Pruned": object(&[("events", list(json!({ "type": "object" }))), ("dead_letters", number()), ("held_back", list(text()))]),
         "PurgeRequest": request(0, &[("which", named("LetterFilter")), ("dry_run", flag())]),
         "Purged": object(&numbers(&["letters"])),
         "ExportRequest": request(0, &[

@@ -136,6 +136,16 @@ fn sources(received: u64, accepted: u64, malformed: u64, letters_pending: u64) -
 }
 
 #[test]
+fn malformed_frames_of_an_earlier_start_are_told_as_not_checked() {
+    let holdings = Holdings { malformed: 4, malformed_before: 3, ..Holdings::default() };
+    let found = audit(Scope::Journal, Some(vec![]), Some(sources(4, 0, 4, 0)), &holdings);
+    assert!(found.holds, "{found:?}");
+    assert!(found.unchecked.iter().any(|why| why.contains("before this start of the daemon, 3 of which")), "{found:?}");
+    let holdings = Holdings { malformed: 4, ..Holdings::default() };
+    assert!(audit(Scope::Journal, Some(vec![]), Some(sources(4, 0, 4, 0)), &holdings).unchecked.is_empty());
+}
+
+#[test]
 fn every_malformed_frame_is_a_dead_letter_once_none_is_pending() {
     let with = |pending, kept| {
         let holdings = Holdings { malformed: kept, ..Holdings::default() };

@@ -205,8 +205,29 @@ pub struct Holdings {
     pub malformed: u64,
     /// Malformed frames that were kept as dead letters, and purged since.
     pub malformed_purged: u64,
+    /// Malformed frames kept as dead letters by other openings than the one that is asked for.
+    pub malformed_before: u64,
     /// What is damaged, with its place: the first [`DAMAGE`](Self::DAMAGE) of it.
     pub damage: Vec<String>,
+    /// Which stores nobody here can read.
+    pub unread: Unread,
+}
+
+/// The stores of tenants' batches that cannot be read back, as a webhook, and whether these are all that a tenant has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unread {
+    /// Of all tenants that have none of their own.
+    pub all: (Vec<StoreName>, bool),
+    /// Of those that have.
+    pub by_id: BTreeMap<TenantId, (Vec<StoreName>, bool)>,
+}
+
+impl Unread {
+    /// Whether nothing can be read of what is stored of the tenant.
+    #[must_use]
+    pub fn has_all_of(&self, tenant: &TenantId) -> bool {
+        self.by_id.get(tenant).unwrap_or(&self.all).1
+    }
 }
 
 impl Holdings {

@@ -17,8 +17,8 @@
 //! - What was accepted later is not. A sender that asks for acknowledgements (`stream`) is told by a restored daemon what it has, and
 //!   sends the rest again.
 //! - A daemon with its journal in memory: only what is stored and given up.
-//! - A store on files cannot be locked. Batches that it took within the moment may come again, once; where one was rolled back while
-//!   its files were copied, the store may name the files of that tenant as damaged.
+//! - A store on files cannot be locked. Batches that it took within the moment may come again, once; where one was rolled back or pruned
+//!   while its files were copied, the store may name the files of that tenant as damaged.
 //! - The supervisor log may end in the middle of its last line.
 //!
 //! A restored directory is an earlier state of the same directory: its next daemon opens the journal under a new random id, so that no batch

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -96,12 +97,19 @@ impl Moment {
         let mut found = Found::default();
         found.walk(data_dir, Path::new(""))?;
         // Those that were written first are pruned first.
-        let (mut oldest, mut held) = (found.files, 0);
+        let (mut oldest, mut held) = (std::mem::take(&mut found.files), 0);
+        let all: BTreeSet<_> = oldest.iter().cloned().collect();
         oldest.sort_by_key(|path| path.file_name().map(std::ffi::OsStr::to_owned));
         for path in oldest {
-            let is_held = is_segment(&path) && held < SEGMENTS_HELD;
+            let is_held = (is_segment(&path) || found.is_rotated(&path)) && held < SEGMENTS_HELD;
             held += usize::from(is_held);
             files.extend(see(data_dir, path, is_held)?);
+        }
+        // Files that were begun after the folder was looked at: the index, measured since, may speak of them.
+        let mut later = Found::default();
+        later.walk(data_dir, Path::new(""))?;
+        for path in later.files.into_iter().filter(|path| is_events(path) && !all.contains(path)) {
+            files.extend(see(data_dir, path, false)?);
         }
         let snapshot = |path: PathBuf| {
             let conn = open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|conn| {
@@ -123,9 +131,17 @@ impl Moment {
 struct Found {
     databases: Vec<PathBuf>,
     files: Vec<PathBuf>,
+    /// Directories of tenants, in stores on files, that have more than one file.
+    rotated: BTreeSet<PathBuf>,
 }
 
 impl Found {
+    /// Whether it is of a tenant in a store on files whose files may be pruned, and whose index is then replaced.
+    fn is_rotated(&self, path: &Path) -> bool {
+        path.extension().is_some_and(|end| end == "ndjson")
+            && path.parent().is_some_and(|dir| self.rotated.contains(dir))
+    }
+
     fn walk(&mut self, data_dir: &Path, within: &Path) -> Result<(), BackupError> {
         let folder = data_dir.join(within);
         let entries = std::fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
@@ -140,6 +156,9 @@ impl Found {
             } else if kind.is_file() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let is_passing = [".lock", "-wal", "-shm", "-journal", ".new"].iter().any(|end| name.ends_with(end));
+                if is_events(&path) && name != "events.ndjson" {
+                    self.rotated.insert(within.to_owned());
+                }
                 let is_database =
                     path == Path::new("headworks.db") || (within == Path::new("stores") && name.ends_with(".db"));
                 match (is_passing || is_journal(&path), is_database) {
@@ -156,6 +175,12 @@ impl Found {
 /// Whether it is one of the files that make the journal; what was set aside is not.
 fn is_journal(path: &Path) -> bool {
     path.parent() == Some(Path::new("journal"))
+}
+
+/// Whether it is an events file of a store on files.
+fn is_events(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "ndjson")
+        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("events."))
 }
 
 /// Whether it is one of the files of the layout `index`.

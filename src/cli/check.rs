@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headworks::config::{
-    AdminConfig, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig, JournalKind, Layers,
-    Override, ReportTo, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TapConfig,
+    AdminConfig, CertificateTenants, Config, ConfigError, DaemonConfig, Framing, InvalidTenant, JournalConfig,
+    JournalKind, Layers, MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig,
+    StoreKind, SyslogTransport, TapConfig,
 };
+use headworks::daemon::check_files;
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
+use headworks::store::webhook::Compression;
 use headworks::store::{Layout, LettersWhenFull};
 use headworks::units::bytes::display as size;
 use headworks::{
@@ -46,6 +49,7 @@ pub(crate) fn run(
     err: &mut impl Write,
 ) -> Exit {
     let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
+        check_files(&config).map_err(|why| (Exit::Config, why.to_string()))?;
         let config_error = |why: ConfigError| (Exit::Config, why.to_string());
         let told = match &args.tenant {
             Some(tenant) => {
@@ -130,28 +134,78 @@ fn sources(config: &Config) -> Vec<(&str, String)> {
         let kind = match source.kind {
             SourceKind::Tcp => "TCP",
             SourceKind::Http => "HTTP",
+            SourceKind::WebSocket => "WebSocket",
+            SourceKind::Demo => return demo(source),
             SourceKind::Tail => return tail(source),
             SourceKind::Syslog => return syslog(source),
+            SourceKind::Mqtt => return mqtt(source),
+            SourceKind::Nats => return nats(source),
             other => other.as_str(),
         };
         let framing = match source.framing {
             Framing::Lines => "lines",
             Framing::LengthPrefixed => "length-prefixed frames",
+            Framing::OctetCounted => "octet-counted frames",
         };
-        let (max_frame, connections) = (size(source.max_frame), source.max_connections);
+        let (mut max_frame, connections) = (size(source.max_frame), source.max_connections);
+        if source.kind == SourceKind::WebSocket {
+            let _ = write!(max_frame, " in messages of up to {}", size(source.max_message));
+        }
         let ack = match source.ack {
             AckLevel::Received => String::new(),
             least => format!("; {}", told(least)),
         };
-        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{ack}", source.listen)
+        let more = format!("{ack}{}", way(source));
+        format!("{kind} on {}: {framing} of up to {max_frame}, at most {connections} connections{more}", source.listen)
     };
     config.sources.iter().map(|(name, source)| (name.as_str(), line(source))).collect()
+}
+
+fn demo(source: &SourceConfig) -> String {
+    let all = match source.max_events {
+        0 => "without an end".to_owned(),
+        most => format!("{most} in all"),
+    };
+    let (rate, tenants, bytes) = (source.events_per_second, source.tenants, source.event_bytes);
+    format!("sample events of {bytes} bytes and {tenants} tenants: {rate} a second, {all}")
+}
+
+/// Whether it speaks TLS, and with whom; and whom it gives up.
+fn way(source: &SourceConfig) -> String {
+    let idle = source.idle_timeout.map(|idle| format!("; closed after {} without a whole frame", time(idle)));
+    let tls = &source.tls;
+    let who = match (&tls.client_ca_file, &tls.tenants_file, tls.tenants) {
+        (None, ..) => "",
+        (Some(_), Some(_), _) => ", and a file says whom a client may speak for, by its certificate",
+        (Some(_), None, CertificateTenants::Certificate) => {
+            ", and a client speaks for the tenants that its certificate names"
+        }
+        (Some(_), None, _) => ", and a client needs a certificate",
+    };
+    let tls = tls.cert_file.as_ref().map(|_| format!("; over TLS{who}"));
+    idle.into_iter().chain(tls).collect()
 }
 
 fn tail(source: &SourceConfig) -> String {
     let path = source.path.as_deref().unwrap_or_default();
     let tenant = if path.contains("{tenant}") { "; the path names the tenant" } else { "" };
     format!("files {path}: lines of up to {}, at most {} open{tenant}", size(source.max_frame), source.max_files)
+}
+
+fn nats(source: &SourceConfig) -> String {
+    let subject = source.subject.as_deref().unwrap_or("all subjects");
+    let tenant = if subject.contains("{tenant}") { "; the subject names the tenant" } else { "" };
+    let ack = match source.ack {
+        AckLevel::Stored => format!("; {}", told(AckLevel::Stored)),
+        _ => String::new(),
+    };
+    let (url, stream) = (source.url.as_deref().unwrap_or_default(), source.stream.as_deref().unwrap_or_default());
+    format!(
+        "the stream {stream} of {url} by the consumer {}, {subject}: messages of up to {}, at most {} not acknowledged{tenant}{ack}",
+        source.consumer,
+        size(source.max_frame),
+        source.max_ack_pending
+    )
 }
 
 fn syslog(source: &SourceConfig) -> String {
@@ -168,8 +222,33 @@ fn syslog(source: &SourceConfig) -> String {
         (size(source.max_frame), source.max_connections, source.tenant_from.as_deref().unwrap_or("host"));
     format!(
         "syslog over {by} on {}: messages of up to {max_frame}, at most {connections} connections; the tenant is in {from:?}, and \
-         where it is no tenant's name, {invalid}",
-        source.listen
+         where it is no tenant's name, {invalid}{}",
+        source.listen,
+        way(source)
+    )
+}
+
+fn mqtt(source: &SourceConfig) -> String {
+    let version = match source.version {
+        MqttVersion::V5 => "5",
+        MqttVersion::V311 => "3.1.1",
+    };
+    let payload = match source.payload {
+        MqttPayload::Event => "an event each",
+        MqttPayload::Lines => "an event a line",
+    };
+    let (url, topic) = (source.url.as_deref().unwrap_or_default(), source.topic.as_deref().unwrap_or_default());
+    let tenant = if topic.contains("{tenant}") { "; the topic names the tenant" } else { "" };
+    let user = source.username.as_ref().map(|user| format!(" as {user}")).unwrap_or_default();
+    let unique = if source.unique_messages { "; one that comes again is known" } else { "" };
+    let ack = match source.qos {
+        0 => "not acknowledged".to_owned(),
+        _ => told(source.ack.max(AckLevel::Journaled)),
+    };
+    format!(
+        "MQTT {version} from {url}{user}: {topic} at quality of service {}, messages of up to {}, {payload}{tenant}{unique}; {ack}",
+        source.qos,
+        size(source.max_frame)
     )
 }
 
@@ -200,14 +279,28 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
     let commit = format!("up to {group} of several tenants together, {most} batches at once");
     let patience = format!("waits {busy} for a locked file");
     let mut told = match config.store.kind {
+        StoreKind::Webhook => vec![
+            ("server", on_webhook(&config.store)),
+            ("commit", format!("{most} batches at once")),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
+        StoreKind::Stdout => vec![
+            ("output", "the standard output, an event a line; what was printed is never taken back".to_owned()),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
         StoreKind::Files => vec![
-            ("directory", format!("plain files, {path}/TENANT/events.ndjson")),
+            ("directory", format!("plain files, {path}/TENANT/events.ndjson{}", rotated(&config.store))),
             ("commit", commit),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
         StoreKind::Postgres => vec![
             ("server", on_postgres(&config.store)),
             ("commit", commit),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
+        StoreKind::Object => vec![
+            ("objects", in_objects(&config.store)),
+            ("commit", format!("an object a batch, {most} at once")),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
         _ => {
@@ -228,13 +321,22 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         if store.kind == StoreKind::Postgres {
             return ("further", format!("{name}: {}", on_postgres(store)));
         }
+        if store.kind == StoreKind::Webhook {
+            return ("further", format!("{name}: {}", on_webhook(store)));
+        }
+        if store.kind == StoreKind::Stdout {
+            return ("further", format!("{name}: the standard output, an event a line"));
+        }
+        if store.kind == StoreKind::Object {
+            return ("further", format!("{name}: {}", in_objects(store)));
+        }
         let path = config.further_store_path(name, store);
         let kind = match (store.kind, store.layout) {
             (StoreKind::Files, _) => "plain files",
             (_, Layout::Index) => "SQLite as an index of files",
             _ => "SQLite",
         };
-        ("further", format!("{name}: {kind}, {}", path.display()))
+        ("further", format!("{name}: {kind}, {}{}", path.display(), rotated(store)))
     }));
     if !config.stores.is_empty() {
         told.push(("saga", in_order(&config.tenants.stores)));
@@ -277,6 +379,65 @@ fn on_postgres(store: &StoreConfig) -> String {
         store.pool_size,
         time(store.connect_timeout),
         time(store.statement_timeout),
+    )
+}
+
+/// When files are followed by the next ones.
+fn rotated(store: &StoreConfig) -> String {
+    let bytes = (store.rotate_bytes > 0).then(|| size(store.rotate_bytes).to_string());
+    match (bytes, store.rotate_every.map(time)) {
+        (None, None) => String::new(),
+        (Some(bytes), None) => format!("; the next one after {bytes}"),
+        (None, Some(every)) => format!("; the next one after {every}"),
+        (Some(bytes), Some(every)) => format!("; the next one after {bytes} or {every}"),
+    }
+}
+
+/// A store behind a webhook. There is no secret in its URL.
+fn on_webhook(store: &StoreConfig) -> String {
+    let signed = match &store.secret_file {
+        Some(path) => format!("signed with the secret in {}", path.display()),
+        None => "not signed".to_owned(),
+    };
+    let compressed = match store.compression {
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        _ => "not compressed",
+    };
+    let back = match &store.rollback_url {
+        Some(url) => format!("taken back at {url}"),
+        None => "never taken back".to_owned(),
+    };
+    format!(
+        "POST {} for each batch, {signed}, {compressed}, {back}; up to {} requests at once, {} to connect, {} for one",
+        store.url.as_deref().unwrap_or_default(),
+        store.pool_size,
+        time(store.connect_timeout),
+        time(store.request_timeout),
+    )
+}
+
+/// A store in objects. There is no key in its URL.
+fn in_objects(store: &StoreConfig) -> String {
+    let url = store.url.as_deref().unwrap_or_default();
+    let server = store.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" on {endpoint}"));
+    let region = store.region.as_ref().map_or_else(String::new, |region| format!(" in {region}"));
+    let keys = match &store.credentials_file {
+        _ if url.starts_with("file:") => String::new(),
+        Some(path) => format!(", with the keys in {}", path.display()),
+        None => ", with the keys of the environment".to_owned(),
+    };
+    let ca = store.ca_file.as_ref().map_or_else(String::new, |path| format!(", trusting {} too", path.display()));
+    let columns = match store.columns.as_slice() {
+        [] => String::new(),
+        columns => format!(" with columns for {}", columns.join(", ")),
+    };
+    format!(
+        "{url}/{}.{}{columns}{server}{region}{keys}{ca}; {} for a connection, {} for a request",
+        store.path,
+        store.format.ending(),
+        time(store.connect_timeout),
+        time(store.request_timeout),
     )
 }
 
@@ -339,7 +500,9 @@ fn pruning(config: &Config) -> String {
     let tenants = &config.tenants;
     let rules = tenants.rules.iter().map(|rule| &rule.policy);
     let mut all = rules.chain(tenants.by_id.values()).chain(tenants.classes.values()).chain([&tenants.defaults]);
-    if config.dead_letters.max_age.is_none() && all.all(|policy| policy.retention.keeps_all()) {
+    if config.dead_letters.max_age.is_none()
+        && all.all(|policy| policy.retention.keeps_all() && policy.retention.dead_letters_max_age.is_none())
+    {
         return "nothing is pruned".to_owned();
     }
     format!("what is due is looked for every {}", time(config.retention.every))
@@ -501,7 +664,9 @@ fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilenceP
 
 /// What of a tenant's stored events is kept.
 fn kept(retention: &RetentionPolicy) -> String {
-    match (retention.max_age, retention.max_bytes) {
+    let letters = retention.dead_letters_max_age;
+    let letters = letters.map_or_else(String::new, |age| format!("; dead letters go after {}", time(age)));
+    let events = match (retention.max_age, retention.max_bytes) {
         (None, 0) => "what is stored is kept for ever".to_owned(),
         (Some(age), 0) => format!("what is stored is kept for {}, then pruned", time(age)),
         (None, most) => {
@@ -512,7 +677,8 @@ fn kept(retention: &RetentionPolicy) -> String {
             time(age),
             size(most)
         ),
-    }
+    };
+    events + &letters
 }
 
 /// What a tenant may send over time.
@@ -582,10 +748,9 @@ fn differences<'c>(id: &'c str, own: &Policy, config: &Config) -> Vec<(&'c str, 
 
 /// What is valid and may still surprise.
 fn notes(config: &Config) -> Vec<(&str, String)> {
-    let open = config
-        .sources
-        .iter()
-        .filter(|(_, source)| source.listens().is_some_and(|at| !at.ip().to_canonical().is_loopback()));
+    let open = config.sources.iter().filter(|(_, source)| {
+        !source.asks_who() && source.listens().is_some_and(|at| !at.ip().to_canonical().is_loopback())
+    });
     let open =
         open.map(|(name, _)| format!("source {name} asks nobody for a password, and other machines can reach it"));
     let limit = config.limits.max_in_flight;
@@ -733,13 +898,21 @@ max_bytes = '1GiB'
         assert!(out.contains(expected), "{out}");
         assert!(out.contains("256MiB a tenant; then the oldest go, counted; purged after "), "{out}");
         assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
+        let (_, out, _) = checked(Some("tenants.defaults.retention.dead_letters_max_age = '2days'"), &[], false);
+        assert!(out.contains("retention  what is stored is kept for ever; dead letters go after 2days\n"), "{out}");
+        assert!(out.contains("pruning       what is due is looked for every 1m\n"), "{out}");
         let (_, out, _) = checked(Some("tenants.defaults.retention.max_bytes = '1GiB'"), &[], false);
         assert!(
             out.contains("the newest 1GiB of what is stored are kept, in each store; what is older is pruned\n"),
             "{out}"
         );
-        let (exit, _, err) =
-            checked(Some("store.type = 'files'\ntenants.by_id.acme.retention.max_age = '1day'"), &[], false);
+        let (exit, _, err) = checked(
+            Some(
+                "store.type = 'postgres'\nstore.url = 'postgres://app@db/x'\ntenants.by_id.acme.retention.max_age = '1day'",
+            ),
+            &[],
+            false,
+        );
         assert_eq!(exit, Exit::Config);
         assert!(
             err.contains(
@@ -787,11 +960,11 @@ Store
 
     #[test]
     fn a_store_on_a_server_is_told_with_its_address_and_never_with_a_password() {
-        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/pw'\nbody = 'jsonb'";
+        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/passwd'\nbody = 'jsonb'";
         let (exit, out, err) = checked(Some(text), &[], false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let expected = "
-  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/pw, encrypted if the server can; tables in headworks, \
+  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/passwd, encrypted if the server can; tables in headworks, \
 made where they are not there, bodies as jsonb; up to 4 connections, 3s for one, 3s for a statement
 ";
         assert!(out.contains(expected), "{out}");
@@ -799,6 +972,32 @@ made where they are not there, bodies as jsonb; up to 4 connections, 3s for one,
         assert_eq!((exit, out.as_str()), (Exit::Config, ""));
         assert!(err.contains("stores.pg.url has a password in it") && err.contains("password_file"), "{err}");
         assert!(!err.contains("hunter2"), "{err}");
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn a_stream_of_a_server_is_told_with_what_of_it_is_read() {
+        let text = "[sources.bus]\ntype = 'nats'\nurl = 'nats://h:4222'\nstream = 'EVENTS'\nsubject = 'e.{tenant}.>'\nack = 'stored'";
+        let (_, out, _) = checked(Some(text), &[], false);
+        let says = "the stream EVENTS of nats://h:4222 by the consumer headworks, e.{tenant}.>: messages of up to 1MiB, at most 1024 not \
+                    acknowledged; the subject names the tenant; ";
+        assert!(out.contains(says), "{out}");
+    }
+
+    #[test]
+    fn a_store_in_objects_is_told_with_its_names_and_where_its_keys_are() {
+        let text = "[store]\ntype = 'object'\nurl = 's3://bucket/events'\nendpoint = 'https://s3.example'\nregion = 'eu'\n\
+                    credentials_file = '/etc/passwd'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
+                    [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
+        let (exit, out, err) = checked(Some(text), &[], false);
+        assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+        let expected = "
+  objects       s3://bucket/events/{tenant}/{date}/{batch}.parquet with columns for level, ms:number on https://s3.example in eu, with \
+the keys in /etc/passwd; 3s for a connection, 3s for a request
+  commit        an object a batch, 256 at once
+";
+        assert!(out.contains(expected), "{out}");
+        assert!(out.contains("near: file:///srv/events/{tenant}/{date}/{batch}.ndjson.zst; 3s for a"), "{out}");
     }
 
     #[test]

@@ -166,6 +166,7 @@ fn standing(told: &Explanation) -> String {
         "silent" => "silent, no frame of it for as long as its sender may be quiet".to_owned(),
         "retrying" => "retrying, its store failed and is tried again".to_owned(),
         "breaker_open" => "breaker open, its store failed too often in a row and is left alone for a while".to_owned(),
+        "failing" => "failing, events of it were given up in the last minute".to_owned(),
         "parked" => "parked, its store is not there; nothing is given up".to_owned(),
         "compensating" => "compensating, a batch was given up and is rolled back or kept as dead letters".to_owned(),
         "restarting" => until("restarting, an actor failed; a fresh one takes over"),

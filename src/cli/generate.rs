@@ -3,8 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use clap::Args;
-
-use super::sample::{Counts, SampleEvents, Shape, Share, Zipf};
+use headworks::sample::{Counts, SampleEvents, Shape, Share, Zipf};
 
 /// Lines are handed over in blocks of about this size.
 const BLOCK: usize = 256 * 1024;

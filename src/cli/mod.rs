@@ -18,7 +18,6 @@ mod query;
 mod ready;
 mod report;
 mod run;
-mod sample;
 mod send;
 mod service;
 mod table;
@@ -124,7 +123,7 @@ enum Command {
         #[command(flatten)]
         args: audit::AuditArgs,
     },
-    /// Delete what the retention of the configuration lets go of, where no daemon runs: one that does deletes it by itself
+    /// Delete what the rules of retention let go of, now: at rest by the configuration, else by the daemon that runs
     Prune {
         #[command(flatten)]
         data: Data,
@@ -159,9 +158,25 @@ enum Command {
     Send(send::SendArgs),
 }
 
+/// The arguments, or the end with what is wrong with them.
+fn parsed() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut why| {
+        if why.kind() == clap::error::ErrorKind::ArgumentConflict
+            && why.to_string().starts_with("error: the subcommand")
+        {
+            let tip = "what is for the subcommand goes behind it: `headworks tenants mute acme --config FILE`";
+            why.insert(
+                clap::error::ContextKind::Suggested,
+                clap::error::ContextValue::StyledStrs(vec![tip.to_owned().into()]),
+            );
+        }
+        why.exit()
+    })
+}
+
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> Exit {
-    let done = match Cli::parse().command {
+    let done = match parsed().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => {
             return check::run(&args, environment(), &mut std::io::stdout(), &mut std::io::stderr());

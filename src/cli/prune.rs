@@ -1,11 +1,13 @@
-//! `headworks prune`: retention by hand, on a directory at rest.
+//! `headworks prune`: retention by hand, on a directory at rest and by the daemon that runs.
 
+use headworks::Policy;
+use headworks::admin::PruneRequest;
 use headworks::config::{Config, environment};
 use headworks::daemon::{DaemonError, PruneError, prune_at_rest};
 use headworks::retention::Report;
 use headworks::units::bytes::display as size;
 
-use super::data::{Data, database};
+use super::data::{Data, Directory, database};
 use super::exit::Exit;
 use super::say;
 use super::table::{Rows, json};
@@ -24,21 +26,34 @@ pub(crate) struct PruneArgs {
     json: bool,
 }
 
-/// Prunes by the rules of the configuration. A daemon that runs there does so by itself, and is not disturbed.
+/// Prunes by the rules of the configuration. A daemon that runs there does it by the rules that it runs by.
 pub(crate) fn run(data: &Data, args: &PruneArgs) -> Result<Exit, (Exit, String)> {
     let config = data.config()?;
     let path = data.path()?;
     database(&path)?;
+    if let (_, Directory::Live(live)) = data.directory()? {
+        if args.vacuum {
+            let why = format!(
+                "--vacuum writes the databases anew, which needs them for itself; stop the daemon on {} first",
+                path.display()
+            );
+            return Err((Exit::Unavailable, why));
+        }
+        let report: Report = live.send("POST", "/v1/prune", &PruneRequest { dry_run: args.dry_run })?;
+        return told(args, &report, || render(&report, None, args.dry_run));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|why| (Exit::Internal, format!("cannot start a runtime: {why}")))?;
     let report =
         runtime.block_on(prune_at_rest(&path, &config, args.vacuum, args.dry_run)).map_err(|why| match &why {
-            PruneError::Directory(DaemonError::InUse { .. }) => {
-                (Exit::Unavailable, format!("{why}. A daemon prunes by itself, every retention.every"))
-            }
+            PruneError::Directory(DaemonError::InUse { .. }) => (Exit::Unavailable, why.to_string()),
             _ => (Exit::Io, why.to_string()),
         })?;
-    let text = if args.json { json(&report) } else { Ok(render(&report, &config, args.dry_run)) };
+    told(args, &report, || render(&report, Some(&config), args.dry_run))
+}
+
+fn told(args: &PruneArgs, report: &Report, words: impl FnOnce() -> String) -> Result<Exit, (Exit, String)> {
+    let text = if args.json { json(report) } else { Ok(words()) };
     let text = text.map_err(|why| (Exit::Internal, why.to_string()))?;
     Ok(say(text.as_bytes()))
 }
@@ -50,7 +65,8 @@ impl Data {
     }
 }
 
-fn render(report: &Report, config: &Config, dry_run: bool) -> String {
+/// With the configuration that it went by, where that is known here.
+fn render(report: &Report, config: Option<&Config>, dry_run: bool) -> String {
     let mut text = String::new();
     if !report.events.is_empty() {
         let mut rows = Rows::new(&["store", "tenant", "#batches", "#events", "#bytes"]);
@@ -68,10 +84,14 @@ fn render(report: &Report, config: &Config, dry_run: bool) -> String {
     let events: u64 = report.events.iter().map(|row| row.pruned.events).sum();
     let done = if dry_run { "would be pruned" } else { "were pruned" };
     text += &format!("{events} events and {} dead letters {done}.\n", report.dead_letters);
-    let keeps_all = config.tenants.rules.iter().all(|rule| rule.policy.retention.keeps_all())
-        && config.tenants.by_id.values().all(|policy| policy.retention.keeps_all())
-        && config.tenants.defaults.retention.keeps_all();
-    if keeps_all && config.dead_letters.max_age.is_none() {
+    let keeps_all = |config: &Config| {
+        let keeps = |policy: &Policy| policy.retention.keeps_all() && policy.retention.dead_letters_max_age.is_none();
+        config.tenants.rules.iter().all(|rule| keeps(&rule.policy))
+            && config.tenants.by_id.values().all(keeps)
+            && keeps(&config.tenants.defaults)
+            && config.dead_letters.max_age.is_none()
+    };
+    if config.is_some_and(keeps_all) {
         text += "No rule says that anything is to go: see [tenants.defaults.retention] and dead_letters.max_age.\n";
     }
     text
@@ -101,6 +121,6 @@ zen keeps all: compensations are owed to it, see `headworks uncompensated`
 10 events and 1 dead letters would be pruned.
 No rule says that anything is to go: see [tenants.defaults.retention] and dead_letters.max_age.
 ";
-        assert_eq!(render(&report, &Config::default(), true), expected);
+        assert_eq!(render(&report, Some(&Config::default()), true), expected);
     }
 }

@@ -35,12 +35,14 @@ pub(crate) fn run(data: &Data, args: &ReadyArgs) -> Result<Exit, (Exit, String)>
 }
 
 fn render(ready: &Ready) -> String {
+    let notes: String = ready.notes.iter().map(|note| format!("note: {}\n", inert(note))).collect();
     if ready.ready {
-        return "ready\n".to_owned();
+        return format!("ready\n{notes}");
     }
     let reasons = ready.checks.iter().filter(|check| !check.ok);
     let line = |why: &Option<String>| inert(why.as_deref().unwrap_or("it does not say why")).to_string();
-    reasons.map(|check| format!("not ready: {}: {}\n", inert(&check.name), line(&check.why))).collect()
+    reasons.map(|check| format!("not ready: {}: {}\n", inert(&check.name), line(&check.why))).collect::<String>()
+        + &notes
 }
 
 #[cfg(test)]
@@ -57,9 +59,11 @@ mod tests {
             why: why.map(str::to_owned),
         };
         let checks = vec![check("running", None), check("stores", Some("a\u{1b}[2J")), check("progress", Some("none"))];
-        let told = render(&Ready { ready: false, checks });
+        let told = render(&Ready { ready: false, checks, notes: vec![] });
         assert!(told.starts_with("not ready: stores: ") && told.ends_with("\nnot ready: progress: none\n"), "{told}");
         assert!(!told.contains('\u{1b}') && !told.contains("running"), "{told}");
-        assert_eq!(render(&Ready { ready: true, checks: vec![] }), "ready\n");
+        assert_eq!(render(&Ready { ready: true, checks: vec![], notes: vec![] }), "ready\n");
+        let notes = vec!["events of tenant acme".to_owned()];
+        assert_eq!(render(&Ready { ready: true, checks: vec![], notes }), "ready\nnote: events of tenant acme\n");
     }
 }

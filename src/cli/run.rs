@@ -114,9 +114,14 @@ fn exit(error: &DaemonError) -> Exit {
         DaemonError::InUse { .. }
         | DaemonError::Locked { .. }
         | DaemonError::Listen { .. }
+        | DaemonError::Subscription { .. }
         | DaemonError::Positions { .. }
         | DaemonError::Admin { .. } => Exit::Unavailable,
-        DaemonError::Token { .. } | DaemonError::Tokens { .. } | DaemonError::Telemetry(_) => Exit::Config,
+        DaemonError::Token { .. }
+        | DaemonError::Tokens { .. }
+        | DaemonError::File { .. }
+        | DaemonError::Tls { .. }
+        | DaemonError::Telemetry(_) => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }
@@ -343,13 +348,17 @@ async fn take_in(daemon: Daemon, input: Input, as_json: bool, bar: &ProgressBar)
     };
     bar.set_position(taken_in.load(Ordering::Relaxed));
     bar.set_message("storing");
-    let system = daemon.system().clone();
+    let (system, prints) = (daemon.system().clone(), daemon.prints_events());
     let paths = [daemon.store_path(), daemon.dead_letters_file()].map(|path| path.display().to_string());
     let report = drain(daemon, signals).await;
     bar.finish_and_clear();
     let summary = Summary::new(&report, &system.sources(), began.elapsed(), paths);
     let text = if as_json { json(&summary).map_err(|why| (Exit::Internal, why.to_string()))? } else { summary.table() };
-    let said = say(text.as_bytes());
+    let said = match prints {
+        // Where events are printed, nothing else is.
+        true => Exit::after_writing(std::io::stderr().write_all(text.as_bytes())),
+        false => say(text.as_bytes()),
+    };
     match ended {
         Err(why) => Err((Exit::Failure, why)),
         Ok(()) if !report.complete => {

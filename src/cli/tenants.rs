@@ -1,4 +1,5 @@
 use headworks::admin::{EraseRequest, Erased, Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
+use headworks::text::count;
 use headworks::{Policy, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -166,8 +167,17 @@ fn erase(EraseArgs { target: Target { tenant, data }, yes, json: as_json }: &Era
     let path = format!("/v1/tenants/{}/erase", encoded(tenant.as_str()));
     let erased: Erased = live(data, "erase")?.send("POST", &path, &request)?;
     said(*as_json, &erased, || {
-        let Erased { events, dead_letters, remains, .. } = &erased;
+        let Erased { events, dead_letters, dropped, let_in, remains, .. } = &erased;
         let mut text = format!("{tenant}: {events} events and {dead_letters} dead letters erased\n");
+        if *dropped > 0 {
+            text += &format!("dropped at the door meanwhile: {}\n", count(*dropped, "frame"));
+        }
+        text += match let_in {
+            true => {
+                "its events are let in again: whoever still sends makes it a tenant anew; `headworks tenants mute` keeps them out\n"
+            }
+            false => "it stays muted: its events are dropped at the door\n",
+        };
         text.extend(remains.iter().map(|what| format!("what remains: {}\n", inert(what))));
         text
     })

@@ -9,10 +9,8 @@ use super::error::Place;
 use super::sections::MOST_THREADS;
 use super::tree::dotted;
 use super::{Config, ConfigError, DecoderConfig, JournalKind, LogConfig, SourceConfig, StoreConfig, StoreKind};
-use crate::store::Layout;
-use crate::store::postgres::{PostgresOptions, SslMode};
 use crate::units::bytes::display as size;
-use crate::{Policy, StoreName, TenantId};
+use crate::{OverflowPolicy, Policy, StoreName, TenantId, WhenFull};
 
 /// A value that is well-formed but cannot work.
 #[derive(Debug)]
@@ -99,7 +97,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     // A reserve for what becomes of accepted events, and room for the space of settled ones to be given back.
     within(["journal", "max_bytes"], journal.max_bytes, journal.segment_bytes * 8, 1 << 44, |n| size(*n))?;
     within(["journal", "commit_every"], journal.commit_every, Duration::ZERO, Duration::from_secs(1), time)?;
-    check_store(&["store"], store)?;
+    super::stores::check(&["store"], store)?;
     for (name, store) in stores {
         if *name == StoreName::ONLY {
             return Err(Problem::new(
@@ -107,7 +105,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
                 "cannot be: that is the name of the one that [store] speaks of",
             ));
         }
-        check_store(&["stores", name.as_str()], store)?;
+        super::stores::check(&["stores", name.as_str()], store)?;
     }
     let letters = dead_letters.max_bytes_per_tenant;
     within(["dead_letters", "max_bytes_per_tenant"], letters, 64 << 10, 1 << 44, |n| size(*n))?;
@@ -154,22 +152,25 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     within(["telemetry", "trace_one_in"], telemetry.trace_one_in, 0, 1_000_000, u32::to_string)?;
     check_saga(&["tenants", "stores"], &tenants.stores, stores)?;
+    check_rollback(&["tenants", "stores"], &tenants.stores, config)?;
     for (id, saga) in &tenants.stores_by_id {
         check_saga(&["tenants", "stores_by_id", id.as_str()], saga, stores)?;
+        check_rollback(&["tenants", "stores_by_id", id.as_str()], saga, config)?;
     }
     check_retention(config)?;
     // Far above what can be kept up with.
     within(["tenants", "max_spawn_rate"], tenants.max_spawn_rate, 0, 1_000_000, u32::to_string)?;
     within(["tenants", "max_spawn_burst"], tenants.max_spawn_burst, 1, 10_000_000, u32::to_string)?;
     let is_durable = journal.kind == JournalKind::Durable;
-    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, is_durable)?;
+    let kept = Kept { is_durable, max_bytes: journal.max_bytes };
+    check_policy(["tenants", "defaults"].as_slice(), &tenants.defaults, kept)?;
     for (name, policy) in &tenants.classes {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if !(1..=64).contains(&name.len()) || !name.bytes().all(is_name) {
             let what = "cannot be: the name of a class has letters, digits, \"-\" and \"_\" in it, from 1 to 64";
             return Err(Problem::new(["tenants", "classes", name], what));
         }
-        check_policy(&["tenants", "classes", name], policy, is_durable)?;
+        check_policy(&["tenants", "classes", name], policy, kept)?;
     }
     for (nth, rule) in tenants.rules.iter().enumerate() {
         let at = nth_rule(nth);
@@ -180,9 +181,9 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             );
             return Err(Problem::new(["tenants", "rules", &at, "match"], what));
         }
-        check_policy(&["tenants", "rules", &at], &rule.policy, is_durable)?;
+        check_policy(&["tenants", "rules", &at], &rule.policy, kept)?;
     }
-    let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, is_durable);
+    let own = |(id, policy): (&TenantId, &Policy)| check_policy(&["tenants", "by_id", id.as_str()], policy, kept);
     tenants.by_id.iter().try_for_each(own)
 }
 
@@ -211,74 +212,23 @@ fn is_own(path: &Path, data_dir: &Path) -> bool {
     }) || path.components().any(|part| part == Component::ParentDir)
 }
 
-fn check_store(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
-    let key = |key| at.iter().copied().chain([key]);
-    let default = StoreConfig::default();
-    let (is_sqlite, is_postgres) = (store.kind == StoreKind::Sqlite, store.kind == StoreKind::Postgres);
-    if !is_sqlite && store.layout != Layout::Rows {
-        let why = "is for type = \"sqlite\": others have but one layout; leave it out, or choose that type";
-        return Err(Problem::new(key("layout"), why));
+/// Where a batch goes on to another store, the one before must be able to take it back.
+fn check_rollback(at: &[&str], saga: &[StoreName], config: &Config) -> Result<(), Problem> {
+    let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
+    let Some((_, before)) = saga.split_last() else { return Ok(()) };
+    for (name, store) in before.iter().filter_map(|name| Some((name, kind(name)?))) {
+        if store.can_roll_back() {
+            continue;
+        }
+        let how = match store.kind {
+            StoreKind::Stdout => "what is printed cannot be taken back: put it last",
+            _ => "it has no rollback_url, so that nothing can be taken back there: set one, or put it last",
+        };
+        let what = format!(
+            "names {name} before others, but where one of those fails a batch is taken back from those before: {how}"
+        );
+        return Err(Problem::new(at.iter().copied(), what));
     }
-    let foreign = [
-        ("url", store.url.is_some()),
-        ("password_file", store.password_file.is_some()),
-        ("sslmode", store.sslmode != default.sslmode),
-        ("ca_file", store.ca_file.is_some()),
-        ("namespace", store.namespace != default.namespace),
-        ("schema", store.schema != default.schema),
-        ("body", store.body != default.body),
-        ("partition", store.partition != default.partition),
-        ("pool_size", store.pool_size != default.pool_size),
-        ("connect_timeout", store.connect_timeout != default.connect_timeout),
-        ("statement_timeout", store.statement_timeout != default.statement_timeout),
-    ];
-    if let Some((name, _)) = foreign.into_iter().find(|(_, is_set)| *is_set && !is_postgres) {
-        let why = "is for type = \"postgres\": leave it out, or choose that type";
-        return Err(Problem::new(key(name), why));
-    }
-    if is_postgres {
-        check_postgres(at, store)?;
-    }
-    within(key("segment_bytes"), store.segment_bytes, 64 << 10, 1 << 30, |n| size(*n))?;
-    within(key("group_max_bytes"), store.group_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
-    within(key("busy_timeout"), store.busy_timeout, Duration::from_millis(1), Duration::from_secs(60), time)?;
-    within(key("max_concurrency"), store.max_concurrency, 1, 10_000, u32::to_string)
-}
-
-fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
-    let key = |key| at.iter().copied().chain([key]);
-    let second = Duration::from_secs(1);
-    within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
-    within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
-    within(key("statement_timeout"), store.statement_timeout, second / 10, second * 3600, time)?;
-    if !PostgresOptions::is_namespace(&store.namespace) {
-        let what = "is no name for a PostgreSQL schema: it has lower-case letters, digits and \"_\" in it, up to 63, begins \
-                    with none of the digits, and not with \"pg_\"";
-        return Err(Problem::new(key("namespace"), what));
-    }
-    if store.sslmode == SslMode::VerifyFull && store.ca_file.is_none() {
-        let what = "is \"verify_full\", which needs to know whom to trust: set ca_file to a file of certificates";
-        return Err(Problem::new(key("sslmode"), what));
-    }
-    if store.sslmode != SslMode::VerifyFull && store.ca_file.is_some() {
-        let what = "is for sslmode = \"verify_full\": nothing else looks at certificates; leave it out, or choose that";
-        return Err(Problem::new(key("ca_file"), what));
-    }
-    let Some(url) = &store.url else {
-        let what = "is missing, which type = \"postgres\" needs: url = \"postgres://USER@HOST:PORT/DATABASE\"";
-        return Err(Problem::new(key("url"), what));
-    };
-    #[cfg(feature = "postgres")]
-    // Its sentence begins with the key.
-    crate::store::postgres::check_url(url)
-        .map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
-    #[cfg(not(feature = "postgres"))]
-    {
-        let _ = url;
-        let what = "is \"postgres\", which this headworks was built without: build it with --features postgres";
-        return Err(Problem::new(key("type"), what));
-    }
-    #[cfg(feature = "postgres")]
     Ok(())
 }
 
@@ -301,20 +251,20 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
     Ok(())
 }
 
-/// The embedded database alone prunes.
+/// The embedded database and plain files alone prune.
 fn check_retention(config: &Config) -> Result<(), Problem> {
     let tenants = &config.tenants;
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
     let other = |saga: &[StoreName]| {
         let of = |name: &StoreName| Some((name.clone(), kind(name)?.kind));
-        saga.iter().filter_map(of).find(|(_, kind)| *kind != StoreKind::Sqlite)
+        saga.iter().filter_map(of).find(|(_, kind)| !matches!(kind, StoreKind::Sqlite | StoreKind::Files))
     };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
-        let kind = if kind == StoreKind::Files { "files" } else { "postgres" };
+        let kind = kind.as_str();
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
-             choose type = \"sqlite\", or leave the rule out"
+             choose type = \"sqlite\" or \"files\", or leave the rule out"
         );
         Err(Problem::new(at.iter().copied().chain(["retention"]), what))
     };
@@ -337,10 +287,12 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
     within(["sources", name, "max_frame"], source.max_frame, 16, 1 << 30, |n| size(*n))?;
     within(["sources", name, "max_connections"], source.max_connections, 1, 1_000_000, usize::to_string)?;
     // An IPv4 address in IPv6's clothes is the same place.
-    if source.listens().is_some() && !source.allow_beyond_loopback && !source.listen.ip().to_canonical().is_loopback() {
+    let is_open = !source.allow_beyond_loopback && !source.asks_who();
+    if source.listens().is_some() && is_open && !source.listen.ip().to_canonical().is_loopback() {
         let what = format!(
             "is {}, which other machines can reach, and a source asks nobody for a password: listen on 127.0.0.1 or \
-             [::1], or set sources.{name}.allow_beyond_loopback = true",
+             [::1], ask clients for certificates (sources.{name}.tls.client_ca_file), or set \
+             sources.{name}.allow_beyond_loopback = true",
             source.listen
         );
         return Err(Problem::new(["sources", name, "listen"], what));
@@ -351,6 +303,9 @@ fn check_source(name: &str, source: &SourceConfig) -> Result<(), Problem> {
 fn check_log(log: &LogConfig) -> Result<(), Problem> {
     within(["log", "supervisor_max_bytes"], log.supervisor_max_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(["log", "supervisor_files"], log.supervisor_files, 1, 1_000, u32::to_string)?;
+    if let Some(age) = log.supervisor_max_age {
+        within(["log", "supervisor_max_age"], age, Duration::from_secs(60), DAY * 3650, time)?;
+    }
     // On its own, a word that is no level is a target for EnvFilter, at the level of everything: `inof` would be valid.
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = |why: String| {
@@ -379,9 +334,28 @@ fn check_decoder(decoder: &DecoderConfig) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The journal, as far as rules of a tenant count on it.
+#[derive(Clone, Copy)]
+struct Kept {
+    is_durable: bool,
+    max_bytes: usize,
+}
+
 /// The policy's own sentence begins with its key.
-fn check_policy(at: &[&str], policy: &Policy, is_durable: bool) -> Result<(), Problem> {
-    let check = policy.check().and_then(|()| policy.overflow.check_journal(is_durable));
+fn check_policy(at: &[&str], policy: &Policy, journal: Kept) -> Result<(), Problem> {
+    let overflow = &policy.overflow;
+    // The default is no promise that somebody made.
+    let is_set = overflow.max_spilled != OverflowPolicy::default().max_spilled;
+    if overflow.when_full == WhenFull::Spill && is_set && overflow.max_spilled > journal.max_bytes {
+        let what = format!(
+            "is {}, but must be at most journal.max_bytes, {}: what is spilled lies in the journal, which would be full first, and that \
+             holds everybody",
+            size(overflow.max_spilled),
+            size(journal.max_bytes)
+        );
+        return Err(Problem::new(at.iter().copied().chain(["overflow", "max_spilled"]), what));
+    }
+    let check = policy.check().and_then(|()| overflow.check_journal(journal.is_durable));
     check.map_err(|sentence| {
         let (key, what) = sentence.split_once(' ').unwrap_or((&sentence, ""));
         Problem::new(at.iter().copied().chain(key.split('.')), what)

@@ -62,6 +62,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("level", Text),
             ("supervisor_max_bytes", Size(4 * KIB, GIB)),
             ("supervisor_files", Whole(1, 1_000)),
+            ("supervisor_max_age", Time("1m", "3650days", Some("never"))),
         ],
     ),
     (
@@ -78,10 +79,10 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     (
         "sources.tcp",
         &[
-            ("type", Choice(&["tcp", "http", "tail", "syslog"])),
+            ("type", Choice(&["tcp", "http", "tail", "syslog", "websocket", "mqtt", "nats", "demo"])),
             ("listen", Address),
             ("allow_beyond_loopback", Bool),
-            ("framing", Choice(&["lines", "length_prefixed"])),
+            ("framing", Choice(&["lines", "length_prefixed", "octet_counted"])),
             ("max_frame", Size(16, GIB)),
             ("max_connections", Whole(1, 1_000_000)),
             ("ack", ACK),
@@ -94,6 +95,39 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_files", Whole(1, 100_000)),
             ("transport", Choice(&["both", "udp", "tcp"])),
             ("invalid_tenant", Choice(&["map", "refuse"])),
+            ("max_message", Size(KIB, GIB)),
+            ("tenants", Whole(1, 100_000)),
+            ("events_per_second", Whole(1, 1_000_000)),
+            ("event_bytes", Whole(1, 65_536)),
+            ("max_events", Whole(0, 1_000_000_000_000)),
+            ("url", Text),
+            ("topic", Text),
+            ("version", Choice(&["v5", "v3.1.1"])),
+            ("qos", Whole(0, 1)),
+            ("client_id", Text),
+            ("username", Text),
+            ("password_file", Path),
+            ("ca_file", Path),
+            ("keep_alive", Time("1s", "18h", None)),
+            ("receive_max", Whole(1, 65_535)),
+            ("payload", Choice(&["event", "lines"])),
+            ("unique_messages", Bool),
+            ("stream", Text),
+            ("consumer", Text),
+            ("subject", Text),
+            ("credentials_file", Path),
+            ("ack_wait", time("1s")),
+            ("max_ack_pending", Whole(1, 65_536)),
+        ],
+    ),
+    (
+        "sources.tcp.tls",
+        &[
+            ("cert_file", Path),
+            ("key_file", Path),
+            ("client_ca_file", Path),
+            ("tenants", Choice(&["any", "certificate"])),
+            ("tenants_file", Path),
         ],
     ),
     (
@@ -198,7 +232,11 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
     ),
     (
         "tenants.defaults.retention",
-        &[("max_age", Time("1s", "3650days", Some("never"))), ("max_bytes", Size(0, 16 * TIB))],
+        &[
+            ("max_age", Time("1s", "3650days", Some("never"))),
+            ("max_bytes", Size(0, 16 * TIB)),
+            ("dead_letters_max_age", Time("1s", "3650days", Some("never"))),
+        ],
     ),
     ("metrics", &[("max_tenants", Whole(0, 10_000))]),
     ("tap", &[("enabled", Bool), ("redact", Fields)]),
@@ -217,7 +255,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -234,6 +272,18 @@ const STORE: &[(&str, Kind)] = &[
     ("pool_size", Whole(1, 100)),
     ("connect_timeout", Time("100ms", "1m", None)),
     ("statement_timeout", Time("100ms", "1h", None)),
+    ("rotate_bytes", Size(0, 16 * TIB)),
+    ("rotate_every", Time("1s", "3650days", Some("never"))),
+    ("rollback_url", Text),
+    ("secret_file", Path),
+    ("compression", Choice(&["none", "gzip", "zstd"])),
+    ("endpoint", Text),
+    ("region", Text),
+    ("credentials_file", Path),
+    ("path", Text),
+    ("format", Choice(&["ndjson.zst", "parquet"])),
+    ("columns", Fields),
+    ("request_timeout", Time("100ms", "1h", None)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
@@ -299,9 +349,11 @@ mod tests {
         ("tenants.defaults.throttle.burst_events", "tenants.defaults.throttle.events_per_second = 0"),
     ];
 
-    /// Keys that have a meaning for that type alone.
-    const POSTGRES: [&str; 8] =
-        ["sslmode", "namespace", "schema", "body", "partition", "pool_size", "connect_timeout", "statement_timeout"];
+    /// What is said there beside the key, in the table.
+    fn all_but(table: &str, key: &str, said: &str) -> String {
+        let others = said.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+        others.map(|line| format!("{table}.{line}\n")).collect()
+    }
 
     fn all() -> impl Iterator<Item = (String, Kind)> {
         KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |(key, kind)| (format!("{table}.{key}"), *kind)))
@@ -311,20 +363,16 @@ mod tests {
     fn is_refused(key: &str, value: &str) -> bool {
         let beside = BESIDE.iter().find(|(of, _)| *of == key).map_or("", |(_, beside)| beside);
         let (table, last) = key.rsplit_once('.').unwrap();
-        let of_postgres = POSTGRES.contains(&last) && table.starts_with("store");
-        let beside = match of_postgres {
-            true => format!("{table}.type = 'postgres'\n{table}.url = 'postgres://app@db/events'\n"),
-            false => beside.to_owned(),
-        };
         let beside = match table {
             "sources.tcp" => match crate::config::sources::with_key(last) {
-                Some(said) => {
-                    let others = said.lines().filter(|line| !line.starts_with(&format!("{last} =")));
-                    others.map(|line| format!("sources.tcp.{line}\n")).collect::<String>() + &beside
-                }
+                Some(said) => all_but(table, last, said) + beside,
                 None => return false,
             },
-            _ => beside,
+            "store" | "stores.NAME" => match crate::config::stores::with_key(last) {
+                Some(said) => all_but(table, last, said),
+                None => return false,
+            },
+            _ => beside.to_owned(),
         };
         let beside = if last == "sslmode" { format!("{beside}{table}.ca_file = 'ca'") } else { beside };
         match Layers::default().toml("f", format!("{key} = {value}\n{beside}")).read() {
@@ -351,12 +399,28 @@ mod tests {
             source.tenant_from = Some("field".into());
             source.tokens_file = Some("tokens".into());
             source.path = Some("/var/log/app.log".into());
+            (source.url, source.topic) = (Some("mqtt://broker".into()), Some("t".into()));
+            (source.client_id, source.username) = (Some("c".into()), Some("u".into()));
+            (source.password_file, source.ca_file) = (Some("password".into()), Some("ca".into()));
+            source.idle_timeout = Some(std::time::Duration::from_secs(1));
+            let file = || Some("file".into());
+            let (cert_file, key_file, client_ca_file, tenants_file) = (file(), file(), file(), file());
+            let tenants = crate::config::CertificateTenants::Any;
+            source.tls = crate::config::TlsConfig { cert_file, key_file, client_ca_file, tenants, tenants_file };
+            source.stream = Some("events".into());
+            source.subject = Some("events.>".into());
+            source.credentials_file = Some("credentials".into());
         });
         whole.telemetry.endpoint = Some("http://127.0.0.1:4318".into());
         whole.telemetry.headers_file = Some("headers".into());
         whole.store.url = Some("url".into());
         whole.store.password_file = Some("password".into());
         whole.store.ca_file = Some("ca".into());
+        whole.store.rollback_url = Some("url".into());
+        whole.store.secret_file = Some("secret".into());
+        whole.store.endpoint = Some("endpoint".into());
+        whole.store.region = Some("region".into());
+        whole.store.credentials_file = Some("keys".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
@@ -408,9 +472,16 @@ mod tests {
                     // A program without it says so.
                     let is_built = |word: &&&str| match **word {
                         "postgres" => cfg!(feature = "postgres"),
+                        "webhook" => cfg!(feature = "webhook"),
+                        "stdout" => cfg!(feature = "stdout"),
+                        "object" => cfg!(feature = "object"),
+                        "parquet" => cfg!(feature = "parquet"),
                         "http" => cfg!(feature = "http"),
-                        "tail" => false,
+                        "tail" | "nats" => false,
                         "syslog" => cfg!(feature = "syslog"),
+                        "websocket" => cfg!(feature = "websocket"),
+                        // It cannot do without more.
+                        "mqtt" => false,
                         _ => true,
                     };
                     let words = words.iter().filter(is_built);

@@ -1,3 +1,5 @@
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::environment::variables;
@@ -26,6 +28,10 @@ pub struct Layers {
     pub(super) settings: Vec<Setting>,
 }
 
+/// A configuration has no more: ten thousand tenants with rules of their own are far below it.
+const MOST_BYTES: u64 = 64 << 20;
+const TOO_LARGE: &str = "it has more than 64 MiB, which no configuration has; is it another file, or a device?";
+
 /// One variable or flag.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
@@ -52,10 +58,19 @@ impl Layers {
     /// # Errors
     /// It cannot be read, or is not UTF-8.
     pub fn file(self, path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|why| {
-            ConfigError::new(Place::File(path.into()), None, format!("the configuration cannot be read: {why}"))
-        })?;
-        Ok(self.toml(path, text))
+        let unread = |why: String| {
+            let why = format!("the configuration cannot be read: {why}");
+            ConfigError::new(Place::File(path.into()), None, why)
+        };
+        let mut text = String::new();
+        // A file may have no end: a device, or what a slip names.
+        let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+        match read {
+            _ if text.len() as u64 > MOST_BYTES => Err(unread(TOO_LARGE.to_owned())),
+            Ok(read) if read as u64 > MOST_BYTES => Err(unread(TOO_LARGE.to_owned())),
+            Ok(_) => Ok(self.toml(path, text)),
+            Err(why) => Err(unread(why.to_string())),
+        }
     }
 
     /// The text of a file as the lowest layer, in the place of any other; `name` is what errors call it.

@@ -35,6 +35,7 @@ mod schema;
 mod sections;
 mod settings;
 mod sources;
+mod stores;
 mod tap;
 mod telemetry;
 mod tree;
@@ -57,9 +58,10 @@ pub use reload::Reloadable;
 pub use running::Running;
 pub use schema::schema;
 pub use sections::{
-    DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig, JournalKind, LimitsConfig,
-    LogConfig, LogFormat, MetricsConfig, ReportConfig, ReportTo, RetentionConfig, SourceConfig, SourceKind,
-    StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig, UnknownTenants,
+    CertificateTenants, DaemonConfig, DeadLettersConfig, DecoderConfig, Framing, InvalidTenant, JournalConfig,
+    JournalKind, LimitsConfig, LogConfig, LogFormat, MetricsConfig, MqttPayload, MqttVersion, ReportConfig, ReportTo,
+    RetentionConfig, SourceConfig, SourceKind, StoreConfig, StoreKind, SyslogTransport, TenantRule, TenantsConfig,
+    TlsConfig, UnknownTenants,
 };
 
 pub use settings::with_settings;
@@ -186,7 +188,10 @@ impl Config {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
-            StoreKind::Postgres => self.store.url.clone().unwrap_or_default().into(),
+            StoreKind::Postgres | StoreKind::Object | StoreKind::Webhook => {
+                self.store.url.clone().unwrap_or_default().into()
+            }
+            StoreKind::Stdout => "the standard output".into(),
         }
     }
 
@@ -197,6 +202,9 @@ impl Config {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Webhook => Kind::Webhook,
+            StoreKind::Stdout => return "the standard output".into(),
+            StoreKind::Object => Kind::Object,
         };
         let url = || store.url.clone().unwrap_or_default().into();
         Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)

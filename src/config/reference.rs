@@ -34,7 +34,7 @@ pub fn reference() -> String {
             let _ = writeln!(page, "\n## `[stores.NAME]`\n\n{}\n\nThe keys are those of `[store]`.", words("stores"));
             continue;
         }
-        let name = if *table == "sources.tcp" { "sources.NAME" } else { table };
+        let name = table.replace("sources.tcp", "sources.NAME");
         let _ = writeln!(page, "\n## `[{name}]`\n");
         let said = words(table);
         if !said.is_empty() {
@@ -113,26 +113,41 @@ mod tests {
                     Kind::Text | Kind::Path | Kind::Tenant => "'other'".to_owned(),
                 };
                 // Those of a type that cannot do without some.
-                const POSTGRES: &str = "store.type = 'postgres'\nstore.url = 'postgres://app@db/events'";
-                let is_of_postgres = *table == "store" && word(table, key).contains("\"postgres\"");
-                if is_of_postgres && cfg!(not(feature = "postgres")) {
-                    continue;
-                }
-                let beside = if *table == "sources.tcp" { crate::config::sources::with_key(key) } else { Some("") };
+                let beside = match *table {
+                    "sources.tcp" => crate::config::sources::with_key(key),
+                    "store" => crate::config::stores::with_key(key),
+                    _ => Some(""),
+                };
                 let Some(beside) = beside else { continue };
                 let text = match (*table, *key) {
-                    ("store", "type" | "url") => POSTGRES.to_owned(),
+                    ("store", "type") => "[store]\ntype = 'files'".to_owned(),
                     ("store", "sslmode" | "ca_file") => {
-                        format!("{POSTGRES}\nstore.sslmode = 'verify_full'\nstore.ca_file = 'other'")
+                        format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
                     }
-                    ("sources.tcp", "type") if !cfg!(feature = "syslog") => continue,
+                    ("store", "url" | "format") => format!("[store]\n{beside}"),
+                    ("store", "path") => format!("[store]\n{beside}\npath = '{{tenant}}/{{batch}}'"),
+                    ("store", "rollback_url") => format!("[store]\n{beside}\nrollback_url = 'http://other'"),
+                    ("store", _) => format!("[store]\n{beside}\n{key} = {value}"),
+                    ("sources.tcp", "type") => "[sources.tcp]\ntype = 'demo'".to_owned(),
+                    ("sources.tcp", "url") => "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://o'\ntopic = 't'".to_owned(),
+                    ("sources.tcp", "topic" | "username") => {
+                        "[sources.tcp]\ntype = 'mqtt'\nurl = 'mqtt://b'\nusername = 'o'\ntopic = 'o'".to_owned()
+                    }
+                    ("sources.tcp", "qos") => format!("[sources.tcp]\n{beside}\nqos = 0"),
+                    ("sources.tcp", "keep_alive") => format!("[sources.tcp]\n{beside}\nkeep_alive = '7h'"),
+                    ("sources.tcp", "stream") => format!("[sources.tcp]\n{beside}"),
                     ("sources.tcp", "path") => "[sources.tcp]\ntype = 'tail'\npath = '/y'".to_owned(),
                     ("sources.tcp", "tenant_from") if beside.contains("http") => {
                         format!("[sources.tcp]\n{beside}\ntenant_from = 'query'")
                     }
                     ("sources.tcp", "tenant_from") => format!("[sources.tcp]\n{beside}\ntenant_from = 'app_name'"),
+                    ("sources.tcp.tls", _) if !cfg!(feature = "tls") => continue,
+                    ("sources.tcp.tls", _) => {
+                        let own = if key.starts_with("tenants") { format!("\n{key} = {value}") } else { String::new() };
+                        let files = ["cert_file", "key_file", "client_ca_file"].map(|key| format!("\n{key} = 'other'"));
+                        format!("[sources.tcp.tls]{}{own}", files.concat())
+                    }
                     ("sources.tcp", _) => format!("[sources.tcp]\n{beside}\n{key} = {value}"),
-                    _ if is_of_postgres => format!("{POSTGRES}\n{table}.{key} = {value}"),
                     // Below or above another key.
                     ("tenants.defaults.heartbeat", "stall_after") => format!("{table}.{key} = '8h'"),
                     ("tenants.defaults.retry", "base") => format!("{table}.{key} = '20s'"),

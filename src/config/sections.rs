@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
-use crate::store::{Layout, LettersWhenFull};
+use crate::store::webhook::{Compression, WebhookOptions};
+use crate::store::{Layout, LettersWhenFull, ObjectFormat, ObjectOptions};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
 /// `[daemon]`: the process itself.
@@ -65,11 +66,20 @@ pub struct LogConfig {
     pub supervisor_max_bytes: usize,
     /// How many such files are kept; the oldest goes. Default 4.
     pub supervisor_files: u32,
+    /// A file of it goes once its last entry is so old. `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub supervisor_max_age: Option<Duration>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Human, level: "info".into(), supervisor_max_bytes: 8 << 20, supervisor_files: 4 }
+        Self {
+            format: LogFormat::Human,
+            level: "info".into(),
+            supervisor_max_bytes: 8 << 20,
+            supervisor_files: 4,
+            supervisor_max_age: None,
+        }
     }
 }
 
@@ -166,7 +176,8 @@ pub struct SourceConfig {
     /// Where it listens: an address and a port; port 0 takes any that is free. Default `127.0.0.1:7400`.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// Whether it may listen where other machines reach it: a source asks nobody for a password. Default no.
+    /// Whether it may listen where other machines reach it, although it asks nobody who they are. Default no; not asked where
+    /// clients show certificates ([`TlsConfig::client_ca_file`]), or tokens over TLS.
     pub allow_beyond_loopback: bool,
     /// What divides the bytes into frames. Default `lines`.
     pub framing: Framing,
@@ -180,17 +191,18 @@ pub struct SourceConfig {
     /// Of `http`: the largest body of a request, in bytes, once it is decompressed. Default 64 MiB.
     #[serde(with = "units::bytes")]
     pub max_body: usize,
-    /// Of `http`: how long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
-    #[serde(with = "units::duration")]
-    pub idle_timeout: Duration,
+    /// How long a client may take for a whole frame, of `http` for the head of a request, and of `websocket` for the handshake or a
+    /// message, or to answer a ping, or to read what it is told. Default unset: 60 s of `http` and `websocket`, for ever of others. See [`idle`](Self::idle).
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// Of `http`: how long a request waits for room and for its level before it is answered with 429. Default 30 s.
     #[serde(with = "units::duration")]
     pub answer_within: Duration,
-    /// Of `http`, `field`, `query` or `header`: where it stands whose event one is. Of `syslog`, `host`, `app_name` or
+    /// Of `http` and `websocket`, `field`, `query` or `header`: where it stands whose event one is. Of `syslog`, `host`, `app_name` or
     /// `ID[NAME]`, a parameter of the structured data. Default unset: the first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_from: Option<String>,
-    /// Of `http`: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
+    /// Of `http` and `websocket`: the file of the tokens, each with the tenants that its bearers may speak for; unset, everybody may speak
     /// for everybody. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_file: Option<PathBuf>,
@@ -203,13 +215,146 @@ pub struct SourceConfig {
     pub transport: SyslogTransport,
     /// Of `syslog`: what becomes of a message whose tenant has a name that no tenant can have. Default `map`.
     pub invalid_tenant: InvalidTenant,
+    /// Of `websocket`: the largest message, in bytes. Default 1 MiB.
+    #[serde(with = "units::bytes")]
+    pub max_message: usize,
+    /// Of `demo`: of how many tenants its events are. Default 10.
+    pub tenants: u32,
+    /// Of `demo`: how many events come in a second. Default 10.
+    pub events_per_second: u32,
+    /// Of `demo`: how long an event is, in bytes. Default 200.
+    pub event_bytes: usize,
+    /// Of `demo`: how many events come in all; 0 is without an end. Default 0.
+    pub max_events: u64,
+    /// Of `mqtt`: where the broker is, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. Of `nats`: the servers, as `nats://HOST:PORT` or
+    /// `tls://HOST:PORT`, with commas between them. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of `mqtt`: what is subscribed to, a filter in which one level may be `{tenant}`. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Of `mqtt`: which MQTT is spoken. Default `v5`.
+    pub version: MqttVersion,
+    /// Of `mqtt`: the quality of service, 0 or 1. Default 1.
+    pub qos: u8,
+    /// Of `mqtt`: whose session it is at the broker. Default unset: `headworks-` and the name of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Of `mqtt`: who it is at the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Of `mqtt`: the file with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Of `mqtt` and `nats`: the certificates that are trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Of `mqtt`: how long the connection may be silent. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub keep_alive: Duration,
+    /// Of `mqtt`: how many messages may be on their way that are not acknowledged. Default 1000.
+    pub receive_max: u16,
+    /// Of `mqtt`: what a message is. Default `event`.
+    pub payload: MqttPayload,
+    /// Of `mqtt`: whether each message differs from every other. Default no.
+    pub unique_messages: bool,
+    /// Of `nats`: the stream. It must be set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Of `nats`: the durable consumer, made if it is not there. Default `headworks`.
+    pub consumer: String,
+    /// Of `nats`: which subjects of the stream, with `{tenant}` for the part that names the tenant. Default unset: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Of `nats`: a file with a JWT and a seed, the seed of an nkey, or `USER:PASSWORD`. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Of `nats`: after how long without a sign of life the server delivers a message again. Default 30 s.
+    #[serde(with = "units::duration")]
+    pub ack_wait: Duration,
+    /// Of `nats`: how many messages may be delivered and not acknowledged. Default 1024.
+    pub max_ack_pending: usize,
+    /// Whether and how it speaks TLS.
+    pub tls: TlsConfig,
+}
+
+/// `[sources.NAME.tls]`: the certificate of a source, and those of its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate (PEM) that it shows, and those behind it; unset, it does not speak TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// The private key (PEM) of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The certificates (PEM) of which one must have signed that of a client; unset, a client needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Whom a client may speak for, where no file says that. Default `any`.
+    pub tenants: CertificateTenants,
+    /// The file that says of the names in clients' certificates which tenants they may speak for. Default unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenants_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whom the certificate of a client lets it speak for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateTenants {
+    /// Everybody.
+    #[default]
+    Any,
+    /// The tenants whose ids are its common name and DNS names.
+    Certificate,
+}
+
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use crate::units;
+
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => units::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        units::duration::deserialize(deserializer).map(Some)
+    }
 }
 
 impl SourceConfig {
+    /// How long it may bring nothing that is whole, if there is a limit.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        let default = matches!(self.kind, SourceKind::Http | SourceKind::WebSocket).then_some(Duration::from_secs(60));
+        self.idle_timeout.or(default)
+    }
+
+    /// Whether it asks its clients who they are, so that nobody else hears the answer: by certificates, or by tokens over TLS.
+    #[must_use]
+    pub fn asks_who(&self) -> bool {
+        self.tls.client_ca_file.is_some() || (self.tls.cert_file.is_some() && self.tokens_file.is_some())
+    }
+
     /// Where it listens, if it does.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
-        (self.kind != SourceKind::Tail).then_some(self.listen)
+        let is_client = matches!(self.kind, SourceKind::Tail | SourceKind::Mqtt | SourceKind::Nats | SourceKind::Demo);
+        (!is_client).then_some(self.listen)
     }
 }
 
@@ -224,7 +369,7 @@ impl Default for SourceConfig {
             max_connections: 1024,
             ack: AckLevel::Received,
             max_body: 64 << 20,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: None,
             answer_within: Duration::from_secs(30),
             tenant_from: None,
             tokens_file: None,
@@ -232,6 +377,30 @@ impl Default for SourceConfig {
             max_files: 1024,
             transport: SyslogTransport::Both,
             invalid_tenant: InvalidTenant::Map,
+            max_message: 1 << 20,
+            tenants: 10,
+            events_per_second: 10,
+            event_bytes: 200,
+            max_events: 0,
+            url: None,
+            topic: None,
+            version: MqttVersion::V5,
+            qos: 1,
+            client_id: None,
+            username: None,
+            password_file: None,
+            ca_file: None,
+            keep_alive: Duration::from_secs(30),
+            receive_max: 1_000,
+            payload: MqttPayload::Event,
+            unique_messages: false,
+            tls: TlsConfig::default(),
+            stream: None,
+            consumer: "headworks".into(),
+            subject: None,
+            credentials_file: None,
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: 1024,
         }
     }
 }
@@ -258,6 +427,15 @@ pub enum SourceKind {
     Tail,
     /// Syslog over UDP and TCP.
     Syslog,
+    /// WebSocket connections whose messages are lines.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// Sample events of its own making.
+    Demo,
+    /// A subscription at a broker.
+    Mqtt,
+    /// Messages of a NATS JetStream.
+    Nats,
 }
 
 impl SourceKind {
@@ -269,6 +447,10 @@ impl SourceKind {
             Self::Http => "http",
             Self::Tail => "tail",
             Self::Syslog => "syslog",
+            Self::WebSocket => "websocket",
+            Self::Demo => "demo",
+            Self::Mqtt => "mqtt",
+            Self::Nats => "nats",
         }
     }
 }
@@ -295,6 +477,27 @@ pub enum InvalidTenant {
     Refuse,
 }
 
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MqttVersion {
+    /// Version 5.
+    #[serde(rename = "v5")]
+    V5,
+    /// Version 3.1.1.
+    #[serde(rename = "v3.1.1")]
+    V311,
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MqttPayload {
+    /// One event.
+    Event,
+    /// An event a line.
+    Lines,
+}
+
 /// What divides bytes into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -303,6 +506,8 @@ pub enum Framing {
     Lines,
     /// A frame follows its length.
     LengthPrefixed,
+    /// A frame follows the number of its bytes in digits, and a space: RFC 6587.
+    OctetCounted,
 }
 
 /// `[journal]`: the record of what was accepted, until it is settled.
@@ -368,7 +573,7 @@ pub struct StoreConfig {
     /// How many batches may be on their way into it at once, by all tenants together, at the most; see
     /// [`StoreLimits`](headworks_actors::StoreLimits). Default 256.
     pub max_concurrency: u32,
-    /// Where the server of `postgres` is; see [`PostgresOptions`], as for all that follow.
+    /// Where the server of `postgres` is, or that of `webhook`; see [`PostgresOptions`], as for all that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The file with the password of `postgres`.
@@ -376,7 +581,7 @@ pub struct StoreConfig {
     pub password_file: Option<PathBuf>,
     /// Whether the connections of `postgres` are encrypted. Default `prefer`.
     pub sslmode: SslMode,
-    /// The certificates that `postgres` trusts.
+    /// The certificates that `postgres` or `webhook` trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The PostgreSQL schema of the tables. Default `headworks`.
@@ -387,17 +592,76 @@ pub struct StoreConfig {
     pub body: BodyColumn,
     /// How the table of events in `postgres` is partitioned. Default `none`.
     pub partition: Partition,
-    /// How many connections `postgres` has at the most. Default 4.
+    /// How many connections `postgres` has, or requests `webhook`, at the most. Default 4.
     pub pool_size: usize,
-    /// How long a connection of `postgres` may take to be there. Default 3 s.
+    /// How long a connection of `postgres` or `webhook` may take to be there. Default 3 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
     /// How long a statement of `postgres` may take. Default 3 s.
     #[serde(with = "units::duration")]
     pub statement_timeout: Duration,
+    /// The next file of a tenant is begun before this one is larger, in bytes, if it is `files`; 0 for never. Default 0.
+    #[serde(with = "units::bytes")]
+    pub rotate_bytes: usize,
+    /// The next file of a tenant is begun with the first batch that comes so long after the first one in this one, if it is `files`.
+    /// `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub rotate_every: Option<Duration>,
+    /// Where `webhook` asks for a batch to be taken back; see [`WebhookOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_url: Option<String>,
+    /// The file with the secrets that `webhook` signs with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// How the bodies of `webhook` are compressed. Default `none`.
+    pub compression: Compression,
+    /// Where the server of `object` is; see [`ObjectOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region of the bucket of `object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The file with the keys of `object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// What an object is named. Default `{tenant}/{date}/{batch}`.
+    pub path: String,
+    /// What is in an object. Default `ndjson.zst`.
+    pub format: ObjectFormat,
+    /// Fields of events that become columns of `parquet`. Default none.
+    pub columns: Vec<String>,
+    /// How long a request of `object` or `webhook` may take. Default 3 s.
+    #[serde(with = "units::duration")]
+    pub request_timeout: Duration,
 }
 
 impl StoreConfig {
+    /// What a store of type `webhook` is told. The secret is not in it.
+    #[must_use]
+    pub fn webhook_options(&self) -> WebhookOptions {
+        WebhookOptions {
+            url: self.url.clone().unwrap_or_default(),
+            rollback_url: self.rollback_url.clone(),
+            secret_file: self.secret_file.clone(),
+            ca_file: self.ca_file.clone(),
+            compression: self.compression,
+            pool_size: self.pool_size,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            ..WebhookOptions::default()
+        }
+    }
+
+    /// Whether what was stored can be taken back, which the first of several stores must be able to.
+    #[must_use]
+    pub fn can_roll_back(&self) -> bool {
+        match self.kind {
+            StoreKind::Webhook => self.rollback_url.is_some(),
+            StoreKind::Stdout => false,
+            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres | StoreKind::Object => true,
+        }
+    }
+
     /// What a store of type `postgres` is told. The password is not in it.
     #[must_use]
     pub fn postgres_options(&self) -> PostgresOptions {
@@ -417,11 +681,29 @@ impl StoreConfig {
             ..PostgresOptions::default()
         }
     }
+
+    /// What a store of type `object` is told. No key is in it.
+    #[must_use]
+    pub fn object_options(&self) -> ObjectOptions {
+        ObjectOptions {
+            url: self.url.clone().unwrap_or_default(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            credentials_file: self.credentials_file.clone(),
+            ca_file: self.ca_file.clone(),
+            path: self.path.clone(),
+            format: self.format,
+            columns: self.columns.clone(),
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            ..ObjectOptions::default()
+        }
+    }
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        let postgres = PostgresOptions::default();
+        let (postgres, object) = (PostgresOptions::default(), ObjectOptions::default());
         Self {
             kind: StoreKind::Sqlite,
             layout: Layout::Rows,
@@ -440,6 +722,18 @@ impl Default for StoreConfig {
             pool_size: postgres.pool_size,
             connect_timeout: postgres.connect_timeout,
             statement_timeout: postgres.statement_timeout,
+            rotate_bytes: 0,
+            rotate_every: None,
+            rollback_url: None,
+            secret_file: None,
+            compression: Compression::default(),
+            endpoint: None,
+            region: None,
+            credentials_file: None,
+            path: object.path,
+            format: ObjectFormat::default(),
+            columns: vec![],
+            request_timeout: object.request_timeout,
         }
     }
 }
@@ -455,6 +749,32 @@ pub enum StoreKind {
     Files,
     /// A PostgreSQL server; for programs built with the feature `postgres`.
     Postgres,
+    /// Objects in a directory or on S3; for programs built with the feature `object`.
+    Object,
+    /// A POST to an HTTP server for each batch; for programs built with the feature `webhook`.
+    Webhook,
+    /// The standard output, an event a line; for programs built with the feature `stdout`.
+    Stdout,
+}
+
+impl StoreKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Files => "files",
+            Self::Postgres => "postgres",
+            Self::Object => "object",
+            Self::Webhook => "webhook",
+            Self::Stdout => "stdout",
+        }
+    }
+
+    /// Whether nothing of it lies in the data directory.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        !matches!(self, Self::Sqlite | Self::Files)
+    }
 }
 
 /// `[dead_letters]`: what was given up on, kept in the database.

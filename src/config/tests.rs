@@ -57,10 +57,10 @@ fn the_example_shows_every_key() {
         }
     }
     // A key without a default is shown as a comment.
-    let optional = ["time_field", "token_file", "url", "password_file", "ca_file"];
+    let optional = ["time_field", "token_file", "url", "password_file", "ca_file", "rollback_url", "secret_file"];
     let shown = optional
         .iter()
-        .fold(EXAMPLE.to_owned(), |text, key| text.replacen(&format!("\n# {key} = "), &format!("\n{key} = "), 1));
+        .fold(EXAMPLE.to_owned(), |text, key| text.replace(&format!("\n# {key} = "), &format!("\n{key} = ")));
     let shown: toml::Table = shown.parse().unwrap();
     let mut whole = Config::default();
     whole.decoder.time_field = Some("time".into());
@@ -68,6 +68,8 @@ fn the_example_shows_every_key() {
     whole.store.url = Some("x".into());
     whole.store.password_file = Some("x".into());
     whole.store.ca_file = Some("x".into());
+    whole.store.rollback_url = Some("x".into());
+    whole.store.secret_file = Some("x".into());
     let mut found = vec![];
     missing(&toml::Table::try_from(whole).unwrap(), &shown, "", &mut found);
     assert_eq!(found, Vec::<String>::new());
@@ -164,8 +166,19 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[tenants]\nstores = []", 2, "tenants.stores", "nothing could be stored"),
         ("[tenants.stores_by_id]\nacme = ['db']", 2, "tenants.stores_by_id.acme", "there is no [stores.db]"),
         ("[stores.store]\ntype = 'files'", 1, "stores.store", "[store] speaks of"),
-        ("[store]\nlayout = 'rows'\nurl = 'postgres://db/x'", 3, "store.url", "is for type = \"postgres\""),
+        (
+            "[store]\nlayout = 'rows'\nurl = 'postgres://db/x'",
+            3,
+            "store.url",
+            "is for type = \"postgres\" or \"object\" or \"webhook\"",
+        ),
         ("[stores.a]\ntype = 'files'\npool_size = 9", 3, "stores.a.pool_size", "is for type = \"postgres\""),
+        ("[store]\nrotate_bytes = '1MiB'", 2, "store.rotate_bytes", "is for type = \"files\""),
+        ("[store]\ntype = 'files'\nrotate_every = '1ms'", 3, "store.rotate_every", "from 1s to"),
+        ("[store]\ncompression = 'zstd'", 2, "store.compression", "is for type = \"webhook\""),
+        ("[store]\ntype = 'webhook'", 1, "store.url", "is missing"),
+        ("[store]\ntype = 'webhook'\nurl = 'ftp://x/'", 3, "store.url", "http"),
+        ("[store]\ntype = 'webhook'\nurl = 'http://me@x/'", 3, "store.url", "user"),
         ("[stores.a]\nbusy_timeout = '0s'", 2, "stores.a.busy_timeout", "from 1ms to 1m"),
         ("[report]\nevery = '1ms'", 2, "report.every", "from 1s to 1day, or 0s"),
         ("[report]\nto = 'file'\npath = ''", 3, "report.path", "must be the path of a file"),

@@ -25,6 +25,8 @@ mod prune;
 mod reload;
 mod report;
 mod retention;
+#[cfg(unix)]
+mod secrets;
 mod sources;
 mod stores;
 mod supervisor_log;
@@ -32,7 +34,7 @@ mod supervisor_log;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headworks_actors::{
@@ -56,6 +58,8 @@ pub use prune::{PruneError, prune_at_rest};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
 use retention::{Pruning, Retention};
+#[cfg(unix)]
+pub use secrets::check_files;
 use stores::Stores;
 use supervisor_log::LogFile;
 use tokio::sync::watch;
@@ -75,6 +79,8 @@ pub struct Daemon {
     admin: std::sync::OnceLock<admin::AdminServer>,
     #[cfg(unix)]
     listening: Listening,
+    /// The sources that speak TLS, whose files are read again with the configuration.
+    encrypted: Mutex<Vec<(String, crate::source::Tls)>>,
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
@@ -150,6 +156,24 @@ pub enum DaemonError {
         /// Why not.
         why: String,
     },
+    /// A file that the configuration names cannot be used.
+    #[error("cannot use {path} ({key}): {why}")]
+    File {
+        /// The key that names it.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// A source cannot speak TLS as it is to.
+    #[error("source {name} cannot speak TLS: {why}")]
+    Tls {
+        /// Which source.
+        name: String,
+        /// Why not, with the file and its key.
+        why: String,
+    },
     /// Another process holds a database for longer than is waited for.
     #[error(
         "the database {path} is locked by another process, and was for all of the {} it was waited for: end it (a backup tool, or an \
@@ -180,6 +204,13 @@ pub enum DaemonError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
+    /// The store behind a webhook cannot be opened.
+    #[cfg(feature = "webhook")]
+    #[error(transparent)]
+    Webhook(#[from] crate::store::webhook::OpenError),
+    /// No thread for the store on the standard output.
+    #[error("cannot start the thread that prints the events: {0}")]
+    Stdout(std::io::Error),
     /// This program cannot have a source or store of that type.
     #[error("a {what} is of type {kind}, which this headworks was built without: build it with --features {kind}")]
     NotBuilt {
@@ -188,6 +219,10 @@ pub enum DaemonError {
         /// The type.
         kind: &'static str,
     },
+    /// The store in objects cannot be opened.
+    #[cfg(feature = "object")]
+    #[error(transparent)]
+    Object(#[from] crate::store::object::OpenError),
     /// The journal cannot be opened.
     #[error("{0}; nothing was changed in it")]
     Journal(#[from] JournalError),
@@ -206,6 +241,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why not.
         why: io::Error,
+    },
+    /// A subscription cannot be asked for as the configuration says.
+    #[error("source {name} cannot subscribe: {why}")]
+    Subscription {
+        /// Which source.
+        name: String,
+        /// Why not.
+        why: String,
     },
     /// A source cannot listen.
     #[error("source {name} cannot listen on {listen}: {why}; is another program there, or another headworks?")]
@@ -269,7 +312,7 @@ impl Daemon {
         #[cfg(feature = "otlp")]
         let telemetry = crate::telemetry::Ready::of(&config.telemetry).map_err(DaemonError::Telemetry)?;
         let stores = Stores::open(&config)?;
-        let erasures = Erasures::finish(&stores.database, &stores.pruned())?;
+        let erasures = Erasures::finish(&stores.database, &stores.databases())?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
@@ -325,12 +368,21 @@ impl Daemon {
         let largest_frame = config.sources.values().map(|source| source.max_frame).max().unwrap_or(1 << 20);
         let running = Running { config, file: None, since: began, waiting: vec![], refused: None };
         let running = watch::Sender::new(Arc::new(running));
-        let retention = Retention::start(Pruning {
+        let (tell_full, full) = tokio::sync::mpsc::channel(64);
+        stores.database.on_letters_full(move |tenant, why| {
+            // Where so many wait to be told, one more says nothing new.
+            let _ = tell_full.try_send((tenant.cloned(), why.to_owned()));
+        });
+        let (pruner, orders) = crate::retention::orders();
+        let pruning = Pruning {
             system: system.clone(),
             letters: stores.database.clone(),
             stores: stores.pruned(),
             running: running.subscribe(),
-        });
+        };
+        let retention = Retention::start(pruning, orders, full);
+        #[cfg(not(unix))]
+        drop(pruner);
         #[cfg(unix)]
         let (following, end_of_following) = tokio::sync::watch::channel(());
         #[cfg(unix)]
@@ -344,6 +396,7 @@ impl Daemon {
                 .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())
+                .pruner(pruner)
                 .until(end_of_following);
             #[cfg(feature = "otlp")]
             let admin = admin.exported(exported);
@@ -364,6 +417,7 @@ impl Daemon {
             admin: std::sync::OnceLock::new(),
             #[cfg(unix)]
             listening,
+            encrypted: Mutex::default(),
             #[cfg(unix)]
             following,
             retention,
@@ -409,6 +463,12 @@ impl Daemon {
         self.stores.path()
     }
 
+    /// Whether events go to the standard output, so that nothing else is to be printed there.
+    #[must_use]
+    pub fn prints_events(&self) -> bool {
+        self.stores.prints()
+    }
+
     /// The database with the dead letters.
     #[must_use]
     pub fn dead_letters_file(&self) -> &Path {
@@ -436,12 +496,14 @@ impl Daemon {
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
-    /// [`DaemonError::Listen`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
+    /// [`DaemonError::Listen`], [`DaemonError::Tls`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
     pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
-        let mut bound = vec![];
+        let (mut bound, mut encrypted) = (vec![], vec![]);
         let sources = self.config().sources;
         for (name, source) in &sources {
-            let (address, source) = sources::open(name, source, &self.running.borrow().config)?;
+            let tls = sources::tls(name, source)?;
+            let (address, source) = sources::open(name, source, tls.clone(), &self.running.borrow().config)?;
+            encrypted.extend(tls.map(|tls| (name.clone(), tls)));
             bound.push((name.clone(), address, source));
         }
         let mut listening = vec![];
@@ -452,6 +514,7 @@ impl Daemon {
         }
         #[cfg(unix)]
         self.listening.set(sources);
+        *self.encrypted.lock().unwrap_or_else(PoisonError::into_inner) = encrypted;
         Ok(listening)
     }
 

@@ -8,10 +8,11 @@ use headworks_actors::{JournalError, StorageError, StoreName, TenantId, UnixMill
 use super::{DaemonError, DataDir};
 use crate::config::Config;
 use crate::journal::inspect;
-use crate::retention::{Pass, Report, Rest, prune_letters};
+use crate::retention::{Pass, PrunedStore, Report, Rest, prune_letters};
+use crate::store::files::{self, FILES};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
-use crate::store::{SqliteOptions, SqliteStore};
+use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore};
 
 /// Why a data directory at rest was not pruned, or not to the end. What was pruned is counted.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum PruneError {
     /// A database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A directory of plain files cannot be opened.
+    #[error(transparent)]
+    Files(#[from] files::OpenError),
     /// A database cannot be read or written.
     #[error(transparent)]
     Store(#[from] StorageError),
@@ -56,11 +60,22 @@ pub async fn prune_at_rest(
     let cannot = |why| PruneError::File { path: data_dir.join("stores.json"), why };
     let manifest = Manifest::read(data_dir).map_err(cannot)?;
     let letters = SqliteStore::open(data_dir.join("headworks.db"), SqliteOptions::default())?;
-    let mut stores = vec![(StoreName::ONLY, letters.clone())];
-    for (name, kind) in manifest.stores.iter().filter(|(_, kind)| **kind == Kind::Sqlite) {
-        if let Some(place) = Manifest::place(data_dir, name, *kind) {
-            stores.push((name.clone(), SqliteStore::open(place, SqliteOptions::default())?));
-        }
+    let mut stores = vec![(StoreName::ONLY, PrunedStore::from(letters.clone()))];
+    // The store may be, or have been, one on files.
+    if data_dir.join(FILES).is_dir() {
+        let beside = FilesStore::open(data_dir.join(FILES), FilesOptions::default())?;
+        stores.push((StoreName::ONLY, beside.into()));
+    }
+    for (name, kind) in &manifest.stores {
+        let Some(place) = Manifest::place(data_dir, name, *kind) else { continue };
+        stores.push((
+            name.clone(),
+            match kind {
+                Kind::Sqlite => SqliteStore::open(place, SqliteOptions::default())?.into(),
+                Kind::Files => FilesStore::open(place, FilesOptions::default())?.into(),
+                _ => continue,
+            },
+        ));
     }
     let mut report = Report::default();
     let now = UnixMillis::now();
@@ -69,12 +84,18 @@ pub async fn prune_at_rest(
         (config.tenants.policy(tenant).retention.clone(), rest)
     };
     Pass::begin(stores.clone())?.run(now, of, async { Ok(()) }, dry_run, &mut report).await?;
-    prune_letters(&letters, config.dead_letters.max_age, now, dry_run, &mut report).await?;
+    let own = |tenant: &TenantId| config.tenants.policy(tenant).retention.dead_letters_max_age;
+    prune_letters(&letters, config.dead_letters.max_age, own, now, dry_run, &mut report).await?;
     for (_, store) in stores {
-        if vacuum && !dry_run {
-            store.vacuum().await?;
+        match store {
+            PrunedStore::Sqlite(store) => {
+                if vacuum && !dry_run {
+                    store.vacuum().await?;
+                }
+                store.close().await?;
+            }
+            PrunedStore::Files(store) => store.close().await?,
         }
-        store.close().await?;
     }
     Ok(report)
 }

@@ -89,7 +89,7 @@ impl Daemon {
 
     /// Takes over from `fresh`, which [was read](crate::config::Layers::read), what can be changed while the daemon runs: the
     /// rules, mutes and limits of tenants, the report, the deadline of a stop. No event is lost or delayed by it, no actor and no
-    /// connection ends. The level of the log is its caller's. The supervisor log says what was changed, and what needs a restart.
+    /// connection ends. The certificates of sources are read again, for new connections. The level of the log is its caller's. The supervisor log says what was changed, and what needs a restart.
     ///
     /// Rules and mutes that were given by hand stay: a mute is changed where the file's is.
     ///
@@ -104,6 +104,7 @@ impl Daemon {
         admit(&self.system, &before, &config);
         reports.change(&config, &self.system);
         drop(reports);
+        self.read_certificates();
 
         let reloaded = Reloaded { applied, needs_restart: waiting.clone(), tenants: set.changed, kept: set.kept };
         self.running.send_modify(|running| {
@@ -118,6 +119,20 @@ impl Daemon {
             self.system.note(What::Reloaded, Cause::new(Code::Config, reloaded.to_string()));
         }
         Ok(reloaded)
+    }
+
+    /// Has the sources that speak TLS read their files again; one whose files cannot be used goes on as it was.
+    fn read_certificates(&self) {
+        #[cfg(feature = "tls")]
+        for (source, tls) in self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            match tls.reload() {
+                Ok(()) => tracing::info!(target: "headworks", source, "the certificates were read again"),
+                Err(why) => {
+                    tracing::error!(target: "headworks", source, why, "the certificates cannot be used, and those from before stay");
+                    self.system.note(What::ReloadRefused, Cause::new(Code::Config, format!("source {source}: {why}")));
+                }
+            }
+        }
     }
 
     /// Says that a configuration that was read again changes nothing, and why.

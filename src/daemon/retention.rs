@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use headworks_actors::{Cause, Code, StorageError, StoreName, System, TenantId, UnixMillis, What};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Running;
-use crate::retention::{Pass, Report, Rest, prune_letters};
+use crate::retention::{Orders, Pass, PrunedStore, Report, Rest, prune_letters};
 use crate::store::SqliteStore;
 use crate::text::count;
 
@@ -30,19 +30,22 @@ pub(super) struct Retention {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Who has no room for more dead letters, and what becomes of them: for the supervisor log.
+pub(super) type Full = mpsc::Receiver<(Option<TenantId>, String)>;
+
 /// What it works on.
 pub(super) struct Pruning {
     pub(super) system: System,
     pub(super) letters: SqliteStore,
-    pub(super) stores: Vec<(StoreName, SqliteStore)>,
+    pub(super) stores: Vec<(StoreName, PrunedStore)>,
     pub(super) running: watch::Receiver<Arc<Running>>,
 }
 
 impl Retention {
     /// Starts the thread. One that cannot be had is told; nothing is pruned then.
-    pub(super) fn start(pruning: Pruning) -> Self {
+    pub(super) fn start(pruning: Pruning, orders: Orders, full: Full) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let run = move || run(pruning, stopped);
+        let run = move || run(pruning, orders, full, stopped);
         let thread = std::thread::Builder::new().name("headworks-prune".into()).spawn(run).inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for retention: nothing is pruned");
         });
@@ -58,7 +61,7 @@ impl Drop for Retention {
     }
 }
 
-fn run(mut pruning: Pruning, mut stopped: oneshot::Receiver<()>) {
+fn run(mut pruning: Pruning, mut orders: Orders, mut full: Full, mut stopped: oneshot::Receiver<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -69,21 +72,40 @@ fn run(mut pruning: Pruning, mut stopped: oneshot::Receiver<()>) {
     runtime.block_on(async {
         let mut told = Told::default();
         let mut is_failing = false;
-        loop {
-            tokio::select! {
-                biased;
-                _ = &mut stopped => break,
-                () = pruning.wait() => {}
-            }
+        let system = pruning.system.clone();
+        'passes: loop {
+            let order = {
+                let mut due = std::pin::pin!(pruning.wait());
+                loop {
+                    tokio::select! {
+                        biased;
+                        _ = &mut stopped => break 'passes,
+                        Some((tenant, why)) = full.recv() => {
+                            let cause = Cause::new(Code::DeadLetterFailed, why);
+                            system.note_of(tenant.as_ref(), What::LettersFull, cause);
+                        }
+                        order = orders.next() => break Some(order),
+                        () = &mut due => break None,
+                    }
+                }
+            };
             let mut report = Report::default();
+            let dry_run = order.as_ref().is_some_and(|(dry_run, _)| *dry_run);
             let passed = tokio::select! {
                 biased;
                 // A step that was handed over is done, and counted in the database.
                 _ = &mut stopped => break,
-                passed = pruning.pass(&mut report) => passed,
+                passed = pruning.pass(dry_run, &mut report) => passed,
             };
-            told.add(&report);
-            told.tell(&pruning.system);
+            if !dry_run {
+                told.add(&report);
+                told.tell(&pruning.system, order.is_some());
+            }
+            if let Some((_, answer)) = order {
+                // Whoever asked may have gone.
+                let _ = answer.send(passed.map(|()| report));
+                continue;
+            }
             // Once, and not with each pass.
             match passed {
                 Err(why) if !is_failing => {
@@ -113,7 +135,7 @@ impl Pruning {
         }
     }
 
-    async fn pass(&self, report: &mut Report) -> Result<(), StorageError> {
+    async fn pass(&self, dry_run: bool, report: &mut Report) -> Result<(), StorageError> {
         let now = UnixMillis::now();
         let pass = Pass::begin(self.stores.iter().cloned())?;
         let tenants: BTreeMap<TenantId, Rest> = self
@@ -137,9 +159,10 @@ impl Pruning {
             let late = |_| StorageError::unavailable("the journal cannot be written, and says what may be pruned");
             tokio::time::timeout(PATIENCE, self.system.recorded()).await.map_err(late)
         };
-        pass.run(now, of, committed, false, report).await?;
+        pass.run(now, of, committed, dry_run, report).await?;
         let max_age = self.running.borrow().config.dead_letters.max_age;
-        prune_letters(&self.letters, max_age, now, false, report).await
+        let own = |tenant: &TenantId| self.system.policy(tenant).retention.dead_letters_max_age;
+        prune_letters(&self.letters, max_age, own, now, dry_run, report).await
     }
 }
 
@@ -160,8 +183,9 @@ impl Told {
         self.dead_letters += report.dead_letters;
     }
 
-    fn tell(&mut self, system: &System) {
-        let is_due = self.last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
+    /// Where it was asked for by hand, at once.
+    fn tell(&mut self, system: &System, by_hand: bool) {
+        let is_due = by_hand || self.last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
         if !is_due || (self.events.is_empty() && self.dead_letters == 0) {
             return;
         }

@@ -8,9 +8,16 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
+use crate::retention::PrunedStore;
+#[cfg(feature = "stdout")]
+use crate::store::StdoutStore;
+#[cfg(feature = "webhook")]
+use crate::store::WebhookStore;
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+#[cfg(feature = "object")]
+use crate::store::{ObjectReader, ObjectStore};
 #[cfg(feature = "postgres")]
 use crate::store::{PostgresReader, PostgresStore};
 
@@ -31,6 +38,12 @@ enum Store {
     Files(FilesStore),
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
+    #[cfg(feature = "webhook")]
+    Webhook(WebhookStore),
+    #[cfg(feature = "stdout")]
+    Stdout(StdoutStore),
+    #[cfg(feature = "object")]
+    Object(ObjectStore),
 }
 
 impl Store {
@@ -39,19 +52,36 @@ impl Store {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
         };
-        if let Some(parent) = path.parent().filter(|_| config.kind != StoreKind::Postgres) {
+        if let Some(parent) = path.parent().filter(|_| !config.kind.is_elsewhere()) {
             std::fs::create_dir_all(parent).map_err(cannot(parent))?;
         }
         Ok(match config.kind {
             StoreKind::Sqlite => Self::Sqlite(opened(&path, &options, PATIENCE)?),
             StoreKind::Files => {
-                let options = FilesOptions { group_max_bytes: config.group_max_bytes, ..FilesOptions::default() };
+                let options = FilesOptions {
+                    group_max_bytes: config.group_max_bytes,
+                    rotate_bytes: config.rotate_bytes as u64,
+                    rotate_every: config.rotate_every,
+                    ..FilesOptions::default()
+                };
                 Self::Files(FilesStore::open(path, options)?)
             }
             #[cfg(feature = "postgres")]
             StoreKind::Postgres => Self::Postgres(PostgresStore::open(config.postgres_options())?),
             #[cfg(not(feature = "postgres"))]
             StoreKind::Postgres => return Err(DaemonError::NotBuilt { what: "store", kind: "postgres" }),
+            #[cfg(feature = "webhook")]
+            StoreKind::Webhook => Self::Webhook(WebhookStore::open(config.webhook_options())?),
+            #[cfg(not(feature = "webhook"))]
+            StoreKind::Webhook => return Err(DaemonError::NotBuilt { what: "store", kind: "webhook" }),
+            #[cfg(feature = "stdout")]
+            StoreKind::Stdout => Self::Stdout(StdoutStore::open().map_err(DaemonError::Stdout)?),
+            #[cfg(not(feature = "stdout"))]
+            StoreKind::Stdout => return Err(DaemonError::NotBuilt { what: "store", kind: "stdout" }),
+            #[cfg(feature = "object")]
+            StoreKind::Object => Self::Object(ObjectStore::open(config.object_options())?),
+            #[cfg(not(feature = "object"))]
+            StoreKind::Object => return Err(DaemonError::NotBuilt { what: "store", kind: "object" }),
         })
     }
 
@@ -61,6 +91,12 @@ impl Store {
             Self::Files(store) => store.clone().boxed(),
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.clone().boxed(),
+            #[cfg(feature = "webhook")]
+            Self::Webhook(store) => store.clone().boxed(),
+            #[cfg(feature = "stdout")]
+            Self::Stdout(store) => store.clone().boxed(),
+            #[cfg(feature = "object")]
+            Self::Object(store) => store.clone().boxed(),
         }
     }
 }
@@ -128,9 +164,28 @@ impl Stores {
         self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
     }
 
-    /// Those that prune.
-    pub(super) fn pruned(&self) -> Vec<(StoreName, SqliteStore)> {
+    /// Those that are databases.
+    pub(super) fn databases(&self) -> Vec<(StoreName, SqliteStore)> {
         self.erasable().into_iter().filter_map(|(name, store)| Some((name, store?))).collect()
+    }
+
+    /// Those that prune.
+    pub(super) fn pruned(&self) -> Vec<(StoreName, PrunedStore)> {
+        let pruned = |(name, store): (&StoreName, &Store)| match store {
+            Store::Sqlite(store) => Some((name.clone(), store.clone().into())),
+            Store::Files(store) => Some((name.clone(), store.clone().into())),
+            #[cfg(any(feature = "postgres", feature = "stdout", feature = "webhook"))]
+            _ => None,
+        };
+        self.named.iter().filter_map(pruned).collect()
+    }
+
+    /// Whether one of them is the standard output.
+    pub(super) fn prints(&self) -> bool {
+        #[cfg(feature = "stdout")]
+        return self.named.values().any(|store| matches!(store, Store::Stdout(_)));
+        #[cfg(not(feature = "stdout"))]
+        false
     }
 
     /// Where the store `store` is; of one on a server, its URL.
@@ -173,21 +228,31 @@ impl Stores {
             StoreKind::Sqlite => Kind::Sqlite,
             StoreKind::Files => Kind::Files,
             StoreKind::Postgres => Kind::Postgres,
+            StoreKind::Webhook => Kind::Webhook,
+            StoreKind::Stdout => Kind::Stdout,
+            StoreKind::Object => Kind::Object,
         };
         let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
-        let on_servers =
-            further.chain([(StoreName::ONLY, &config.store)]).filter(|(_, store)| store.kind == StoreKind::Postgres);
+        let all = || further.clone().chain([(StoreName::ONLY, &config.store)]);
+        let on_servers = all().filter(|(_, store)| store.kind == StoreKind::Postgres);
         let mut postgres: BTreeMap<_, _> = on_servers.map(|(name, store)| (name, store.postgres_options())).collect();
+        let in_objects = all().filter(|(_, store)| store.kind == StoreKind::Object);
+        let mut object: BTreeMap<_, _> = in_objects.map(|(name, store)| (name, store.object_options())).collect();
         // What was stored there when `store` was one on a server is read from there.
         if let Some(before) = known.postgres.get(&StoreName::ONLY) {
             postgres.entry(StoreName::ONLY).or_insert_with(|| before.clone());
+        }
+        if let Some(before) = known.object.get(&StoreName::ONLY) {
+            object.entry(StoreName::ONLY).or_insert_with(|| before.clone());
         }
         let mut fresh = Manifest {
             stores: config.stores.iter().map(|(name, store)| (name.clone(), kind(store.kind))).collect(),
             saga: config.tenants.stores.clone(),
             saga_by_id: config.tenants.stores_by_id.clone(),
             stored_before: known.stored_before.clone(),
+            store: Some(kind(config.store.kind)).filter(|kind| !kind.is_readable()),
             postgres,
+            object,
         };
         if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
             // With the stores of before too, where their files are still there.
@@ -204,6 +269,10 @@ impl Stores {
             for (name, options) in servers {
                 both.postgres.entry(name).or_insert(options);
             }
+            let objects = left.iter().filter_map(|(name, _)| Some(((*name).clone(), known.object.get(*name)?.clone())));
+            for (name, options) in objects {
+                both.object.entry(name).or_insert(options);
+            }
             let there: BTreeSet<_> = both.stores.keys().cloned().chain([StoreName::ONLY]).collect();
             let reader = StoreReader::open_as(data_dir, both).map_err(unread)?;
             let ever = reader.ever_stored().map_err(unread)?;
@@ -213,7 +282,8 @@ impl Stores {
             let tenants: BTreeSet<_> = ever.values().flat_map(BTreeMap::keys).cloned().collect();
             for tenant in tenants {
                 let mut all = None::<u64>;
-                for name in known.saga_of(&tenant).iter().filter(|name| there.contains(name)) {
+                let readable = |name: &&StoreName| there.contains(name) && known.is_readable(name);
+                for name in known.saga_of(&tenant).iter().filter(readable) {
                     let held = held(name, &tenant) + known.stored_before(name, &tenant);
                     all = Some(all.map_or(held, |all| all.min(held)));
                 }
@@ -236,6 +306,12 @@ impl Stores {
                 Store::Files(store) => store.close().await.err(),
                 #[cfg(feature = "postgres")]
                 Store::Postgres(store) => store.close().await.err(),
+                #[cfg(feature = "webhook")]
+                Store::Webhook(store) => store.close().await.err(),
+                #[cfg(feature = "stdout")]
+                Store::Stdout(store) => store.close().await.err(),
+                #[cfg(feature = "object")]
+                Store::Object(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());
@@ -248,6 +324,16 @@ fn can_be_read(name: &StoreName, known: &Manifest) -> bool {
     #[cfg(feature = "postgres")]
     if let Some(options) = known.postgres.get(name) {
         let read = PostgresReader::new(options.clone()).map_err(|why| why.to_string());
+        match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
+            Ok(_) => return true,
+            Err(why) => {
+                tracing::warn!(target: "headworks", store = %name, why, "a store that batches do not go to any more is not counted");
+            }
+        }
+    }
+    #[cfg(feature = "object")]
+    if let Some(options) = known.object.get(name) {
+        let read = ObjectReader::new(options.clone()).map_err(|why| why.to_string());
         match read.and_then(|reader| reader.tenants().map_err(|why| why.to_string())) {
             Ok(_) => return true,
             Err(why) => {

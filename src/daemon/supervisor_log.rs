@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use headworks_actors::{LogItem, Opening, Subscription, System, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +13,8 @@ use crate::supervisor_log::{CLOSED, LogEntry, OPENED, file, is_kept};
 
 /// So much is written at once, at the most.
 const GROUP_BYTES: usize = 256 << 10;
+/// How often it is looked for what is too old.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// The thread. Ended or dropped, it writes what is left and says that the log was closed.
 #[derive(Debug)]
@@ -47,10 +50,11 @@ impl LogFile {
     pub(super) fn start(config: &Config, began: UnixMillis, system: &System) -> Self {
         let (path, opening) = (file(&config.daemon.data_dir), system.opening());
         let (max_bytes, files) = (config.log.supervisor_max_bytes as u64, config.log.supervisor_files);
-        let file = RotatedFile::new(path.clone(), max_bytes, files);
+        let file = RotatedFile::new(path.clone(), max_bytes, files).max_age(config.log.supervisor_max_age);
         let mut lines = Lines { file, path, opening, pending: vec![], entries: 0, unwritten: 0 };
         let (version, process) = (Some(env!("CARGO_PKG_VERSION").to_owned()), Some(std::process::id()));
         lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, opening) });
+        lines.expire();
         // Here and now: whoever asks for the log finds it, however late the thread comes up.
         lines.write();
         let (entries, (orders, of_flushing)) = (system.log().subscribe_from(0), mpsc::channel(1));
@@ -76,7 +80,7 @@ impl Drop for LogFile {
 }
 
 fn run(mut lines: Lines, mut entries: Subscription, mut orders: mpsc::Receiver<Flush>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(why) => {
             tracing::error!(target: "headworks", %why, "no runtime for the supervisor log: it is not written to disk");
@@ -84,11 +88,13 @@ fn run(mut lines: Lines, mut entries: Subscription, mut orders: mpsc::Receiver<F
         }
     };
     runtime.block_on(async {
+        let mut looks = tokio::time::interval(EXPIRE_EVERY);
         loop {
             lines.take_all(&mut entries);
             tokio::select! {
                 biased;
                 item = entries.next() => lines.take(&item),
+                _ = looks.tick() => lines.expire(),
                 order = orders.recv() => match order {
                     Some(flush) => {
                         lines.take_all(&mut entries);
@@ -143,6 +149,13 @@ impl Lines {
         }
         if self.pending.len() >= GROUP_BYTES {
             self.write();
+        }
+    }
+
+    /// Lets go of what is too old. What cannot go is tried again.
+    fn expire(&mut self) {
+        if let Err(why) = self.file.expire(SystemTime::now()) {
+            tracing::warn!(target: "headworks", path = %self.path.display(), %why, "old entries of the supervisor log cannot be removed");
         }
     }
 

@@ -27,11 +27,12 @@ pub(super) const REJECTED: [Code; 5] =
     [Code::TenantFull, Code::TenantLimit, Code::UnknownTenant, Code::SpawnRate, Code::TenantNotAllowed];
 
 /// What a tenant may be doing.
-const STATUSES: [Status; 12] = [
+const STATUSES: [Status; 13] = [
     Status::Dormant,
     Status::Active,
     Status::Idle,
     Status::Silent,
+    Status::Failing,
     Status::Retrying,
     Status::BreakerOpen,
     Status::Parked,
@@ -104,6 +105,9 @@ impl Seen<'_> {
         each("throttled", "Frames of the source above the rate of their tenant.", |s| s.throttled)?;
         each("rejected", "Events of the source that were refused at the door.", |s| s.rejected)?;
         each("malformed", "Frames of the source that are no event.", |s| s.malformed)?;
+        let help = "What the sender marked as sent before, whether or not it had come.";
+        each("redelivered", help, |s| s.redelivered)?;
+        each("reconnects", "How often the source found its way back to what it reads from.", |s| s.reconnects)?;
         each("read_bytes", "Bytes of the source that were read.", |s| s.bytes)
     }
 

@@ -23,7 +23,9 @@ const COUNTERS: [(&str, &str, Of<Counters>); 13] = [
     ("dead_lettered", "Events of the tenant that were kept as dead letters.", |c| c.dead_lettered),
     ("shed", "Events of the tenant that were given up to make room.", |c| c.shed),
     ("discarded", "Events of the tenant that a rule dropped.", |c| c.discarded),
-    ("attempts_failed", "Calls of a store for the tenant that failed.", |c| c.attempts_failed),
+    ("attempts_failed", "Calls of a store for the tenant that failed, of an outage the first alone.", |c| {
+        c.attempts_failed
+    }),
     ("restarts", "Restarts of the tenant's actors.", |c| c.restarts),
 ];
 

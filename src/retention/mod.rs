@@ -37,17 +37,27 @@
 //! batch. The next one is asked for when it is done: a batch waits for one step at the most, which takes about as long as a group of
 //! batches does. What is due is found by a reader, which holds up nobody.
 //!
+//! A store on [plain files](crate::store::files) gives up whole files with all that is known of their batches, one step a tenant: its
+//! index is written anew without them. What is too old may stay there for as long as others in its file are not.
+//!
 //! # Space
 //!
 //! The layout `index` gives back whole segments, once all that is in one is gone: one batch of a tenant that keeps all is enough to
 //! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
 //! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
 
+#[cfg(feature = "sqlite")]
+mod order;
+#[cfg(feature = "sqlite")]
 mod pass;
 mod rule;
 
+#[cfg(feature = "sqlite")]
+pub(crate) use order::{Orders, Pruner, orders};
+#[cfg(feature = "sqlite")]
 pub(crate) use pass::prune_letters;
-pub use pass::{Pass, PrunedRow, Report, Rest};
+#[cfg(feature = "sqlite")]
+pub use pass::{Pass, PrunedRow, PrunedStore, Report, Rest};
 pub use rule::{Kept, Pruned, due};
 
 #[cfg(doc)]

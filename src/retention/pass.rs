@@ -6,8 +6,9 @@ use headworks_actors::{RetentionPolicy, StorageError, StoreName, TenantId, UnixM
 use serde::{Deserialize, Serialize};
 
 use super::Pruned;
+use crate::store::files::{self, Mark};
 use crate::store::sqlite::{ReadError, Stock};
-use crate::store::{SqliteReader, SqliteStore};
+use crate::store::{FilesReader, FilesStore, SqliteReader, SqliteStore};
 
 /// One look at all that is stored, and the deletion of what is due of it. See the [module](super) for why in this order.
 #[derive(Debug)]
@@ -15,12 +16,32 @@ pub struct Pass {
     stores: Vec<Looked>,
 }
 
+/// A store that prunes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PrunedStore {
+    /// Batch by batch.
+    Sqlite(SqliteStore),
+    /// File by file.
+    Files(FilesStore),
+}
+
+impl From<SqliteStore> for PrunedStore {
+    fn from(store: SqliteStore) -> Self {
+        Self::Sqlite(store)
+    }
+}
+
+impl From<FilesStore> for PrunedStore {
+    fn from(store: FilesStore) -> Self {
+        Self::Files(store)
+    }
+}
+
 #[derive(Debug)]
-struct Looked {
-    name: StoreName,
-    store: SqliteStore,
-    reader: SqliteReader,
-    stock: Stock,
+enum Looked {
+    Sqlite { name: StoreName, store: SqliteStore, reader: SqliteReader, stock: Stock },
+    Files { name: StoreName, store: FilesStore, reader: FilesReader, marks: Vec<Mark> },
 }
 
 /// How far what is stored of a tenant is settled.
@@ -63,6 +84,8 @@ enum PassError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
+    Files(#[from] files::ReadError),
+    #[error(transparent)]
     Write(#[from] StorageError),
 }
 
@@ -71,12 +94,21 @@ impl Pass {
     ///
     /// # Errors
     /// A store cannot be read.
-    pub fn begin(stores: impl IntoIterator<Item = (StoreName, SqliteStore)>) -> Result<Self, StorageError> {
-        let look = |(name, store): (StoreName, SqliteStore)| {
+    pub fn begin<S: Into<PrunedStore>>(stores: impl IntoIterator<Item = (StoreName, S)>) -> Result<Self, StorageError> {
+        let look = |(name, store): (StoreName, S)| {
             let unread = |why: &dyn std::fmt::Display| StorageError::unavailable(why.to_string());
-            let reader = SqliteReader::open(store.path()).map_err(|why| unread(&why))?;
-            let stock = reader.stock().map_err(|why| unread(&why))?;
-            Ok(Looked { name, store, reader, stock })
+            Ok(match store.into() {
+                PrunedStore::Sqlite(store) => {
+                    let reader = SqliteReader::open(store.path()).map_err(|why| unread(&why))?;
+                    let stock = reader.stock().map_err(|why| unread(&why))?;
+                    Looked::Sqlite { name, store, reader, stock }
+                }
+                PrunedStore::Files(store) => {
+                    let reader = FilesReader::open(store.path()).map_err(|why| unread(&why))?;
+                    let marks = reader.marks().map_err(|why| unread(&why))?;
+                    Looked::Files { name, store, reader, marks }
+                }
+            })
         };
         Ok(Self { stores: stores.into_iter().map(look).collect::<Result<_, StorageError>>()? })
     }
@@ -102,6 +134,7 @@ impl Pass {
         let ran = self.steps(now, of, &mut committed, dry_run, report).await;
         ran.map_err(|why| match why {
             PassError::Read(why) => StorageError::unavailable(why.to_string()),
+            PassError::Files(why) => StorageError::unavailable(why.to_string()),
             PassError::Write(why) => why,
         })
     }
@@ -114,48 +147,103 @@ impl Pass {
         dry_run: bool,
         report: &mut Report,
     ) -> Result<(), PassError> {
-        for Looked { name, store, reader, stock } in &self.stores {
-            let mut done_with = vec![];
-            for tenant in &stock.tenants {
-                let (rules, rest) = of(tenant);
-                if rules.keeps_all() {
-                    continue;
+        for looked in &self.stores {
+            match looked {
+                Looked::Sqlite { name, store, reader, stock } => {
+                    let looked = (name, store, reader, stock);
+                    steps_of_sqlite(looked, now, &of, committed, dry_run, report).await?;
                 }
-                if rest == Rest::Owed {
-                    report.held_back.insert(tenant.clone());
-                    continue;
+                Looked::Files { name, store, reader, marks } => {
+                    steps_of_files((name, store, reader, marks), now, &of, committed, dry_run, report).await?;
                 }
-                let mut walk = reader.walk(stock, tenant, &rules, now, rest == Rest::InFlight)?;
-                let mut all = Pruned::default();
-                while let Some(step) = reader.next_step(&mut walk)? {
-                    if dry_run {
-                        all += step.holds;
-                        continue;
-                    }
-                    settle(committed).await?;
-                    let pruned = store.prune(tenant, step).await?;
-                    all += pruned;
-                    add(report, name, tenant, pruned);
-                    // So that a step is never together with the next one.
-                    tokio::time::sleep(BREATH).await;
-                }
-                if dry_run && all != Pruned::default() {
-                    add(report, name, tenant, all);
-                }
-            }
-            for batch in &stock.fences {
-                let (rules, rest) = of(&batch.tenant);
-                if rest == Rest::Settled && !rules.keeps_all() {
-                    done_with.push(batch.clone());
-                }
-            }
-            if !dry_run && !done_with.is_empty() {
-                settle(committed).await?;
-                store.forget_fences(done_with).await?;
             }
         }
         Ok(())
     }
+}
+
+async fn steps_of_files(
+    (name, store, reader, marks): (&StoreName, &FilesStore, &FilesReader, &[Mark]),
+    now: UnixMillis,
+    of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
+    committed: &mut Option<impl Future<Output = Result<(), StorageError>>>,
+    dry_run: bool,
+    report: &mut Report,
+) -> Result<(), PassError> {
+    for mark in marks {
+        let tenant = &mark.tenant;
+        let (rules, rest) = of(tenant);
+        if rules.keeps_all() {
+            continue;
+        }
+        if rest == Rest::Owed {
+            report.held_back.insert(tenant.clone());
+            continue;
+        }
+        let Some(step) = reader.due(mark, &rules, now, rest)? else { continue };
+        let pruned = if dry_run {
+            step.holds
+        } else {
+            settle(committed).await?;
+            store.prune(tenant, step).await?
+        };
+        if pruned != Pruned::default() {
+            add(report, name, tenant, pruned);
+        }
+        if !dry_run {
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+    Ok(())
+}
+
+async fn steps_of_sqlite(
+    (name, store, reader, stock): (&StoreName, &SqliteStore, &SqliteReader, &Stock),
+    now: UnixMillis,
+    of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
+    committed: &mut Option<impl Future<Output = Result<(), StorageError>>>,
+    dry_run: bool,
+    report: &mut Report,
+) -> Result<(), PassError> {
+    let mut done_with = vec![];
+    for tenant in &stock.tenants {
+        let (rules, rest) = of(tenant);
+        if rules.keeps_all() {
+            continue;
+        }
+        if rest == Rest::Owed {
+            report.held_back.insert(tenant.clone());
+            continue;
+        }
+        let mut walk = reader.walk(stock, tenant, &rules, now, rest == Rest::InFlight)?;
+        let mut all = Pruned::default();
+        while let Some(step) = reader.next_step(&mut walk)? {
+            if dry_run {
+                all += step.holds;
+                continue;
+            }
+            settle(committed).await?;
+            let pruned = store.prune(tenant, step).await?;
+            all += pruned;
+            add(report, name, tenant, pruned);
+            // So that a step is never together with the next one.
+            tokio::time::sleep(BREATH).await;
+        }
+        if dry_run && all != Pruned::default() {
+            add(report, name, tenant, all);
+        }
+    }
+    for batch in &stock.fences {
+        let (rules, rest) = of(&batch.tenant);
+        if rest == Rest::Settled && !rules.keeps_all() {
+            done_with.push(batch.clone());
+        }
+    }
+    if !dry_run && !done_with.is_empty() {
+        settle(committed).await?;
+        store.forget_fences(done_with).await?;
+    }
+    Ok(())
 }
 
 /// Between two steps others have a turn.
@@ -175,29 +263,50 @@ fn add(report: &mut Report, store: &StoreName, tenant: &TenantId, pruned: Pruned
     }
 }
 
-/// Deletes the dead letters that were given up `max_age` ago.
+/// Deletes the dead letters that were given up `max_age` ago, and of each tenant those that `of` says are too old.
 pub(crate) async fn prune_letters(
     letters: &SqliteStore,
     max_age: Option<Duration>,
+    of: impl Fn(&TenantId) -> Option<Duration>,
     now: UnixMillis,
     dry_run: bool,
     report: &mut Report,
 ) -> Result<(), StorageError> {
-    let Some(max_age) = max_age else { return Ok(()) };
-    let before = UnixMillis(now.0.saturating_sub(i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX)));
+    let unread = |why: ReadError| StorageError::unavailable(why.to_string());
+    let before = |age: Duration| UnixMillis(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let reader = SqliteReader::open(letters.path()).map_err(|why| StorageError::unavailable(why.to_string()))?;
-    let due = |all| reader.letters_due(before, all).map_err(|why| StorageError::unavailable(why.to_string()));
-    if dry_run {
-        report.dead_letters += due(true)?;
-        return Ok(());
-    }
-    while due(false)? > 0 {
-        let pruned = letters.prune_letters(before).await?;
-        if pruned == 0 {
-            break;
+    if let Some(before) = max_age.map(before) {
+        if dry_run {
+            report.dead_letters += reader.letters_due(before, true).map_err(unread)?;
         }
-        report.dead_letters += pruned;
-        tokio::time::sleep(BREATH).await;
+        while !dry_run && reader.letters_due(before, false).map_err(unread)? > 0 {
+            let pruned = letters.prune_letters(before).await?;
+            if pruned == 0 {
+                break;
+            }
+            report.dead_letters += pruned;
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+    for tenant in reader.letter_owners().map_err(unread)? {
+        // What all are held to has gone.
+        let Some(age) = of(&tenant).filter(|age| max_age.is_none_or(|max_age| *age < max_age)) else { continue };
+        let due = reader.letters_due_of(&tenant, before(age)).map_err(unread)?;
+        if dry_run {
+            let told = max_age.map_or(Ok(0), |age| reader.letters_due_of(&tenant, before(age)).map_err(unread))?;
+            report.dead_letters += due - told.min(due);
+            continue;
+        }
+        let mut left = due;
+        while left > 0 {
+            let pruned = letters.prune_letters_of(&tenant, before(age)).await?;
+            if pruned == 0 {
+                break;
+            }
+            report.dead_letters += pruned;
+            left = left.saturating_sub(pruned);
+            tokio::time::sleep(BREATH).await;
+        }
     }
     Ok(())
 }

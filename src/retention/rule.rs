@@ -84,7 +84,7 @@ mod tests {
         ) {
             let oldest: Vec<_> = batches.iter().map(|(at, bytes)| Kept { arrived: UnixMillis(*at), bytes: *bytes }).collect();
             let all = newer + oldest.iter().map(|kept| kept.bytes).sum::<u64>();
-            let rules = RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes };
+            let rules = RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() };
             let goes = |nth: usize| {
                 let is_old = |kept: &Kept| max_age.is_some_and(|age| now - kept.arrived.0 >= age.cast_signed());
                 let from_it_on = newer + oldest[nth..].iter().map(|kept| kept.bytes).sum::<u64>();

@@ -1,6 +1,5 @@
 mod datagrams;
 mod decode;
-mod framing;
 mod streams;
 mod tenant;
 
@@ -8,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use decode::SyslogDecoder;
 pub use tenant::{InvalidTenantName, SyslogTenant};
+
+use super::Tls;
+use super::listener::{self, Port};
+use streams::Messages;
 
 /// By which ways messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,11 +43,15 @@ pub struct SyslogOptions {
     pub max_frame: usize,
     /// How many TCP connections may be open; further ones wait. Default 1,024.
     pub max_connections: usize,
+    /// How long a TCP connection may bring no whole message, nor 64 KiB of one, before it is closed. Default: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How TCP connections are encrypted; none where they are not. Datagrams never are. Default none.
+    pub tls: Option<Tls>,
 }
 
 impl Default for SyslogOptions {
     fn default() -> Self {
-        Self { transport: Transport::Both, max_frame: 1 << 20, max_connections: 1_024 }
+        Self { transport: Transport::Both, max_frame: 1 << 20, max_connections: 1_024, idle_timeout: None, tls: None }
     }
 }
 
@@ -126,7 +134,12 @@ impl Source for SyslogSource {
             };
             let streams = async {
                 match tcp {
-                    Some(listener) => streams::take_in(&name, listener, spec.clone(), &intake, &options).await,
+                    Some(listener) => {
+                        let SyslogOptions { max_frame, max_connections, idle_timeout: idle, ref tls, .. } = options;
+                        let port = Port { name: name.clone(), listener, max_connections, idle, tls: tls.clone() };
+                        let messages = Messages { spec: spec.clone(), max_frame, idle };
+                        listener::run(port, intake.clone(), messages).await
+                    }
                     None => Ok(()),
                 }
             };

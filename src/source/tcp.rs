@@ -2,19 +2,24 @@ mod acked;
 mod answers;
 mod connection;
 
-#[cfg(feature = "syslog")]
+#[cfg(any(feature = "syslog", feature = "websocket"))]
 pub(in crate::source) use answers::Gate;
+#[cfg(feature = "websocket")]
+pub(in crate::source) use answers::{ALIVE_EVERY, reply};
 #[cfg(feature = "syslog")]
-pub(in crate::source) use connection::{End, read_all};
+pub(in crate::source) use connection::{finish, goodbye, read_all};
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use headworks_actors::{AckLevel, IngressSpec, Intake, Source};
+use headworks_actors::{AckLevel, Framing, IngressSpec, Intake, Source};
 
-use super::listener;
+use super::Tls;
+use super::listener::{self, Port};
+use connection::Frames;
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
@@ -24,11 +29,20 @@ pub struct TcpOptions {
     /// When a frame is acknowledged to a client that asks, at the earliest: the later of this, what its tenant's policy says
     /// and what it asks for counts. Default [`AckLevel::Received`].
     pub ack: AckLevel,
+    /// Frames come counted, as RFC 6587 (3.4.1) has it: the number of their bytes in decimal digits, a space, the bytes. What begins
+    /// with anything but a digit ends with a newline. The framing of the ingress is to be [`Framing::LengthPrefixed`], for its limit.
+    /// Default no.
+    pub octet_counted: bool,
+    /// How long a connection may bring no whole frame, nor 64 KiB of one, before it is closed; the time that the system takes to take
+    /// in what came does not count. Default: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How connections are encrypted; none where they are not. Default none.
+    pub tls: Option<Tls>,
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { max_connections: 1_024, ack: AckLevel::Received }
+        Self { max_connections: 1_024, ack: AckLevel::Received, octet_counted: false, idle_timeout: None, tls: None }
     }
 }
 
@@ -51,13 +65,17 @@ impl TcpSource {
     /// Listens on `listen`; connections are accepted once the source is added to a system.
     ///
     /// # Errors
-    /// The operating system refuses the address.
+    /// The operating system refuses the address; or frames are to be counted, and the framing of `spec` is another.
     pub fn bind(
         name: impl Into<String>,
         listen: SocketAddr,
         spec: IngressSpec,
         options: TcpOptions,
     ) -> io::Result<Self> {
+        if options.octet_counted && !matches!(spec.framing(), Framing::LengthPrefixed { .. }) {
+            let why = "frames that are counted are frames behind their length (Framing::LengthPrefixed)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         Ok(Self { name: name.into(), spec, listener, options })
@@ -79,10 +97,8 @@ impl Source for TcpSource {
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         let Self { name, spec, listener, options } = *self;
-        listener::run(name, listener, options.max_connections, intake, move |stream, intake, place| {
-            let spec = spec.clone();
-            async move { connection::serve(stream, &intake, spec, options.ack, place).await }.boxed_local()
-        })
-        .boxed_local()
+        let TcpOptions { max_connections, ack, octet_counted, idle_timeout: idle, tls } = options;
+        let frames = Frames { spec, least: ack, is_counted: octet_counted, idle };
+        listener::run(Port { name, listener, max_connections, idle, tls }, intake, frames).boxed_local()
     }
 }

@@ -5,6 +5,8 @@ use headworks_actors::{StoreName, TenantId, UnixMillis};
 use super::StoreReadError;
 use super::files::{self, FilesReader};
 use super::manifest::{Kind, Manifest};
+#[cfg(feature = "object")]
+use super::object::{self, ObjectReader};
 #[cfg(feature = "postgres")]
 use super::postgres::{self, PostgresReader};
 use super::sqlite::{self, SqliteReader};
@@ -81,6 +83,8 @@ enum Source {
     Files(FilesReader, files::Cursor),
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresReader>, postgres::Cursor),
+    #[cfg(feature = "object")]
+    Object(Box<ObjectReader>, Box<object::Cursor>),
 }
 
 impl Source {
@@ -108,12 +112,28 @@ impl Source {
         }
     }
 
+    /// The store of that name, in its objects.
+    fn object(manifest: &Manifest, name: &StoreName) -> Result<Self, StoreReadError> {
+        #[cfg(feature = "object")]
+        return match object::of(&manifest.object, name) {
+            Ok(reader) => Ok(Self::Object(Box::new(reader), Box::default())),
+            Err(why) => Err(StoreReadError::new(why)),
+        };
+        #[cfg(not(feature = "object"))]
+        {
+            let _ = manifest;
+            Err(StoreReadError::new(format!("store {name} is in objects: {}", super::reader::NO_OBJECTS)))
+        }
+    }
+
     fn knows(&self, tenant: &TenantId) -> Result<bool, StoreReadError> {
         match self {
             Self::Database(reader, _) => Ok(reader.knows(tenant)?),
             Self::Files(reader, _) => Ok(reader.knows(tenant)),
             #[cfg(feature = "postgres")]
             Self::Postgres(reader, _) => Ok(reader.knows(tenant)?),
+            #[cfg(feature = "object")]
+            Self::Object(reader, _) => Ok(reader.knows(tenant)?),
         }
     }
 
@@ -124,6 +144,8 @@ impl Source {
             Self::Files(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
             #[cfg(feature = "postgres")]
             Self::Postgres(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
+            #[cfg(feature = "object")]
+            Self::Object(reader, cursor) => Ok(reader.peek(cursor, tenant, span)?),
         }
     }
 
@@ -134,6 +156,11 @@ impl Source {
             Self::Files(reader, cursor) => Ok(reader.read_next(cursor, tenant, visit)?),
             #[cfg(feature = "postgres")]
             Self::Postgres(reader, cursor) => Ok(reader.read_next(cursor, visit)?),
+            #[cfg(feature = "object")]
+            Self::Object(reader, cursor) => {
+                reader.read_next(cursor, visit);
+                Ok(())
+            }
         }
     }
 }
@@ -153,6 +180,14 @@ impl EventReader {
             Some(kind @ Kind::Sqlite) => vec![Source::database(&place(*kind))?],
             Some(kind @ Kind::Files) => vec![Source::files(&place(*kind))?],
             Some(Kind::Postgres) => vec![Source::postgres(&manifest, &store)?],
+            _ if !manifest.is_readable(&store) => {
+                let why = format!(
+                    "store {store} is a webhook or the standard output: what went there cannot be read back from here"
+                );
+                return Err(StoreReadError::new(why));
+            }
+            Some(Kind::Webhook | Kind::Stdout) => vec![],
+            Some(Kind::Object) => vec![Source::object(&manifest, &store)?],
             None if store == StoreName::ONLY => {
                 let mut sources = vec![Source::database(&data_dir.join("headworks.db"))?];
                 // The store may have been of another type before.
@@ -162,6 +197,9 @@ impl EventReader {
                 }
                 if manifest.postgres.contains_key(&store) {
                     sources.push(Source::postgres(&manifest, &store)?);
+                }
+                if manifest.object.contains_key(&store) {
+                    sources.push(Source::object(&manifest, &store)?);
                 }
                 sources
             }

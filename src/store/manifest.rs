@@ -6,6 +6,7 @@ use headworks_actors::{StoreName, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::files::FILES;
+use super::object::ObjectOptions;
 use super::postgres::PostgresOptions;
 
 /// Which stores a data directory has and which of them a tenant's batches go through: for tools that read the directory without the
@@ -21,9 +22,15 @@ pub(crate) struct Manifest {
     pub(crate) saga_by_id: BTreeMap<TenantId, Vec<StoreName>>,
     /// Events that had been stored before a store was part of the tenant's saga, which it need not hold.
     pub(crate) stored_before: BTreeMap<StoreName, BTreeMap<TenantId, u64>>,
+    /// What `store` is, where it cannot be read from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<Kind>,
     /// How to reach those that are on a PostgreSQL server; `store` too, where it is or was.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) postgres: BTreeMap<StoreName, PostgresOptions>,
+    /// The same of those that are in objects.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) object: BTreeMap<StoreName, ObjectOptions>,
 }
 
 /// What a store is.
@@ -36,14 +43,27 @@ pub(crate) enum Kind {
     Files,
     /// On a PostgreSQL server.
     Postgres,
+    /// In objects.
+    Object,
+    /// Behind a webhook: nobody here can read it.
+    Webhook,
+    /// Printed.
+    Stdout,
+}
+
+impl Kind {
+    /// Whether what was stored can be read from here.
+    pub(crate) fn is_readable(self) -> bool {
+        !matches!(self, Self::Webhook | Self::Stdout)
+    }
 }
 
 impl Default for Manifest {
     /// Of a directory with one store.
     fn default() -> Self {
         let (stores, saga_by_id, stored_before) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let postgres = BTreeMap::new();
-        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before, postgres }
+        let (postgres, object) = (BTreeMap::new(), BTreeMap::new());
+        Self { stores, saga: vec![StoreName::ONLY], saga_by_id, stored_before, store: None, postgres, object }
     }
 }
 
@@ -85,6 +105,13 @@ impl Manifest {
         self.saga_by_id.get(tenant).unwrap_or(&self.saga)
     }
 
+    /// Whether what the store has can be read from here.
+    #[must_use]
+    pub(crate) fn is_readable(&self, name: &StoreName) -> bool {
+        let kind = if *name == StoreName::ONLY { self.store } else { self.stores.get(name).copied() };
+        kind.is_none_or(Kind::is_readable)
+    }
+
     /// How many of the tenant's events had been stored before the store was part of its saga.
     #[must_use]
     pub(crate) fn stored_before(&self, store: &StoreName, tenant: &TenantId) -> u64 {
@@ -98,7 +125,7 @@ impl Manifest {
         match kind {
             Kind::Sqlite => Some(stores.join(format!("{name}.db"))),
             Kind::Files => Some(stores.join(name.as_str()).join(FILES)),
-            Kind::Postgres => None,
+            Kind::Postgres | Kind::Object | Kind::Webhook | Kind::Stdout => None,
         }
     }
 }

@@ -4,9 +4,13 @@ pub mod files;
 mod hash;
 mod joined;
 pub(crate) mod manifest;
+pub mod object;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "stdout")]
+pub mod stdout;
+pub mod webhook;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +22,9 @@ mod reader;
 #[cfg(feature = "sqlite")]
 pub use events::{EventQuery, EventReader, StoredEvent};
 pub use files::{FilesOptions, FilesReader, FilesStore};
+pub use object::{ObjectFormat, ObjectOptions};
+#[cfg(feature = "object")]
+pub use object::{ObjectReader, ObjectStore};
 pub use postgres::PostgresOptions;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresReader, PostgresStore};
@@ -25,6 +32,11 @@ pub use postgres::{PostgresReader, PostgresStore};
 pub use reader::{StoreReadError, StoreReader};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteReader, SqliteStore};
+#[cfg(feature = "stdout")]
+pub use stdout::StdoutStore;
+pub use webhook::WebhookOptions;
+#[cfg(feature = "webhook")]
+pub use webhook::WebhookStore;
 
 /// Where a database keeps the events of new batches. What is there already stays where it is, and is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -3,11 +3,13 @@ use std::path::Path;
 
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
+#[cfg(feature = "object")]
+use super::object::{self, ObjectReader};
 #[cfg(feature = "postgres")]
 use super::postgres::{self, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
-use crate::audit::{Held, Holdings, Kept};
-use crate::store::files::FILES;
+use crate::audit::{Held, Holdings, Kept, Unread};
+use crate::store::files::{FILES, HeldInFiles};
 use crate::store::manifest::{Kind, Manifest};
 use crate::store::sqlite::TenantTotals;
 
@@ -22,8 +24,10 @@ pub struct StoreReader {
     files: Option<FilesReader>,
     #[cfg(feature = "postgres")]
     postgres: Option<Box<PostgresReader>>,
+    #[cfg(feature = "object")]
+    object: Option<Box<ObjectReader>>,
     further: Vec<(StoreName, Further)>,
-    manifest: Manifest,
+    manifest: Box<Manifest>,
 }
 
 /// A store beside that one.
@@ -33,10 +37,17 @@ enum Further {
     Files(FilesReader),
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresReader>),
+    /// Nobody here can read it.
+    Unreadable,
+    #[cfg(feature = "object")]
+    Object(Box<ObjectReader>),
 }
 
 #[cfg(not(feature = "postgres"))]
 pub(super) const NOT_BUILT: &str = "this headworks was built without the feature postgres, and cannot read it";
+
+#[cfg(not(feature = "object"))]
+pub(super) const NO_OBJECTS: &str = "this headworks was built without the feature object, and cannot read it";
 
 /// Why the stores of a data directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +69,13 @@ impl From<sqlite::ReadError> for StoreReadError {
 #[cfg(feature = "postgres")]
 impl From<postgres::ReadError> for StoreReadError {
     fn from(why: postgres::ReadError) -> Self {
+        Self(why.to_string())
+    }
+}
+
+#[cfg(feature = "object")]
+impl From<object::ReadError> for StoreReadError {
+    fn from(why: object::ReadError) -> Self {
         Self(why.to_string())
     }
 }
@@ -90,6 +108,7 @@ impl StoreReader {
             let store = match kind {
                 Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
+                Kind::Webhook | Kind::Stdout => Further::Unreadable,
                 #[cfg(feature = "postgres")]
                 Kind::Postgres => {
                     let reader = postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?;
@@ -97,6 +116,12 @@ impl StoreReader {
                 }
                 #[cfg(not(feature = "postgres"))]
                 Kind::Postgres => return Err(StoreReadError(format!("store {name} is on PostgreSQL: {NOT_BUILT}"))),
+                #[cfg(feature = "object")]
+                Kind::Object => {
+                    Further::Object(Box::new(object::of(&manifest.object, name).map_err(|why| unread(&why))?))
+                }
+                #[cfg(not(feature = "object"))]
+                Kind::Object => return Err(StoreReadError(format!("store {name} is in objects: {NO_OBJECTS}"))),
             };
             further.push((name.clone(), store));
         }
@@ -107,13 +132,22 @@ impl StoreReader {
         if is_on_server {
             return Err(StoreReadError(format!("store {} is on PostgreSQL: {NOT_BUILT}", StoreName::ONLY)));
         }
+        let is_in_objects = manifest.object.contains_key(&StoreName::ONLY);
+        #[cfg(feature = "object")]
+        let object = is_in_objects.then(|| object::of(&manifest.object, &StoreName::ONLY)).transpose();
+        #[cfg(not(feature = "object"))]
+        if is_in_objects {
+            return Err(StoreReadError(format!("store {} is in objects: {NO_OBJECTS}", StoreName::ONLY)));
+        }
         Ok(Self {
             database,
             files,
             #[cfg(feature = "postgres")]
             postgres: postgres.map_err(|why| unread(&why))?.map(Box::new),
+            #[cfg(feature = "object")]
+            object: object.map_err(|why| unread(&why))?.map(Box::new),
             further,
-            manifest,
+            manifest: Box::new(manifest),
         })
     }
 
@@ -128,7 +162,8 @@ impl StoreReader {
                 }
             }
         };
-        add(&StoreName::ONLY, self.first_tenants()?, self.database.gone()?);
+        let of_files = self.files.as_ref().map_or_else(|| Ok(vec![]), FilesReader::pruned)?;
+        add(&StoreName::ONLY, self.first_tenants()?, [self.database.gone()?, of_files].concat());
         for (name, further) in &self.further {
             add(name, further.tenants()?, further.gone()?);
         }
@@ -140,13 +175,17 @@ impl StoreReader {
     /// # Errors
     /// One cannot be read.
     pub fn pruned(&self) -> Result<u64, StoreReadError> {
-        let mut pruned = self.database.pruned()?;
+        let of_files = |files: &FilesReader| Ok(files.pruned()?.iter().map(|(_, events)| events).sum::<u64>());
+        let mut pruned = self.database.pruned()? + self.files.as_ref().map_or(Ok::<_, StoreReadError>(0), of_files)?;
         for (_, further) in &self.further {
             pruned += match further {
                 Further::Sqlite(database) => database.pruned()?,
-                Further::Files(_) => 0,
+                Further::Files(files) => of_files(files)?,
+                Further::Unreadable => 0,
                 #[cfg(feature = "postgres")]
                 Further::Postgres(_) => 0,
+                #[cfg(feature = "object")]
+                Further::Object(_) => 0,
             };
         }
         Ok(pruned)
@@ -191,6 +230,11 @@ impl StoreReader {
         #[cfg(feature = "postgres")]
         let beside = match &self.postgres {
             Some(postgres) => [beside, postgres.tenants()?].concat(),
+            None => beside,
+        };
+        #[cfg(feature = "object")]
+        let beside = match &self.object {
+            Some(object) => [beside, object.tenants()?].concat(),
             None => beside,
         };
         for more in beside {
@@ -260,12 +304,16 @@ impl StoreReader {
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
         let in_files = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
-        for (tenant, stored, whole) in in_files {
+        for HeldInFiles { tenant, events, whole, pruned } in in_files {
+            if pruned > 0 {
+                *holdings.pruned.entry(tenant.clone()).or_default() += pruned;
+            }
             let held = holdings.tenants.entry(tenant).or_default();
-            held.events += stored;
-            held.rows += whole;
+            // What was pruned counts as held.
+            held.events += events + pruned;
+            held.rows += whole + pruned;
             // Nothing is deleted from a file by hand: what is not whole is damaged.
-            held.damaged += stored.saturating_sub(whole);
+            held.damaged += events.saturating_sub(whole);
         }
         #[cfg(feature = "postgres")]
         if let Some(postgres) = &self.postgres {
@@ -275,9 +323,24 @@ impl StoreReader {
                 held.rows += there;
             }
         }
-        if self.manifest == Manifest::default() {
+        #[cfg(feature = "object")]
+        if let Some(object) = &self.object {
+            let (in_objects, damage) = object.held(events)?;
+            for (tenant, stored, whole) in in_objects {
+                let held = holdings.tenants.entry(tenant).or_default();
+                held.events += stored;
+                held.rows += whole;
+                held.damaged += stored.saturating_sub(whole);
+            }
+            holdings.damage.extend(damage);
+        }
+        if *self.manifest == Manifest::default() {
             return Ok(holdings);
         }
+        holdings.unread = Unread {
+            all: self.unread(&self.manifest.saga),
+            by_id: self.manifest.saga_by_id.iter().map(|(id, saga)| (id.clone(), self.unread(saga))).collect(),
+        };
         // What each store holds, by its name; then, for each tenant, those of its saga.
         let first = holdings.tenants.iter_mut().map(|(tenant, held)| {
             let (events, rows) = (std::mem::take(&mut held.events), std::mem::take(&mut held.rows));
@@ -295,7 +358,8 @@ impl StoreReader {
         let tenants: BTreeSet<_> =
             by_store.values().flat_map(BTreeMap::keys).chain(holdings.tenants.keys()).cloned().collect();
         for tenant in tenants {
-            let mut kept = self.manifest.saga_of(&tenant).iter().map(|name| {
+            let readable = self.manifest.saga_of(&tenant).iter().filter(|name| self.manifest.is_readable(name));
+            let mut kept = readable.map(|name| {
                 let kept = by_store.get(name).and_then(|tenants| tenants.get(&tenant)).copied().unwrap_or_default();
                 // What was stored before the store took part is not to be there; of one run alone nothing was.
                 let before = if events.is_some() { 0 } else { self.manifest.stored_before(name, &tenant) };
@@ -303,7 +367,8 @@ impl StoreReader {
             });
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
-            let of_first = self.manifest.saga_of(&tenant).first().and_then(|name| pruned_by.get(name));
+            let mut readable = self.manifest.saga_of(&tenant).iter().filter(|name| self.manifest.is_readable(name));
+            let of_first = readable.next().and_then(|name| pruned_by.get(name));
             if let Some(pruned) = of_first.and_then(|tenants| tenants.get(&tenant)) {
                 holdings.pruned.insert(tenant.clone(), *pruned);
             }
@@ -314,6 +379,15 @@ impl StoreReader {
             }
         }
         Ok(holdings)
+    }
+}
+
+impl StoreReader {
+    /// Those of a saga that nobody here can read.
+    fn unread(&self, saga: &[StoreName]) -> (Vec<StoreName>, bool) {
+        let unread: Vec<_> = saga.iter().filter(|name| !self.manifest.is_readable(name)).cloned().collect();
+        let is_all = unread.len() == saga.len();
+        (unread, is_all)
     }
 }
 
@@ -328,8 +402,11 @@ impl Further {
         match self {
             Self::Sqlite(database) => Ok(database.tenants()?),
             Self::Files(files) => of_files(files),
+            Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => Ok(postgres.tenants()?),
+            #[cfg(feature = "object")]
+            Self::Object(object) => Ok(object.tenants()?),
         }
     }
 
@@ -341,11 +418,17 @@ impl Further {
                 (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), pruned, damage)
             }
             Self::Files(files) => {
-                let held = files.held(events)?.into_iter();
-                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
-                let held = held.map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
-                (held, BTreeMap::new(), vec![])
+                let (mut kept, mut gone) = (BTreeMap::new(), BTreeMap::new());
+                for HeldInFiles { tenant, events, whole, pruned } in files.held(events)? {
+                    let damaged = events.saturating_sub(whole);
+                    if pruned > 0 {
+                        gone.insert(tenant.clone(), pruned);
+                    }
+                    kept.insert(tenant, Kept { events: events + pruned, rows: whole + pruned, damaged });
+                }
+                (kept, gone, vec![])
             }
+            Self::Unreadable => (BTreeMap::new(), BTreeMap::new(), vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => {
                 // Rows that are not there were deleted: a server's own checksums tell of damage.
@@ -353,15 +436,25 @@ impl Further {
                 let held = held.map(|(tenant, events, rows)| (tenant, Kept { events, rows, damaged: 0 })).collect();
                 (held, BTreeMap::new(), vec![])
             }
+            #[cfg(feature = "object")]
+            Self::Object(object) => {
+                let (held, damage) = object.held(events)?;
+                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
+                let held = held.into_iter().map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
+                (held, BTreeMap::new(), damage)
+            }
         })
     }
 
     fn gone(&self) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
         match self {
             Self::Sqlite(database) => Ok(database.gone()?),
-            Self::Files(_) => Ok(vec![]),
+            Self::Files(files) => Ok(files.pruned()?.into_iter().filter(|(_, events)| *events > 0).collect()),
+            Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => Ok(vec![]),
+            #[cfg(feature = "object")]
+            Self::Object(_) => Ok(vec![]),
         }
     }
 }

@@ -55,6 +55,12 @@ pub struct LogEntry {
     /// Accepted events of the tenant that wait, kept, for their outcome.
     #[serde(skip_serializing_if = "is_zero")]
     pub events_kept: u64,
+    /// How many more of its kind are summed up in it: see [`SupervisorEvent::repeats`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub repeats: u64,
+    /// Of an entry that sums up: when the first of them happened.
+    #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMillis>,
     /// Of [`MISSED`]: how many entries are not here.
     #[serde(skip_serializing_if = "is_zero")]
     pub missed: u64,
@@ -103,6 +109,8 @@ impl LogEntry {
             compensations_run: u64::from(event.compensations_run),
             compensations_failed: u64::from(event.compensations_failed),
             events_kept: event.events_kept,
+            repeats: event.repeats,
+            since: event.since,
             opening: opening.to_string(),
             cursor: Some(event.cursor),
             ..Self::default()

@@ -95,7 +95,7 @@ fn colour(what: &str) -> Option<console::Style> {
         | "journal_fails"
         | "missed" => Some(style.red()),
         "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
-        | "spilling" | "silent" => Some(style.yellow()),
+        | "spilling" | "silent" | "letters_full" => Some(style.yellow()),
         "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "journal_works"
         | "shedding_ended" | "caught_up" | "compensated" | "recovered" | "heard" => Some(style.green()),
         _ => None,
@@ -203,6 +203,34 @@ mod tests {
                             (actor_panic).
 ";
         assert_eq!(told(&entries), expected);
+    }
+
+    #[test]
+    fn an_entry_that_sums_up_others_says_how_many_they_were_since_when_and_what_the_last_one_was() {
+        let (repeats, since) = (40, Some(UnixMillis(NOW.0 - 9_000)));
+        let sum = |what: &str| LogEntry { repeats, since, batch_events: 57, ..entry(what, 1) };
+        let entries = [
+            LogEntry { attempt: Some(1), batch_events: 0, ..sum("failed") },
+            LogEntry { compensations_run: 41, ..sum("compensated") },
+            sum("split"),
+            sum("dead_lettered"),
+            LogEntry { compensations_run: 1, compensations_failed: 40, ..sum("compensation_failed") },
+        ];
+        let text = told(&entries);
+        assert!(
+            text.starts_with("2024-11-22 (UTC)\n00:00:00.001  failed        acme: 41 times since 23:59:51.000 on "),
+            "{text}"
+        );
+        let plain = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for sentence in [
+            "2024-11-21, the last: Attempt 1 to store batch 42 failed: this row is poison (store_permanent).",
+            "(57 events, 41 compensations in all), the last: Batch 42 was rolled back. Why: as above (store_permanent).",
+            "(57 events in all), the last: Batch 42 is tried again in two halves",
+            "(57 events in all), the last: Batch 42 was given up and is kept as dead letters: as above",
+            "(57 events, 1 compensation, 40 failures in all), the last: Batch 42 could NOT be rolled back whole; a store may",
+        ] {
+            assert!(plain.contains(sentence), "{text}");
+        }
     }
 
     #[test]

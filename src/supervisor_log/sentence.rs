@@ -3,11 +3,28 @@
 use headworks_actors::{StoreName, UnixMillis};
 
 use super::{CLOSED, LogEntry, MISSED, OPENED};
-use crate::text::{count, due, plain, short};
+use crate::text::{count, due, moment, plain, short};
 
-/// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again.
+/// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again. One that
+/// sums up others says how many, and what the last one was.
 #[must_use]
 pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
+    let Some(since) = entry.since.filter(|_| entry.repeats > 0) else { return one(entry, now, above) };
+    let times = entry.repeats + 1;
+    // What is summed up is not the last one's.
+    let last = LogEntry { batch_events: 0, compensations_run: 0, compensations_failed: 0, ..entry.clone() };
+    let sums = [
+        (entry.batch_events, "event"),
+        (entry.compensations_run, "compensation"),
+        (entry.compensations_failed, "failure"),
+    ];
+    let sums: Vec<_> = sums.into_iter().filter(|(sum, _)| *sum > 0).map(|(sum, thing)| count(sum, thing)).collect();
+    let sums = if sums.is_empty() { String::new() } else { format!(" ({} in all)", sums.join(", ")) };
+    format!("{} since {}{sums}, the last: {}", count(times, "time"), moment(since, now), one(&last, now, above))
+}
+
+/// Of an entry by itself, or the last of those that are summed up in it.
+fn one(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
     let actor = entry.actor.as_str();
     let batch = entry.batch.as_deref().map_or("a batch".to_owned(), |id| format!("batch {}", short(id)));
     let with_events = match entry.batch_events {
@@ -66,6 +83,8 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "ordered" => format!("An operator's order to the tenant: {why}"),
         "erased" => format!("What was kept of the tenant was erased: {why}"),
         "pruned" => format!("What the rules of retention let go of was pruned: {why}"),
+        "letters_full" if entry.tenant.is_some() => format!("There is no room for more of its dead letters: {why}"),
+        "letters_full" => format!("There is no room for more dead letters of bad frames: {why}"),
         "reloaded" => format!("The configuration was read again. {why}"),
         "reload_refused" => format!("A configuration that was read again is not valid, and changed nothing: {why}"),
         "draining" => "No new events are taken; what was accepted is stored, then the system ends.".to_owned(),
@@ -93,6 +112,7 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
         "compensated" => {
             let run = count(entry.compensations_run, "compensation");
             match &entry.cause {
+                Some(_) if entry.compensations_run == 0 => format!("{} was rolled back. Why: {why}", capital(&with_events)),
                 Some(_) => {
                     let order = if entry.compensations_run > 1 { ", newest first" } else { "" };
                     format!("{} was rolled back: {run} ran{order}, none failed. Why: {why}", capital(&with_events))
@@ -100,6 +120,11 @@ pub fn sentence(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> 
                 None => format!("What could not be undone of {batch}{there} before is undone now."),
             }
         }
+        "compensation_failed" if entry.compensations_failed == 0 => format!(
+            "{} could NOT be rolled back whole; a store may still hold a part of it, and what failed is tried again until it is done. \
+             Why: {why}",
+            capital(&with_events)
+        ),
         "compensation_failed" => {
             let (run, failed) = (entry.compensations_run, entry.compensations_failed);
             format!(

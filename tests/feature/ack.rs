@@ -92,6 +92,41 @@ fn an_acknowledgement_of_stored_comes_when_it_is_stored_and_a_bad_frame_is_refus
 }
 
 #[test]
+fn a_bad_frame_is_refused_once_its_dead_letter_is_kept_and_a_kill_before_that_has_it_sent_again() {
+    for level in ["received", "journaled"] {
+        let place = Place::new();
+        let mut daemon = Process::spawn(&mut place.daemon());
+        let to = daemon.listens();
+        send(to, &lines("before", 0..1));
+        place.until("SELECT count(*) FROM events", 1);
+        let lock = place.database();
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let mut client = Client::hello(to, &format!("stream=s next=1 level={level}"));
+        assert_eq!(client.answer(), "ok last=0 next=1");
+        client.send(&[b"no JSON\n".to_vec(), lines("acme", 0..1)].concat());
+        assert_eq!(client.answer(), "ack 2", "what is good does not wait for it");
+        daemon.kill();
+        lock.execute_batch("ROLLBACK").unwrap();
+        drop(lock);
+
+        let mut daemon = Process::spawn(&mut place.daemon());
+        let mut client = Client::hello(daemon.listens(), &format!("stream=s next=1 level={level}"));
+        assert_eq!(client.answer(), "ok last=0 next=1", "{level}: nothing is on record of the frame that was lost");
+        client.send(&[b"no JSON\n".to_vec(), lines("acme", 0..1)].concat());
+        assert_eq!(client.answered(1..=2), told([(1, "bad_json"), (2, "ack")]));
+        // At this very moment.
+        assert_eq!(place.number("SELECT count(*) FROM dead_letters WHERE body = 'no JSON'"), 1);
+        assert!(client.end().is_empty());
+        daemon.terminated().succeeded();
+        let stored = place.stored();
+        if level == "journaled" {
+            assert_eq!(stored["acme"].len(), 1, "what was acknowledged is there once");
+        }
+        assert_eq!(place.json(&["audit", "--data", "data", "--json"])["holds"], true);
+    }
+}
+
+#[test]
 fn while_the_store_is_away_received_is_acknowledged_and_stored_is_not() {
     let place = Place::new();
     let mut daemon = Process::spawn(place.daemon().env("HEADWORKS__TENANTS__DEFAULTS__RETRY__CAP", "200ms"));

@@ -405,6 +405,7 @@ fn a_tenant_is_erased_once_its_id_is_repeated_and_the_accounting_still_holds() {
     assert!(erase("b").problem(409).contains("repeat the id of the tenant"));
     let erased = erase("acme").json();
     assert_eq!((&erased["events"], &erased["dead_letters"]), (&3.into(), &0.into()), "{erased}");
+    assert_eq!((&erased["dropped"], &erased["let_in"]), (&0.into(), &true.into()), "{erased}");
     assert_eq!(place.number("SELECT count(*) FROM events WHERE tenant = 'acme'"), 0);
     let live = asked(api, "GET", "/v1/tenants/acme").json()["live"].clone();
     assert_eq!((&live["stored"], &live["is_muted"]), (&3.into(), &false.into()));
@@ -420,7 +421,8 @@ fn a_tenant_is_erased_once_its_id_is_repeated_and_the_accounting_still_holds() {
     place.until("SELECT count(*) FROM events WHERE tenant = 'acme'", 2);
     place.run(&["tenants", "erase", "acme", "--data", "data"]).with(2);
     let told = place.run(&["tenants", "erase", "acme", "--yes", "--data", "data"]).succeeded().text();
-    assert!(told.starts_with("acme: 2 events and 0 dead letters erased\nwhat remains: "), "{told}");
+    let began = "acme: 2 events and 0 dead letters erased\nits events are let in again: ";
+    assert!(told.starts_with(began) && told.contains("\nwhat remains: "), "{told}");
     daemon.terminated().succeeded();
     place.run(&["audit", "--data", "data"]).succeeded();
 }

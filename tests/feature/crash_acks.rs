@@ -19,7 +19,8 @@ use crate::rig::Place;
 use crate::rig::crash::{Account, Daemon, Dead, assert_sound, found, kill_at_random};
 use crate::rig::sender::{POISON, Send, Sender, is_poison};
 
-pub(super) const POINTS: [&str; 5] = ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome"];
+pub(super) const POINTS: [&str; 6] =
+    ["after-accept", "after-cut", "after-intent", "after-store", "after-outcome", "before-letters"];
 
 /// Those that only a batch comes to that has several stores, or that one of them refuses.
 pub(super) const MORE_POINTS: [&str; 6] =

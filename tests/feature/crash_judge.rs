@@ -72,6 +72,16 @@ fn an_acknowledged_event_that_is_nowhere_is_lost() {
 }
 
 #[test]
+fn a_frame_that_was_answered_and_is_no_dead_letter_is_lost() {
+    let mut account = account();
+    account.answered.insert(b"no JSON".to_vec());
+    let mut found = stored(&[0, 1, 2]);
+    assert_eq!(judge(&account, &found), [Violation::LostFrame { body: "no JSON".to_owned() }]);
+    found.dead = vec![dead(None, false, "no JSON"); 2];
+    assert_eq!(judge(&account, &found), [], "sent again after a crash it may be there twice");
+}
+
+#[test]
 fn an_event_with_two_outcomes_is_doubled() {
     let doubled = |number, times| Violation::Doubled { tenant: acme(), number, times };
     assert_eq!(judge(&account(), &stored(&[0, 1, 1, 2])), [doubled(1, 2)]);

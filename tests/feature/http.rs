@@ -1,11 +1,11 @@
 //! The listener for HTTP, spoken to by curl and by Python's urllib, and by clients that do not play fair.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -274,8 +274,14 @@ fn a_bomb_a_large_body_garbage_and_a_strange_type_are_refused_with_their_status(
     let oversized = [b"x".repeat(5_000), b"\n".to_vec(), lines("acme", 0..1)].concat();
     post(to, "/v1/events", NDJSON, &oversized).is(200, 1, &[(1, "oversized")]);
     let mut garbage = connect(to);
-    garbage.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n").unwrap();
+    garbage.write_all(b"\x16\x03\x01\x02\x00\x02\x00\x01\xfc\x03\x03garbage\r\n\r\n").unwrap();
     assert_eq!(read_answer(&mut garbage).status, 400);
+    // That one is a client that speaks TLS, and is told that nobody does here in its own words: an alert.
+    let mut hello = connect(to);
+    hello.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
+    let mut alert = vec![];
+    hello.read_to_end(&mut alert).unwrap();
+    assert_eq!(alert, [21, 3, 1, 0, 2, 2, 40]);
     let mut header = connect(to);
     let _ = header.write_all(format!("POST /v1/events HTTP/1.1\r\nX: {}", "x".repeat(200 << 10)).as_bytes());
     assert_eq!(read_answer(&mut header).status, 431);
@@ -296,16 +302,20 @@ fn a_slow_client_is_told_so_while_others_are_served() {
     let mut body = connect(to);
     let start = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: 100000\r\n\r\n");
     body.write_all(&[start.as_bytes(), &lines("slow", 0..3)].concat()).unwrap();
-    let dripping = body.try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || drip(dripping));
-        for n in 0..50 {
-            post(to, "/v1/events", NDJSON, &lines("acme", n..n + 1)).is(200, 1, &[]);
-        }
-        let told = read_answer(&mut body);
-        assert_eq!((told.status, told.body["accepted"].as_u64()), (408, Some(3)), "{told:?}");
-        body.shutdown(Shutdown::Both).unwrap();
-    });
+    // It goes on byte by byte, while others are served, until it is told.
+    let (began, mut served) = (Instant::now(), 0);
+    body.set_nonblocking(true).unwrap();
+    while body.peek(&mut [0]).is_err_and(|why| why.kind() == ErrorKind::WouldBlock) {
+        assert!(began.elapsed() < DEADLINE, "a line that never ends is never given up");
+        post(to, "/v1/events", NDJSON, &lines("acme", served..served + 1)).is(200, 1, &[]);
+        served += 1;
+        let _ = body.write_all(b"x");
+    }
+    body.set_nonblocking(false).unwrap();
+    let told = read_answer(&mut body);
+    assert_eq!((told.status, told.body["accepted"].as_u64()), (408, Some(3)), "{told:?}");
+    assert!(served > 0);
+    drop(body);
     for connection in [&mut head, &mut idle] {
         let mut rest = vec![];
         // Closed, with or without a word.
@@ -313,16 +323,111 @@ fn a_slow_client_is_told_so_while_others_are_served() {
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&rest));
     }
     process.terminated().succeeded();
-    assert_eq!((place.stored()["acme"].len(), place.stored()["slow"].len()), (50, 3));
+    assert_eq!((place.stored()["acme"].len(), place.stored()["slow"].len()), (served, 3));
     audited(&place);
 }
 
-/// Writes a byte every now and then, until nobody reads.
-fn drip(mut connection: TcpStream) {
+#[test]
+fn a_client_that_never_reads_its_answers_is_given_up_and_costs_nobody_else_anything() {
+    let place = Place::new();
+    let settings = [("SOURCES__WEB__IDLE_TIMEOUT", "500ms"), ("SOURCES__WEB__MAX_CONNECTIONS", "2")];
+    place.write("my.toml", "[tenants]\nmute = ['mute']\n");
+    let mut process = Process::spawn(daemon(&place, &settings).args(["--config", "my.toml"]));
+    let to = process.listens();
+    // The kernel is to keep little for it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deaf = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(to).await.unwrap()
+    });
+    let mut deaf = deaf.into_std().unwrap();
+    deaf.set_nonblocking(false).unwrap();
+    deaf.set_write_timeout(Some(DEADLINE)).unwrap();
+    // Each line of it is answered with one that is longer.
+    let body = b"{\"tenant\":\"mute\"}\n".repeat(1_000);
+    let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: {}\r\n\r\n", body.len());
+    let request = [head.as_bytes(), &body].concat();
+    let before = process.memory();
     let began = Instant::now();
-    while began.elapsed() < DEADLINE && connection.write_all(b"x").is_ok() {
-        std::thread::sleep(Duration::from_millis(20));
+    let mut sent = 0;
+    while deaf.write_all(&request).is_ok() {
+        assert!(began.elapsed() < DEADLINE, "it is never given up");
+        sent += 1;
+        if sent % 50 == 0 {
+            post(to, "/v1/events", NDJSON, &lines("acme", sent..sent + 1)).is(200, 1, &[]);
+        }
     }
+    assert!(process.memory() < before + (64 << 20), "{} of {before}", process.memory());
+    // Its place is free.
+    let (_one, _two) = (post(to, "/v1/events", NDJSON, &lines("acme", 0..1)), connect(to));
+    post(to, "/v1/events", NDJSON, &lines("acme", 0..1)).is(200, 1, &[]);
+    process.terminated().succeeded();
+    audited(&place);
+}
+
+#[test]
+fn where_there_is_no_room_or_the_store_is_away_for_too_long_the_answer_is_429_and_later_it_is_not() {
+    let place = Place::new();
+    let settings = [
+        ("SOURCES__WEB__ANSWER_WITHIN", "300ms"),
+        ("LIMITS__MAX_IN_FLIGHT", "64KiB"),
+        ("SOURCES__WEB__MAX_FRAME", "16KiB"),
+        ("STORE__BUSY_TIMEOUT", "20ms"),
+        ("TENANTS__DEFAULTS__RETRY__BASE", "10ms"),
+        ("TENANTS__DEFAULTS__RETRY__CAP", "100ms"),
+    ];
+    let (process, to) = start(&place, &settings);
+    post(to, "/v1/events", NDJSON, &lines("acme", 0..1)).is(200, 1, &[]);
+    place.until("SELECT count(*) FROM events", 1);
+    let lock = place.database();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // It is taken in, and not stored in time.
+    let told =
+        post(to, "/v1/events?ack=stored", NDJSON, &lines("acme", 1..2)).refused(429, "not all events are stored");
+    assert!(told.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", told.head);
+    // More than there is room for.
+    let body = lines("acme", 2..10_000);
+    let key = format!("{NDJSON}Idempotency-Key: k\r\n");
+    let told = post(to, "/v1/events", &key, &body).refused(429, "there was no room");
+    assert!(told.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", told.head);
+    lock.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
+    // The same again, as often as it takes, is stored once.
+    let began = Instant::now();
+    while post(to, "/v1/events", &key, &body).status != 200 {
+        assert!(began.elapsed() < DEADLINE);
+    }
+    process.terminated().succeeded();
+    assert_eq!(place.stored()["acme"], sorted(&lines("acme", 0..10_000)).0["acme"]);
+    audited(&place);
+}
+
+#[test]
+fn a_stop_that_stores_what_is_waited_for_answers_each_request_to_the_last() {
+    const CLIENTS: usize = 40;
+    let place = Place::new();
+    // Nothing but the stop closes a window.
+    let settings = [("SOURCES__WEB__ACK", "stored"), ("TENANTS__DEFAULTS__WINDOW__MAX_AGE", "1h")];
+    let (process, to) = start(&place, &settings);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(to)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let body = lines("acme", n..n + 1);
+        let head = format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{NDJSON}Content-Length: {}\r\n\r\n", body.len());
+        client.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    }
+    let accepted = || place.json(&["tenants", "--data", "data", "--json"])[0]["live"]["accepted"].clone();
+    let began = Instant::now();
+    while accepted() != CLIENTS {
+        assert!(began.elapsed() < DEADLINE, "{}", accepted());
+    }
+    process.signal("TERM");
+    for client in &mut clients {
+        read_answer(client).is(200, 1, &[]);
+    }
+    process.ended().succeeded();
+    assert_eq!(place.stored()["acme"].len(), CLIENTS);
+    audited(&place);
 }
 
 #[test]

@@ -2,7 +2,9 @@ mod ack;
 mod api;
 mod audit;
 mod backup;
+mod bad_clients;
 mod broken_lines;
+mod check_files;
 mod command_line;
 mod commands;
 mod config;
@@ -13,8 +15,11 @@ mod crash_judge;
 mod crash_points;
 mod data_dir;
 mod dead_letters;
+mod demo;
 mod disk_faults;
+mod failing;
 mod files;
+mod files_rotation;
 mod files_store;
 #[cfg(feature = "http")]
 mod http;
@@ -26,6 +31,18 @@ mod letters_store;
 mod manual;
 mod metrics;
 mod metrics_alerts;
+#[cfg(all(feature = "mqtt", feature = "postgres"))]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "parquet")]
+mod object_crash;
+#[cfg(feature = "parquet")]
+mod object_daemon;
+#[cfg(feature = "parquet")]
+mod object_faults;
+#[cfg(feature = "parquet")]
+mod object_store;
 mod openapi;
 mod outage;
 mod page;
@@ -43,9 +60,13 @@ mod replay;
 mod replay_crash;
 mod retention;
 mod service;
+#[cfg(all(feature = "http", feature = "websocket", feature = "syslog", feature = "tail"))]
+mod source_conformance;
 mod spans;
 mod spill;
 mod sqlite_store;
+#[cfg(feature = "stdout")]
+mod stdout;
 mod stop;
 mod supervisor_log;
 #[cfg(feature = "syslog")]
@@ -57,6 +78,12 @@ mod tcp;
 #[cfg(feature = "otlp")]
 mod telemetry;
 mod tenant_orders;
+#[cfg(all(feature = "tls", feature = "http", feature = "syslog"))]
+mod tls;
 mod top;
 mod uncompensated;
 mod upgrade;
+#[cfg(feature = "webhook")]
+mod webhook;
+#[cfg(feature = "websocket")]
+mod websocket;

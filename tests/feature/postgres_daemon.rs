@@ -103,16 +103,6 @@ fn an_event_that_jsonb_cannot_hold_is_found_and_becomes_a_dead_letter_and_all_ot
 }
 
 #[test]
-fn the_configuration_that_the_readme_shows_is_valid() {
-    let readme = include_str!("../../README.md");
-    let shown = readme.split("```toml\n").find(|text| text.starts_with("[store]\ntype = \"postgres\"")).unwrap();
-    let place = Place::new();
-    place.write("headworks.toml", shown.split("```").next().unwrap());
-    let told = place.run(&["check", "--config", "headworks.toml"]).succeeded().text();
-    assert!(told.contains("postgres://app@db.example:5432/events, with the password in /etc/headworks/"), "{told}");
-}
-
-#[test]
 fn a_daemon_whose_store_refuses_it_does_not_start_and_says_why() {
     let (place, postgres) = (Place::new(), Postgres::start());
     let url = postgres.url().replace("/postgres", "/elsewhere");

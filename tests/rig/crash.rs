@@ -23,6 +23,8 @@ pub(crate) struct Account {
     pub(crate) acknowledged: BTreeMap<String, BTreeSet<usize>>,
     /// Frames that were sent and are no events.
     pub(crate) malformed: Vec<Vec<u8>>,
+    /// Those of them that were answered: each is a dead letter.
+    pub(crate) answered: BTreeSet<Vec<u8>>,
 }
 
 impl Account {
@@ -38,6 +40,7 @@ impl Account {
         self.sent.extend(other.sent);
         self.acknowledged.extend(other.acknowledged);
         self.malformed.extend(other.malformed);
+        self.answered.extend(other.answered);
         self
     }
 
@@ -69,6 +72,8 @@ pub(crate) struct Dead {
 pub(crate) enum Violation {
     /// An acknowledged event has no outcome.
     Lost { tenant: String, number: usize },
+    /// A frame that is no event was answered, and is no dead letter.
+    LostFrame { body: String },
     /// An event has more outcomes than one: it is stored twice, or stored and a dead letter, or two dead letters.
     Doubled { tenant: String, number: usize, times: usize },
     /// An event is stored behind one that was sent after it.
@@ -144,6 +149,9 @@ pub(crate) fn judge(account: &Account, found: &Found) -> Vec<Violation> {
         let lost = numbers.iter().filter(|number| !outcomes.contains_key(&(tenant.as_str(), **number)));
         violations.extend(lost.map(|number| Violation::Lost { tenant: tenant.clone(), number: *number }));
     }
+    let kept: BTreeSet<_> = found.dead.iter().filter(|letter| !letter.is_event).map(|letter| &*letter.body).collect();
+    let lost = account.answered.iter().filter(|frame| !kept.contains(&***frame));
+    violations.extend(lost.map(|frame| Violation::LostFrame { body: String::from_utf8_lossy(frame).into_owned() }));
     violations
 }
 
@@ -160,6 +168,10 @@ pub(crate) fn found(place: &Place) -> Found {
     let mut found = Found { stored: place.stored(), dead: vec![] };
     #[cfg(feature = "postgres")]
     found.stored.extend(super::postgres::stored(place));
+    #[cfg(feature = "webhook")]
+    found.stored.extend(super::webhook::stored(place));
+    #[cfg(feature = "parquet")]
+    found.stored.extend(super::s3::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

@@ -1,16 +1,26 @@
 //! What the tests of the real program share: a place of their own, the program in it, and the way to its listener.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 #[cfg(feature = "otlp")]
 pub(crate) mod collector;
 pub(crate) mod crash;
 pub(crate) mod disk;
+#[cfg(all(feature = "mqtt", feature = "postgres"))]
+pub(crate) mod mosquitto;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod process;
 pub(crate) mod prometheus;
 pub(crate) mod python;
+#[cfg(feature = "parquet")]
+pub(crate) mod s3;
 pub(crate) mod sender;
+#[cfg(feature = "webhook")]
+pub(crate) mod webhook;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -150,6 +160,31 @@ impl Place {
             assert!(began.elapsed() < DEADLINE, "{sql} did not come to {number}, but to {:?}", self.ask(sql));
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A number of `/metrics`, as the control socket tells it: 0 where there is no such sample.
+pub(crate) fn metric(place: &Place, sample: &str) -> u64 {
+    let mut stream = std::os::unix::net::UnixStream::connect(place.data().join("control.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: headworks\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let value = answer.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse::<f64>().ok());
+    value.unwrap_or_default() as u64
+}
+
+/// Waits until a number of `/metrics` is this one: for what nobody announces.
+#[track_caller]
+pub(crate) fn until_metric(place: &Place, sample: &str, number: u64) {
+    let began = Instant::now();
+    loop {
+        let is = metric(place, sample);
+        if is == number {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "{sample} did not come to {number}, but is {is}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -101,6 +101,21 @@ impl Process {
         }
     }
 
+    /// Waits until it warns of something, and gives back the whole entry.
+    #[cfg(feature = "nats")]
+    #[track_caller]
+    pub(crate) fn next_warning(&mut self) -> Value {
+        loop {
+            let line = self.log.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|why| panic!("it warned of nothing ({why}):\n{}", self.said.join("\n")));
+            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            self.said.push(line);
+            if entry["level"] == "WARN" {
+                return entry;
+            }
+        }
+    }
+
     /// Waits until it listens, and says where.
     #[track_caller]
     pub(crate) fn listens(&mut self) -> SocketAddr {

@@ -211,9 +211,11 @@ impl Sender {
                     }
                 }
                 (Some(_), Some(code)) => panic!("{}: an event is refused: {position} {code}", self.stream),
-                (None, Some(code)) => assert_eq!(code, "bad_json"),
-                // It was refused by an earlier daemon.
-                (None, None) => {}
+                (None, refused) => {
+                    // Without a code it was refused by an earlier daemon.
+                    assert!(refused.is_none_or(|code| code == "bad_json"), "{line}");
+                    self.account.answered.insert(frame.line.trim_ascii_end().to_vec());
+                }
             }
             if position >= self.next {
                 self.beyond.insert(position);

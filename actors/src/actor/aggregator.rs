@@ -14,7 +14,7 @@ use super::registry::{Phase, Shared};
 use super::slot::Slot;
 use super::supervise::Child;
 use crate::model::{Cause, Code, Role, SupervisorEvent, What};
-use crate::observe::Report;
+use crate::observe::{Folding, Report};
 use crate::port::spawn;
 
 pub(crate) struct Aggregator {
@@ -56,6 +56,9 @@ impl Actor for Aggregator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.add_stream(report_times(self.shared.report_every.subscribe()));
+        // A period that a dead predecessor waited for the end of.
+        self.shared.folding_began.notify_one();
+        ctx.add_stream(log_turns(self.shared.clone()));
         // Of which a dead predecessor was told, and nobody else.
         let given_up = self.shared.all_slots().into_iter().filter(|slot| slot.lane.given_up().is_some());
         given_up.for_each(|slot| self.settle(slot));
@@ -63,6 +66,7 @@ impl Actor for Aggregator {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.report();
+        self.shared.turn_log(self.shared.phase() >= Phase::Stopping);
     }
 }
 
@@ -97,6 +101,27 @@ impl StreamHandler<ReportTime> for Aggregator {
     }
 
     /// Never: the sender lives as long as the actor.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+/// A period of the supervisor log is over.
+struct LogTurn;
+
+/// The ends of the periods, each of which begins with the first entry that is counted in it.
+fn log_turns(shared: Arc<Shared>) -> impl Stream<Item = LogTurn> {
+    stream::unfold(shared, |shared| async {
+        shared.folding_began.notified().await;
+        tokio::time::sleep(Folding::PERIOD).await;
+        Some((LogTurn, shared))
+    })
+}
+
+impl StreamHandler<LogTurn> for Aggregator {
+    fn handle(&mut self, LogTurn: LogTurn, _: &mut Self::Context) {
+        self.shared.turn_log(false);
+    }
+
+    /// Never: the times go on for as long as there is a system.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 

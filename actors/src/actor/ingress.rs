@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::admission::{self, OnRecord, Waiting};
-use super::letters::cost;
+use super::letters::{Kept, cost};
 use super::message::{Finish, Offer, Read};
 use super::registry::{Feeding, Phase, Shared};
 use super::slot::Slot;
@@ -93,13 +93,17 @@ impl Brought {
 struct Rest {
     waiting: Vec<Waiting>,
     letters: Vec<DeadLetter>,
+    /// Of numbered frames: letters that are on their way and not kept.
+    unkept: Option<Kept>,
+    /// The numbered frames that were refused while there are letters of the step that are not kept.
+    refused: Vec<(u64, Code)>,
     /// The last position of the step, where frames are numbered.
     last: Option<u64>,
 }
 
 impl Rest {
     fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.letters.is_empty()
+        self.waiting.is_empty() && self.letters.is_empty() && self.unkept.is_none()
     }
 }
 
@@ -172,8 +176,16 @@ impl Ingress {
         for failure in failures {
             shared.failed(&failure);
         }
-        let letters =
-            if letters.is_empty() { letters } else { shared.letters.try_push(letters).err().unwrap_or_default() };
+        let is_answered = self.record.stream.is_some();
+        let (mut unkept, mut full) = (None, vec![]);
+        if !letters.is_empty() {
+            match shared.letters.try_push(letters) {
+                // Nobody is told of a refusal whose letter a crash could lose, and it does not go on record either.
+                Ok(kept) => unkept = Some(kept).filter(|_| is_answered),
+                Err(letters) => full = letters,
+            }
+        }
+        let letters = full;
         let mut waiting = vec![];
         let mut source = source.lock();
         source.received += received;
@@ -190,7 +202,9 @@ impl Ingress {
             waiting.extend(admission::admit(shared, &mut source, share, now, record));
         });
         drop(source);
-        let rest = Rest { waiting, letters, last };
+        let is_kept = letters.is_empty() && unkept.is_none();
+        let (refused, to_refuse) = if is_kept { (refused, vec![]) } else { (vec![], refused) };
+        let rest = Rest { waiting, letters, unkept, refused: to_refuse, last };
         let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
         record.record.extend(mark);
         if let Some(stream) = &stream {
@@ -235,8 +249,12 @@ impl Ingress {
             let _feeding = feeding;
             // Side by side: letters that wait for their store do not hold back events that could move.
             let letters = async {
-                if !rest.letters.is_empty() {
-                    shared.letters.push(rest.letters).await;
+                let pushed = if rest.letters.is_empty() { None } else { Some(shared.letters.push(rest.letters).await) };
+                if let Some(stream) = &stream
+                    && let Some(last) = pushed.or(rest.unkept)
+                {
+                    shared.letters.kept(last).await;
+                    rest.refused.iter().for_each(|(position, code)| stream.refused(&[*position], *code));
                 }
             };
             let held = Held { source: &source, stream: stream.as_ref(), is_shared };

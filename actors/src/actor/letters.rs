@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::registry::Shared;
 use crate::model::{Cause, Code, Failure};
 use crate::policy::RetryPolicy;
+use crate::port::fault_point::fault_point;
 use crate::port::{DeadLetter, DeadLetterKind, StorageError};
 
 /// The most letters that are written at once.
@@ -29,7 +30,13 @@ pub(crate) struct Letters {
 struct Queue {
     letters: VecDeque<DeadLetter>,
     bytes: usize,
+    /// How many have left it, since they are kept.
+    kept: u64,
 }
+
+/// How many letters must have been kept for one's own to be among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kept(u64);
 
 impl Letters {
     pub(crate) fn new(max_bytes: usize) -> Self {
@@ -41,7 +48,7 @@ impl Letters {
     }
 
     /// Takes the letters, all of them, or hands them back. An empty queue takes any amount.
-    pub(crate) fn try_push(&self, letters: Vec<DeadLetter>) -> Result<(), Vec<DeadLetter>> {
+    pub(crate) fn try_push(&self, letters: Vec<DeadLetter>) -> Result<Kept, Vec<DeadLetter>> {
         let bytes = letters.iter().map(cost).sum::<usize>();
         let mut queue = self.lock();
         if queue.bytes > 0 && queue.bytes + bytes > self.max_bytes {
@@ -49,20 +56,34 @@ impl Letters {
         }
         queue.bytes += bytes;
         queue.letters.extend(letters);
+        let last = Kept(queue.kept + queue.letters.len() as u64);
         drop(queue);
         self.arrived.notify_one();
-        Ok(())
+        Ok(last)
     }
 
     /// As [`try_push`](Self::try_push), once there is room.
-    pub(crate) async fn push(&self, mut letters: Vec<DeadLetter>) {
+    pub(crate) async fn push(&self, mut letters: Vec<DeadLetter>) -> Kept {
         loop {
             let left = self.left.notified();
             let mut left = std::pin::pin!(left);
             left.as_mut().enable();
             match self.try_push(letters) {
-                Ok(()) => return,
+                Ok(last) => return last,
                 Err(back) => letters = back,
+            }
+            left.await;
+        }
+    }
+
+    /// Waits until letters that were pushed are kept.
+    pub(crate) async fn kept(&self, Kept(last): Kept) {
+        loop {
+            let left = self.left.notified();
+            let mut left = std::pin::pin!(left);
+            left.as_mut().enable();
+            if self.lock().kept >= last {
+                return;
             }
             left.await;
         }
@@ -97,6 +118,7 @@ pub(crate) async fn pump(shared: Arc<Shared>) {
             shared.letters.arrived.notified().await;
             continue;
         }
+        fault_point("before-letters");
         keep(&shared, &group).await;
         let events = group.iter().filter(|letter| letter.kind == DeadLetterKind::Event);
         for slot in events.filter_map(|letter| shared.slot(letter.tenant.as_ref()?)) {
@@ -107,6 +129,7 @@ pub(crate) async fn pump(shared: Arc<Shared>) {
         for letter in queue.letters.drain(..group.len()).collect::<Vec<_>>() {
             queue.bytes -= cost(&letter);
         }
+        queue.kept += group.len() as u64;
         drop(queue);
         shared.letters.left.notify_waiters();
     }

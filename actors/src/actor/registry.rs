@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::Addr;
@@ -25,7 +25,8 @@ use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
 use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{
-    Collector, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, StoreBreakers, SupervisorLog, Taps,
+    Collector, Folded, Folding, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, StoreBreakers,
+    SupervisorLog, Taps,
 };
 use crate::policy::{Policy, TenantRules};
 use crate::port::lane::Left;
@@ -51,6 +52,9 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn DynJournal>,
     pub(crate) dead_letters: Arc<dyn DynDeadLetters>,
     pub(crate) log: SupervisorLog,
+    folding: Mutex<Folding>,
+    /// A period of it has begun.
+    pub(crate) folding_began: Notify,
     pub(crate) taps: Arc<Taps>,
     pub(crate) root: Root,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
@@ -70,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) settled: AtomicU64,
     /// Calls that may still bring events in.
     pub(crate) feeds: AtomicU64,
+    /// Connections that have something to say to their clients.
+    pub(crate) telling: watch::Sender<u64>,
     /// Tenants with events of an earlier process that are not read back yet.
     pub(crate) unread: AtomicU64,
     /// Tenants of which something lies in the journal alone.
@@ -158,6 +164,8 @@ impl Shared {
             journal,
             dead_letters,
             log: SupervisorLog::new(log_entries),
+            folding: Mutex::default(),
+            folding_began: Notify::new(),
             taps: Arc::default(),
             root: Root::default(),
             observers,
@@ -172,6 +180,7 @@ impl Shared {
             panic_points,
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
+            telling: watch::Sender::new(0),
             unread: AtomicU64::new(0),
             spilling: AtomicU64::new(0),
             last_pressure: Mutex::new(None),
@@ -245,11 +254,46 @@ impl Shared {
         with(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes to the supervisor log.
+    /// Writes to the supervisor log, or has it summed up with others of its kind. Meters and observers are told of each.
     pub(crate) fn log(&self, event: SupervisorEvent) {
-        let event = self.log.push(event, self.seam.now());
+        let now = self.seam.now();
+        let (folded, begins) = {
+            let mut folding = self.fold();
+            let was_running = folding.is_running();
+            (folding.take(&event, now), !was_running && folding.is_running())
+        };
+        if begins {
+            self.folding_began.notify_one();
+        }
+        let event = match folded {
+            Folded::Written(before) => {
+                for sum in before {
+                    self.log.push(sum, now);
+                }
+                self.log.push(event, now)
+            }
+            Folded::Waits => Arc::new(SupervisorEvent { cursor: self.log.next(), at: now, ..event }),
+        };
         self.meters.supervised(&event);
         self.observe(event.tenant.as_ref(), |observer| observer.supervised(&event));
+    }
+
+    fn fold(&self) -> MutexGuard<'_, Folding> {
+        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of a period of the log: writes what is summed up. Where the system ends, the last one.
+    pub(crate) fn turn_log(&self, is_last: bool) {
+        let sums = {
+            let mut folding = self.fold();
+            if is_last { folding.end() } else { folding.turn() }
+        };
+        for sum in sums {
+            self.log.push(sum, self.seam.now());
+        }
+        if self.fold().is_running() {
+            self.folding_began.notify_one();
+        }
     }
 
     /// Tells the observers something of the tenant. A panic in one is in the report and not in the log: the observers would be told

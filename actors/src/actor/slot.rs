@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ use crate::observe::{ActorDetail, SilenceDetail, TenantDetail, TenantSnapshot};
 use crate::policy::{Liveliness, Policy};
 use crate::port::lane::{Lane, LaneDetail, LaneSnapshot};
 use crate::port::{Hooks, Stores};
+
+/// For so long after events of it were given up a tenant counts as failing.
+const FAILING_FOR: Duration = Duration::from_secs(60);
 
 /// One tenant, for as long as it is awake: its addresses, its lane, its rules.
 pub(crate) struct Slot {
@@ -366,6 +370,7 @@ impl Slot {
             _ if is_stalled => Status::Stalled,
             _ if lane.breaker_open => Status::BreakerOpen,
             (None, Some((failed, ..))) if failed > 0 => Status::Retrying,
+            _ if lane.given_up_at.is_some_and(|at| at.elapsed() < FAILING_FOR) => Status::Failing,
             _ if self.idle.load(Ordering::Acquire) => Status::Idle,
             _ => Status::Active,
         }

@@ -132,6 +132,11 @@ impl IngressSpec {
         Self { source: source.into(), framing, decoder: Arc::new(decoder) }
     }
 
+    /// The same with another decoder, made of its own: one that looks at what that says, for a sender that may not say everything.
+    pub fn decoded_by<D: Decoder>(self, other: impl FnOnce(Arc<dyn Decoder>) -> D) -> Self {
+        Self { decoder: Arc::new(other(self.decoder)), ..self }
+    }
+
     /// How its bytes are cut into frames.
     #[must_use]
     pub fn framing(&self) -> &Framing {

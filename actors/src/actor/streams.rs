@@ -206,6 +206,21 @@ impl Stream {
         state.last
     }
 
+    /// The frames before `next` that have not come never will. False where the connection is not the one that counts, or has a read
+    /// under way.
+    pub(crate) fn skip_to(&self, session: u64, next: u64) -> bool {
+        let mut state = self.lock();
+        if state.session != session || state.is_feeding {
+            return false;
+        }
+        let last = next.clamp(1, FARTHEST) - 1;
+        if last > state.last {
+            state.last = last;
+            state.ahead.remove(0..=last);
+        }
+        true
+    }
+
     /// A read begins; false where the connection is not the one that counts.
     pub(crate) fn feed(self: &Arc<Self>, session: u64) -> Option<(Feed, Numbers)> {
         let mut state = self.lock();

@@ -59,6 +59,9 @@ codes! {
     SpawnRate = "spawn_rate",
     /// The sender may not speak for the tenant.
     TenantNotAllowed = "tenant_not_allowed",
+    /// A connection was refused before it brought anything: it speaks TLS where none is spoken, or none where it is to, or shows no
+    /// certificate that counts.
+    HandshakeFailed = "handshake_failed",
     /// The tenant is muted: its events are dropped.
     Muted = "muted",
     /// The tenant is above its rate.

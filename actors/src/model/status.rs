@@ -15,6 +15,8 @@ pub enum Status {
     Idle,
     /// No event for as long as its sender may be quiet: see [`SilencePolicy`](crate::SilencePolicy).
     Silent,
+    /// Events come and move, but some were given up within the last minute: they are dead letters, or dropped as its rules say.
+    Failing,
     /// The last attempt to store failed; another follows.
     Retrying,
     /// Its calls of a store failed too often in a row: its circuit breaker is open, and its batches wait.
@@ -42,6 +44,7 @@ impl Status {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Silent => "silent",
+            Self::Failing => "failing",
             Self::Retrying => "retrying",
             Self::BreakerOpen => "breaker_open",
             Self::Parked => "parked",

@@ -149,6 +149,9 @@ whats! {
     JournalWorks = "journal_works",
     /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
     Pruned = "pruned",
+    /// A tenant, or the frames that are nobody's, have no room for more dead letters: the oldest go for each that comes, or those that
+    /// come wait; the cause says which. Told again once none had to for a while.
+    LettersFull = "letters_full",
     /// The configuration was read again, and what of it can change at run time did; the cause says what.
     Reloaded = "reloaded",
     /// A configuration that was read again is not valid, and changed nothing; the cause says why.
@@ -197,6 +200,12 @@ pub struct SupervisorEvent {
     pub compensations_failed: u32,
     /// Accepted events of the tenant that wait, kept, for their outcome.
     pub events_kept: u64,
+    /// How many more there were of this kind, of the same tenant, actor, store and code, that are summed up in this entry: where
+    /// a tenant has more than 20 of a kind in 10 s, those beyond are one entry. Its batch, cause and attempt are the last one's;
+    /// its events and compensations are those of all.
+    pub repeats: u64,
+    /// Of an entry that sums up: when the first of them happened.
+    pub since: Option<UnixMillis>,
 }
 
 impl SupervisorEvent {
@@ -219,6 +228,8 @@ impl SupervisorEvent {
             compensations_run: 0,
             compensations_failed: 0,
             events_kept: 0,
+            repeats: 0,
+            since: None,
         }
     }
 }
@@ -254,6 +265,9 @@ impl fmt::Display for SupervisorEvent {
         }
         if self.events_kept > 0 {
             write!(f, " events_kept={}", self.events_kept)?;
+        }
+        if let Some(since) = &self.since {
+            write!(f, " repeats={} since={since}", self.repeats)?;
         }
         if let Some(cause) = &self.cause {
             // A panic's text may span lines and hold anything; the log has one line an entry.

@@ -40,7 +40,7 @@ pub struct Counters {
     /// Windows closed, by reason, in the order of [`FlushReason::ALL`]; serialised as a map.
     #[serde(serialize_with = "by_reason")]
     pub flushes: [u64; FlushReason::ALL.len()],
-    /// Calls of the store that failed.
+    /// Calls of the store that failed. Of an outage the first alone: those after it only ask whether the store is back.
     pub attempts_failed: u64,
     /// Restarts of the tenant's actors.
     pub restarts: u64,
@@ -193,6 +193,10 @@ pub struct SourceCounters {
     pub malformed: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// What its sender marked as sent before, whether or not it had come.
+    pub redelivered: u64,
+    /// How often it found its way back to what it reads from.
+    pub reconnects: u64,
 }
 
 impl SourceCounters {

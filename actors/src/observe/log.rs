@@ -70,6 +70,11 @@ impl SupervisorLog {
         event
     }
 
+    /// The cursor that the next entry will have.
+    pub(crate) fn next(&self) -> u64 {
+        self.ring().next
+    }
+
     /// The newest `n` entries, oldest first.
     #[must_use]
     pub fn last(&self, n: usize) -> Vec<Arc<SupervisorEvent>> {
@@ -165,6 +170,8 @@ fn trace(event: &SupervisorEvent) {
                 compensations_run = event.compensations_run,
                 compensations_failed = event.compensations_failed,
                 events_kept = event.events_kept,
+                repeats = event.repeats,
+                since = event.since.map(tracing::field::display),
             )
         };
     }
@@ -179,6 +186,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Stalled
         | What::Parked
         | What::Spilling
+        | What::LettersFull
         | What::BreakerOpened
         | What::BackingOff
         | What::Silent

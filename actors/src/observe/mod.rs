@@ -2,6 +2,7 @@
 
 mod counters;
 mod detail;
+mod folding;
 mod histogram;
 mod log;
 mod meters;
@@ -14,6 +15,7 @@ mod tap;
 pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
 pub(crate) use counters::{SourceLedger, WayIn};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail, ThrottleDetail};
+pub(crate) use folding::{Folded, Folding};
 pub use histogram::{Distribution, Histogram};
 pub use log::{LogItem, Subscription, SupervisorLog};
 pub use meters::{FailureTotal, StoreBreakers, StoreCalls};

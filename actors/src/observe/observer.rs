@@ -27,7 +27,8 @@ pub trait Observer: Send + Sync + 'static {
         let _ = failure;
     }
 
-    /// The supervisor saw or did something.
+    /// The supervisor saw or did something. Told of each, those too that the log sums up in one entry: their cursor is that of an
+    /// entry before it.
     fn supervised(&self, event: &SupervisorEvent) {
         let _ = event;
     }

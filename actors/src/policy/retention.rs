@@ -17,10 +17,14 @@ pub struct RetentionPolicy {
     /// The oldest batches go once the bodies of all of them take more, in bytes, in any one store. 0 sets no bound. Default 0.
     #[serde(with = "units::bytes")]
     pub max_bytes: usize,
+    /// One of its dead letters goes once it was given up so long ago. Where the daemon has a bound for all, the shorter one counts.
+    /// `None`, written `"never"`, for never. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub dead_letters_max_age: Option<Duration>,
 }
 
 impl RetentionPolicy {
-    /// Whether all is kept for ever.
+    /// Whether all stored events are kept for ever.
     #[must_use]
     pub fn keeps_all(&self) -> bool {
         self.max_age.is_none() && self.max_bytes == 0
@@ -34,6 +38,9 @@ impl RetentionPolicy {
         const YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
         if let Some(age) = self.max_age {
             lasting("retention.max_age", age, Duration::from_secs(1), YEARS)?;
+        }
+        if let Some(age) = self.dead_letters_max_age {
+            lasting("retention.dead_letters_max_age", age, Duration::from_secs(1), YEARS)?;
         }
         within("retention.max_bytes", self.max_bytes, 0, 1 << 44)
     }

@@ -1,6 +1,7 @@
 //! What every store must do, as tests that any implementation can run.
 //!
-//! Each suite is one async function that panics with a sentence where the store breaks its contract.
+//! Each suite is one async function that panics with a sentence where the store breaks its contract. That of sources is
+//! [`source_conformance`](crate::source_conformance).
 //!
 //! ```
 //! use headworks_actors::{MemoryDeadLetters, MemoryStore, conformance};

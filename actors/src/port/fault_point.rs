@@ -16,6 +16,7 @@
 //! | `after-compensation` | had all of them |
 //! | `after-split` | was split, which the journal need not have committed |
 //! | `after-letters` | is among the dead letters, and the outcome is not on record yet |
+//! | `before-letters` | was refused at the door, as a frame, and its dead letter is not kept yet |
 //! | `after-outcome` | has its outcome, which the journal need not have committed |
 //! | `in-prune` | is deleted with others by its tenant's retention, and that is not committed |
 //! | `after-prune` | is deleted so, and that is committed |
@@ -41,7 +42,7 @@ mod armed {
 
     use super::FAULT_VARIABLE;
 
-    const POINTS: [&str; 14] = [
+    const POINTS: [&str; 15] = [
         "after-accept",
         "after-cut",
         "after-intent",
@@ -53,6 +54,7 @@ mod armed {
         "after-compensation",
         "after-split",
         "after-letters",
+        "before-letters",
         "in-prune",
         "after-prune",
         "in-erase",

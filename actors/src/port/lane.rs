@@ -118,6 +118,8 @@ struct State {
     shedding: Option<Shedding>,
     /// Its tenant was passivated: nothing that comes counts here any more.
     gone: bool,
+    /// When events of it were given up last.
+    given_up_at: Option<Instant>,
     /// Who listens whether frames come, if anybody does.
     listener: Option<Arc<Listener>>,
 }
@@ -362,6 +364,7 @@ impl Lane {
         let mut state = self.lock();
         state.given_up_at_door -= 1;
         state.dead_lettered_at_door += 1;
+        state.given_up_at = Some(Instant::now());
         state.counters.dead_lettered += 1;
     }
 

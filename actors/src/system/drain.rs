@@ -16,6 +16,9 @@ use crate::actor::supervisor::Supervisor;
 use crate::model::{FlushReason, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{Counters, TenantSnapshot};
 
+/// How long a system that is done waits for clients to be told so, which may not listen.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What a drain came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DrainReport {
@@ -146,6 +149,10 @@ async fn flow(shared: &Arc<Shared>, deadline: Duration) -> DrainReport {
     close_windows();
     // Last stage: writers and the dead letters.
     until(shared, deadline, || is_settled(shared)).await;
+    // And whoever waits for an answer may hear the last of it.
+    let mut telling = shared.telling.subscribe();
+    let all_told = telling.wait_for(|connections| *connections == 0);
+    let _ = tokio::time::timeout_at(deadline.min(Instant::now() + FAREWELL), all_told).await;
     report_of(shared, &before)
 }
 

@@ -251,7 +251,9 @@ impl System {
             return Err(Error::Closed);
         }
         let (end, ended) = watch::channel(None);
-        let intake = Intake { shared: self.shared.clone(), supervisors: self.handle.supervisors.clone(), home: 0 };
+        let (tell, trouble) = watch::channel(None);
+        let (shared, supervisors) = (self.shared.clone(), self.handle.supervisors.clone());
+        let intake = Intake { shared, supervisors, home: 0, trouble: Arc::new(tell) };
         let run = Run(Box::new(move || {
             async move {
                 let (shared, mut name) = (intake.shared.clone(), "of unknown name".to_owned());
@@ -271,7 +273,7 @@ impl System {
             .boxed_local()
         }));
         self.handle.supervisors[0].send(run).await.map_err(unanswered(Role::Supervisor))?;
-        Ok(SourceHandle { ended })
+        Ok(SourceHandle { ended, trouble })
     }
 
     /// Drops the tenant's events at the door from now on, counted, whether or not it is known yet.
@@ -621,6 +623,17 @@ impl IngressHandle {
         }
         let _feeding = begin(&self.shared)?;
         self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
+    }
+
+    /// Leaves out positions, in a stream of numbered frames: the next frame that is fed has the position `next`, or the one it would have
+    /// had where that is later. Frames of positions that were left out are never to come. For numbers that have holes, as those of a log
+    /// from which messages were deleted. It goes on record with the next frame that is fed.
+    ///
+    /// # Errors
+    /// [`Error::TakenOver`] where another connection has the stream now, or a read is under way, or the frames are not numbered.
+    pub fn skip_to(&self, next: u64) -> Result<(), Error> {
+        let skipped = self.connection.as_ref().is_some_and(|of| of.stream.skip_to(of.session, next));
+        if skipped { Ok(()) } else { Err(Error::TakenOver) }
     }
 
     /// The input has ended. `clean` says that it ended at the sender's will: an unfinished last line is then a frame like

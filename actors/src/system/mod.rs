@@ -6,6 +6,8 @@ mod handle;
 mod measure;
 mod rules;
 mod source;
+#[cfg(feature = "testing")]
+pub mod source_conformance;
 mod stream;
 mod tap;
 
@@ -14,5 +16,5 @@ pub use builder::{Placement, SystemBuilder};
 pub use drain::{DrainReport, TenantDrained};
 pub use handle::{IngressHandle, System, TenantHandle};
 pub use measure::Measurements;
-pub use source::{Intake, Source, SourceHandle};
+pub use source::{Intake, Source, SourceHandle, Telling};
 pub use stream::{Answers, Receipt, Settlement};

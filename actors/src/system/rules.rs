@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::System;
-use crate::model::{Cause, Error, TenantId, What};
+use crate::model::{Cause, Error, Role, SupervisorEvent, TenantId, What};
 use crate::policy::{RulesSet, SpawnRate, TenantRules, Unknown};
 
 /// What can be changed for all tenants while the system runs.
@@ -66,5 +66,11 @@ impl System {
     /// [`What::Reloaded`].
     pub fn note(&self, what: What, cause: Cause) {
         self.shared.note(what, cause);
+    }
+
+    /// The same about a tenant, where it is about one.
+    pub fn note_of(&self, tenant: Option<&TenantId>, what: What, cause: Cause) {
+        let event = SupervisorEvent::new(tenant.cloned(), Role::Supervisor, what);
+        self.shared.log(SupervisorEvent { cause: Some(cause), ..event });
     }
 }

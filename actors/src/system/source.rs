@@ -44,6 +44,8 @@ pub struct Intake {
     pub(super) supervisors: Supervisors,
     /// The thread it is used on.
     pub(super) home: usize,
+    /// Why the source brings nothing in, if it does not.
+    pub(super) trouble: Arc<watch::Sender<Option<String>>>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -103,11 +105,43 @@ impl Intake {
         self.shared.failed(&Failure { at, tenant: None, source: Some(name), batch: None, cause, events: 1 });
     }
 
+    /// Says why the source brings nothing in although it runs, as while it is away from what it reads; `None` once it does again.
+    /// [`SourceHandle::trouble`] tells.
+    pub fn trouble(&self, why: Option<String>) {
+        self.trouble.send_replace(why);
+    }
+
+    /// Counts frames that came to `source` again and are known to it: received, and duplicates.
+    pub fn duplicate(&self, source: &str, frames: u64) {
+        let source = self.shared.source(&source.into());
+        let mut counters = source.lock();
+        counters.received += frames;
+        counters.duplicate += frames;
+    }
+
+    /// Counts something that its sender marked as sent before. It says nothing of whether it had come.
+    pub fn redelivered(&self, source: &str) {
+        self.shared.source(&source.into()).lock().redelivered += 1;
+    }
+
+    /// Counts that `source` found its way back to what it reads from.
+    pub fn reconnected(&self, source: &str) {
+        self.shared.source(&source.into()).lock().reconnects += 1;
+    }
+
     /// Resolves when the source should end: the system drains or stops.
     pub async fn closing(&self) {
         let mut phase = self.shared.phase.subscribe();
         // The sender lives as long as this handle.
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
+    }
+
+    /// While it is there, a system that ends waits for what is being told to a client: once everything has its outcome, for a second
+    /// at the most. Held by a connection that owes answers, until they are written.
+    #[must_use]
+    pub fn telling(&self) -> Telling {
+        self.shared.telling.send_modify(|connections| *connections += 1);
+        Telling(self.shared.clone())
     }
 
     /// Runs a task that reads one connection, on whichever of the system's threads reads the fewest: `task` is called there, with an
@@ -136,10 +170,26 @@ impl Intake {
     }
 }
 
+/// A connection that owes answers; see [`Intake::telling`].
+pub struct Telling(Arc<Shared>);
+
+impl std::fmt::Debug for Telling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Telling")
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling.send_modify(|connections| *connections -= 1);
+    }
+}
+
 /// A source that was added to a system.
 #[derive(Debug, Clone)]
 pub struct SourceHandle {
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
+    pub(super) trouble: watch::Receiver<Option<String>>,
 }
 
 impl SourceHandle {
@@ -147,6 +197,12 @@ impl SourceHandle {
     #[must_use]
     pub fn end(&self) -> Option<Result<(), String>> {
         self.ended.borrow().clone()
+    }
+
+    /// Why the source brings nothing in although it runs, if it says so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// Waits for the source to end.

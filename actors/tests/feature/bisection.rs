@@ -458,3 +458,50 @@ fn each_piece_has_its_one_outcome_on_record_and_the_sum_is_that_of_the_batch() {
         assert_eq!(stored.iter().flat_map(bodies).count(), 6);
     });
 }
+
+/// Counts what it is told by its word.
+#[derive(Clone, Default)]
+struct Counting(Arc<std::sync::Mutex<std::collections::BTreeMap<&'static str, u64>>>);
+
+impl headworks_actors::Observer for Counting {
+    fn supervised(&self, event: &headworks_actors::SupervisorEvent) {
+        *self.0.lock().unwrap().entry(event.what.as_str()).or_default() += 1;
+    }
+}
+
+#[test]
+fn a_store_that_refuses_everything_is_a_few_entries_of_the_log_a_period_that_count_all_there_was() {
+    virtual_time(async {
+        let counted = Counting::default();
+        let observer = counted.clone();
+        let (rig, _) = Rig::faulty_with(
+            split_windows_of(10),
+            |_, _| Fault::Permanent,
+            move |builder| builder.observer(observer).log_entries(10_000),
+        );
+        let ingress = rig.ingress().await;
+        for n in 0..100 {
+            ingress.feed(lines(events("a", n * 10..n * 10 + 10))).await.unwrap();
+            pass(secs(1)).await;
+        }
+        rig.drained().await;
+        assert_eq!(rig.dead().len(), 1_000);
+        let told = counted.0.lock().unwrap().clone();
+        assert!(told["failed"] > 1_000 && told["split"] > 500, "{told:?}");
+        let log = rig.log_of("a");
+        for what in [What::Failed, What::Compensated, What::Split, What::DeadLettered] {
+            let entries: Vec<_> = log.iter().filter(|entry| entry.what == what).collect();
+            // The first of them as they were, and then one each 10 s.
+            assert!((21..=32).contains(&entries.len()), "{what:?}: {}", entries.len());
+            let all = entries.iter().map(|entry| 1 + entry.repeats).sum::<u64>();
+            assert_eq!(Some(&all), told.get(what.as_str()), "{what:?}");
+            assert!(entries.last().unwrap().since.is_some() && entries[19].since.is_none());
+        }
+        let sum = |what: What, of: fn(&headworks_actors::SupervisorEvent) -> u64| {
+            log.iter().filter(|entry| entry.what == what).map(|entry| of(entry)).sum::<u64>()
+        };
+        assert_eq!(sum(What::DeadLettered, |entry| entry.batch_events), 1_000);
+        let measured = rig.system.measure();
+        assert_eq!(sum(What::Compensated, |entry| u64::from(entry.compensations_run)), measured.compensations_run);
+    });
+}

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use headworks_actors::{Code, Fault, Policy, Report, RestartPolicy, RetryPolicy, Role, Status, What};
 
-use crate::rig::{Rig, event, events, lines, millis, pass, secs, virtual_time, windows_of};
+use crate::rig::{Rig, event, events, lines, millis, pass, secs, until, virtual_time, windows_of};
 
 fn retry(attempts: u32) -> RetryPolicy {
     RetryPolicy { attempts, base: secs(60), cap: secs(60), ..RetryPolicy::default() }
@@ -160,5 +160,37 @@ fn the_periodic_report_goes_to_those_who_ask_for_it_and_a_panic_there_harms_nobo
             [1],
             "the end reports what is left"
         );
+    });
+}
+
+#[test]
+fn a_tenant_whose_events_are_given_up_is_failing_for_a_minute_and_no_longer() {
+    virtual_time(async {
+        let (rig, _) = Rig::faulty(windows_of(1), |batch, _| {
+            if batch.events().any(|event| event.body.ends_with(b"13}")) { Fault::Permanent } else { Fault::None }
+        });
+        let ingress = rig.ingress().await;
+        ingress.feed(lines(events("a", [12, 13]))).await.unwrap();
+        until("it is given up", || rig.snapshot("a").counters.dead_lettered == 1).await;
+        assert_eq!(rig.snapshot("a").status, Status::Failing);
+        // What moves since does not hide it.
+        ingress.feed(lines(events("a", 14..20))).await.unwrap();
+        until("they are stored", || rig.snapshot("a").counters.stored == 7).await;
+        assert_eq!(rig.snapshot("a").status, Status::Failing);
+        pass(secs(61)).await;
+        assert!(matches!(rig.snapshot("a").status, Status::Active | Status::Idle));
+        rig.drained().await;
+    });
+}
+
+#[test]
+fn an_outage_is_one_failed_attempt_however_often_the_store_is_asked_whether_it_is_back() {
+    virtual_time(async {
+        let (rig, store) =
+            Rig::faulty(windows_of(1), |_, call| if call < 9 { Fault::Unavailable } else { Fault::None });
+        rig.ingress().await.feed(lines(events("a", [1]))).await.unwrap();
+        until("it is stored", || rig.snapshot("a").counters.stored == 1).await;
+        assert_eq!((store.calls(), rig.snapshot("a").counters.attempts_failed), (9, 1));
+        rig.drained().await;
     });
 }

@@ -344,7 +344,7 @@ fn a_breaker_opens_is_shown_half_opens_and_closes() {
         pass(secs(20)).await;
         assert_eq!(rig.logged("sick", What::BreakerClosed).len(), 1);
         assert!(rig.tenant("sick").explain().breakers.is_empty());
-        assert_eq!((rig.stored("sick").len(), rig.snapshot("sick").status), (1, Status::Idle));
+        assert_eq!((rig.stored("sick").len(), rig.snapshot("sick").status), (1, Status::Failing));
         rig.drained().await;
     });
 }

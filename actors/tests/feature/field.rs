@@ -433,7 +433,7 @@ fn every_flush_retry_outcome_and_compensation_is_told() {
         assert!(retried[0].next_attempt_at.is_some() && retried[0].actor == Role::Writer, "when it is tried again");
         let counters = rig.snapshot("a").counters;
         assert_eq!((counters.flushes_for(FlushReason::Size), counters.attempts_failed, counters.batches), (2, 2, 1));
-        assert_eq!(rig.snapshot("a").status, Status::Active);
+        assert_eq!(rig.snapshot("a").status, Status::Failing);
         rig.drained().await;
     });
 }

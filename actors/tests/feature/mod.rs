@@ -27,6 +27,7 @@ mod retry;
 mod rules;
 mod saga;
 mod silence;
+mod source_conformance;
 mod spill;
 mod streams;
 mod supervision;

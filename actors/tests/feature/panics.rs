@@ -232,7 +232,9 @@ fn a_panic_at(place: &'static str, named: &str, when: When, panic_at: Option<Pan
         pass(secs(60)).await;
         for name in ["a", "b", "c"] {
             let now = town.rig.snapshot(name);
-            assert_eq!((now.status, now.in_flight, now.uncompensated), (Status::Idle, 0, 0), "{what}: {name}");
+            // What was given up shortly before is told for a while.
+            assert!(matches!(now.status, Status::Idle | Status::Failing), "{what}: {name}: {}", now.status);
+            assert_eq!((now.in_flight, now.uncompensated), (0, 0), "{what}: {name}");
         }
         town.stored_at.lock().unwrap().clear();
         let ingress = town.open(|| town.trip.raw()).await;

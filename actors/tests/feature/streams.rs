@@ -242,6 +242,32 @@ fn a_sender_that_begins_later_is_followed() {
 }
 
 #[test]
+fn positions_that_are_left_out_are_passed_over_and_the_rest_keep_theirs() {
+    virtual_time(async {
+        let mut world = World::new();
+        let first = world.start(windows_of(1));
+        let mut conn = first.connect("s", 1, AckLevel::Stored).await;
+        conn.feed(events("a", 0..2)).await;
+        conn.ingress.skip_to(10).unwrap();
+        conn.ingress.skip_to(5).unwrap();
+        conn.feed(events("a", 2..4)).await;
+        assert_eq!(conn.acks().await, [1, 2, 10, 11]);
+        drop(conn);
+        world.crash(first).await;
+        let second = world.start(windows_of(1));
+        let earlier = second.connect("s", 1, AckLevel::Stored).await;
+        assert_eq!(earlier.answers.last(), 11);
+        let mut conn = second.connect("s", 12, AckLevel::Stored).await;
+        assert!(matches!(earlier.ingress.skip_to(99), Err(Error::TakenOver)));
+        conn.feed(events("a", 4..5)).await;
+        assert_eq!(conn.acks().await, [12]);
+        drop((earlier, conn));
+        world.end(second).await;
+        assert_eq!(stored(&world, "a"), events("a", 0..5));
+    });
+}
+
+#[test]
 fn a_position_that_no_sender_reaches_does_no_harm() {
     virtual_time(async {
         for next in [0, u64::MAX - 1, u64::MAX] {

@@ -1,6 +1,6 @@
 // Small line charts on a canvas: the last minutes, up to now.
 
-import { el, text, clock } from "./dom.js";
+import { el, text, clock, span } from "./dom.js";
 import { KEPT_MS } from "./model.js";
 
 const LEFT = 8, TOP = 8, BOTTOM = 20;
@@ -121,7 +121,9 @@ export function chart(title, lines, { sayAxis, atLeast }) {
       pen.lineTo(x(point.at), height - BOTTOM);
       pen.stroke();
     }
-    text(when, pointed !== null && point ? clock(point.at) : "");
+    // What came before the page was opened is not known to it.
+    const filling = age < KEPT_MS - 2000 ? `filling: ${span(age)} of ${KEPT_MS / 60_000} min` : "";
+    text(when, pointed !== null && point ? clock(point.at) : filling);
     lines.forEach(({ key, say }, line) => text(values[line], point && point[key] !== null ? say(point[key], point) : "-"));
     canvas.setAttribute("aria-label", `${title}, now: ${lines.map(({ label }, line) => `${label} ${values[line].textContent}`).join(", ")}`);
   };

@@ -58,7 +58,7 @@ export function clock(time) {
 /// How bad a state is, 0 being as it should, and the sign that goes with its word: no state is told by colour alone.
 const STATES = {
   active: ["good", "●", 0], idle: ["calm", "○", 0], dormant: ["calm", "◌", 0],
-  silent: ["warn", "◔", 1], retrying: ["warn", "▲", 4], compensating: ["warn", "▲", 5], restarting: ["warn", "▲", 6], stopped: ["warn", "‖", 3],
+  silent: ["warn", "◔", 1], failing: ["bad", "▲", 4], retrying: ["warn", "▲", 4], compensating: ["warn", "▲", 5], restarting: ["warn", "▲", 6], stopped: ["warn", "‖", 3],
   breaker_open: ["bad", "■", 7], parked: ["bad", "■", 7], stalled: ["bad", "■", 8], quarantined: ["bad", "■", 9],
 };
 const UNKNOWN = ["warn", "?", 2];

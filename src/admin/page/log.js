@@ -16,7 +16,7 @@ const KINDS = {
 };
 
 function kind(what) {
-  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "missed"].includes(what)) return "bad";
+  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "letters_full", "missed"].includes(what)) return "bad";
   if (["ambiguous", "missed_heartbeat", "backing_off", "parked", "compensated", "split", "started_over", "spilling", "stopped", "draining", "silent"].includes(what)) return "warn";
   if (["restarted", "unstalled", "unhung", "journal_works", "unparked", "breaker_closed", "resumed", "shedding_ended", "caught_up", "recovered", "heard"].includes(what)) return "good";
   return "calm";

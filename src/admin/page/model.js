@@ -70,7 +70,6 @@ function takeTenants(overview, seconds, isNew) {
       tenant.in = smooth(tenant.in, (row[place.accepted] - tenant.accepted) / seconds);
       tenant.out = smooth(tenant.out, (row[place.stored] - tenant.stored) / seconds);
     }
-    if (seconds > 0 && row[place.dead_lettered] > (tenant.dead_lettered ?? 0)) tenant.lost_at = overview.at;
     for (let field = 0; field < fields.length; field++) tenant[fields[field]] = row[field];
     tenant.age = tenant.oldest_at === null ? 0 : Math.max(0, overview.at - tenant.oldest_at);
     all[at] = tenant;

@@ -36,9 +36,6 @@ export function overview(main, signal) {
   return {};
 }
 
-/// Whether events of the tenant became dead letters a moment ago, whatever it is doing now.
-const loses = (row) => model.updated && row.lost_at > model.overview.at - 60_000;
-
 function attention() {
   const list = el("ul", { class: "list" });
   const fine = el("p", { class: "fine", hidden: true }, el("i", { "aria-hidden": "true" }, "✓ "), "No tenant needs help.");
@@ -53,7 +50,7 @@ function attention() {
     return { line, state, link, words };
   });
   node.set = () => {
-    const found = model.tenants.filter((row) => severity(row.status) >= 3 || row.uncompensated > 0 || loses(row));
+    const found = model.tenants.filter((row) => severity(row.status) >= 3 || row.uncompensated > 0);
     found.sort((a, b) => severity(b.status) - severity(a.status) || b.age - a.age || (a.tenant < b.tenant ? -1 : 1));
     lines.forEach(({ line, state, link, words }, at) => {
       const row = found[at];
@@ -63,7 +60,7 @@ function attention() {
       text(link, row.tenant);
       link.setAttribute("href", `#/tenant/${encodeURIComponent(row.tenant)}`);
       const waits = row.in_flight > 0 ? `${count(row.in_flight)} in flight, the oldest for ${span(row.age)}` : "nothing in flight";
-      const more = [row.uncompensated && `${count(row.uncompensated)} not undone`, loses(row) && `${count(row.dead_lettered)} dead letters, more of them within the last minute`];
+      const more = [row.uncompensated && `${count(row.uncompensated)} not undone`, row.status === "failing" && `${count(row.dead_lettered)} dead letters, more of them within the last minute`];
       text(words, [waits, ...more.filter(Boolean)].join("; "));
     });
     show(fine, found.length === 0);

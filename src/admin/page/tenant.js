@@ -17,6 +17,8 @@ const ORDERS = {
   flush: { label: "Flush", done: "told to close its window", title: "Close its window now" },
   restart: { label: "Restart", done: "restarted", title: "Replace its actors by fresh ones; nothing accepted is lost" },
 };
+/// Counters of all that ever was: what was erased or pruned since is still in them.
+const WORDS = { stored: "stored ever", dead_lettered: "dead lettered ever" };
 /// So many entries of the log are shown.
 const LOGGED = 12;
 const HELD = ["stopped", "quarantined", "restarting"];
@@ -97,7 +99,7 @@ export function tenant(main, signal, { id }) {
   function tellNumbers(counters) {
     const names = [...FIRST.filter((name) => name in counters), ...Object.keys(counters).filter((name) => !FIRST.includes(name))];
     if (numbers.children.length !== names.length) {
-      numbers.replaceChildren(...names.map((name) => el("div", {}, el("dt", {}, name.replaceAll("_", " ")), el("dd"))));
+      numbers.replaceChildren(...names.map((name) => el("div", {}, el("dt", {}, WORDS[name] ?? name.replaceAll("_", " ")), el("dd"))));
     }
     names.forEach((name, at) => text(numbers.children[at].lastChild, count(counters[name])));
     const outcomes = ["stored", "dead_lettered", "shed", "discarded", "in_flight"].reduce((all, name) => all + (counters[name] ?? 0), 0);

@@ -39,7 +39,7 @@ const COLUMNS = [
   number("out", "Stored/s", rate, { class: "number wide" }),
   number("in_flight", "In flight"),
   number("age", "Oldest", (age) => (age > 0 ? span(age) : "-"), { class: "number wide" }),
-  number("stored", "Stored", count, { class: "number wide" }),
+  number("stored", "Stored ever", count, { class: "number wide" }),
   number("refused", "Refused", count, { class: "number wide" }),
   number("dead_lettered", "Dead letters", count, { class: "number wide", isBad: true }),
   number("attempts_failed", "Failed tries", count, { class: "number wide" }),

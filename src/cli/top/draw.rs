@@ -12,8 +12,13 @@ use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Sparkline, T
 use super::super::explain;
 use super::state::{Column, State, Totals};
 
-/// So many lines of the screen are the log's at the least.
+/// So many lines of the screen are the log's at the least, where there is room for all.
 const LOG: u16 = 6;
+
+/// Below this nothing could be told from anything.
+const LEAST: (u16, u16) = (32, 8);
+/// From here on everything has its place.
+const WIDE: u16 = 74;
 
 const HELP: &[&str] = &[
     "",
@@ -27,13 +32,34 @@ const HELP: &[&str] = &[
     "",
 ];
 
+/// The same where there is little room.
+const SHORT_HELP: &[&str] = &[
+    "q Ctrl-C  leave",
+    "j k       select a tenant",
+    "Enter     all about it",
+    "Esc       back; ends a filter",
+    "/         only tenants with ...",
+    "s r       sort; turn it round",
+];
+
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
+    let Rect { width, height, .. } = frame.area();
+    if width < LEAST.0 || height < LEAST.1 {
+        let words = format!("{width}x{height} is too small: headworks top needs {}x{}", LEAST.0, LEAST.1);
+        return frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), frame.area());
+    }
+    // The tenants come first: the log has what is left.
+    let is_low = height < 16;
     let [head, middle, log, foot] = Layout::vertical([
-        Constraint::Length(3),
+        Constraint::Length(if is_low { 2 } else { 3 }),
         Constraint::Min(5),
-        Constraint::Length(LOG.max(frame.area().height / 4)),
+        Constraint::Length(match height {
+            ..16 => 0,
+            16..20 => 4,
+            _ => LOG.max(height / 4),
+        }),
         // What is wrong may need more.
-        Constraint::Length(if state.gone.is_some() || state.trouble.is_some() { 2 } else { 1 }),
+        Constraint::Length(if !is_low && (state.gone.is_some() || state.trouble.is_some()) { 2 } else { 1 }),
     ])
     .areas(frame.area());
     totals(frame, state, head);
@@ -44,7 +70,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
     entries(frame, state, log);
     footer(frame, state, foot);
     if state.has_help {
-        help(frame, middle);
+        help(frame, if is_low || width < WIDE { frame.area() } else { middle });
     }
 }
 
@@ -71,14 +97,13 @@ fn of_status(state: &State, status: &str) -> Style {
 }
 
 fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
+    if area.width < WIDE {
+        return few_totals(frame, state, area);
+    }
     let [words, chart] = Layout::horizontal([Constraint::Min(64), Constraint::Percentage(20)]).areas(area);
     let Totals { received_per_second, stored_per_second, in_flight, stored, dead_lettered, .. } = &state.totals;
     let Totals { malformed, attempts_failed, restarts, uncompensated, oldest_at, .. } = &state.totals;
-    let standing = match &state.gone {
-        Some(_) => alarming(state, "GONE"),
-        None if state.trouble.is_some() => alarming(state, "IN TROUBLE"),
-        None => Span::styled("up", colour(state, Color::Green)),
-    };
+    let standing = standing(state);
     let first = Text::from(vec![
         "headworks ".into(),
         standing,
@@ -95,11 +120,35 @@ fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
     frame.render_widget(Sparkline::default().data(&rates).style(colour(state, Color::Cyan)), chart);
 }
 
+/// Whether the daemon does its work: what `headworks ready` says.
+fn standing(state: &State) -> Span<'static> {
+    match &state.gone {
+        Some(_) => alarming(state, "GONE"),
+        None if state.trouble.is_some() => alarming(state, "NOT READY"),
+        None => Span::styled("up", colour(state, Color::Green)),
+    }
+}
+
+/// What counts most, where there is room for no more.
+fn few_totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
+    let Totals { received_per_second, stored_per_second, in_flight, dead_lettered, .. } = &state.totals;
+    let Totals { uncompensated, oldest_at, .. } = &state.totals;
+    let first = vec![standing(state), format!("  in {received_per_second}/s  stored {stored_per_second}/s").into()];
+    let second = format!("in flight {in_flight}  dead letters {dead_lettered}");
+    let owed = if *uncompensated > 0 { format!("NOT UNDONE {uncompensated}  ") } else { String::new() };
+    let third = oldest_at.map_or(owed.clone(), |at| format!("{owed}oldest {}", ago(at, state.at)));
+    frame.render_widget(Paragraph::new(vec![first.into(), Text::from(second), third.into()]), area);
+}
+
 fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let lines = state.lines();
     let sort = state.sort.unwrap_or(Column::Tenant);
     let names = ["tenant", "state", "in/s", "stored/s", "in flight", "dead", "failed"];
-    let header = Column::ALL.iter().zip(names).map(|(column, name)| {
+    // On a narrow screen those that say most.
+    let has = |column: &Column| {
+        area.width >= WIDE || matches!(column, Column::Tenant | Column::State | Column::In | Column::Dead)
+    };
+    let header = Column::ALL.iter().zip(names).filter(|(column, _)| has(column)).map(|(column, name)| {
         let mark = match (*column == sort, state.is_reversed) {
             (false, _) => "",
             (true, false) => "*",
@@ -119,7 +168,7 @@ fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let from = selected.map_or(0, |selected| (selected + 1).saturating_sub(room));
     let number = |number: u64| Cell::from(Text::from(number.to_string()).right_aligned());
     let rows = lines.iter().skip(from).take(room).map(|line| {
-        Row::new([
+        let cells = [
             Cell::from(inert(&line.tenant).into_owned()),
             Cell::from(line.status.replace('_', " ")).style(of_status(state, &line.status)),
             number(line.received_per_second),
@@ -127,7 +176,8 @@ fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
             number(line.in_flight),
             number(line.dead_lettered),
             number(line.attempts_failed),
-        ])
+        ];
+        Row::new(Column::ALL.iter().zip(cells).filter(|(column, _)| has(column)).map(|(_, cell)| cell))
     });
     let widths = [
         Constraint::Min(14),
@@ -138,6 +188,12 @@ fn table(frame: &mut Frame<'_>, state: &State, area: Rect) {
         Constraint::Length(8),
         Constraint::Length(8),
     ];
+    let is_narrow = area.width < WIDE;
+    let widths = Column::ALL.iter().zip(widths).filter(|(column, _)| has(column)).map(|(column, width)| match column {
+        Column::Tenant if is_narrow => Constraint::Min(8),
+        Column::In | Column::Dead if is_narrow => Constraint::Length(6),
+        _ => width,
+    });
     let title = if state.filter.is_empty() && !state.is_typing {
         format!(" {} tenants ", lines.len())
     } else {
@@ -186,16 +242,18 @@ fn footer(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let line = match (&state.gone, &state.trouble) {
         (Some(why), _) => Text::styled(format!("(trying again) {}", inert(why)), colour(state, Color::Red)),
         (None, Some(trouble)) => Text::styled(inert(trouble).into_owned(), colour(state, Color::Red)),
+        (None, None) if area.width < WIDE => Text::from("? help  / filter  s sort  q quit"),
         (None, None) => Text::from("? help  / filter  s sort  r reverse  Enter one tenant  q quit"),
     };
     frame.render_widget(Paragraph::new(line).wrap(Wrap { trim: true }), area);
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
-    let height = u16::try_from(HELP.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
+    let told = if area.width < WIDE { SHORT_HELP } else { HELP };
+    let height = u16::try_from(told.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
     let width = 70.min(area.width);
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y, width, height };
     frame.render_widget(Clear, place);
-    let lines: Vec<_> = HELP.iter().map(|line| Text::from(*line)).collect();
+    let lines: Vec<_> = told.iter().map(|line| Text::from(*line)).collect();
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" help ")), place);
 }

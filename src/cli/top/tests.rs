@@ -156,7 +156,7 @@ fn what_is_wrong_with_the_whole_daemon_is_told_where_it_is_seen() {
     (bad.totals.uncompensated, bad.totals.oldest_at) = (2, Some(UnixMillis(NOW.0 - 90_000)));
     state.told(Ok(bad));
     let frame = text(&state, 80, 24);
-    assert!(frame.starts_with("headworks IN TROUBLE  in 0/s"), "{frame}");
+    assert!(frame.starts_with("headworks NOT READY  in 0/s"), "{frame}");
     assert!(frame.contains("oldest 90 s ago") && frame.contains("NOT UNDONE 2"), "{frame}");
     assert!(frame.lines().nth(22).unwrap().starts_with("the actors are held by tenant/acme"), "{frame}");
 }
@@ -203,4 +203,33 @@ fn as_json_it_is_what_the_frame_shows() {
         (&"acme".into(), &101.into())
     );
     assert_eq!(document["tenants"][2]["status"], "silent");
+}
+
+#[test]
+fn a_small_terminal_shows_what_counts_most_and_one_that_is_too_small_says_so() {
+    let mut state = seen();
+    let frame = text(&state, 40, 10);
+    let expected = "\
+up  in 101/s  stored 50/s
+in flight 158  dead letters 0
+ 3 tenants ─────────────────────────────
+tenant*       state          in/s   dead
+acme          active          100      0
+bolt          retrying          1      0
+calm          silent            0      0
+
+
+? help  / filter  s sort  q quit
+";
+    assert_eq!(frame, expected, "{frame}");
+    let frame = text(&state, 40, 18);
+    assert!(frame.contains(" log ") && frame.contains("acme"), "{frame}");
+    press(&mut state, "?");
+    let frame = text(&state, 32, 8);
+    assert!(frame.contains("q Ctrl-C  leave") && frame.contains("s r       sort; turn it round"), "{frame}");
+    press(&mut state, "?");
+    for (width, height) in [(31, 24), (80, 7)] {
+        let told = text(&state, width, height).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(told, format!("{width}x{height} is too small: headworks top needs 32x8"));
+    }
 }

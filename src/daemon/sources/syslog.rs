@@ -18,7 +18,13 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
     };
     let from = source.tenant_from.as_deref().map_or(Ok(SyslogTenant::Host), str::parse);
     let from = from.map_err(|why: String| opening.refused(io::Error::other(why)))?;
-    let options = SyslogOptions { transport, max_frame: source.max_frame, max_connections: source.max_connections };
+    let options = SyslogOptions {
+        transport,
+        max_frame: source.max_frame,
+        max_connections: source.max_connections,
+        idle_timeout: source.idle(),
+        tls: opening.tls.clone(),
+    };
     let decoder = SyslogDecoder::new(from).invalid_tenant(invalid);
     let syslog = SyslogSource::bind(opening.name, source.listen, decoder, options);
     let syslog = syslog.map_err(|why| opening.refused(why))?;

@@ -64,13 +64,13 @@ pub(super) struct Asked {
 
 /// Why a request is refused by its head.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) why: String,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) why: String,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 }
@@ -107,7 +107,7 @@ pub(crate) fn tenant(from: HttpTenant, uri: &Uri, headers: &HeaderMap) -> Result
 }
 
 /// What may be in a value here needs no escape.
-fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
     let query = uri.query().unwrap_or_default();
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }

@@ -13,6 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::patient::Patient;
+use super::request::Site;
+use crate::source::allowed::Peer;
+use crate::source::listener::{Connection, Serve};
+
 /// The largest head of a request, in bytes.
 const MOST_OF_HEAD: usize = 64 << 10;
 
@@ -52,6 +57,31 @@ impl Hold {
     }
 }
 
+/// Connections of requests, each answered by `answer`.
+#[derive(Clone)]
+pub(crate) struct Requests<F> {
+    pub(crate) site: Site,
+    pub(crate) idle: Duration,
+    pub(crate) answer: F,
+}
+
+impl<F, A> Serve for Requests<F>
+where
+    F: Fn(Request<Incoming>, Site, Intake, Rc<Hold>) -> A + Clone + Send + 'static,
+    A: Future<Output = Result<Response<Full<Bytes>>, std::io::Error>> + 'static,
+{
+    async fn serve(
+        self,
+        connection: impl Connection,
+        peer: Peer,
+        intake: Intake,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), String> {
+        let site = self.site.of_peer(peer);
+        serve(connection, site, intake, self.idle, place, self.answer).await
+    }
+}
+
 /// Serves the requests of one connection, one after the other, until the client ends it, does not finish the head of one within
 /// `idle`, or the system closes: then the one that is begun is answered.
 pub(crate) async fn serve<S: Clone, A>(
@@ -65,6 +95,9 @@ pub(crate) async fn serve<S: Clone, A>(
 where
     A: Future<Output = Result<Response<Full<Bytes>>, std::io::Error>>,
 {
+    // What is being answered when the system ends is answered to the end.
+    let _telling = intake.telling();
+    let stream = Patient::new(stream, idle);
     let hold = Rc::new(Hold { place: RefCell::new(Some(place)), is_feeding: Cell::new(false), fed: Notify::new() });
     let service = service_fn(|request| answer(request, site.clone(), intake.clone(), hold.clone()));
     let connection = http1::Builder::new()

@@ -4,6 +4,7 @@ mod body;
 mod connection;
 mod known;
 mod outcome;
+mod patient;
 mod request;
 mod tokens;
 
@@ -15,8 +16,20 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use headworks_actors::{AckLevel, Intake, Json, Source};
 
+#[cfg(feature = "websocket")]
+pub(super) use asked::{bearer, pairs, tenant};
+#[cfg(feature = "websocket")]
+pub(super) use connection::{Hold, serve as serve_connection};
+#[cfg(feature = "websocket")]
+pub(super) use outcome::refusal;
+#[cfg(feature = "websocket")]
+pub(super) use request::Site;
+
 pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
+
+use super::Tls;
+use super::listener::Port;
 
 /// How a listener for HTTP treats its clients.
 #[derive(Debug, Clone)]
@@ -27,7 +40,8 @@ pub struct HttpOptions {
     pub max_frame: usize,
     /// The largest body, in bytes, once it is decompressed. Default 64 MiB.
     pub max_body: usize,
-    /// How long a client may take for the head of a request, or for a whole line of its body. Default 60 s.
+    /// How long a client may take for the head of a request, for a whole line of its body, or to read any of its answer. Default
+    /// 60 s.
     pub idle_timeout: Duration,
     /// How long a request waits for room, and for its events to be as safe as it asks, before it is answered that they are
     /// not. Default 30 s.
@@ -38,6 +52,8 @@ pub struct HttpOptions {
     pub tenant_from: HttpTenant,
     /// Who may speak for whom; everybody for everybody where there are none. Default none.
     pub tokens: Option<Tokens>,
+    /// How connections are encrypted; none where they are not. Default none.
+    pub tls: Option<Tls>,
 }
 
 impl Default for HttpOptions {
@@ -51,6 +67,7 @@ impl Default for HttpOptions {
             ack: AckLevel::Received,
             tenant_from: HttpTenant::Field,
             tokens: None,
+            tls: None,
         }
     }
 }
@@ -95,17 +112,9 @@ impl Source for HttpSource {
 
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         let Self { name, decoder, listener, options } = *self;
-        let (max, idle) = (options.max_connections, options.idle_timeout);
+        let (max_connections, idle, tls) = (options.max_connections, options.idle_timeout, options.tls.clone());
         let site = request::Site::new(name.clone(), decoder, options);
-        super::listener::run(name, listener, max, intake, move |stream, intake, place| {
-            let site = site.clone();
-            async move {
-                // Answers are small and should not wait for each other.
-                stream.set_nodelay(true).map_err(|why| why.to_string())?;
-                connection::serve(stream, site, intake, idle, place, request::answer).await
-            }
-            .boxed_local()
-        })
-        .boxed_local()
+        let port = Port { name, listener, max_connections, idle: Some(idle), tls };
+        super::listener::run(port, intake, connection::Requests { site, idle, answer: request::answer }).boxed_local()
     }
 }

@@ -65,7 +65,7 @@ impl Outcome {
                 Some("no event was accepted; the like of some may pass later".to_owned()),
             ),
             End::Whole if self.rejected.keys().all(|code| *code == Code::TenantNotAllowed) => {
-                (StatusCode::FORBIDDEN, Some("the bearer may not speak for the tenants of these events".to_owned()))
+                (StatusCode::FORBIDDEN, Some("the sender may not speak for the tenants of these events".to_owned()))
             }
             End::Whole => (StatusCode::BAD_REQUEST, Some("no event was accepted: each line is refused".to_owned())),
         }
@@ -147,7 +147,7 @@ fn detail(code: Code) -> &'static str {
         Code::NoTenant => "the event does not say whose it is",
         Code::BadTenant => "the event's tenant is no tenant id",
         Code::BadEvent => "the line is no JSON object",
-        Code::TenantNotAllowed => "the bearer may not speak for this tenant",
+        Code::TenantNotAllowed => "the sender may not speak for this tenant",
         Code::TenantLimit => "the tenant is unknown, and no more may come up",
         Code::UnknownTenant => "the tenant is unknown, and events of unknown tenants are refused",
         Code::SpawnRate => "the tenant is unknown, and too many new ones have come up lately",

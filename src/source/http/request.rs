@@ -1,12 +1,11 @@
+use std::borrow::Cow;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headworks_actors::{
-    Answers, Cause, Code, Decoded, Decoder, Error, Framing, IngressHandle, IngressSpec, Intake, Json,
-};
+use headworks_actors::{Answers, Cause, Code, Error, Framing, IngressHandle, IngressSpec, Intake, Json};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
@@ -20,7 +19,7 @@ use super::body::{self, Plain};
 use super::connection::Hold;
 use super::known::Known;
 use super::outcome::{End, Outcome, refusal};
-use super::tokens::Allowed;
+use crate::source::allowed::{Allowed, Bound, Peer};
 
 /// How much is read at once.
 const PIECE: usize = 64 << 10;
@@ -35,19 +34,34 @@ pub(crate) struct Site {
     pub(crate) name: Arc<str>,
     pub(crate) decoder: Json,
     pub(crate) options: Arc<HttpOptions>,
+    peer: Peer,
 }
 
 impl Site {
     pub(crate) fn new(name: String, decoder: Json, options: HttpOptions) -> Self {
-        Self { name: name.into(), decoder, options: Arc::new(options) }
+        Self { name: name.into(), decoder, options: Arc::new(options), peer: Peer::default() }
     }
 
-    /// Whom the bearer of the token may speak for; everybody, where there are no tokens.
+    /// The same, for one connection.
+    pub(crate) fn of_peer(self, peer: Peer) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// The peer and the bearer in one: nobody else's keys are its own.
+    pub(crate) fn sender<'b>(&self, bearer: Option<&'b [u8]>) -> Option<Cow<'b, [u8]>> {
+        match (&self.peer.name, bearer) {
+            (None, bearer) => bearer.map(Cow::Borrowed),
+            (Some(name), bearer) => Some([name.as_bytes(), bearer.unwrap_or_default()].join(&0).into()),
+        }
+    }
+
+    /// Whom the peer may speak for that bears this token; everybody, where there are neither tokens nor certificates.
     pub(crate) fn allowed(&self, bearer: Option<&[u8]>) -> Result<Option<Allowed>, Refusal> {
-        let Some(tokens) = &self.options.tokens else { return Ok(None) };
+        let Some(tokens) = &self.options.tokens else { return Ok(self.peer.allowed.clone()) };
         let allowed = bearer.and_then(|token| tokens.bearer(token)).cloned();
         let unknown = || Refusal::new(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
-        allowed.map(Some).ok_or_else(unknown)
+        let allowed = allowed.ok_or_else(unknown)?;
+        Ok(Some(allowed.and(self.peer.allowed.clone())))
     }
 
     /// What the frames of one request or connection mean.
@@ -57,31 +71,12 @@ impl Site {
             None => self.decoder.clone(),
         };
         let framing = Framing::Lines { max_bytes: self.options.max_frame };
-        IngressSpec::new(&self.name, framing, Bound { json, allowed })
+        IngressSpec::new(&self.name, framing, Bound { decoder: json, allowed })
     }
 
     /// Counts what was refused because of who sent it.
     pub(crate) fn not_allowed(&self, intake: &Intake, why: &str) {
         intake.reject(&self.name, Cause::new(Code::TenantNotAllowed, why));
-    }
-}
-
-/// Events of those tenants that the sender may speak for.
-struct Bound {
-    json: Json,
-    allowed: Option<Allowed>,
-}
-
-impl Decoder for Bound {
-    fn decode<'f>(&'f self, frame: &'f [u8]) -> Result<Decoded<'f>, Cause> {
-        let decoded = self.json.decode(frame)?;
-        match &self.allowed {
-            Some(allowed) if !allowed.allows(&decoded.tenant) => {
-                let tenant: String = decoded.tenant.chars().take(64).collect();
-                Err(Cause::new(Code::TenantNotAllowed, format!("the bearer may not speak for the tenant {tenant:?}")))
-            }
-            _ => Ok(decoded),
-        }
     }
 }
 
@@ -105,7 +100,7 @@ pub(super) async fn answer(
         if let (Some(tenant), Some(allowed)) = (&asked.tenant, &allowed)
             && !allowed.allows(tenant.as_str())
         {
-            let why = format!("the bearer may not speak for the tenant {tenant}");
+            let why = format!("the sender may not speak for the tenant {tenant}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, why));
         }
         Ok((asked, allowed))
@@ -123,7 +118,7 @@ pub(super) async fn answer(
         }
     };
     let spec = site.spec(asked.tenant.as_ref(), allowed);
-    let opened = match asked.stream(&site.name, bearer) {
+    let opened = match asked.stream(&site.name, site.sender(bearer).as_deref()) {
         Some(stream) => intake.open_stream(spec, stream, 1, asked.level).await,
         None => intake.open_call(spec, asked.level).await,
     };
@@ -204,6 +199,10 @@ impl Taking<'_> {
             Ok(()) => End::Whole,
             Err(end) => end,
         };
+        // Whoever found no room waits no longer, also not for what it fed.
+        if let End::Late(_) = end {
+            return end;
+        }
         // The last line needs no end, where the body has one.
         match ingress.finish(matches!(end, End::Whole)).await {
             Ok(()) => end,

@@ -2,9 +2,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use headworks_actors::TenantPattern;
-
 use crate::secret_file;
+use crate::source::allowed::Allowed;
 
 /// The lengths that a token may have, in bytes, and the largest file of them.
 const SHORTEST: usize = 16;
@@ -17,16 +16,6 @@ const MOST: usize = 1 << 20;
 /// those that begin with `#` are none.
 #[derive(Clone)]
 pub struct Tokens(Arc<[(Box<str>, Allowed)]>);
-
-/// Whom somebody may speak for.
-#[derive(Debug, Clone)]
-pub(crate) struct Allowed(Arc<[TenantPattern]>);
-
-impl Allowed {
-    pub(crate) fn allows(&self, tenant: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.matches(tenant))
-    }
-}
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,12 +68,11 @@ impl Tokens {
             if tokens.iter().any(|(other, _)| **other == *token) {
                 return Err(bad("its token is there twice".to_owned()));
             }
-            let patterns: Result<Arc<[TenantPattern]>, _> = words.map(str::parse).collect();
-            let patterns = patterns.map_err(|why: headworks_actors::InvalidTenantPattern| bad(why.to_string()))?;
-            if patterns.is_empty() {
-                return Err(bad("no tenant follows the token; * is any".to_owned()));
-            }
-            tokens.push((token.into(), Allowed(patterns)));
+            let allowed = Allowed::parse(words).map_err(|why| match why.as_str() {
+                "no tenant follows" => bad("no tenant follows the token; * is any".to_owned()),
+                _ => bad(why),
+            })?;
+            tokens.push((token.into(), allowed));
         }
         if tokens.is_empty() { Err(BadTokens::Empty) } else { Ok(Self(tokens.into())) }
     }

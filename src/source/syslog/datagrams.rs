@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headworks_actors::{IngressSpec, Intake};
 
-use super::framing::frame;
+use crate::source::octet_counted::frame;
 
 /// The largest datagram there is.
 const LARGEST: usize = 65_536;

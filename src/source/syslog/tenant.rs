@@ -70,7 +70,7 @@ impl SyslogTenant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidTenantName {
-    /// The name is made one: see [`mapped`].
+    /// The name is made one: its beginning, and a number made of the whole.
     #[default]
     Map,
     /// The message is refused, and kept as a dead letter.

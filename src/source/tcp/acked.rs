@@ -3,12 +3,12 @@ use std::time::Duration;
 use futures::stream;
 use headworks_actors::{Error, Framer, IngressSpec, Intake};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answers::{Gate, Lines, write_all};
-use super::connection::{End, read_all};
+use super::connection::{Beginning, End, read_all};
 use crate::source::ack::{Hello, Reply};
+use crate::source::listener::Connection;
 
 /// How long a connection that the server ends waits for the client to read why.
 const LINGER: Duration = Duration::from_secs(2);
@@ -16,15 +16,13 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Serves a connection that asked for acknowledgements. `place` is held until it ends, or until all it brought was fed and
 /// the system closes: a drain waits for what was read, and what it stores is still answered.
 pub(super) async fn serve(
-    mut stream: TcpStream,
-    first: Vec<u8>,
-    hello: Hello,
+    mut stream: impl Connection,
+    beginning: Beginning,
     intake: &Intake,
     spec: IngressSpec,
     place: OwnedSemaphorePermit,
 ) -> Result<(), String> {
-    // Answers are small and should not wait for each other.
-    stream.set_nodelay(true).map_err(|why| why.to_string())?;
+    let Beginning { first, hello, mut counting, mut idle } = beginning;
     let Hello { stream: id, next, level, skip } = hello;
     let framer = Framer::new(spec.framing());
     let opened = tokio::select! {
@@ -41,6 +39,7 @@ pub(super) async fn serve(
         }
         Err(why) => return refuse(&mut stream, why.to_string()).await,
     };
+    let telling = intake.telling();
     let last = answers.last();
     let (mut lines, gate) = (Lines::default(), Gate::default());
     lines.push(&Reply::Ok { last, next: if skip { last + 1 } else { next } });
@@ -48,11 +47,16 @@ pub(super) async fn serve(
 
     let answers = stream::unfold(answers, |mut answers| async { Some((answers.next().await?, answers)) });
     let ended = {
-        let (mut input, mut output) = stream.split();
+        let (mut input, mut output) = stream.halves();
         let mut answering = std::pin::pin!(write_all(&mut output, &mut lines, answers, &gate));
         let taking_in = async {
-            let pass = |bytes: &mut Vec<u8>| known.pass(bytes);
-            let end = read_all(&mut input, first, &ingress, intake, &gate, pass).await;
+            let pass = |bytes: &mut Vec<u8>| {
+                if let Some(counting) = &mut counting {
+                    counting.reframe(bytes);
+                }
+                known.pass(bytes);
+            };
+            let end = read_all(&mut input, first, &ingress, intake, &gate, &mut idle, pass).await;
             // Never a clean end: the sender still has what is unfinished.
             ingress.finish(false).await.map(|()| end).unwrap_or_else(End::Refused)
         };
@@ -84,9 +88,10 @@ pub(super) async fn serve(
     let end = ended.map_err(|why| format!("writing acknowledgements failed: {why}"))?;
     let reply = match &end {
         End::Refused(why @ Error::TakenOver) => Reply::Error(why.to_string()),
+        End::Idle(why) => Reply::Error(why.clone()),
         _ => Reply::End,
     };
-    last_words(&mut stream, lines, reply).await;
+    last_words_of(&mut stream, lines, reply, telling).await;
     end.into_result()
 }
 
@@ -111,18 +116,24 @@ impl Known {
 }
 
 /// Says why there is no connection to be had.
-pub(super) async fn refuse(stream: &mut TcpStream, why: String) -> Result<(), String> {
+pub(super) async fn refuse(stream: &mut impl Connection, why: String) -> Result<(), String> {
     last_words(stream, Lines::default(), Reply::Error(why.clone())).await;
     Err(why)
 }
 
 /// Says the last that there is to say, and gives the client the time to read it: to close a connection with bytes unread
 /// would throw away what is on its way to the client.
-async fn last_words(stream: &mut TcpStream, mut lines: Lines, reply: Reply) {
+async fn last_words(stream: &mut impl Connection, lines: Lines, reply: Reply) {
+    last_words_of(stream, lines, reply, ()).await;
+}
+
+/// The same, where something is held until they are said.
+async fn last_words_of<T>(stream: &mut impl Connection, mut lines: Lines, reply: Reply, telling: T) {
     lines.push(&reply);
     let said = async {
         lines.write(stream).await?;
         stream.shutdown().await?;
+        drop(telling);
         tokio::io::copy(stream, &mut tokio::io::sink()).await
     };
     // A client that is gone, or does not go, is not waited for.

@@ -11,7 +11,7 @@ use crate::Answer;
 use crate::source::ack::Reply;
 
 /// After how long without an answer the server says that it is there.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
+pub(in crate::source) const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How many bytes may be read from a client while it does not read its answers. What is answered meanwhile is kept.
 const AHEAD: usize = 4 << 20;
@@ -27,18 +27,18 @@ pub(in crate::source) struct Gate {
 
 impl Gate {
     /// Waits while it is shut.
-    pub(super) async fn passed(&self) {
+    pub(in crate::source) async fn passed(&self) {
         while self.writing.get() && self.ahead.get() >= AHEAD {
             self.moved.notified().await;
         }
     }
 
     /// So many bytes were read.
-    pub(super) fn read(&self, bytes: usize) {
+    pub(in crate::source) fn read(&self, bytes: usize) {
         self.ahead.set(self.ahead.get() + bytes);
     }
 
-    async fn while_writing<T>(&self, write: impl Future<Output = T>) -> T {
+    pub(in crate::source) async fn while_writing<T>(&self, write: impl Future<Output = T>) -> T {
         self.writing.set(true);
         self.ahead.set(0);
         let written = write.await;
@@ -59,7 +59,9 @@ impl Lines {
     }
 
     pub(super) async fn write(&mut self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        output.write_all_buf(&mut self.0).await
+        output.write_all_buf(&mut self.0).await?;
+        // What is encrypted is not on its way yet.
+        output.flush().await
     }
 }
 
@@ -82,7 +84,7 @@ pub(super) async fn write_all(
     }
 }
 
-fn reply(answer: Answer) -> Reply {
+pub(in crate::source) fn reply(answer: Answer) -> Reply {
     match answer {
         Answer::Ack(positions) => Reply::Ack(positions),
         Answer::Nack(positions, code, retry_after) => {

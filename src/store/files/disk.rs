@@ -52,6 +52,18 @@ pub(in crate::store) fn set_len(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
+/// Puts a file in the place of another.
+#[cfg(feature = "sqlite")]
+pub(in crate::store) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step()?;
+    std::fs::rename(from, to)
+}
+
+pub(in crate::store) fn remove(path: &Path) -> io::Result<()> {
+    step()?;
+    std::fs::remove_file(path)
+}
+
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
 fn step() -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 const ESCAPE: u8 = b'\\';
 
 /// Adds the line of a body, with the newline that ends it.
-pub(super) fn push_line(body: &[u8], out: &mut Vec<u8>) {
+pub(in crate::store) fn push_line(body: &[u8], out: &mut Vec<u8>) {
     let is_plain = body.first().is_some_and(|first| *first != ESCAPE) && memchr::memchr(b'\n', body).is_none();
     if is_plain {
         out.extend_from_slice(body);
@@ -28,7 +28,7 @@ pub(super) fn push_line(body: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The body of a line, which comes without its newline. `None` where no body has this line.
-pub(super) fn body_of(line: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(in crate::store) fn body_of(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(escaped) = line.strip_prefix(&[ESCAPE]) else { return (!line.is_empty()).then_some(Cow::Borrowed(line)) };
     let mut body = Vec::with_capacity(escaped.len());
     let mut bytes = escaped.iter();

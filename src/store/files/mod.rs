@@ -1,12 +1,13 @@
 //! A store on plain files: one directory a tenant, one event a line.
 //!
 //! ```text
-//! DIR/acme/events.ndjson    the events as they came, one a line: cat, tail -f, grep, jq
-//! DIR/acme/batches.ndjson   the index: which bytes of it are which batch, and what was rolled back
+//! DIR/acme/events.ndjson          the events as they came, one a line: cat, tail -f, grep, jq
+//! DIR/acme/events.000001.ndjson   those that came later, where files are rotated; the highest number is written to
+//! DIR/acme/batches.ndjson         the index: which bytes of them are which batch, and what was rolled back
 //! ```
 //!
-//! Two files a tenant, appended to, and not a file a batch: a window may close many times a minute, and whoever looks at
-//! events wants to follow one file.
+//! Files that are appended to, and not a file a batch: a window may close many times a minute, and whoever looks at events wants to
+//! follow one file.
 //!
 //! - **Lines.** A body is its line, byte for byte. One that is empty, begins with a backslash or has a newline in it is
 //!   escaped: a backslash, then the body with `\\` for each backslash and `\n` for each newline. No JSON text begins with
@@ -18,8 +19,15 @@
 //!   another one under the same id is an error, and a rollback fences the attempts up to its own.
 //! - **Durable.** What is answered as stored is synced to the disk, lines and record. A commit takes the batches that wait, one a
 //!   tenant, together; it costs two syncs a tenant, where SQLite has one for all of them.
+//! - **Rotated**, where asked for: a batch that would make a file larger than `rotate_bytes`, or that comes `rotate_every` after the
+//!   first one in it, begins the next one. No batch is in two files, no file gets another name, and one that is closed does not
+//!   change any more, but for blank lines where a batch is rolled back late. The index goes over all files, so that batches are known
+//!   whichever they are in.
+//! - **Pruned**, where the retention of a tenant says so: whole files, once all batches in them are due, with their records. The file
+//!   that is written to is closed once its oldest batch is due. So an event may stay longer than `max_age`, by as much as its
+//!   file took to fill: with `rotate_every` at most by that, else at most by `max_age` again.
 //! - **Not kept:** the time of each event, beside what is in its body; the record has the arrival of a batch's first and
-//!   last event. Nothing is pruned: a configuration whose retention speaks of tenants with such a store is refused. To begin anew, stop and move the tenant's directory away.
+//!   last event. To begin anew, stop and move the tenant's directory away.
 //! - **Damage.** Files that were changed by others are left alone: the calls of their tenant are answered with
 //!   [`StorageError::Unavailable`] and say what is wrong, and other tenants go on.
 //! - **Case.** Where the file system does not tell upper from lower case, the second of two tenants whose ids differ in
@@ -27,11 +35,14 @@
 //! - Files have mode 0600 and directories 0700 where this store makes them.
 
 pub(in crate::store) mod disk;
+#[cfg(feature = "sqlite")]
+mod due;
 mod error;
 mod ledger;
-mod line;
+pub(in crate::store) mod line;
 mod reader;
 mod record;
+mod rotation;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -42,15 +53,25 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+#[cfg(feature = "sqlite")]
+use crate::retention::Pruned;
 use crate::store::joined::Joined;
 use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId, Undo};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "sqlite")]
+pub(crate) use due::Mark;
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "sqlite")]
 pub(in crate::store) use reader::Cursor;
+#[cfg(feature = "sqlite")]
+pub(crate) use reader::HeldInFiles;
 pub use reader::{FilesReader, TenantFiles};
+use rotation::Rotation;
+#[cfg(feature = "sqlite")]
+pub(crate) use shelf::Step;
 use shelf::{Shelf, Store};
 use thread::{Job, Writer};
 
@@ -68,11 +89,15 @@ pub struct FilesOptions {
     pub group_max_bytes: usize,
     /// How many calls may wait for the writer; a further one waits for a place. Default 256.
     pub queue: usize,
+    /// The next file of a tenant is begun with the batch that would make this one larger, in bytes; 0 for never. Default 0.
+    pub rotate_bytes: u64,
+    /// The next file of a tenant is begun with the first batch that comes so long after the first one in this one. Default never.
+    pub rotate_every: Option<Duration>,
 }
 
 impl Default for FilesOptions {
     fn default() -> Self {
-        Self { group_max_bytes: 2 << 20, queue: 256 }
+        Self { group_max_bytes: 2 << 20, queue: 256, rotate_bytes: 0, rotate_every: None }
     }
 }
 
@@ -133,8 +158,10 @@ impl FilesStore {
             }
             shelves.insert(tenant, shelf);
         }
-        let writer = Writer { root: root.clone(), shelves, group_max_bytes: options.group_max_bytes, _lock: lock };
-        let (jobs, waiting) = mpsc::channel(options.queue.max(1));
+        let FilesOptions { group_max_bytes, queue, rotate_bytes, rotate_every } = options;
+        let rotation = Rotation { bytes: rotate_bytes, every: rotate_every };
+        let writer = Writer { root: root.clone(), shelves, group_max_bytes, rotation, _lock: lock };
+        let (jobs, waiting) = mpsc::channel(queue.max(1));
         let thread = std::thread::Builder::new()
             .name("headworks-files".into())
             .spawn(move || writer.run(waiting))
@@ -162,6 +189,12 @@ impl FilesStore {
             Ok(()) => answer.await.unwrap_or(Ok(())),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Deletes what a reader found to be due.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn prune(&self, tenant: &TenantId, step: Step) -> Result<Pruned, StorageError> {
+        self.ask(|reply| Job::Prune(tenant.clone(), step, reply)).await?
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StorageError> {

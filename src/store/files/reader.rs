@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use headworks_actors::{BatchId, TenantId, UnixMillis};
+use headworks_actors::{BatchId, Opening, TenantId, UnixMillis};
 
 use super::record::{self, End, Record};
-use super::{OpenError, ReadError, line, shelf};
+use super::{OpenError, ReadError, line, rotation, shelf};
+use crate::retention::Pruned;
 #[cfg(feature = "sqlite")]
 use crate::store::events::{Span, StoredEvent};
 use crate::store::hash;
@@ -41,14 +42,45 @@ pub struct TenantFiles {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Cursor {
     places: std::collections::VecDeque<Place>,
-    /// How much of the index was read.
-    index: u64,
+    progress: Progress,
+}
+
+/// How far an index was read, and the events file of what follows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// In bytes, those counted that are gone.
+    at: u64,
+    file: u32,
+    from: u64,
+}
+
+/// What an index says.
+#[derive(Debug, Default)]
+struct Known {
+    places: Vec<Place>,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "an audit asks for it"))]
+    pruned: Vec<(Opening, Pruned)>,
+}
+
+/// What the files hold of one tenant, for an audit. All of them count events.
+#[cfg(feature = "sqlite")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldInFiles {
+    pub(crate) tenant: TenantId,
+    /// On record.
+    pub(crate) events: u64,
+    /// Those that are there as they were stored.
+    pub(crate) whole: u64,
+    /// Those that were pruned.
+    pub(crate) pruned: u64,
 }
 
 /// A batch that is there.
 #[derive(Debug)]
 struct Place {
     batch: BatchId,
+    /// Its file, and the byte that this begins with.
+    file: (u32, u64),
     from: u64,
     to: u64,
     events: u64,
@@ -66,6 +98,11 @@ impl FilesReader {
         if root.is_dir() { Ok(Self { root }) } else { Err(OpenError::Missing { path: root }) }
     }
 
+    #[cfg(feature = "sqlite")]
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The totals of every tenant that has files, by name.
     ///
     /// # Errors
@@ -75,45 +112,86 @@ impl FilesReader {
         tenants.into_iter().map(|tenant| self.totals(tenant)).collect()
     }
 
-    /// Of each tenant, by name: how many events are on record, of one opening or of all, and how many of them are there as they
-    /// were stored.
+    /// Of each tenant, by name: how many events are on record, of one opening or of all, how many of them are there as they were
+    /// stored, and how many were pruned.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn held(
-        &self,
-        opening: Option<headworks_actors::Opening>,
-    ) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
+    pub(crate) fn held(&self, opening: Option<Opening>) -> Result<Vec<HeldInFiles>, ReadError> {
+        const LOOKS: u32 = 5;
         let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
+        let is_of_it = |of: Opening| opening.is_none_or(|opening| opening == of);
         let held = |tenant: TenantId| {
-            let mut held = (tenant, 0, 0);
-            let of_it = |place: &Place| opening.is_none_or(|opening| place.batch.opening == opening);
-            for place in self.places(&held.0)?.into_iter().filter(of_it) {
-                let events = place.events;
-                held.1 += events;
-                held.2 += if self.read(&held.0, vec![place]).is_ok() { events } else { 0 };
+            let mut look = 0;
+            loop {
+                look += 1;
+                let known = self.known(&tenant, &mut Progress::default())?;
+                let pruned =
+                    || known.pruned.iter().filter(|(of, _)| is_of_it(*of)).map(|(_, pruned)| pruned.events).sum();
+                let (mut events, mut whole, mut is_all) = (0, 0, true);
+                let before: u64 = known.pruned.iter().map(|(_, pruned)| pruned.batches).sum();
+                let pruned = pruned();
+                for place in known.places.into_iter().filter(|place| is_of_it(place.batch.opening)) {
+                    let count = place.events;
+                    events += count;
+                    match self.read(&tenant, vec![place]) {
+                        Ok(_) => whole += count,
+                        Err(_) => is_all = false,
+                    }
+                }
+                // What could not be read may have been pruned meanwhile.
+                let now = |known: Known| known.pruned.iter().map(|(_, pruned)| pruned.batches).sum::<u64>();
+                if is_all || look == LOOKS || now(self.known(&tenant, &mut Progress::default())?) == before {
+                    return Ok(HeldInFiles { tenant, events, whole, pruned });
+                }
             }
-            Ok(held)
         };
         tenants.into_iter().map(held).collect()
+    }
+
+    /// Of each tenant, by name: how many events were pruned.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn pruned(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
+        let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
+        let pruned = |tenant: TenantId| {
+            let path = self.root.join(tenant.as_str()).join(shelf::INDEX);
+            let mut pruned = 0;
+            let read = File::open(&path).and_then(|index| {
+                record::read_while(BufReader::new(index), |record, _| {
+                    if let Record::Begins { pruned: of, .. } = &record {
+                        pruned = of.iter().map(|of| of.pruned.events).sum();
+                    }
+                    // It is the second line, if there is one.
+                    matches!(record, Record::Head { .. })
+                })
+            });
+            read.map_err(|why| ReadError::new(&path, why))?;
+            Ok((tenant, pruned))
+        };
+        tenants.into_iter().map(pruned).collect()
     }
 
     /// The bodies of the tenant's events, in the order they were stored; all of them at once, in memory. Each batch is
     /// compared with the hash in its record.
     ///
     /// # Errors
-    /// The files cannot be read, or are damaged; or the batch was rolled back meanwhile.
+    /// The files cannot be read, or are damaged; or a batch was rolled back or pruned meanwhile.
     pub fn bodies(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, ReadError> {
         self.read(tenant, self.places(tenant)?)
     }
 
     fn read(&self, tenant: &TenantId, places: Vec<Place>) -> Result<Vec<Vec<u8>>, ReadError> {
-        let path = self.root.join(tenant.as_str()).join(shelf::EVENTS);
-        if places.is_empty() {
-            return Ok(vec![]);
-        }
-        let cannot = |why: std::io::Error| ReadError::new(&path, why);
-        let mut file = File::open(&path).map_err(cannot)?;
+        let mut opened: Option<(u32, PathBuf, File)> = None;
         let mut bodies = vec![];
-        for Place { batch, from, to, hash, .. } in places {
+        for Place { batch, file: (number, begin), from, to, hash, .. } in places {
+            let (path, mut file) = match opened.take().filter(|(opened, ..)| *opened == number) {
+                Some((_, path, file)) => (path, file),
+                None => {
+                    let path = self.root.join(tenant.as_str()).join(rotation::name(number));
+                    let file = File::open(&path).map_err(|why| ReadError::new(&path, why))?;
+                    (path, file)
+                }
+            };
+            let cannot = |why: std::io::Error| ReadError::new(&path, why);
+            let (from, to) = (from - begin, to - begin);
             let mut bytes = vec![];
             file.seek(SeekFrom::Start(from)).map_err(cannot)?;
             (&file).take(to - from).read_to_end(&mut bytes).map_err(cannot)?;
@@ -126,6 +204,7 @@ impl FilesReader {
                     return Err(ReadError::new(&path, how));
                 }
             }
+            opened = Some((number, path, file));
         }
         Ok(bodies)
     }
@@ -144,7 +223,7 @@ impl FilesReader {
         span: Span,
     ) -> Result<Option<i64>, ReadError> {
         if cursor.places.is_empty() {
-            cursor.places = self.places_behind(tenant, &mut cursor.index)?.into();
+            cursor.places = self.known(tenant, &mut cursor.progress)?.places.into();
             cursor.places.retain(|place| span.meets(place.arrived));
         }
         Ok(cursor.places.front().map(|place| place.arrived.0))
@@ -162,7 +241,7 @@ impl FilesReader {
         let (batch, (first, last)) = (place.batch.clone(), place.arrived);
         let bodies = match self.read(tenant, vec![place]) {
             Ok(bodies) => bodies,
-            // Rolled back meanwhile.
+            // Rolled back or pruned meanwhile.
             Err(_) if self.places(tenant)?.iter().all(|place| place.batch != batch) => return Ok(()),
             Err(why) => return Err(why),
         };
@@ -186,24 +265,33 @@ impl FilesReader {
 
     /// The batches that are there, in the order they were stored.
     fn places(&self, tenant: &TenantId) -> Result<Vec<Place>, ReadError> {
-        self.places_behind(tenant, &mut 0)
+        Ok(self.known(tenant, &mut Progress::default())?.places)
     }
 
-    /// Those whose records stand behind so many bytes of the index, which is set to where its whole records end.
-    fn places_behind(&self, tenant: &TenantId, at: &mut u64) -> Result<Vec<Place>, ReadError> {
+    /// What the records say that were not read yet.
+    fn known(&self, tenant: &TenantId, read: &mut Progress) -> Result<Known, ReadError> {
         let path = self.root.join(tenant.as_str()).join(shelf::INDEX);
         let cannot = |why: std::io::Error| ReadError::new(&path, why);
         let mut index = match File::open(&path) {
             Ok(index) => index,
-            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Known::default()),
             Err(why) => return Err(cannot(why)),
         };
-        index.seek(SeekFrom::Start(*at)).map_err(cannot)?;
-        let mut places = HashMap::new();
+        // Older records may be gone, also since the last time.
+        let (head, gone) = record::beginning(BufReader::new(&index)).map_err(cannot)?;
+        let start = if read.at < gone { 0 } else { head + read.at - gone };
+        index.seek(SeekFrom::Start(start)).map_err(cannot)?;
+        let (mut places, mut pruned) = (HashMap::new(), vec![]);
+        let mut file = (read.file, read.from);
         let end = record::read(BufReader::new(index), |record| match record {
+            Record::Begins { file: first, at, pruned: of, .. } => {
+                file = (first, at);
+                pruned = of.into_iter().map(|of| (Opening(of.opening), of.pruned)).collect();
+            }
+            Record::Rotated { file: next, at, .. } => file = (next, at),
             Record::Stored { batch, from, to, events, hash, first_arrived, last_arrived, .. } => {
                 let arrived = (first_arrived, last_arrived);
-                places.insert(batch.clone(), Place { batch, from, to, events, hash, arrived });
+                places.insert(batch.clone(), Place { batch, file, from, to, events, hash, arrived });
             }
             Record::RolledBack { batch, removed: Some(_), .. } => drop(places.remove(&batch)),
             Record::Head { .. } | Record::Again { .. } | Record::RolledBack { .. } => {}
@@ -211,10 +299,11 @@ impl FilesReader {
         match end.map_err(cannot)? {
             // A torn end is a write under way, or what the next opening cuts off.
             End::Whole(behind) | End::Torn(behind) => {
-                *at += behind;
+                let at = (start + behind).saturating_sub(head) + gone;
+                *read = Progress { at, file: file.0, from: file.1 };
                 let mut places: Vec<_> = places.into_values().collect();
                 places.sort_by_key(|place| (place.from, place.to));
-                Ok(places)
+                Ok(Known { places, pruned })
             }
             End::Damaged(number) => Err(ReadError::new(&path, format!("line {number} was changed"))),
         }

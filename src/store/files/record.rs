@@ -5,10 +5,11 @@ use std::io::{self, BufRead};
 use headworks_actors::{Attempt, BatchId, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Pruned;
 use crate::store::hash;
 
-/// The version of the format, in the first line of every index.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format, in the first line of every index. The first one had one events file a tenant.
+pub(super) const VERSION: u32 = 2;
 
 /// One line of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +17,19 @@ pub(super) const VERSION: u32 = 1;
 pub(super) enum Record {
     /// The first line: what this is, and whose.
     Head { version: u32, tenant: TenantId },
-    /// A batch is in the events file, from byte `from` up to byte `to`.
+    /// The second line, where older records are gone with their files: what is still to be known of them.
+    Begins {
+        /// The number of the first file, and the byte, counted over all files that ever were, that it begins with.
+        file: u32,
+        at: u64,
+        /// How many bytes of records would stand before the next line if none of them were gone.
+        index_from: u64,
+        pruned: Vec<PrunedOf>,
+        fences: Vec<Fence>,
+    },
+    /// What follows is in this file, which begins with byte `at`.
+    Rotated { file: u32, at: u64, rotated_at: i64 },
+    /// A batch is in the events file, from byte `from` up to byte `to`, counted over all files that ever were.
     Stored {
         #[serde(deserialize_with = "batch_id")]
         batch: BatchId,
@@ -45,6 +58,24 @@ pub(super) enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         removed: Option<Removed>,
     },
+}
+
+/// What was pruned of the batches of one opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PrunedOf {
+    /// In hex.
+    #[serde(with = "hex")]
+    pub(super) opening: u64,
+    #[serde(flatten)]
+    pub(super) pruned: Pruned,
+}
+
+/// Attempts at a batch up to this one must not land.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fence {
+    #[serde(deserialize_with = "batch_id")]
+    pub(super) batch: BatchId,
+    pub(super) attempt: Attempt,
 }
 
 /// The place that a batch had.
@@ -86,7 +117,7 @@ impl Record {
     /// The batch it is about.
     pub(super) fn batch(&self) -> Option<&BatchId> {
         match self {
-            Self::Head { .. } => None,
+            Self::Head { .. } | Self::Begins { .. } | Self::Rotated { .. } => None,
             Self::Stored { batch, .. } | Self::Again { batch, .. } | Self::RolledBack { batch, .. } => Some(batch),
         }
     }
@@ -107,7 +138,15 @@ pub(super) enum End {
 ///
 /// A torn append has no newline at its end, or zeros in it where blocks were never written. A line without either is
 /// damaged, and whatever else follows a bad line shows that it was no torn end.
-pub(super) fn read(mut index: impl BufRead, mut visit: impl FnMut(Record)) -> io::Result<End> {
+pub(super) fn read(index: impl BufRead, mut visit: impl FnMut(Record)) -> io::Result<End> {
+    read_while(index, |record, _| {
+        visit(record);
+        true
+    })
+}
+
+/// The same, with where each record ends, until `visit` has seen enough.
+pub(super) fn read_while(mut index: impl BufRead, mut visit: impl FnMut(Record, u64) -> bool) -> io::Result<End> {
     let mut line = vec![];
     let (mut whole, mut torn, mut number) = (0, false, 0);
     loop {
@@ -119,13 +158,29 @@ pub(super) fn read(mut index: impl BufRead, mut visit: impl FnMut(Record)) -> io
         }
         match Record::parse(&line) {
             Some(record) if !torn => {
-                visit(record);
                 whole += bytes as u64;
+                if !visit(record, whole) {
+                    return Ok(End::Whole(whole));
+                }
             }
             None if line.last() != Some(&b'\n') || memchr::memchr(0, &line).is_some() => torn = true,
             _ => return Ok(End::Damaged(number)),
         }
     }
+}
+
+/// Where the records behind [`Record::Begins`] stand, and how many bytes of older ones are gone; of an index from which nothing is
+/// gone, 0 and 0.
+pub(super) fn beginning(mut index: impl BufRead) -> io::Result<(u64, u64)> {
+    let (mut line, mut len) = (vec![], 0);
+    for _ in 0..2 {
+        line.clear();
+        len += index.read_until(b'\n', &mut line)? as u64;
+        if let Some(Record::Begins { index_from, .. }) = Record::parse(&line) {
+            return Ok((len, index_from));
+        }
+    }
+    Ok((0, 0))
 }
 
 fn batch_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BatchId, D::Error> {
@@ -161,6 +216,13 @@ mod tests {
         let removed = Some(Removed { from: 0, to: 10, events: 3 });
         vec![
             Record::Head { version: VERSION, tenant },
+            Record::Begins {
+                file: 3,
+                at: 0,
+                index_from: 7,
+                pruned: vec![PrunedOf { opening: 9, pruned: Pruned { batches: 1, events: 2, bytes: 3 } }],
+                fences: vec![Fence { batch: batch.clone(), attempt }],
+            },
             Record::Stored {
                 batch: batch.clone(),
                 attempt,
@@ -175,6 +237,7 @@ mod tests {
             Record::Again { batch: batch.clone(), attempt },
             Record::RolledBack { batch: batch.clone(), attempt, removed: None },
             Record::RolledBack { batch, attempt, removed },
+            Record::Rotated { file: 4, at: 10, rotated_at: -1 },
         ]
     }
 
@@ -192,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_record_is_a_line_of_json_that_people_can_read() {
-        let text = String::from_utf8(written(&records()[1..2])).unwrap();
+        let text = String::from_utf8(written(&records()[2..3])).unwrap();
         let begin = r#"{"op":"stored","batch":"ffffffffffffffff/acme/42","attempt":2,"from":0,"to":10,"events":3,"hash":"fffffffffffffffe","first_arrived":-1,"last_arrived":5,"stored_at":9223372036854775807,"sum":""#;
         assert!(text.starts_with(begin) && text.ends_with("\"}\n"), "{text}");
         serde_json::from_str::<serde_json::Value>(&text).unwrap();

@@ -8,6 +8,9 @@
 //! up again, after a crash and after an error. Only the length of the index up to which all is on the disk is kept, since
 //! what a failed sync left in the page cache may not be believed.
 
+#[cfg(feature = "sqlite")]
+mod prune;
+
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -16,10 +19,13 @@ use headworks_actors::{Attempt, Batch, BatchId, StorageError, TenantId, UnixMill
 
 use super::ledger::{Ledger, Past};
 use super::record::{self, End, Record, Removed, VERSION};
+use super::rotation::{self, Rotation};
 use super::{disk, error, line};
 use crate::store::hash;
 
-pub(super) const EVENTS: &str = "events.ndjson";
+#[cfg(feature = "sqlite")]
+pub(crate) use prune::Step;
+
 pub(super) const INDEX: &str = "batches.ndjson";
 
 type Result<T> = std::result::Result<T, StorageError>;
@@ -34,8 +40,10 @@ pub(super) struct Shelf {
 
 #[derive(Default)]
 struct State {
-    /// Whether both files are there.
+    /// Whether the index is there.
     exists: bool,
+    /// Whether the events file that is written to is.
+    has_events: bool,
     /// Whether all that was read from them is known to be on the disk.
     synced: bool,
     index_len: u64,
@@ -76,16 +84,23 @@ pub(super) struct Writing {
     index: File,
     /// Where it was written to.
     events: Option<File>,
+    events_path: PathBuf,
+    /// The byte that it begins with.
+    events_from: u64,
     index_at: u64,
-    record: Record,
+    /// All that is new.
+    records: Vec<Record>,
     lines: Vec<u8>,
     /// Whether the directory may not be on the disk yet.
     sync_dir: bool,
 }
 
 impl Writing {
+    /// With their entries in the directory: a record without its file would be damage.
     pub(super) fn sync_events(&mut self) -> Result<()> {
-        self.events.as_ref().map_or(Ok(()), disk::sync).map_err(|why| failed("sync", &self.dir.join(EVENTS), &why))
+        let synced = self.events.as_ref().map_or(Ok(()), disk::sync);
+        let synced = synced.and_then(|()| if self.sync_dir { sync_dir(&self.dir) } else { Ok(()) });
+        synced.map_err(|why| failed("sync", &self.events_path, &why))
     }
 
     pub(super) fn write_index(&mut self) -> Result<()> {
@@ -94,8 +109,7 @@ impl Writing {
     }
 
     pub(super) fn sync_index(&mut self) -> Result<()> {
-        let synced = disk::sync(&self.index).and_then(|()| if self.sync_dir { sync_dir(&self.dir) } else { Ok(()) });
-        synced.map_err(|why| failed("sync", &self.dir.join(INDEX), &why))
+        disk::sync(&self.index).map_err(|why| failed("sync", &self.dir.join(INDEX), &why))
     }
 }
 
@@ -122,7 +136,7 @@ impl Shelf {
     }
 
     /// Decides about a batch, and writes its lines where it is new.
-    pub(super) fn begin(&mut self, store: &Store) -> Result<Begun> {
+    pub(super) fn begin(&mut self, store: &Store, rotation: &Rotation, now: UnixMillis) -> Result<Begun> {
         let id = store.batch.id();
         let past = self.past(id)?;
         if past.fence.is_some_and(|fence| store.attempt <= fence) {
@@ -130,7 +144,7 @@ impl Shelf {
             return Ok(Begun::Done(Err(StorageError::permanent(detail))));
         }
         let mut lines = vec![];
-        let record = match past.stored {
+        let records = match past.stored {
             Some((_, hash, place)) if hash != store.hash => {
                 let detail = format!(
                     "batch {id} is already stored with other content: {} events there, {} events now, and their hashes \
@@ -145,18 +159,20 @@ impl Shelf {
                 return Ok(Begun::Done(Ok(())));
             }
             // A rollback of an earlier attempt must not take away what this one was told is there.
-            Some(_) => Record::Again { batch: id.clone(), attempt: store.attempt },
+            Some(_) => vec![Record::Again { batch: id.clone(), attempt: store.attempt }],
             None => {
                 lines = store.lines();
-                stored(store, self.loaded()?.ledger.end, lines.len())
+                let ledger = &self.loaded()?.ledger;
+                let rotated = ledger.rotated(rotation, lines.len() as u64, now.0);
+                rotated.into_iter().chain([stored(store, ledger.end, lines.len(), now)]).collect()
             }
         };
-        let mut writing = self.writing(record)?;
-        match &writing.record {
-            Record::Stored { from, .. } => {
-                let path = self.dir.join(EVENTS);
-                let written = writing.events.as_ref().map_or(Ok(()), |file| disk::write_at(file, *from, &lines));
-                written.map_err(|why| failed("write", &path, &why))?;
+        let mut writing = self.writing(records)?;
+        match writing.records.last() {
+            Some(Record::Stored { from, .. }) => {
+                let at = from - writing.events_from;
+                let written = writing.events.as_ref().map_or(Ok(()), |file| disk::write_at(file, at, &lines));
+                written.map_err(|why| failed("write", &writing.events_path, &why))?;
             }
             _ if self.loaded()?.synced => writing.events = None,
             _ => {}
@@ -166,14 +182,12 @@ impl Shelf {
 
     /// The write is on the disk.
     pub(super) fn finish(&mut self, writing: &Writing) -> Result<()> {
-        let (tenant, dir) = (self.tenant.clone(), self.dir.clone());
+        let path = self.dir.join(INDEX);
         let state = self.loaded()?;
-        state.exists = true;
-        state.synced = true;
+        (state.exists, state.has_events, state.synced) = (true, true, true);
         state.index_len += writing.lines.len() as u64;
-        let head = Record::Head { version: VERSION, tenant };
-        let head = if state.ledger.owner.is_some() { Ok(()) } else { state.ledger.take(&head) };
-        head.and_then(|()| state.ledger.take(&writing.record)).map_err(|how| error::damaged(&dir.join(INDEX), &how))
+        let taken = writing.records.iter().try_for_each(|record| state.ledger.take(record));
+        taken.map_err(|how| error::damaged(&path, &how))
     }
 
     /// Removes what attempts up to this one left, and puts up the fence. All of it is on the disk once this returns.
@@ -184,12 +198,21 @@ impl Shelf {
         if removed.is_none() && past.fence >= Some(attempt) {
             return self.settle();
         }
-        let mut writing = self.writing(Record::RolledBack { batch: id.clone(), attempt, removed })?;
+        self.write(vec![Record::RolledBack { batch: id.clone(), attempt, removed }])?;
+        removed.map_or(Ok(()), |place| self.remove(place))
+    }
+
+    /// Puts records on the disk that have no lines.
+    fn write(&mut self, records: Vec<Record>) -> Result<()> {
+        let mut writing = self.writing(records)?;
         writing.sync_events()?;
         writing.write_index()?;
         writing.sync_index()?;
-        self.finish(&writing)?;
-        removed.map_or(Ok(()), |place| self.remove(place))
+        self.finish(&writing)
+    }
+
+    fn events_path(&self, file: u32) -> PathBuf {
+        self.dir.join(rotation::name(file))
     }
 
     fn loaded(&mut self) -> Result<&mut State> {
@@ -206,7 +229,8 @@ impl Shelf {
         let dir = self.dir.clone();
         let state = self.loaded()?;
         if !state.synced {
-            for name in [EVENTS, INDEX] {
+            let events = state.has_events.then(|| rotation::name(state.ledger.file));
+            for name in events.into_iter().chain([INDEX.to_owned()]) {
                 let path = dir.join(name);
                 let synced = disk::open(&path, false).and_then(|file| disk::sync(&file));
                 synced.map_err(|why| failed("sync", &path, &why))?;
@@ -225,11 +249,7 @@ impl Shelf {
         if !state.ledger.may_know(id) {
             return Ok(past);
         }
-        let of_it = |record: Record| {
-            if record.batch() == Some(id) {
-                past.take(&record);
-            }
-        };
+        let of_it = |record: Record| past.take(id, &record);
         let index = disk::open(&path, false).map_err(|why| failed("open", &path, &why))?;
         match record::read(BufReader::new(index.take(state.index_len)), of_it) {
             Ok(End::Whole(len)) if len == state.index_len => Ok(past),
@@ -238,16 +258,16 @@ impl Shelf {
         }
     }
 
-    /// Opens the files, makes them where there are none, and readies a record.
-    fn writing(&mut self, record: Record) -> Result<Writing> {
+    /// Opens the files, makes them where there are none, and readies records; the events file is the one that they lead to.
+    fn writing(&mut self, records: Vec<Record>) -> Result<Writing> {
         let (tenant, dir) = (self.tenant.clone(), self.dir.clone());
         let state = self.loaded()?;
         if !state.exists {
             disk::make_dir(&dir).map_err(|why| failed("make", &dir, &why))?;
         }
-        let open = |name: &str, len: u64| {
+        let open = |name: &str, len: u64, is_new: bool| {
             let path = dir.join(name);
-            let file = disk::open(&path, !state.exists).map_err(|why| failed("open", &path, &why))?;
+            let file = disk::open(&path, is_new).map_err(|why| failed("open", &path, &why))?;
             let found = file.metadata().map_err(|why| failed("look at", &path, &why))?.len();
             if found != len {
                 let how = format!("it has {found} bytes, not {len}: somebody else changed it while it is in use");
@@ -256,27 +276,37 @@ impl Shelf {
             Ok(file)
         };
         // The index first: an events file without one is not ours.
-        let index = open(INDEX, state.index_len)?;
-        let events = Some(open(EVENTS, state.ledger.end)?);
+        let index = open(INDEX, state.index_len, !state.exists)?;
+        let ledger = &state.ledger;
+        let rotated = records.iter().find_map(|record| match record {
+            Record::Rotated { file, at, .. } => Some((*file, *at)),
+            _ => None,
+        });
+        let (file, events_from) = rotated.unwrap_or((ledger.file, ledger.from));
+        let name = rotation::name(file);
+        let events = open(&name, ledger.end - events_from, rotated.is_some() || !state.has_events)?;
         let mut lines = vec![];
-        let head = Record::Head { version: VERSION, tenant };
-        let head = state.ledger.owner.is_none().then_some(&head);
-        for record in head.into_iter().chain([&record]) {
+        let head = ledger.owner.is_none().then_some(Record::Head { version: VERSION, tenant });
+        let records: Vec<_> = head.into_iter().chain(records).collect();
+        for record in &records {
             record.push_line(&mut lines).map_err(StorageError::permanent)?;
         }
-        Ok(Writing { index, events, index_at: state.index_len, record, lines, sync_dir: !state.synced, dir })
+        let sync_dir = !state.synced || !state.has_events || rotated.is_some();
+        let (events, events_path, index_at) = (Some(events), dir.join(name), state.index_len);
+        Ok(Writing { dir, index, events, events_path, events_from, index_at, records, lines, sync_dir })
     }
 
     /// Removes the lines of a batch that the index has given up: those at the end are cut off, others become empty lines,
     /// since what stands behind them must stay where it is.
     fn remove(&mut self, place: Removed) -> Result<()> {
-        let path = self.dir.join(EVENTS);
-        let end = self.loaded()?.ledger.end;
+        let ledger = &self.loaded()?.ledger;
+        let (end, (file, from)) = (ledger.end, ledger.file_of(place.from));
+        let path = self.events_path(file);
         let removed = disk::open(&path, false).and_then(|file| {
             if place.from >= end {
-                disk::set_len(&file, end)?;
+                disk::set_len(&file, end - from)?;
             } else {
-                blank(&file, place)?;
+                blank(&file, place, from)?;
             }
             disk::sync(&file)
         });
@@ -285,20 +315,20 @@ impl Shelf {
 
     /// Finds out what is there, cuts off what no record speaks of, and removes what is still to be removed.
     fn recovered(&self) -> Result<State> {
-        let (path, events_path) = (self.dir.join(INDEX), self.dir.join(EVENTS));
+        let path = self.dir.join(INDEX);
         let look = |path: &Path| match disk::open(path, false) {
             Ok(file) => file.metadata().map(|meta| Some((file, meta.len()))),
             Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
             Err(why) => Err(why),
         };
         let index = look(&path).map_err(|why| failed("open", &path, &why))?;
-        let events = look(&events_path).map_err(|why| failed("open", &events_path, &why))?;
+        let there = event_files(&self.dir).map_err(|why| failed("look into", &self.dir, &why))?;
         let found = index.as_ref().map_or(0, |(_, len)| *len);
         let trusted = self.trusted.unwrap_or(found);
         if found < trusted {
             return Err(error::damaged(&path, "it was removed or cut short while in use"));
         }
-        if index.is_none() && events.as_ref().is_some_and(|(_, len)| *len > 0) {
+        if index.is_none() && there.iter().any(|(_, len)| *len > 0) {
             return Err(error::damaged(&path, "it is missing, and so nobody can tell which events belong to a batch"));
         }
 
@@ -327,10 +357,26 @@ impl Shelf {
                  upper from lower case, so that the two cannot be kept apart; use another store"
             )));
         }
+        let events_path = self.events_path(ledger.file);
+        let events = look(&events_path).map_err(|why| failed("open", &events_path, &why))?;
         let events_len = events.as_ref().map_or(0, |(_, len)| *len);
-        if events_len < ledger.end {
-            let how = format!("it has {events_len} bytes, but batches up to byte {} are on record", ledger.end);
+        let end = ledger.end - ledger.from;
+        if events_len < end {
+            let how = format!("it has {events_len} bytes, but batches up to byte {end} are on record");
             return Err(error::damaged(&events_path, &how));
+        }
+        for closed in &ledger.closed {
+            let (len, found) = (closed.to - closed.from, there.iter().find(|(file, _)| *file == closed.file));
+            if found.map(|(_, len)| *len) != Some(len) {
+                let found = found.map_or_else(|| "is missing".into(), |(_, found)| format!("has {found} bytes"));
+                let how = format!("it {found}, and had {len} bytes when it was closed");
+                return Err(error::damaged(&self.events_path(closed.file), &how));
+            }
+        }
+        if let Some((file, _)) =
+            there.iter().find(|(file, _)| ledger.file.checked_add(1).is_some_and(|next| *file > next))
+        {
+            return Err(error::damaged(&self.events_path(*file), "no record speaks of it"));
         }
 
         // All of it is understood; from here on the files are changed.
@@ -345,16 +391,28 @@ impl Shelf {
         {
             cut(file, whole, &path, *len)?;
         }
-        if let Some((file, len)) = &events {
-            if *len > ledger.end {
-                cut(file, ledger.end, &events_path, *len)?;
-            }
-            if let Some(place) = ledger.to_remove.take() {
-                let blanked = blank(file, place).and_then(|()| disk::sync(file));
-                blanked.map_err(|why| failed("remove a batch from", &events_path, &why))?;
+        if let Some((file, len)) = &events
+            && *len > end
+        {
+            cut(file, end, &events_path, *len)?;
+        }
+        if let Some(place) = ledger.to_remove.take() {
+            let (file, from) = ledger.file_of(place.from);
+            let path = self.events_path(file);
+            let open = disk::open(&path, false);
+            let blanked = open.and_then(|file| blank(&file, place, from).and_then(|()| disk::sync(&file)));
+            blanked.map_err(|why| failed("remove a batch from", &path, &why))?;
+        }
+        // Those that were pruned, and one that was begun in vain.
+        for (file, bytes) in there.iter().filter(|(file, _)| *file < ledger.first_file() || *file > ledger.file) {
+            let path = self.events_path(*file);
+            disk::remove(&path).map_err(|why| failed("remove", &path, &why))?;
+            if *file > ledger.file {
+                tracing::warn!(target: "headworks", tenant = %self.tenant, file = %path.display(), bytes, "an unfinished write was removed; nobody was told that it is stored");
             }
         }
-        Ok(State { exists: index.is_some() && events.is_some(), synced: false, index_len: whole, ledger })
+        let (exists, has_events) = (index.is_some(), events.is_some());
+        Ok(State { exists, has_events, synced: false, index_len: whole, ledger })
     }
 }
 
@@ -364,8 +422,26 @@ fn sync_dir(dir: &Path) -> std::io::Result<()> {
     dir.parent().map_or(Ok(()), disk::sync_dir)
 }
 
+/// The events files that are there, by number, with their lengths.
+pub(super) fn event_files(dir: &Path) -> std::io::Result<Vec<(u32, u64)>> {
+    let mut found = vec![];
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(found),
+        Err(why) => return Err(why),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if let Some(file) = entry.file_name().to_str().and_then(rotation::number) {
+            found.push((file, entry.metadata()?.len()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// The record of a batch whose lines begin at `from`.
-fn stored(store: &Store, from: u64, len: usize) -> Record {
+fn stored(store: &Store, from: u64, len: usize, now: UnixMillis) -> Record {
     let arrivals = || store.batch.events().map(|event| event.arrived.0);
     Record::Stored {
         batch: store.batch.id().clone(),
@@ -376,17 +452,17 @@ fn stored(store: &Store, from: u64, len: usize) -> Record {
         hash: store.hash,
         first_arrived: arrivals().min().unwrap_or(0),
         last_arrived: arrivals().max().unwrap_or(0),
-        stored_at: UnixMillis::now().0,
+        stored_at: now.0,
     }
 }
 
-/// Makes the place empty lines; what was blank already is not written again.
-fn blank(mut file: &File, place: Removed) -> std::io::Result<()> {
+/// Makes the place empty lines, in the file that begins with byte `from`; what was blank already is not written again.
+fn blank(mut file: &File, place: Removed, from: u64) -> std::io::Result<()> {
     const BLANK: [u8; 8192] = [b'\n'; 8192];
     let mut there = [0; BLANK.len()];
-    let mut at = place.from;
-    while at < place.to {
-        let len = (place.to - at).min(BLANK.len() as u64);
+    let (mut at, to) = (place.from - from, place.to - from);
+    while at < to {
+        let len = (to - at).min(BLANK.len() as u64);
         let (there, blank) = (&mut there[..to_usize(len)], &BLANK[..to_usize(len)]);
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(there)?;

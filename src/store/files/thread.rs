@@ -3,10 +3,15 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use headworks_actors::{Attempt, BatchId, Cause, Code, StorageError, TenantId};
+use headworks_actors::{Attempt, BatchId, Cause, Code, StorageError, TenantId, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
+use super::rotation::Rotation;
+#[cfg(feature = "sqlite")]
+use super::shelf::Step;
 use super::shelf::{Begun, Shelf, Store, Writing};
+#[cfg(feature = "sqlite")]
+use crate::retention::Pruned;
 
 pub(super) type Outcome = Result<(), StorageError>;
 
@@ -15,6 +20,8 @@ pub(super) enum Job {
     Store(Store, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
     Count(TenantId, oneshot::Sender<Option<u64>>),
+    #[cfg(feature = "sqlite")]
+    Prune(TenantId, Step, oneshot::Sender<Result<Pruned, StorageError>>),
     Close(oneshot::Sender<Outcome>),
 }
 
@@ -30,6 +37,7 @@ pub(super) struct Writer {
     pub(super) root: PathBuf,
     pub(super) shelves: HashMap<TenantId, Shelf>,
     pub(super) group_max_bytes: usize,
+    pub(super) rotation: Rotation,
     /// Held for as long as this writer writes.
     pub(super) _lock: File,
 }
@@ -60,6 +68,10 @@ impl Writer {
                     let counted = catch_unwind(AssertUnwindSafe(|| self.shelf(&tenant).count().ok()));
                     let _ = reply.send(counted.unwrap_or_default());
                 }
+                #[cfg(feature = "sqlite")]
+                Job::Prune(tenant, step, reply) => {
+                    let _ = reply.send(self.prune(&tenant, &step));
+                }
                 Job::Close(reply) => {
                     jobs.close();
                     drop(self);
@@ -87,7 +99,9 @@ impl Writer {
     }
 
     fn store_side_by_side(&mut self, group: &[Store]) -> Vec<Outcome> {
-        let mut writings: Vec<_> = group.iter().map(|store| self.shelf(store.batch.tenant()).begin(store)).collect();
+        let (rotation, now) = (self.rotation, UnixMillis::now());
+        let begin = |store: &Store| self.shelf(store.batch.tenant()).begin(store, &rotation, now);
+        let mut writings: Vec<_> = group.iter().map(begin).collect();
         for step in [Writing::sync_events, Writing::write_index, Writing::sync_index] {
             for begun in &mut writings {
                 if let Ok(Begun::Writing(writing)) = begun
@@ -110,8 +124,21 @@ impl Writer {
     }
 
     pub(super) fn roll_back(&mut self, id: &BatchId, attempt: Attempt) -> Outcome {
-        let shelf = self.shelf(&id.tenant);
-        match catch_unwind(AssertUnwindSafe(|| shelf.roll_back(id, attempt))) {
+        self.guarded(&id.tenant, |shelf| shelf.roll_back(id, attempt))
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) fn prune(&mut self, tenant: &TenantId, step: &Step) -> Result<Pruned, StorageError> {
+        self.guarded(tenant, |shelf| shelf.prune(step, UnixMillis::now()))
+    }
+
+    fn guarded<T>(
+        &mut self,
+        tenant: &TenantId,
+        work: impl FnOnce(&mut Shelf) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let shelf = self.shelf(tenant);
+        match catch_unwind(AssertUnwindSafe(|| work(shelf))) {
             Ok(outcome) => outcome.inspect_err(|_| shelf.forget()),
             Err(panic) => {
                 shelf.forget();

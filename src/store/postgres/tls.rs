@@ -3,31 +3,23 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{PostgresOptions, SslMode};
 
 /// What encrypts connections; none where they are not to be.
 pub(super) fn connector(options: &PostgresOptions) -> Result<Option<MakeRustlsConnect>, String> {
-    // Said out loud, so that it is the same whatever else the program is made of.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = crate::tls::provider();
     let verifier: Arc<dyn ServerCertVerifier> = match (options.sslmode, &options.ca_file) {
         (SslMode::Disable, _) => return Ok(None),
         (SslMode::Prefer | SslMode::Require, _) => Arc::new(Anybody(provider.clone())),
         (SslMode::VerifyFull, None) => return Err("sslmode = \"verify_full\" needs a ca_file".into()),
         (SslMode::VerifyFull, Some(path)) => {
-            let unread = |why: &dyn std::fmt::Display| {
-                format!("cannot read certificates (PEM) from {} (ca_file): {why}", path.display())
-            };
-            let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_file_iter(path).map_err(|why| unread(&why))? {
-                roots.add(root.map_err(|why| unread(&why))?).map_err(|why| unread(&why))?;
-            }
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-            verifier.build().map_err(|why| unread(&why))?
+            let roots = Arc::new(crate::tls::roots(path, "ca_file")?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+            verifier.build().map_err(|why| format!("cannot verify by {} (ca_file): {why}", path.display()))?
         }
     };
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

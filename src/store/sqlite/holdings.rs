@@ -93,6 +93,12 @@ pub(super) fn read(
     while let Some(row) = rows.next()? {
         holdings.malformed_purged += row.get::<_, i64>(1)?.cast_unsigned();
     }
+    if frames.is_some() {
+        let (low, high) = range(None);
+        let all = params![low, high, DeadLetterKind::Frame.as_str()];
+        let all = moment.query_row(MALFORMED, all, |row| row.get::<_, i64>(0))?.cast_unsigned();
+        holdings.malformed_before = all.saturating_sub(holdings.malformed);
+    }
     Ok(holdings)
 }
 

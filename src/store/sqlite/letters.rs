@@ -245,6 +245,13 @@ pub(super) fn purge_old(conn: &Connection, before: UnixMillis, most: i64) -> rus
     purge_where(conn, condition, vec![most.into(), before.0.into()])
 }
 
+/// The same of one tenant.
+pub(super) fn purge_old_of(conn: &Connection, tenant: &str, before: UnixMillis, most: i64) -> rusqlite::Result<u64> {
+    let condition = "place IN (SELECT place FROM dead_letters WHERE tenant = ? AND last_at < ? AND replay IS NULL
+                               ORDER BY place LIMIT ?)";
+    purge_where(conn, condition, vec![tenant.to_owned().into(), before.0.into(), most.into()])
+}
+
 fn purge_where(conn: &Connection, condition: &str, values: Vec<Value>) -> rusqlite::Result<u64> {
     // What an id begins with, up to the slash, is its opening.
     let count = format!(

@@ -135,6 +135,7 @@ pub struct SqliteStore {
 struct Shared {
     path: PathBuf,
     jobs: mpsc::Sender<Job>,
+    full: Arc<quota::OnFull>,
     _thread: Joined,
 }
 
@@ -155,7 +156,8 @@ impl SqliteStore {
             .map_err(|source| OpenError::Create { path: path.as_ref().to_owned(), source })?;
         let conn = schema::open_for_writing(&path, &options)?;
         let file = file::Identity::of(&path);
-        let quota = Quota::new(options.letters_max_bytes, options.letters_when_full);
+        let full = Arc::default();
+        let quota = Quota::new(options.letters_max_bytes, options.letters_when_full, Arc::clone(&full));
         let SqliteOptions { layout, group_max_bytes, segment_bytes, .. } = options;
         let segments = Segments::open(&path, &conn, segment_bytes, layout == Layout::Index)?;
         let writer = Writer { conn, path: path.clone(), file, group_max_bytes, quota, segments, layout };
@@ -164,7 +166,13 @@ impl SqliteStore {
             .name("headworks-sqlite".into())
             .spawn(move || writer.run(waiting))
             .map_err(OpenError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { path, jobs, _thread: Joined::new(thread) }) })
+        Ok(Self { shared: Arc::new(Shared { path, jobs, full, _thread: Joined::new(thread) }) })
+    }
+
+    /// Says whom to tell that a tenant, or the frames that are nobody's, have no room for more dead letters, and what becomes of them:
+    /// once, and again when none had to for ten minutes. It is called on the store's own thread. The first call counts.
+    pub(crate) fn on_letters_full(&self, tell: impl Fn(Option<&TenantId>, &str) + Send + Sync + 'static) {
+        let _ = self.shared.full.set(Box::new(tell));
     }
 
     /// Where the database is.

@@ -131,6 +131,20 @@ impl SqliteReader {
         count.map(i64::cast_unsigned).map_err(|error| self.failed(&error))
     }
 
+    /// Who has dead letters; those of frames are nobody's.
+    pub(crate) fn letter_owners(&self) -> Result<Vec<TenantId>, ReadError> {
+        let sql = "SELECT tenant FROM dead_letter_bytes WHERE letters > 0 AND tenant != '' ORDER BY tenant";
+        self.all(sql, [], |row| letters::tenant(0, &row.get::<_, String>(0)?))
+    }
+
+    /// How many dead letters of a tenant were given up before then.
+    pub(crate) fn letters_due_of(&self, tenant: &TenantId, before: UnixMillis) -> Result<u64, ReadError> {
+        let sql = "SELECT count(*) FROM dead_letters WHERE tenant = ?1 AND last_at < ?2 AND replay IS NULL";
+        let count: rusqlite::Result<i64> =
+            self.conn.query_row(sql, params![tenant.as_str(), before.0], |row| row.get(0));
+        count.map(i64::cast_unsigned).map_err(|error| self.failed(&error))
+    }
+
     /// How many events were pruned, since the database was made.
     pub(crate) fn pruned(&self) -> Result<u64, ReadError> {
         let sql = "SELECT coalesce(sum(letters), 0) FROM purged_letters WHERE kind = ?1";
@@ -152,6 +166,13 @@ impl SqliteStore {
     /// Those that are in a replay stay.
     pub(crate) async fn prune_letters(&self, before: UnixMillis) -> Result<u64, StorageError> {
         self.change("prune dead letters", move |conn| letters::purge_old(conn, before, LETTERS)).await
+    }
+
+    /// The same of the dead letters of one tenant.
+    pub(crate) async fn prune_letters_of(&self, tenant: &TenantId, before: UnixMillis) -> Result<u64, StorageError> {
+        let id = tenant.clone();
+        let purge = move |conn: &Connection| letters::purge_old_of(conn, id.as_str(), before, LETTERS);
+        self.change("prune a tenant's dead letters", purge).await
     }
 
     /// Forgets the fences of batches that will not come again.
@@ -265,7 +286,7 @@ mod tests {
                         },
                         Op::Prune { later, max_age, max_bytes, in_flight } => {
                             now += later;
-                            let rules = RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes };
+                            let rules = RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() };
                             let reader = SqliteReader::open(store.path()).unwrap();
                             let stock = reader.stock().unwrap();
                             let mut walk = reader.walk(&stock, &acme(), &rules, UnixMillis(now), in_flight).unwrap();
@@ -317,7 +338,7 @@ mod tests {
         }
         let segments = || std::fs::read_dir(place.path().join("events.segments")).unwrap().count();
         let before = segments();
-        let rules = RetentionPolicy { max_age: None, max_bytes: 10_000 };
+        let rules = RetentionPolicy { max_age: None, max_bytes: 10_000, ..RetentionPolicy::default() };
         let reader = SqliteReader::open(store.path()).unwrap();
         let stock = reader.stock().unwrap();
         let mut walk = reader.walk(&stock, &acme(), &rules, UnixMillis(0), false).unwrap();
@@ -335,7 +356,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("events.db");
         let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
-        let rules = RetentionPolicy { max_age: None, max_bytes: 200_000 };
+        let rules = RetentionPolicy { max_age: None, max_bytes: 200_000, ..RetentionPolicy::default() };
         let mut sizes = vec![];
         for round in 0..10 {
             for seq in 1..=20 {

@@ -145,7 +145,8 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Option<FailedAttempt> {
         let state = &mut *self.lock();
-        state.counters.attempts_failed += 1;
+        let is_probe = matches!(failure, Failed::Unavailable) && state.work.as_ref().is_some_and(|work| work.parked);
+        state.counters.attempts_failed += u64::from(!is_probe);
         let work = state.work.as_mut()?;
         let store = work.failed(&cause)?;
         state.moved += 1;
@@ -338,6 +339,9 @@ impl Lane {
         }
         let id = batch.id();
         let was_given_up = work.as_ref().is_some_and(Work::is_given_up);
+        if was_given_up {
+            state.given_up_at = Some(Instant::now());
+        }
         if was_given_up && id.piece != Piece::WHOLE && events == 1 {
             state.poison = (id.seq.0, state.poison_of(id) + 1);
         }

@@ -29,6 +29,8 @@ pub(crate) struct LaneSnapshot {
     pub(crate) breaker_open: bool,
     /// Steps of the batches so far.
     pub(crate) moved: u64,
+    /// When events of it were given up last.
+    pub(crate) given_up_at: Option<Instant>,
     /// When the first of the events in memory arrived.
     pub(crate) oldest_at: Option<UnixMillis>,
 }
@@ -160,6 +162,7 @@ impl State {
             uncompensated: self.uncompensated.len() as u64,
             breaker_open: self.breakers.iter().any(|(_, breaker)| breaker.probe_at().is_some()),
             moved: self.moved,
+            given_up_at: self.given_up_at,
             oldest_at: self.backlog_since().or_else(|| self.window_since()),
         }
     }

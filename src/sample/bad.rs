@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 /// The ways in which a line can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bad {
+pub enum Bad {
     /// Cut off in the middle.
     Json,
     /// An object without a tenant.
@@ -24,7 +24,7 @@ pub(crate) enum Bad {
 
 impl Bad {
     /// Every kind, in the order in which they take turns.
-    pub(crate) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::Json,
         Self::NoTenant,
         Self::TenantNotAString,
@@ -36,7 +36,7 @@ impl Bad {
     ];
 
     /// Appends such a line, without its newline. `tenant` is a good name, for the kinds that have one.
-    pub(crate) fn write(self, tenant: &[u8], out: &mut Vec<u8>) {
+    pub fn write(self, tenant: &[u8], out: &mut Vec<u8>) {
         const LEVELS: usize = 1_000;
         let (before, name, after): (&[u8], &[u8], &[u8]) = match self {
             Self::Json => (b"{\"tenant\":\"", tenant, b"\",\"line\":\"cut o"),
@@ -61,7 +61,7 @@ impl Bad {
 
 /// A share of all lines, given in percent, exact to the billionth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Share {
+pub struct Share {
     billionths: u32,
 }
 
@@ -70,7 +70,7 @@ const WHOLE: u32 = 1_000_000_000;
 /// A text that is no share in percent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is no share in percent: 0 is, and every number from 0.0000001 to 100")]
-pub(crate) struct InvalidShare(String);
+pub struct InvalidShare(String);
 
 impl FromStr for Share {
     type Err = InvalidShare;
@@ -94,18 +94,18 @@ impl fmt::Display for Share {
 
 /// Says which lines make up a share: of any `n` lines from the first on, `n * share` rounded down, evenly spread.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(super) struct Turns {
     share: Share,
     owed: u32,
 }
 
 impl Turns {
-    pub(crate) fn of(share: Share) -> Self {
+    pub(super) fn of(share: Share) -> Self {
         Self { share, owed: 0 }
     }
 
     /// Whether the next line belongs to the share.
-    pub(crate) fn next(&mut self) -> bool {
+    pub(super) fn next(&mut self) -> bool {
         self.owed += self.share.billionths;
         let due = self.owed >= WHOLE;
         if due {

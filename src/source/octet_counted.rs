@@ -6,7 +6,7 @@ const MOST_DIGITS: usize = 10;
 ///
 /// What is too large is handed on as such, as far as it goes, for the ingress to refuse it with its beginning.
 #[derive(Debug)]
-pub(super) struct Reframer {
+pub(in crate::source) struct Reframer {
     max_bytes: usize,
     /// The beginning of a message whose end has not come.
     kept: Vec<u8>,
@@ -17,12 +17,12 @@ pub(super) struct Reframer {
 }
 
 impl Reframer {
-    pub(super) fn new(max_bytes: usize) -> Self {
+    pub(in crate::source) fn new(max_bytes: usize) -> Self {
         Self { max_bytes, kept: vec![], counted: 0, skips_line: false }
     }
 
     /// What was read becomes what is to be fed.
-    pub(super) fn reframe(&mut self, bytes: &mut Vec<u8>) {
+    pub(in crate::source) fn reframe(&mut self, bytes: &mut Vec<u8>) {
         let read = std::mem::take(bytes);
         let mut rest = &read[..];
         if !self.kept.is_empty() && self.counted == 0 && !self.skips_line {
@@ -37,7 +37,7 @@ impl Reframer {
 
     /// The end of the connection: what was begun and never ended. A line is a message without its newline; of a counted message the
     /// rest is missing, and the ingress is to be told that it is cut.
-    pub(super) fn finish(&mut self) -> Vec<u8> {
+    pub(in crate::source) fn finish(&mut self) -> Vec<u8> {
         let kept = std::mem::take(&mut self.kept);
         let mut out = vec![];
         if !kept.is_empty() {
@@ -111,7 +111,7 @@ fn count(input: &[u8]) -> Count {
 }
 
 /// A message behind its length.
-pub(super) fn frame(message: &[u8], out: &mut Vec<u8>) {
+pub(in crate::source) fn frame(message: &[u8], out: &mut Vec<u8>) {
     // No buffer is as large as that.
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_be_bytes());

@@ -7,12 +7,17 @@ use fastrand::Rng;
 ///
 /// 0 is uniform, about 1 is what traffic looks like; more is steeper.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Zipf(f64);
+pub struct Zipf(f64);
 
 /// A text that is no Zipf exponent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is no exponent: a number from 0 (uniform) to 10 is")]
-pub(crate) struct InvalidZipf(String);
+pub struct InvalidZipf(String);
+
+impl Zipf {
+    /// What traffic looks like.
+    pub const NATURAL: Self = Self(1.0);
+}
 
 impl FromStr for Zipf {
     type Err = InvalidZipf;
@@ -33,7 +38,7 @@ impl fmt::Display for Zipf {
 
 /// Draws tenants by their share, in constant time: Vose's alias method.
 #[derive(Debug)]
-pub(crate) enum Tenants {
+pub(super) enum Tenants {
     Uniform(u32),
     /// One column a tenant: how likely its own tenant is kept, and who is taken otherwise.
     Skewed(Vec<(f64, u32)>),
@@ -41,7 +46,7 @@ pub(crate) enum Tenants {
 
 impl Tenants {
     /// `count` tenants, numbered from 0, the busiest first. Without any, tenant 0 is drawn.
-    pub(crate) fn new(count: u32, zipf: Zipf) -> Self {
+    pub(super) fn new(count: u32, zipf: Zipf) -> Self {
         if count < 2 || zipf.0 == 0.0 {
             return Self::Uniform(count.max(1));
         }
@@ -64,7 +69,7 @@ impl Tenants {
         Self::Skewed(columns)
     }
 
-    pub(crate) fn draw(&self, rng: &mut Rng) -> u32 {
+    pub(super) fn draw(&self, rng: &mut Rng) -> u32 {
         match self {
             Self::Uniform(count) => rng.u32(0..*count),
             Self::Skewed(columns) => {

@@ -1,4 +1,4 @@
-use headworks::TenantId;
+use crate::TenantId;
 use proptest::prelude::*;
 use serde_json::Value;
 

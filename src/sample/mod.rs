@@ -1,6 +1,6 @@
 //! Sample events: the same shape and seed give the same bytes.
 //!
-//! Pure and self-contained, so that the benchmark uses the very same events.
+//! Pure: for the command `gen`, the demo source and the benchmarks alike. No part of what this crate promises.
 
 mod bad;
 mod tenants;
@@ -9,27 +9,27 @@ use std::io::Write as _;
 
 use fastrand::Rng;
 
-pub(crate) use bad::{Bad, Share};
-pub(crate) use tenants::Zipf;
+pub use bad::{Bad, InvalidShare, Share};
+pub use tenants::{InvalidZipf, Zipf};
 
 /// What the events are like.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// How many tenants there are; 0 counts as 1.
-    pub(crate) tenants: u32,
+    pub tenants: u32,
     /// How unevenly the events fall to them; the first tenant is the busiest.
-    pub(crate) zipf: Zipf,
+    pub zipf: Zipf,
     /// The length of a good line without its newline. Shorter than the fields themselves it cannot be.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// The share of broken lines.
-    pub(crate) bad: Share,
+    pub bad: Share,
     /// Where the random numbers start.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// What one line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sample {
+pub enum Sample {
     /// An event of the tenant with this number.
     Good(u32),
     /// A line that no decoder may accept.
@@ -38,14 +38,14 @@ pub(crate) enum Sample {
 
 /// How many lines of each sort there were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counts {
-    pub(crate) good: u64,
-    pub(crate) bad: u64,
+pub struct Counts {
+    pub good: u64,
+    pub bad: u64,
 }
 
 /// An endless stream of sample events.
 #[derive(Debug)]
-pub(crate) struct SampleEvents {
+pub struct SampleEvents {
     tenants: tenants::Tenants,
     turns: bad::Turns,
     /// Digits in a tenant's name, so that all names are equally long.
@@ -57,6 +57,8 @@ pub(crate) struct SampleEvents {
     /// Where the words of the phrases begin in it.
     words: Vec<usize>,
     counts: Counts,
+    /// The time of the first one, in milliseconds.
+    first: u64,
 }
 
 /// The time of the first event: 2024-11-22T00:00:00Z. Each event is one millisecond after the one before.
@@ -77,7 +79,7 @@ const PHRASES: [&str; 8] = [
 
 impl SampleEvents {
     /// A stream from its beginning.
-    pub(crate) fn new(shape: &Shape) -> Self {
+    pub fn new(shape: &Shape) -> Self {
         let mut text = PHRASES.concat().into_bytes();
         let phrases = text.len();
         let words = std::iter::once(0).chain(memchr::memchr_iter(b' ', &text).map(|space| space + 1));
@@ -95,12 +97,18 @@ impl SampleEvents {
             text,
             words,
             counts: Counts::default(),
+            first: FIRST_MILLIS,
         }
     }
 
+    /// Has the next event be of this time, in milliseconds.
+    pub fn set_time(&mut self, millis: u64) {
+        self.first = millis.saturating_sub(self.counts.good + self.counts.bad);
+    }
+
     /// Appends the next line and its newline.
-    pub(crate) fn write_next(&mut self, out: &mut Vec<u8>) -> Sample {
-        let time = FIRST_MILLIS + self.counts.good + self.counts.bad;
+    pub fn write_next(&mut self, out: &mut Vec<u8>) -> Sample {
+        let time = self.first + self.counts.good + self.counts.bad;
         let tenant = self.tenants.draw(&mut self.rng);
         let sample = if self.turns.next() {
             let bad = Bad::ALL[(self.counts.bad % Bad::ALL.len() as u64) as usize];
@@ -119,12 +127,12 @@ impl SampleEvents {
     }
 
     /// How many lines were written so far.
-    pub(crate) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         self.counts
     }
 
     /// Appends the name of the tenant with this number.
-    pub(crate) fn write_name(&self, tenant: u32, out: &mut Vec<u8>) {
+    pub fn write_name(&self, tenant: u32, out: &mut Vec<u8>) {
         out.push(b't');
         // By hand, since formatting it takes a quarter of the time of a whole line.
         let mut unit = 10_u32.pow(self.digits - 1);

@@ -1,0 +1,216 @@
+//! Connections to a broker, one after the other, for as long as the system runs.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use headworks_actors::{AckLevel, Answers, Error, IngressHandle, Intake, RetryPolicy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::intake::{Connection, End};
+use super::packets::{self, Incoming};
+use super::transport::{self, Transport};
+use super::window::Window;
+use super::{MqttOptions, MqttSource};
+
+/// How long a connection may take to be there.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// For so long at least what was fed last is answered for before the system goes on to close.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long it is waited for the next attempt to connect: up to 10 s, of any length within what doubles from 250 ms on.
+fn again() -> RetryPolicy {
+    RetryPolicy { base: Duration::from_millis(250), cap: Duration::from_secs(10), ..RetryPolicy::default() }
+}
+
+/// Takes messages in until the system closes; `fed` is told once nothing more will come.
+pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender<()>) {
+    let mut client = Client {
+        window: Window::new(source.options.unique),
+        is_subscribed: false,
+        away: None,
+        failures: 0,
+        rng: fastrand::Rng::new(),
+        source,
+        intake,
+    };
+    let mut fed = Some(fed);
+    loop {
+        let MqttSource { spec, stream, options, .. } = &client.source;
+        let level = options.ack.max(AckLevel::Journaled);
+        let opened = tokio::select! {
+            biased;
+            () = client.intake.closing() => return,
+            opened = client.intake.open_stream(spec.clone(), stream.clone(), 1, level) => opened,
+        };
+        match opened {
+            Ok((ingress, answers)) => {
+                client.window.goes_on_after(answers.last());
+                if client.serve(&ingress, answers, &mut fed).await {
+                    return;
+                }
+            }
+            Err(Error::Closed) => return,
+            Err(why) => {
+                client.lost(why.to_string());
+                if client.waited().await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+struct Client {
+    source: MqttSource,
+    intake: Intake,
+    window: Window,
+    /// The broker has the subscription, as long as it has the session.
+    is_subscribed: bool,
+    /// Why there is no connection, as it was told last.
+    away: Option<String>,
+    /// Attempts to connect that failed, one after the other.
+    failures: u32,
+    rng: fastrand::Rng,
+}
+
+impl Client {
+    /// Feeds one ingress from one connection after the other. True once the system closes.
+    async fn serve(
+        &mut self,
+        ingress: &IngressHandle,
+        mut answers: Answers,
+        fed: &mut Option<oneshot::Sender<()>>,
+    ) -> bool {
+        loop {
+            let connected = tokio::select! {
+                biased;
+                () = self.intake.closing() => return true,
+                connected = timeout(CONNECT, connect(&self.source.options)) => connected,
+            };
+            let connected = connected
+                .unwrap_or_else(|_| Err(format!("it does not answer within {}", humantime::format_duration(CONNECT))));
+            let end = match connected {
+                Ok(connected) => self.connection(connected, ingress, &mut answers, fed).await,
+                Err(why) => End::Broken(why),
+            };
+            match end {
+                End::Closing => return true,
+                End::Broken(why) => self.lost(why),
+                End::Ingress(why) => {
+                    // What of the last read was taken in is asked with the next one.
+                    self.lost(format!("taking in failed: {why}"));
+                    return self.waited().await;
+                }
+            }
+            if self.waited().await {
+                return true;
+            }
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        Connected { io, read, has_session, keep_alive }: Connected,
+        ingress: &IngressHandle,
+        answers: &mut Answers,
+        fed: &mut Option<oneshot::Sender<()>>,
+    ) -> End {
+        self.window.connected(has_session);
+        let connection = Connection::new(&self.source, &self.intake, ingress, &mut self.window, keep_alive);
+        let asks = !(has_session && self.is_subscribed);
+        let (mut away, mut failures, mut is_subscribed) = (self.away.take(), self.failures, self.is_subscribed);
+        let (name, options, intake) = (&self.source.name, &self.source.options, &self.intake);
+        let ready = |granted: Option<u8>| {
+            let (broker, topic) = (format!("{}:{}", options.url.host, options.url.port), options.topic.filter());
+            if granted.is_some_and(|granted| granted < options.qos) {
+                tracing::warn!(target: "headworks", source = name, broker, topic, "the broker grants quality of service 0: what is on its way when a connection breaks is lost");
+            }
+            match away.take() {
+                Some(_) => {
+                    intake.reconnected(name);
+                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker again");
+                }
+                None => {
+                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
+                }
+            }
+            intake.trouble(None);
+            (failures, is_subscribed) = (0, true);
+        };
+        let end = connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS).await;
+        (self.away, self.failures, self.is_subscribed) = (away, failures, is_subscribed);
+        end
+    }
+
+    /// There is no connection. Told where it was there, or the reason is another one.
+    fn lost(&mut self, why: String) {
+        self.failures += 1;
+        if self.away.as_ref() != Some(&why) {
+            let MqttSource { name, options, .. } = &self.source;
+            let broker = format!("{}:{}", options.url.host, options.url.port);
+            tracing::warn!(target: "headworks", source = name, broker, why, "no connection to the broker; it is tried again until there is one");
+            self.intake.trouble(Some(format!("there is no connection to the broker {broker}: {why}")));
+            self.away = Some(why);
+        }
+    }
+
+    /// Waits until it is to be tried again. True once the system closes.
+    async fn waited(&mut self) -> bool {
+        let wait = again().wait(self.failures, None, &mut self.rng);
+        tokio::select! {
+            biased;
+            () = self.intake.closing() => true,
+            () = sleep(wait) => false,
+        }
+    }
+}
+
+/// A connection that the broker has accepted.
+struct Connected {
+    io: Box<dyn Transport>,
+    /// What it sent behind that.
+    read: BytesMut,
+    has_session: bool,
+    keep_alive: Duration,
+}
+
+async fn connect(options: &MqttOptions) -> Result<Connected, String> {
+    let password = match &options.password_file {
+        None => None,
+        Some(path) => {
+            let read = tokio::fs::read(path).await;
+            let mut password = read.map_err(|why| format!("cannot read {} (password_file): {why}", path.display()))?;
+            while password.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+                password.pop();
+            }
+            Some(Bytes::from(password))
+        }
+    };
+    let mut io = transport::connect(&options.url, options.ca_file.as_deref()).await?;
+    let broken = |why: std::io::Error| format!("it ended the connection: {why}");
+    let mut bytes = BytesMut::new();
+    packets::connect(options, password, &mut bytes)?;
+    io.write_all(&bytes).await.map_err(broken)?;
+    io.flush().await.map_err(broken)?;
+    bytes.clear();
+    loop {
+        match packets::read(options.version, &mut bytes)? {
+            Some(Incoming::Connected(Ok(has_session), asked)) => {
+                let asked = asked.filter(|asked| *asked > 0).map(|asked| Duration::from_secs(asked.into()));
+                let keep_alive = asked.unwrap_or(options.keep_alive);
+                return Ok(Connected { io, read: bytes, has_session, keep_alive });
+            }
+            Some(Incoming::Connected(Err(why), _)) => return Err(format!("it refuses: {why}")),
+            Some(Incoming::Disconnect(why)) => return Err(format!("it refuses: {why}")),
+            Some(other) => return Err(format!("it answered with something else than was asked: {other:?}")),
+            None if bytes.len() > 1 << 20 => return Err("its answer has no end".to_owned()),
+            None => {}
+        }
+        if io.read_buf(&mut bytes).await.map_err(broken)? == 0 {
+            return Err("it ended the connection without an answer".to_owned());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The names of objects: a pure rule, there and back.
+
+use headworks_actors::{BatchId, Opening, TenantId, UnixMillis};
+
+/// The folder of what the store keeps for itself. No tenant can have the name.
+pub(super) const OWN: &str = "_headworks";
+
+/// The day, in UTC, that a batch is filed under: that of its first event's arrival.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Day(String);
+
+impl Day {
+    pub(super) fn of(at: UnixMillis) -> Self {
+        let text = at.to_string();
+        // What no calendar has, far before 1970 or after 9999, has a day of its own.
+        Self(match text.split_once('T') {
+            Some((day, _)) => day.to_owned(),
+            None => "other".to_owned(),
+        })
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let is_part = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+        let is_date = text.len() == 10 && text.bytes().all(is_part);
+        (is_date || text == "other").then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of one object with a batch: whose, when, and in which of the batch's lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) batch: BatchId,
+    /// None where the template has no date.
+    pub(super) day: Option<Day>,
+    /// The attempt that was rolled back last before; 0 where none was.
+    pub(super) life: u32,
+}
+
+/// How objects are named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    text: String,
+    ending: &'static str,
+}
+
+const TENANT: &str = "{tenant}";
+const DATE: &str = "{date}";
+const BATCH: &str = "{batch}";
+
+impl Template {
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence that begins with its key.
+    pub(crate) fn new(text: &str, ending: &'static str) -> Result<Self, String> {
+        for (what, least) in [(TENANT, 1), (DATE, 0), (BATCH, 1)] {
+            let times = text.matches(what).count();
+            if times < least || times > 1 {
+                let how = if times > 1 { "twice" } else { "not at all" };
+                return Err(format!("is {text:?}, and has {what} {how}, so that objects could not be told apart"));
+            }
+            // So that it ends where it ends, whatever it stands for.
+            if let Some((before, after)) = text.split_once(what)
+                && !(before.is_empty() || before.ends_with(['/', '='])) | !(after.is_empty() || after.starts_with('/'))
+            {
+                return Err(format!("is {text:?}, but {what} must fill what is between \"/\", or \"=\" and \"/\""));
+            }
+        }
+        if !text.rsplit('/').next().is_some_and(|last| last.contains(BATCH)) {
+            return Err(format!("is {text:?}, but must end with {BATCH}"));
+        }
+        let plain = [TENANT, DATE, BATCH].iter().fold(text.to_owned(), |plain, what| plain.replace(what, "x"));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/=-_.".contains(&byte);
+        if !plain.bytes().all(is_plain) {
+            return Err(format!(
+                "is {text:?}, but beside {TENANT}, {DATE} and {BATCH} it may have letters, digits, \"/\", \"=\", \"-\", \"_\" and \".\""
+            ));
+        }
+        let is_name = |part: &str| !part.is_empty() && !part.bytes().all(|byte| byte == b'.');
+        if !plain.split('/').all(is_name) || text.starts_with(OWN) {
+            return Err(format!(
+                "is {text:?}, but must be names with single slashes between them, and not begin with {OWN}"
+            ));
+        }
+        Ok(Self { text: text.to_owned(), ending })
+    }
+
+    /// The day that a batch is filed under by it.
+    pub(super) fn day(&self, at: UnixMillis) -> Option<Day> {
+        self.text.contains(DATE).then(|| Day::of(at))
+    }
+
+    pub(super) fn key(&self, name: &Name) -> String {
+        // Nothing of this needs to be escaped: by its grammar a tenant begins with a letter or a digit, and goes on with these,
+        // with ".", "_" and "-".
+        let day = name.day.as_ref().map_or("", Day::as_str);
+        let text = self.text.replace(DATE, day).replace(BATCH, &stem(&name.batch, name.life));
+        format!("{}.{}", text.replace(TENANT, name.batch.tenant.as_str()), self.ending)
+    }
+
+    /// The folder that has all objects of the tenant, and as few others as can be.
+    pub(super) fn folder(&self, tenant: &TenantId) -> String {
+        let folders = self.text.split('/').take_while(|part| !part.contains(DATE) && !part.contains(BATCH));
+        folders.collect::<Vec<_>>().join("/").replace(TENANT, tenant.as_str())
+    }
+
+    /// What an object of this key is; none of the store's where it is none.
+    pub(super) fn parse(&self, key: &str) -> Option<Name> {
+        let key = key.strip_suffix(self.ending)?.strip_suffix('.')?;
+        let (mut tenant, mut day, mut batch) = (None, None, None);
+        let (parts, patterns) = (key.split('/'), self.text.split('/'));
+        if parts.clone().count() != patterns.clone().count() {
+            return None;
+        }
+        for (part, pattern) in parts.zip(patterns) {
+            let Some((before, _)) = pattern.split_once('{') else {
+                if part != pattern {
+                    return None;
+                }
+                continue;
+            };
+            let value = Some(part.strip_prefix(before)?);
+            if pattern.ends_with(TENANT) {
+                tenant = value;
+            } else if pattern.ends_with(DATE) {
+                day = Some(Day::parse(value?)?);
+            } else {
+                batch = value;
+            }
+        }
+        let (id, life) = batch_of(tenant?, batch?)?;
+        Some(Name { batch: id, day, life })
+    }
+}
+
+/// What a batch is called within its tenant: names are sorted as batches are.
+pub(super) fn stem(id: &BatchId, life: u32) -> String {
+    let (opening, seq, piece) = (id.opening, id.seq.0, id.piece);
+    let again = if life > 0 { format!("-r{life}") } else { String::new() };
+    format!("{opening}-{seq:012}{piece}{again}")
+}
+
+/// The batch that is called so, and its life.
+pub(super) fn batch_of(tenant: &str, stem: &str) -> Option<(BatchId, u32)> {
+    let (name, life) = match stem.split_once("-r") {
+        Some((name, life)) => (name, life.parse().ok()?),
+        None => (stem, 0),
+    };
+    let (opening, seq) = name.split_once('-')?;
+    let id: BatchId = format!("{opening}/{tenant}/{seq}").parse().ok()?;
+    (stem == self::stem(&id, life)).then_some((id, life))
+}
+
+/// The folder of the marks about the tenant's batches that one opening cut, so many of them in one.
+pub(super) fn page(id: &BatchId) -> (Opening, u64, String) {
+    let block = id.seq.0 / PAGE;
+    (id.opening, block, format!("{OWN}/pages/{}/{}/{block:012}", id.tenant, id.opening))
+}
+
+/// So many batches of a tenant share a page. It costs a request and a listing to begin one; a rollback looks at each day on it.
+const PAGE: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use headworks_actors::{Piece, Seq};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_object_is_named_by_tenant_day_and_batch_and_sorted_as_they_are() {
+        let template = Template::new("{tenant}/{date}/{batch}", "ndjson.zst").unwrap();
+        let batch = BatchId::new(Opening(1), tenant("acme"), Seq(42));
+        let day = template.day(UnixMillis(1_732_233_600_000));
+        let name = Name { batch: batch.clone(), day: day.clone(), life: 0 };
+        assert_eq!(template.key(&name), "acme/2024-11-22/0000000000000001-000000000042.ndjson.zst");
+        let halved = Name { batch: batch.halves().unwrap()[1].clone(), day, life: 3 };
+        assert_eq!(template.key(&halved), "acme/2024-11-22/0000000000000001-000000000042.2-r3.ndjson.zst");
+        assert_eq!(template.folder(&tenant("acme")), "acme");
+        let hive = Template::new("raw/date={date}/tenant={tenant}/{batch}", "parquet").unwrap();
+        assert_eq!(hive.folder(&tenant("acme")), "raw");
+        assert_eq!(Day::of(UnixMillis(i64::MAX)).as_str(), "other");
+    }
+
+    #[test]
+    fn a_template_that_could_name_two_batches_alike_or_leave_its_folder_is_refused_with_the_reason() {
+        for (text, says) in [
+            ("{batch}", "has {tenant} not at all"),
+            ("{tenant}/{tenant}/{batch}", "has {tenant} twice"),
+            ("{tenant}", "has {batch} not at all"),
+            ("{tenant}-{batch}", "must fill"),
+            ("{batch}/{tenant}", "must end with {batch}"),
+            ("{tenant}/x{batch}", "must fill"),
+            ("../{tenant}/{batch}", "single slashes"),
+            ("/{tenant}/{batch}", "single slashes"),
+            ("a//{tenant}/{batch}", "single slashes"),
+            ("_headworks/{tenant}/{batch}", "not begin with _headworks"),
+            ("{tenant}/{hour}/{batch}", "it may have letters"),
+            ("a b/{tenant}/{batch}", "it may have letters"),
+        ] {
+            let why = Template::new(text, "parquet").unwrap_err();
+            assert!(why.contains(says), "{text}: {why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_read_back_from_its_key(
+            which in 0..4usize, opening: u64, seq: u64, piece in 1..64u64, life: u32, at: i64,
+            name in "[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        ) {
+            let text = ["{tenant}/{date}/{batch}", "{tenant}/{batch}", "a/b={date}/c={tenant}/{batch}", "{date}/{tenant}/x={batch}"][which];
+            let template = Template::new(text, "ndjson.zst").unwrap();
+            let batch = BatchId { piece: Piece::of_number(piece).unwrap(), ..BatchId::new(Opening(opening), tenant(&name), Seq(seq)) };
+            let name = Name { batch, day: template.day(UnixMillis(at)), life };
+            let key = template.key(&name);
+            prop_assert!(key.starts_with(&template.folder(&name.batch.tenant)));
+            prop_assert_eq!(template.parse(&key), Some(name));
+        }
+
+        #[test]
+        fn what_others_put_there_is_none_of_ours(key in "[a-z0-9./{}_-]{0,60}") {
+            let template = Template::new("{tenant}/{date}/{batch}", "ndjson.zst").unwrap();
+            prop_assert_eq!(template.parse(&key), None);
+        }
+    }
+}
