@@ -65,7 +65,10 @@
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
-//! | `http`, `websocket`, `syslog`, `tail` | `tail` | sources: requests, WebSocket, syslog, files that grow |
+//! | `http`, `websocket`, `syslog`, `mqtt`, `nats`, `tail` | `tail` | sources: requests, WebSocket, syslog, MQTT, NATS JetStream, files that grow |
+//! | `postgres`, `object`, `parquet`, `webhook`, `stdout` | no | stores: PostgreSQL, objects in a directory or on S3, Parquet in them, a POST for each batch, the standard output |
+//! | `gcs`, `azure` | no | objects on Google Cloud Storage and on Azure; untested |
+//! | `otlp` | no | traces and metrics to a collector |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
 //! | `tls` | no | TLS for the sources that listen, and client certificates that are bound to tenants |
 //! | `testing` | no | `Faulty`, a store that fails by script; the conformance suites of stores and sources; `TenantHandle::inject_panic` |
@@ -95,7 +98,7 @@ pub mod supervisor_log;
 #[cfg(feature = "otlp")]
 mod telemetry;
 pub mod text;
-#[cfg(any(feature = "postgres", feature = "tls"))]
+#[cfg(any(feature = "mqtt", feature = "postgres", feature = "tls", feature = "webhook"))]
 mod tls;
 
 /// The code in the README compiles and runs.

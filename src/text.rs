@@ -20,6 +20,21 @@ pub fn ago(at: UnixMillis, now: UnixMillis) -> String {
     format!("{} ago", span((now.0 - at.0).max(0)))
 }
 
+/// An error with those that it came from, each as far as it says something new: the first one alone says little.
+#[cfg(any(feature = "nats", feature = "otlp", feature = "webhook"))]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A time of today without its date.
 #[must_use]
 pub fn moment(at: UnixMillis, now: UnixMillis) -> String {

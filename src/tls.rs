@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(any(feature = "mqtt", feature = "webhook"))]
+use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -30,4 +32,12 @@ pub(crate) fn roots(path: &Path, key: &str) -> Result<RootCertStore, String> {
         roots.add(root).map_err(unusable)?;
     }
     Ok(roots)
+}
+
+/// What a client speaks that trusts those of a file.
+#[cfg(any(feature = "mqtt", feature = "webhook"))]
+pub(crate) fn client(ca_file: &Path) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let roots = roots(ca_file, "ca_file")?;
+    Ok(config.map_err(|why| why.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }

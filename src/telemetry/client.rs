@@ -1,5 +1,4 @@
-use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
@@ -13,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::crypto::ring;
 
 use crate::config::TelemetryProtocol;
+use crate::text::chain;
 
 /// What is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Client {
         if self.protocol == TelemetryProtocol::Grpc {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let answer = self.client.request(request).await.map_err(|why| Failed::later(all_of(&why)))?;
+        let answer = self.client.request(request).await.map_err(|why| Failed::later(chain(&why)))?;
         let told = match self.protocol {
             TelemetryProtocol::Grpc => of_grpc(answer).await,
             TelemetryProtocol::Http => of_http(answer).await,
@@ -168,17 +168,6 @@ async fn of_grpc(answer: Response<Incoming>) -> Result<Bytes, Failed> {
         Some(1 | 4 | 8 | 10 | 11 | 14 | 15) => Err(Failed::later(why())),
         _ => Err(Failed::for_good(why())),
     }
-}
-
-/// An error with those that it came from: the first one alone says little.
-fn all_of(error: &dyn Error) -> String {
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(why) = source {
-        let _ = write!(told, ": {why}");
-        source = why.source();
-    }
-    told
 }
 
 /// The headers in a text: `name: value` a line. Nothing shows their values.

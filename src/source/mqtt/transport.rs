@@ -1,9 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -32,19 +30,6 @@ pub(super) async fn connect(url: &MqttUrl, ca_file: Option<&Path>) -> Result<Box
 
 fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
     let Some(path) = ca_file else { return Err("an encrypted connection needs a ca_file".to_owned()) };
-    let unread = |why: &dyn std::fmt::Display| {
-        format!("cannot read certificates (PEM) from {} (ca_file): {why}", path.display())
-    };
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_file_iter(path).map_err(|why| unread(&why))? {
-        roots.add(root.map_err(|why| unread(&why))?).map_err(|why| unread(&why))?;
-    }
-    if roots.is_empty() {
-        return Err(unread(&"there is none in it"));
-    }
-    // Said out loud, so that it is the same whatever else the program is made of.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|why| why.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    let config = crate::tls::client(path)?;
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -13,6 +13,7 @@ use headworks_actors::StreamId;
 use tokio::sync::watch;
 
 use super::NatsOptions;
+use crate::text::chain;
 
 /// How often the server says that it is there while it has nothing else to say.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -262,20 +263,6 @@ fn risks(stream: &StreamConfig) -> Vec<String> {
         all.push("it keeps no message that no consumer is there for (interest): delete no consumer".to_owned());
     }
     all.into_iter().map(|risk| format!("the stream {} may lose messages: {risk}", stream.name)).collect()
-}
-
-/// An error with all that caused it.
-pub(super) fn chain(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut cause = why.source();
-    while let Some(why) = cause {
-        let more = why.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = why.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 
 use super::NatsOptions;
 use super::order::{Delivery, Order, Verdict};
-use super::server::{Server, chain};
+use super::server::Server;
+use crate::text::chain;
 
 /// How much is fed at once, in bytes.
 const FED: usize = 256 << 10;

@@ -1,7 +1,6 @@
 //! The server of a webhook: what is sent to it, and what its answers come to.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,8 +14,6 @@ use hyper::{Response, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
@@ -24,6 +21,7 @@ use super::WebhookOptions;
 use super::answer::{Verdict, advice, retry_after, verdict};
 use super::request::Message;
 use super::sign::Secrets;
+use crate::text::chain;
 
 type Outcome = Result<(), StorageError>;
 
@@ -164,7 +162,7 @@ impl Target {
         let answer = match tokio::time::timeout_at(until, self.client.request(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => {
-                let detail = format!("cannot {what}: {to}: {}", all_of(&why));
+                let detail = format!("cannot {what}: {to}: {}", chain(&why));
                 return Err(match why.is_connect() {
                     true => Failed { error: StorageError::unavailable(detail), is_certain: true },
                     false => Failed { error: StorageError::transient(detail), is_certain: false },
@@ -228,38 +226,16 @@ fn told(body: &[u8]) -> String {
 
 /// Those that the system trusts, or those of the file.
 fn tls(options: &WebhookOptions, is_tls: bool) -> Result<ClientConfig, String> {
-    // Said out loud, so that it is the same whatever else the program is made of.
-    let config = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+    if let Some(path) = &options.ca_file {
+        return crate::tls::client(path);
+    }
+    let config = ClientConfig::builder_with_provider(crate::tls::provider());
     let config = config.with_safe_default_protocol_versions().map_err(|why| why.to_string())?;
-    let config = match &options.ca_file {
-        Some(path) => {
-            let unread = |why: &dyn std::fmt::Display| {
-                format!("cannot read certificates (PEM) from {} (ca_file): {why}", path.display())
-            };
-            let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_file_iter(path).map_err(|why| unread(&why))? {
-                roots.add(root.map_err(|why| unread(&why))?).map_err(|why| unread(&why))?;
-            }
-            if roots.is_empty() {
-                return Err(unread(&"there is none in it"));
-            }
-            config.with_root_certificates(roots)
-        }
-        None if is_tls => config
+    let config = match is_tls {
+        true => config
             .with_native_roots()
             .map_err(|why| format!("the system's certificates cannot be read: {why}; name a ca_file"))?,
-        None => config.with_root_certificates(RootCertStore::empty()),
+        false => config.with_root_certificates(RootCertStore::empty()),
     };
     Ok(config.with_no_client_auth())
-}
-
-/// An error with those that it came from: the first one alone says little.
-fn all_of(error: &dyn Error) -> String {
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(why) = source {
-        let _ = write!(told, ": {why}");
-        source = why.source();
-    }
-    told
 }
