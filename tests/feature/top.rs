@@ -22,7 +22,10 @@ struct Terminal {
 
 impl Terminal {
     fn top(place: &Place) -> Self {
-        let top = format!("{} top --data data", env!("CARGO_BIN_EXE_headworks"));
+        Self::run(place, concat!(env!("CARGO_BIN_EXE_headworks"), " top --data data"))
+    }
+
+    fn run(place: &Place, top: &str) -> Self {
         let shell = format!(
             "stty rows 24 cols 80; echo before $(stty -g) .; sh -c 'echo $$ > pid; exec {top}'; echo ended with $?; echo after $(stty -g) .; echo done"
         );
@@ -147,8 +150,15 @@ fn a_signal_and_ctrl_c_put_the_terminal_back() {
 
 #[test]
 fn it_ends_with_its_terminal() {
+    let top = concat!(env!("CARGO_BIN_EXE_headworks"), " top --data data");
+    ends_with_its_terminal(top);
+    // No signal tells one of another session.
+    ends_with_its_terminal(&format!("setsid {top}"));
+}
+
+fn ends_with_its_terminal(top: &str) {
     let place = Place::new();
-    let mut top = Terminal::top(&place);
+    let mut top = Terminal::run(&place, top);
     top.shows(&["headworks GONE"]);
     let pid = std::fs::read_to_string(place.path("pid")).unwrap();
     drop(top);

@@ -38,6 +38,9 @@ type Failure = (Exit, String);
 
 /// A second, for rates.
 const APART: Duration = Duration::from_secs(1);
+/// How often is looked whether the terminal is still there.
+const GONE: Duration = Duration::from_secs(1);
+
 /// How long it may take to leave after a signal.
 const LEAVE: Duration = Duration::from_secs(2);
 /// How long a key is waited for before what the daemon said meanwhile is looked at.
@@ -76,7 +79,7 @@ impl Drop for Restore {
 
 /// Tells of a signal that is to end the program: whoever sends one must find the terminal as it was, too.
 fn signals() -> std::io::Result<Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _in_runtime = runtime.enter();
         [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()].map(signal)
@@ -87,7 +90,8 @@ fn signals() -> std::io::Result<Receiver<()>> {
     let (tell, told) = channel();
     std::thread::Builder::new().name("headworks-top-signals".to_owned()).spawn(move || {
         let mut signals: Vec<_> = signals.into_iter().flatten().collect();
-        runtime.block_on(futures::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))));
+        let signal = futures::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
+        runtime.block_on(futures::future::select(signal, std::pin::pin!(terminal_is_gone())));
         // Where nobody takes it, the program has ended.
         let _ = tell.send(());
         // Whoever waits for keys of a terminal that is gone may never look up.
@@ -96,6 +100,13 @@ fn signals() -> std::io::Result<Receiver<()>> {
         std::process::exit(0);
     })?;
     Ok(told)
+}
+
+/// A terminal that is gone tells so by a signal only those of its session, and whoever reads keys from it reads nothing for ever.
+async fn terminal_is_gone() {
+    while stdout().is_terminal() {
+        tokio::time::sleep(GONE).await;
+    }
 }
 
 fn watch(terminal: &mut DefaultTerminal, state: &mut State, feed: &Feed, ended: &Receiver<()>) -> std::io::Result<()> {
