@@ -7,52 +7,31 @@
 //! this process an event, and the ratio.
 #![expect(clippy::expect_used, reason = "a bench fails by panicking")]
 
+mod batches;
+mod cpu;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use headworks::Batch;
 use headworks::store::{ObjectOptions, ObjectStore};
-use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, TenantId, Undo, UnixMillis};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-const TENANTS: usize = 20;
+use batches::{EVENTS, TENANTS};
+use cpu::cpu_micros;
+
 const BATCHES: u64 = 40;
-const EVENTS: usize = 500;
 const ROUNDS: usize = 3;
-const ARRIVED: i64 = 1_732_233_600_000;
-
-fn batch(tenant: &TenantId, seq: u64) -> Batch {
-    let mut builder = ChunkBuilder::with_capacity(EVENTS * 200, EVENTS);
-    for n in 0..EVENTS {
-        let body =
-            format!("{{\"tenant\":\"{tenant}\",\"seq\":{seq},\"n\":{n},\"text\":\"{:x<140}\"}}", "some log line ");
-        builder.push(&body.as_bytes()[..body.len().min(200)], None);
-    }
-    let chunk = builder.build(tenant.clone(), UnixMillis(ARRIVED)).expect("events");
-    Batch::of_chunk(Opening(1), Seq(seq), chunk)
-}
-
-/// CPU time of this process so far, in microseconds, where the system tells.
-fn cpu_micros() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks * 10_000.0)
-}
 
 /// The store.
 async fn stored(url: &str, batches: &[Vec<Batch>]) -> Duration {
     let store = ObjectStore::open(ObjectOptions::at(url)).expect("a place");
     let began = Instant::now();
-    join_all(batches.iter().map(async |batches| {
-        for batch in batches {
-            store.store(batch, &Undo::for_attempt(Attempt(1))).await.expect("stored");
-        }
-    }))
-    .await;
+    batches::store(&store, batches).await;
     let took = began.elapsed();
     store.close().await.expect("closed");
     took
@@ -96,8 +75,7 @@ fn main() {
     let place = place.unwrap_or_else(|_| format!("file://{}", folder.path().display()));
     let run = std::process::id();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let tenants: Vec<_> = (0..TENANTS).map(|n| TenantId::new(&format!("tenant-{n}")).expect("an id")).collect();
-    let batches: Vec<Vec<_>> = tenants.iter().map(|t| (1..=BATCHES).map(|seq| batch(t, seq)).collect()).collect();
+    let batches = batches::batches(BATCHES);
     let events = (TENANTS * EVENTS) as f64 * BATCHES as f64;
     for round in 1..=ROUNDS {
         let say = |what: &str, took: Duration, cpu: Option<f64>| {

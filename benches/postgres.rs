@@ -12,44 +12,28 @@
 //! ```
 #![expect(clippy::expect_used, reason = "a bench fails by panicking")]
 
+mod batches;
+mod cpu;
+
 use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
+use headworks::Batch;
 use headworks::store::{PostgresOptions, PostgresStore};
-use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, TenantId, Undo, UnixMillis};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 
-const TENANTS: usize = 20;
+use batches::{ARRIVED, EVENTS, TENANTS};
+use cpu::cpu_micros;
+
 const BATCHES: u64 = 40;
-const EVENTS: usize = 500;
 const CONNECTIONS: usize = 4;
 /// As many batches as come to 2 MiB.
 const GROUP: usize = 15;
 const ROUNDS: usize = 3;
-const ARRIVED: i64 = 1_732_233_600_000;
-
-fn batch(tenant: &TenantId, seq: u64) -> Batch {
-    let mut builder = ChunkBuilder::with_capacity(EVENTS * 200, EVENTS);
-    for n in 0..EVENTS {
-        let body =
-            format!("{{\"tenant\":\"{tenant}\",\"seq\":{seq},\"n\":{n},\"text\":\"{:x<140}\"}}", "some log line ");
-        builder.push(&body.as_bytes()[..body.len().min(200)], None);
-    }
-    let chunk = builder.build(tenant.clone(), UnixMillis(ARRIVED)).expect("events");
-    Batch::of_chunk(Opening(1), Seq(seq), chunk)
-}
-
-/// CPU time of this process so far, in microseconds, where the system tells.
-fn cpu_micros() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks * 10_000.0)
-}
 
 /// The store.
 async fn store(url: &str, batches: &[Vec<Batch>]) -> Duration {
@@ -57,12 +41,7 @@ async fn store(url: &str, batches: &[Vec<Batch>]) -> Duration {
     options.pool_size = CONNECTIONS;
     let store = PostgresStore::open(options).expect("a server");
     let began = Instant::now();
-    join_all(batches.iter().map(async |batches| {
-        for batch in batches {
-            store.store(batch, &Undo::for_attempt(Attempt(1))).await.expect("stored");
-        }
-    }))
-    .await;
+    batches::store(&store, batches).await;
     let took = began.elapsed();
     store.close().await.expect("closed");
     took
@@ -83,7 +62,7 @@ async fn copied(url: &str, batches: &[Vec<Batch>]) -> Duration {
             let types =
                 [Type::INT8, Type::INT4, Type::TEXT, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT, Type::BYTEA];
             let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &types));
-            let arrived = SystemTime::UNIX_EPOCH + Duration::from_millis(ARRIVED.cast_unsigned());
+            let arrived = SystemTime::UNIX_EPOCH + Duration::from_millis(ARRIVED.0.cast_unsigned());
             for (number, batch) in group {
                 for (idx, event) in (0i32..).zip(batch.events()) {
                     let body = std::str::from_utf8(event.body).expect("text");
@@ -132,8 +111,7 @@ fn main() {
         return;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let tenants: Vec<_> = (0..TENANTS).map(|n| TenantId::new(&format!("tenant-{n}")).expect("an id")).collect();
-    let batches: Vec<Vec<_>> = tenants.iter().map(|t| (1..=BATCHES).map(|seq| batch(t, seq)).collect()).collect();
+    let batches = batches::batches(BATCHES);
     let events = (TENANTS * EVENTS) as f64 * BATCHES as f64;
     let clear = async || {
         let sql = "TRUNCATE headworks.events, headworks.batches; CHECKPOINT";

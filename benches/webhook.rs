@@ -6,6 +6,8 @@
 //! of 3 rounds in turn, and the ratio. The store makes the lines of a batch and signs them; the client has the lines at hand.
 #![expect(clippy::expect_used, reason = "a bench fails by panicking")]
 
+mod batches;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -16,29 +18,18 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::Bytes;
 use futures::future::join_all;
+use headworks::Batch;
 use headworks::store::webhook::Compression;
 use headworks::store::{WebhookOptions, WebhookStore};
-use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, TenantId, Undo, UnixMillis};
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 
-const TENANTS: usize = 20;
+use batches::{EVENTS, TENANTS};
+
 const BATCHES: u64 = 40;
-const EVENTS: usize = 500;
 const REQUESTS: usize = 4;
 const ROUNDS: usize = 3;
-
-fn batch(tenant: &TenantId, seq: u64) -> Batch {
-    let mut builder = ChunkBuilder::with_capacity(EVENTS * 200, EVENTS);
-    for n in 0..EVENTS {
-        let body =
-            format!("{{\"tenant\":\"{tenant}\",\"seq\":{seq},\"n\":{n},\"text\":\"{:x<140}\"}}", "some log line ");
-        builder.push(&body.as_bytes()[..body.len().min(200)], None);
-    }
-    let chunk = builder.build(tenant.clone(), UnixMillis(1_732_233_600_000)).expect("events");
-    Batch::of_chunk(Opening(1), Seq(seq), chunk)
-}
 
 /// A server that takes anything.
 fn server() -> SocketAddr {
@@ -60,12 +51,7 @@ fn server() -> SocketAddr {
 async fn store(options: WebhookOptions, batches: &[Vec<Batch>]) -> Duration {
     let store = WebhookStore::open(options).expect("options that work");
     let began = Instant::now();
-    join_all(batches.iter().map(async |batches| {
-        for batch in batches {
-            store.store(batch, &Undo::for_attempt(Attempt(1))).await.expect("it is taken");
-        }
-    }))
-    .await;
+    batches::store(&store, batches).await;
     let took = began.elapsed();
     store.close().await.expect("it closes");
     took
@@ -108,9 +94,7 @@ fn client(url: &str, batches: &[Vec<Batch>]) -> Duration {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let url = format!("http://{}/batches", server());
-    let tenants = (0..TENANTS).map(|n| TenantId::new(&format!("tenant-{n}")).expect("a valid id"));
-    let batches: Vec<Vec<Batch>> =
-        tenants.map(|tenant| (1..=BATCHES).map(|seq| batch(&tenant, seq)).collect()).collect();
+    let batches = batches::batches(BATCHES);
     let secret = std::env::temp_dir().join(format!("headworks-bench-{}", std::process::id()));
     std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").expect("a file");
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("its mode");

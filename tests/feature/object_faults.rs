@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
 use headworks::store::{ObjectOptions, ObjectReader, ObjectStore};
 use headworks::{Attempt, Storage, StorageError};
-use tokio::sync::mpsc;
 
-use super::object_store::{assert_outage, batch, id, put, tenant};
+use super::object_store::id;
+use crate::rig::batches::{Stream, assert_outage, batch, put, tenant};
 use crate::rig::disk::Tmpfs;
 use crate::rig::s3::{AGAIN, Fault, S3, objects};
 
@@ -28,40 +27,11 @@ fn lines(s3: &S3, prefix: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_server_is_killed_again_and_again_in_mid_batch_every_batch_is_there_once_whole_and_in_order() {
-    const TENANTS: usize = 6;
-    const BATCHES: u64 = 20;
-    const KILLS: usize = 5;
+    let stream = Stream { tenants: 6, batches: 20, kills: 5, again: AGAIN, bodies };
     let mut s3 = S3::start();
     let store = s3.open("p");
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let names: Vec<_> = (0..TENANTS).map(|n| format!("t{n}")).collect();
-    let senders = names.clone().into_iter().map(|name| {
-        let (store, tell) = (store.clone(), tell.clone());
-        tokio::spawn(async move {
-            let mut outages = 0;
-            for seq in 1..=BATCHES {
-                let bodies = bodies(&name, seq);
-                let batch = batch(&name, seq, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
-                for attempt in 1.. {
-                    match put(&store, &batch, attempt).await {
-                        Ok(()) => break,
-                        Err(StorageError::Unavailable { .. }) => outages += 1,
-                        Err(why) => panic!("a server that is killed is an outage, but: {why:?}"),
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                }
-                let _ = tell.send(());
-            }
-            outages
-        })
-    });
-    let senders: Vec<_> = senders.collect();
-    for _ in 0..KILLS {
-        // With all the others on their way.
-        for _ in 0..TENANTS * 20 / (KILLS + 2) {
-            told.recv().await.unwrap();
-        }
-        tokio::task::block_in_place(|| {
+    let outages = stream
+        .stored_over_kills(store, || {
             s3.kill();
             // Until somebody has felt it.
             let before = s3.requests();
@@ -69,16 +39,13 @@ async fn while_the_server_is_killed_again_and_again_in_mid_batch_every_batch_is_
             while s3.requests() == before {
                 std::thread::yield_now();
             }
-        });
+        })
+        .await;
+    for name in stream.names() {
+        assert!(s3.reader("p").bodies(&tenant(&name)).unwrap() == stream.all(&name), "{name}");
     }
-    let outages: u32 = join_all(senders).await.into_iter().map(Result::unwrap).sum();
-    assert!(outages > 0, "the kills were to be felt");
-    for name in &names {
-        let expected: Vec<_> = (1..=BATCHES).flat_map(|seq| bodies(name, seq)).map(String::into_bytes).collect();
-        assert!(s3.reader("p").bodies(&tenant(name)).unwrap() == expected, "{name}");
-    }
-    assert_eq!(lines(&s3, "p"), TENANTS * 20 * 50);
-    eprintln!("{KILLS} kills of the server, {outages} outages, {} events stored once", TENANTS * 20 * 50);
+    assert_eq!(lines(&s3, "p"), 6 * 20 * 50);
+    eprintln!("{} kills of the server, {outages} outages, {} events stored once", stream.kills, 6 * 20 * 50);
 }
 
 /// Every request of a batch, of the one that comes again, of a rollback and of what comes after it, fails in every way.

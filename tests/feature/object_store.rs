@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use headworks::store::object::OpenError;
 use headworks::store::{ObjectFormat, ObjectOptions, ObjectReader, ObjectStore};
-use headworks::{
-    Attempt, Batch, BatchId, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
-};
+use headworks::{Attempt, BatchId, Opening, Seq, Storage, StorageError, TenantId, UnixMillis, conformance};
 use tempfile::TempDir;
 
+use crate::rig::batches::{assert_outage, batch, batch_at, put, tenant};
 use crate::rig::s3::{BUCKET, Fault, Held, S3, objects};
 use crate::rig::{Place, python};
 
@@ -20,32 +19,8 @@ const FORMATS: [ObjectFormat; 2] = [ObjectFormat::Ndjson, ObjectFormat::Parquet]
 /// A day in milliseconds.
 const DAY: i64 = 86_400_000;
 
-pub(super) fn tenant(name: &str) -> TenantId {
-    TenantId::new(name).unwrap()
-}
-
-pub(super) fn batch(name: &str, seq: u64, bodies: &[&str]) -> Batch {
-    batch_of(name, seq, bodies, UnixMillis(seq.cast_signed() * 1000))
-}
-
 pub(super) fn id(name: &str, seq: u64) -> BatchId {
     BatchId::new(Opening(1), tenant(name), Seq(seq))
-}
-
-fn batch_of(name: &str, seq: u64, bodies: &[&str], at: UnixMillis) -> Batch {
-    let mut builder = ChunkBuilder::default();
-    bodies.iter().for_each(|body| builder.push(body.as_bytes(), None));
-    Batch::of_chunk(Opening(1), Seq(seq), builder.build(tenant(name), at).unwrap())
-}
-
-pub(super) async fn put(store: &ObjectStore, batch: &Batch, attempt: u32) -> Result<(), StorageError> {
-    store.store(batch, &Undo::for_attempt(Attempt(attempt))).await
-}
-
-#[track_caller]
-pub(super) fn assert_outage(answer: Result<(), StorageError>, says: &str) {
-    let why = answer.unwrap_err();
-    assert!(matches!(why, StorageError::Unavailable { .. }) && why.to_string().contains(says), "{why:?}");
 }
 
 #[track_caller]
@@ -141,7 +116,7 @@ async fn batches_of_many_pages_and_days_come_back_in_order_and_a_page_costs_two_
     let before = s3.requests();
     for seq in 1..=BATCHES {
         let at = UnixMillis(1_732_233_600_000 + i64::from(seq > 100) * DAY);
-        put(&store, &batch_of("acme", seq, &[&seq.to_string()], at), 1).await.unwrap();
+        put(&store, &batch_at("acme", seq, &[&seq.to_string()], at), 1).await.unwrap();
     }
     // Pages 0, 1 and 2, and 1 for another day again.
     assert_eq!(s3.requests() - before, 130 + 2 * 4);
@@ -241,7 +216,7 @@ async fn wrong_keys_a_missing_bucket_and_a_server_that_heeds_no_condition_are_re
 async fn an_object_of_lines_is_the_bodies_as_they_came_to_every_reader_of_zstd_and_empty_once_it_is_rolled_back() {
     let folder = TempDir::new().unwrap();
     let store = ObjectStore::open(in_directory(&folder, "events")).unwrap();
-    let batch = batch_of("acme", 42, &["{\"n\":1}", "{\"n\":2}"], UnixMillis(1_732_233_600_000));
+    let batch = batch_at("acme", 42, &["{\"n\":1}", "{\"n\":2}"], UnixMillis(1_732_233_600_000));
     put(&store, &batch, 1).await.unwrap();
     let key = "acme/2024-11-22/0000000000000001-000000000042.ndjson.zst";
     let only = || {
@@ -268,7 +243,7 @@ async fn another_tool_reads_whole_folders_of_parquet_and_of_lines_with_their_col
         let store = ObjectStore::open(options).unwrap();
         for seq in 1..=3 {
             let one = format!("{{\"level\":\"l{seq}\",\"at\":{{\"ms\":{seq}}},\"ok\":true,\"took\":0.5,\"n\":{seq}}}");
-            let batch = batch_of(
+            let batch = batch_at(
                 "acme",
                 seq,
                 &[&one, "{\"level\":{\"a\":1},\"ok\":\"odd\",\"n\":0}"],

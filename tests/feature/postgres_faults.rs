@@ -8,9 +8,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use headworks::store::PostgresStore;
 use headworks::{Storage, StorageError};
-use tokio::sync::mpsc;
 
-use super::postgres_store::{assert_outage, batch, put, tenant};
+use crate::rig::batches::{Stream, assert_outage, batch, put, tenant};
 use crate::rig::disk::Tmpfs;
 use crate::rig::postgres::{AGAIN, PLENTY, Postgres, Way, url};
 
@@ -26,54 +25,22 @@ fn bodies(name: &str, seq: u64) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_server_is_killed_again_and_again_in_mid_batch_every_batch_is_there_once_whole_and_in_order() {
-    const TENANTS: usize = 8;
-    const BATCHES: u64 = 40;
-    const KILLS: usize = 6;
+    let stream = Stream { tenants: 8, batches: 40, kills: 6, again: AGAIN, bodies };
     let mut postgres = Postgres::start();
     let store = postgres.open("headworks");
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let names: Vec<_> = (0..TENANTS).map(|n| format!("t{n}")).collect();
-    let senders = names.clone().into_iter().map(|name| {
-        let (store, tell) = (store.clone(), tell.clone());
-        tokio::spawn(async move {
-            let mut outages = 0;
-            for seq in 1..=BATCHES {
-                let bodies = bodies(&name, seq);
-                let batch = batch(&name, seq, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
-                for attempt in 1.. {
-                    match put(&store, &batch, attempt).await {
-                        Ok(()) => break,
-                        Err(StorageError::Unavailable { .. }) => outages += 1,
-                        Err(why) => panic!("a server that is killed is an outage, but: {why:?}"),
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                }
-                let _ = tell.send(());
-            }
-            outages
-        })
-    });
-    let senders: Vec<_> = senders.collect();
-    for _ in 0..KILLS {
-        // With all the others on their way.
-        for _ in 0..TENANTS * 40 / (KILLS + 2) {
-            told.recv().await.unwrap();
-        }
-        tokio::task::block_in_place(|| {
+    let outages = stream
+        .stored_over_kills(store.clone(), || {
             postgres.kill();
             postgres.restart();
-        });
-    }
-    let outages: u32 = join_all(senders).await.into_iter().map(Result::unwrap).sum();
-    assert!(outages > 0, "the kills were to be felt");
+        })
+        .await;
     let reader = postgres.reader("headworks");
-    for name in &names {
-        let expected: Vec<_> = (1..=BATCHES).flat_map(|seq| bodies(name, seq)).map(String::into_bytes).collect();
-        assert!(reader.bodies(&tenant(name)).unwrap() == expected, "{name}");
-        assert_eq!(store.count(&tenant(name)).await, Some(BATCHES * 200));
+    for name in stream.names() {
+        assert!(reader.bodies(&tenant(&name)).unwrap() == stream.all(&name), "{name}");
+        assert_eq!(store.count(&tenant(&name)).await, Some(stream.batches * 200));
     }
     assert_eq!(postgres.ask(TORN), "0");
-    eprintln!("{KILLS} kills of the server, {outages} outages, {} events stored once", TENANTS as u64 * BATCHES * 200);
+    eprintln!("{} kills of the server, {outages} outages, {} events stored once", stream.kills, 8 * 40 * 200);
 }
 
 /// Every few bytes, in each direction: before the claim, in the rows, before the commit, and before its answer.

@@ -7,31 +7,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use headworks::store::postgres::{BodyColumn, OpenError, Partition, SchemaMode, SslMode};
 use headworks::store::{PostgresOptions, PostgresReader, PostgresStore};
-use headworks::{
-    Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
-};
+use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, UnixMillis, conformance};
 
+use crate::rig::batches::{assert_outage, batch, put, tenant};
 use crate::rig::postgres::Postgres;
-
-pub(super) fn tenant(name: &str) -> TenantId {
-    TenantId::new(name).unwrap()
-}
-
-pub(super) fn batch(name: &str, seq: u64, bodies: &[&str]) -> Batch {
-    let mut builder = ChunkBuilder::default();
-    bodies.iter().for_each(|body| builder.push(body.as_bytes(), None));
-    Batch::of_chunk(Opening(1), Seq(seq), builder.build(tenant(name), UnixMillis(seq.cast_signed() * 1000)).unwrap())
-}
-
-pub(super) async fn put(store: &PostgresStore, batch: &Batch, attempt: u32) -> Result<(), StorageError> {
-    store.store(batch, &Undo::for_attempt(Attempt(attempt))).await
-}
-
-#[track_caller]
-pub(super) fn assert_outage(answer: Result<(), StorageError>, says: &str) {
-    let why = answer.unwrap_err();
-    assert!(matches!(why, StorageError::Unavailable { .. }) && why.to_string().contains(says), "{why:?}");
-}
 
 #[track_caller]
 fn assert_refused(opened: Result<PostgresStore, OpenError>, says: &str) -> String {

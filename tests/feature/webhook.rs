@@ -5,21 +5,13 @@ use std::time::{Duration, Instant};
 
 use headworks::store::webhook::{Compression, OpenError};
 use headworks::store::{WebhookOptions, WebhookStore};
-use headworks::{
-    Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, Undo, UnixMillis, conformance,
-};
+use headworks::{Attempt, Storage, StorageError, TenantId, conformance};
 
 use super::crash_acks::{self, MORE_POINTS, POINTS, killed};
+use crate::rig::batches::{batch, put};
 use crate::rig::crash::Daemon;
 use crate::rig::webhook::{Receiver, SECRET, database, stored};
 use crate::rig::{Place, lines, send, sorted};
-
-fn batch(tenant: &str, seq: u64, bodies: &[&str]) -> Batch {
-    let mut builder = ChunkBuilder::default();
-    bodies.iter().for_each(|body| builder.push(body.as_bytes(), None));
-    let tenant = TenantId::new(tenant).unwrap();
-    Batch::of_chunk(Opening(1), Seq(seq), builder.build(tenant, UnixMillis(1)).unwrap())
-}
 
 /// The file with the secret, for its owner alone.
 fn secret(place: &Place, text: &str) -> std::path::PathBuf {
@@ -34,10 +26,6 @@ fn options(place: &Place, receiver: &Receiver) -> WebhookOptions {
     options.secret_file = Some(secret(place, SECRET));
     options.request_timeout = Duration::from_secs(60);
     options
-}
-
-async fn put(store: &WebhookStore, batch: &Batch, attempt: u32) -> Result<(), StorageError> {
-    store.store(batch, &Undo::for_attempt(Attempt(attempt))).await
 }
 
 fn bodies(place: &Place, tenant: &str) -> Vec<Vec<u8>> {
