@@ -185,6 +185,58 @@ fn a_certificate_lets_its_client_speak_for_the_tenants_it_names_and_who_has_none
     assert_eq!(audit.code, Some(0), "{}{}", audit.text(), audit.err);
 }
 
+#[cfg(feature = "websocket")]
+#[test]
+fn a_websocket_over_tls_speaks_for_the_tenants_of_its_certificate_and_its_streams_are_its_own() {
+    const CLIENT: &str = r#"
+import asyncio, json, ssl, sys
+from websockets.asyncio.client import connect
+async def main(port, own, other):
+    context = ssl.create_default_context(cafile="ca.pem")
+    try:
+        async with connect(f"wss://127.0.0.1:{port}/v1/ws", ssl=context) as ws:
+            await asyncio.wait_for(ws.recv(), 100)
+        assert False, "who shows no certificate is let in"
+    except Exception as refused:
+        assert not isinstance(refused, (AssertionError, TimeoutError)), refused
+    context.load_cert_chain(own + ".pem", own + ".key")
+    async with connect(f"wss://127.0.0.1:{port}/v1/ws", ssl=context) as ws:
+        await ws.send("headworks-ack/1 stream=s next=1 level=stored")
+        # That another client has a stream of that name is nothing to this one.
+        assert await asyncio.wait_for(ws.recv(), 100) == "ok last=0 next=1"
+        await ws.send("\n".join(json.dumps({"tenant": tenant, "n": n}) for n, tenant in enumerate([own, other] * 50)))
+        told = {}
+        while len(told) < 100:
+            for line in (await asyncio.wait_for(ws.recv(), 100)).splitlines():
+                word, *rest = line.split()
+                if word != "alive":
+                    first, _, last = rest[0].partition("-")
+                    told.update({n: [word, *rest[1:]] for n in range(int(first), int(last or first) + 1)})
+        words = [["ack"], ["nack", "tenant_not_allowed"]] * 50
+        assert [told[n] for n in range(1, 101)] == words, told
+asyncio.run(main(*sys.argv[1:]))
+"#;
+    let place = place();
+    for name in ["acme", "zen"] {
+        certificate(&place, "ca", name, name, "", "30");
+    }
+    let keys = format!("{MUTUAL}\ntls.tenants = 'certificate'\ntype = 'websocket'");
+    let (process, at) = start(&place, &[("a", &keys)]);
+    let script = place.write("client.py", CLIENT);
+    for (own, other) in [("acme", "zen"), ("zen", "acme")] {
+        let python = crate::rig::python::environment(&["websockets==17.4"]).join("python");
+        let mut client = Command::new(python);
+        client.current_dir(place.path("")).arg(&script).args([&at[0].port().to_string(), own, other]);
+        let ended = client.output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    until_metric(&place, "headworks_source_rejected_total{source=\"a\"}", 2 + 2 * 50);
+    process.terminated().succeeded();
+    let stored = place.stored();
+    assert_eq!((stored["acme"].len(), stored["zen"].len(), stored.len()), (50, 50, 2));
+    assert_eq!(place.number("SELECT count(*) FROM dead_letters"), 0, "nothing is kept of what a client may not say");
+}
+
 #[test]
 fn a_file_says_whom_clients_may_speak_for_and_a_stream_belongs_to_its_client() {
     let place = place();
