@@ -63,11 +63,14 @@ impl Listening {
     fn why_not(&self) -> Option<String> {
         let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
-        sources.iter().find_map(|(name, source)| match source.end() {
-            Some(Ok(())) => Some(format!("source {name} has ended")),
+        let idle = sources.iter().filter_map(|(name, source)| match source.end() {
+            // It has brought all that it was to bring.
+            Some(Ok(())) => None,
             Some(Err(why)) => Some(format!("source {name} has failed: {why}")),
             None => source.trouble().map(|why| format!("source {name} brings nothing in: {why}")),
-        })
+        });
+        let idle: Vec<_> = idle.collect();
+        (!idle.is_empty()).then(|| idle.join("; "))
     }
 }
 

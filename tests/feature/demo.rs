@@ -15,6 +15,8 @@ fn a_trial_needs_nothing_but_the_source_of_sample_events_and_ends_after_so_many(
     command.env("HEADWORKS__ADMIN__LISTEN", "").env("HEADWORKS__LOG__FORMAT", "json");
     let process = Process::spawn(&mut command);
     place.until("SELECT count(*) FROM events", 2000);
+    // It was to bring so many, and has.
+    place.run(&["ready", "--data", "data"]).succeeded();
     process.terminated().succeeded();
     let stored = place.stored();
     assert_eq!(stored.keys().collect::<Vec<_>>(), ["t0000", "t0001", "t0002"]);
