@@ -17,6 +17,7 @@ mod rest;
 mod shed;
 mod spill;
 mod told;
+mod uncut;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +40,7 @@ pub(crate) use rest::Rest;
 use shed::Shedding;
 pub(crate) use spill::{Spilled, TakenBack, Unspilled, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
+use uncut::Uncut;
 
 /// What the journal holds of one tenant.
 pub(crate) struct Lane {
@@ -65,7 +67,7 @@ struct State {
     patience: Option<Box<[Patience; 2]>>,
     counters: Counters,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
-    chunks: VecDeque<Uncut>,
+    chunks: Uncut,
     /// The seq of `chunks[0]`.
     first: u64,
     /// How many events of `chunks[0]` are cut.
@@ -122,16 +124,6 @@ struct State {
     given_up_at: Option<Instant>,
     /// Who listens whether frames come, if anybody does.
     listener: Option<Arc<Listener>>,
-}
-
-/// A chunk with events that are not cut.
-#[derive(Debug)]
-struct Uncut {
-    chunk: Arc<Chunk>,
-    /// When it was accepted.
-    at: Instant,
-    /// How many it has: the chunk itself is far from the processor when many of them are cut at once.
-    events: u32,
 }
 
 /// Frames of one tenant in one read.
@@ -424,12 +416,11 @@ fn index(index: usize) -> u32 {
 impl State {
     /// Puts a chunk behind those that are not cut.
     fn push(&mut self, chunk: Arc<Chunk>, at: Instant, footprint: usize) {
-        let events = index(chunk.len());
-        self.uncut += u64::from(events);
+        self.uncut += chunk.len() as u64;
         self.uncut_bytes += chunk.body_bytes();
         self.uncut_footprint += footprint;
         self.bytes += footprint;
-        self.chunks.push_back(Uncut { chunk, at, events });
+        self.chunks.push(chunk, at);
     }
 
     fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {

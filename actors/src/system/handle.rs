@@ -65,6 +65,9 @@ impl std::fmt::Debug for System {
     }
 }
 
+/// From so many bytes on a connection lets all others have their turn before its next read.
+const LARGE_READ: usize = 64 << 10;
+
 /// Begins a call that may bring events in, unless it is too late for that.
 fn begin(shared: &Arc<Shared>) -> Result<Feeding, Error> {
     let feeding = Feeding::begin(shared);
@@ -621,8 +624,17 @@ impl IngressHandle {
         if let Some(connection) = &self.connection {
             connection.stream.has_room(connection.session).await;
         }
-        let _feeding = begin(&self.shared)?;
-        self.addr.send(Read(bytes.into())).await.map_err(unanswered(Role::Ingress))?
+        let bytes = bytes.into();
+        let is_large = bytes.len() >= LARGE_READ;
+        let feeding = begin(&self.shared)?;
+        let fed = self.addr.send(Read(bytes)).await.map_err(unanswered(Role::Ingress))?;
+        drop(feeding);
+        if is_large {
+            // Until the runtime has looked at its clock and its sockets. It does so only after so many turns of those that are ready,
+            // and a few connections with always more to read would hold up every timer of the thread for tens of milliseconds.
+            tokio::task::yield_now().await;
+        }
+        fed
     }
 
     /// Leaves out positions, in a stream of numbered frames: the next frame that is fed has the position `next`, or the one it would have

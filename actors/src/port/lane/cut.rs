@@ -5,7 +5,7 @@ use std::hint::black_box;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Lane, State, Uncut, index};
+use super::{Lane, State, index};
 use crate::model::{Attempt, Batch, BatchId, FlushReason, Part, Seq};
 use crate::observe::Flushed;
 use crate::policy::Window;
@@ -104,15 +104,15 @@ impl State {
         }
         while !self.holds_cuts(flush)
             && let Some(index) = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
-            && let Some(Uncut { chunk, at, .. }) = self.chunks.get(index)
+            && let Some((Part { chunk, .. }, at)) = self.chunks.get(index)
         {
             // By the time it was accepted: what came before the deadline belongs to the window, however late this look is.
-            if window.is_due(*at) {
+            if window.is_due(at) {
                 self.close(lane, window, now, FlushReason::Age, &mut advanced);
                 continue;
             }
             let (from, len) = (cursor.offset, chunk.len());
-            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), *at);
+            let (taken, full) = window.push(len - from, |n| chunk.body_bytes_of(from..from + n), at);
             advanced.events += taken;
             *cursor = match from + taken {
                 seen if seen == len => Cursor { seq: cursor.seq + 1, offset: 0, ..*cursor },
@@ -145,12 +145,12 @@ impl State {
     /// Since when a fresh window would be open if it took all that is not cut, where it is seen without a look at each chunk that
     /// it would: it is not full then, and the last of it came in time.
     fn whole(&self, cursor: &Cursor, window: &Window, flush: Option<FlushReason>) -> Option<Instant> {
-        let (first, last) = (self.chunks.front()?, self.chunks.back()?);
+        let ((first, began), (last, ended)) = (self.chunks.first()?, self.chunks.last()?);
         let is_fresh = window.is_empty() && *cursor == self.uncut();
         // A chunk that was lost holds no event and opens no window.
-        let has_events = first.events > index(self.cut_of_first) && last.events > 0;
-        let fits = window.has_room_for(self.uncut, self.uncut_bytes) && last.at < first.at + self.policy.window.max_age;
-        (is_fresh && has_events && fits && !self.holds_cuts(flush)).then_some(first.at)
+        let has_events = first.range.end > self.cut_of_first && last.range.end > 0;
+        let fits = window.has_room_for(self.uncut, self.uncut_bytes) && ended < began + self.policy.window.max_age;
+        (is_fresh && has_events && fits && !self.holds_cuts(flush)).then_some(began)
     }
 
     /// Brings the next chunks near the processor: those that came a while ago are far away. Read with nothing that depends on it, they
@@ -158,8 +158,8 @@ impl State {
     fn near_chunks(&self, cursor: Cursor) {
         const TOGETHER: usize = 64;
         let from = cursor.seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let next = self.chunks.iter().skip(from.unwrap_or(0)).take(TOGETHER);
-        black_box(next.map(|uncut| uncut.chunk.len()).sum::<usize>());
+        let next = self.chunks.from(from.unwrap_or(0)).take(TOGETHER);
+        black_box(next.map(|part| part.chunk.len()).sum::<usize>());
     }
 
     /// Cuts what the window had counted into a batch.
@@ -173,26 +173,8 @@ impl State {
     ) {
         let lateness = window.deadline().map(|deadline| now.saturating_duration_since(deadline));
         let Some(events) = window.close() else { return };
-        let mut parts = Vec::with_capacity(self.chunks.len().min(events));
         let from = ChunkPlace { seq: self.first, index: index(self.cut_of_first) };
-        let mut until = from;
-        let mut wanted = events;
-        while wanted > 0
-            && let Some(Uncut { chunk, at, events }) = self.chunks.pop_front()
-        {
-            let (begin, len) = (self.cut_of_first, events as usize);
-            let to = len.min(begin + wanted);
-            wanted -= to - begin;
-            until = ChunkPlace { seq: self.first, index: index(to) };
-            if to == len {
-                self.first += 1;
-                self.cut_of_first = 0;
-            } else {
-                self.chunks.push_front(Uncut { chunk: chunk.clone(), at, events });
-                self.cut_of_first = to;
-            }
-            parts.push(Part { chunk, range: begin..to });
-        }
+        let (parts, until) = self.take_parts(events);
         self.cuts += 1;
         self.turn += 1;
         let id = BatchId::new(lane.opening, lane.tenant.clone(), Seq(self.cuts));
@@ -220,5 +202,38 @@ impl State {
         told.flushed.push(Flushed { reason, events, lateness: lateness.unwrap_or_default() });
         self.batches.push_back(Waiting { batch, made: None, intended, recorded, cut_at: now, is_whole: true });
         fault_point("after-cut");
+    }
+
+    /// The first events that are not cut, and where they end.
+    fn take_parts(&mut self, events: usize) -> (Vec<Part>, ChunkPlace) {
+        let last = self.chunks.last().map_or(0, |(last, _)| last.range.end);
+        if events as u64 == self.uncut && last > 0 {
+            self.first += self.chunks.len() as u64;
+            let mut parts = self.chunks.take();
+            if let Some(first) = parts.first_mut() {
+                first.range.start = std::mem::take(&mut self.cut_of_first);
+            }
+            return (parts, ChunkPlace { seq: self.first - 1, index: index(last) });
+        }
+        let mut parts = Vec::with_capacity(self.chunks.len().min(events));
+        let mut until = ChunkPlace { seq: self.first, index: index(self.cut_of_first) };
+        let mut wanted = events;
+        while wanted > 0
+            && let Some((first, _)) = self.chunks.first()
+        {
+            let (begin, len) = (self.cut_of_first, first.range.end);
+            let range = begin..len.min(begin + wanted);
+            wanted -= range.len();
+            until = ChunkPlace { seq: self.first, index: index(range.end) };
+            if range.end < len {
+                self.cut_of_first = range.end;
+                parts.push(Part { range, ..first.clone() });
+            } else {
+                self.first += 1;
+                self.cut_of_first = 0;
+                parts.extend(self.chunks.pop().map(|first| Part { range, ..first }));
+            }
+        }
+        (parts, until)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Lane, Rest, Uncut, index};
+use super::{Lane, Rest};
 use crate::model::{Batch, Chunk, Part};
 use crate::port::work::{Waiting, Work, of_made};
 use crate::port::{ChunkPlace, Entry, RecoveredCut, RecoveredTenant};
@@ -90,7 +90,7 @@ impl Lane {
             state.uncut += range.len() as u64;
             state.uncut_bytes += chunk.body_bytes_of(range);
             state.uncut_footprint += chunk.footprint();
-            state.chunks.push_back(Uncut { events: index(chunk.len()), chunk, at: now });
+            state.chunks.push(chunk, now);
         }
         state.spill.left(spilled, later);
         let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut + state.spill.events);

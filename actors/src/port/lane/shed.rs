@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Lane, Record, State, Uncut, index};
+use super::{Lane, Record, State, index};
 use crate::model::{Chunk, FlushReason, Part};
 use crate::policy::{Memory, WhenFull, share};
 use crate::port::{ChunkPlace, Entry};
@@ -55,7 +55,7 @@ impl Lane {
         let mut chunks = 0;
         // An empty lane takes a chunk of any size.
         while held > footprint && (held > own || held > memory.most(share)) || !memory.suffices() {
-            let bytes = state.chunks.get(chunks)?.chunk.footprint();
+            let bytes = state.chunks.get(chunks)?.0.chunk.footprint();
             held -= bytes;
             memory.used -= bytes;
             chunks += 1;
@@ -65,7 +65,7 @@ impl Lane {
         }
         let mut shed = Shed { events: 0, bytes: state.bytes + footprint - held, numbered: vec![], begins: false };
         let from = ChunkPlace { seq: state.first, index: index(state.cut_of_first) };
-        for Uncut { chunk, .. } in state.chunks.drain(..chunks) {
+        for Part { chunk, .. } in state.chunks.drain(chunks) {
             let range = std::mem::take(&mut state.cut_of_first)..chunk.len();
             state.first += 1;
             state.uncut_bytes -= chunk.body_bytes_of(range.clone());
@@ -80,7 +80,7 @@ impl Lane {
         state.counters.shed += shed.events;
         // The window that counted them begins anew.
         state.turn += 1;
-        state.due = state.chunks.front().map(|uncut| uncut.at + state.policy.window.max_age);
+        state.due = state.chunks.first().map(|(_, at)| at + state.policy.window.max_age);
         shed.begins = state.shedding.is_none();
         let before = state.shedding.map_or(0, |shedding| shedding.events);
         state.shedding = Some(Shedding { events: before + shed.events, full_at });

@@ -132,7 +132,7 @@ impl Lane {
 
 impl State {
     fn window_since(&self) -> Option<UnixMillis> {
-        self.chunks.front().filter(|_| self.uncut > 0).map(|uncut| uncut.chunk.arrived())
+        self.chunks.first().filter(|_| self.uncut > 0).map(|(first, _)| first.chunk.arrived())
     }
 
     fn backlog_since(&self) -> Option<UnixMillis> {
