@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use headworks_actors::{Attempt, BatchTotals, Begun, Compensation, Progress, Seq, StepState, StoreName, Uncompensated};
 
 use super::entry::{
-    batch, cause, door, piece, place, put_batch, put_cause, put_door, put_place, put_step, put_store, step, store,
+    batch, cause, code, door, piece, place, put_batch, put_cause, put_code, put_door, put_place, put_run, put_step,
+    put_store, run, step, store,
 };
 use super::format::{BadPrefix, CHECKPOINT, PREFIX, check_prefix, put_prefix, u32_at, u64_at};
 use super::ledger::{Account, Cut, Ledger, Live, Place, Stream};
@@ -114,14 +115,18 @@ impl Checkpoint {
 
 fn put_ledger(to: &mut Vec<u8>, ledger: &Ledger) {
     put_u64(to, ledger.streams.len() as u64);
-    for (id, Stream { position, at, ahead }) in &ledger.streams {
+    for (id, Stream { position, at, ahead, refused }) in &ledger.streams {
         put_bytes(to, id.as_str().as_bytes());
         put_u64(to, *position);
         put_i64(to, at.0);
         put_u64(to, ahead.len() as u64);
         for range in ahead.iter() {
-            put_u64(to, *range.start());
-            put_u64(to, range.end() - range.start());
+            put_run(to, (*range.start(), *range.end()));
+        }
+        put_u64(to, refused.len() as u64);
+        for (range, code) in refused.iter() {
+            put_run(to, (*range.start(), *range.end()));
+            put_code(to, *code);
         }
     }
     put_u64(to, ledger.tenants.len() as u64);
@@ -137,8 +142,14 @@ fn ledger(from: &mut Reader<'_>) -> Result<Ledger, Malformed> {
         let id = from.stream()?;
         let mut stream = Stream { position: from.u64()?, at: from.time()?, ..Stream::default() };
         for _ in 0..from.count()? {
-            let (start, more) = (from.u64()?, from.u64()?);
-            stream.ahead.insert(start..=start.checked_add(more).ok_or(Malformed)?);
+            let (first, last) = run(from)?;
+            stream.ahead.insert(first..=last);
+        }
+        if from.version > 3 {
+            for _ in 0..from.count()? {
+                let (first, last) = run(from)?;
+                stream.refused.insert(first..=last, code(from)?);
+            }
         }
         ledger.streams.insert(id, stream);
     }

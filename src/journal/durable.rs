@@ -182,7 +182,8 @@ impl Journal for DurableJournal {
         }
         let uncommitted = self.shared.uncommitted.load(Ordering::Relaxed);
         let used = self.shared.disk_bytes.load(Ordering::Relaxed) + uncommitted as u64;
-        let is_full = used.saturating_add(bytes as u64) > self.options.quota();
+        let is_above = used.saturating_add(bytes as u64) > self.options.quota();
+        let is_full = is_above && (uncommitted > 0 || self.shared.health().live_bytes > 0);
         self.is_full.store(is_full, Ordering::Relaxed);
         !is_full && (uncommitted == 0 || uncommitted.saturating_add(bytes) <= self.options.max_uncommitted_bytes)
     }

@@ -1,7 +1,7 @@
 //! Entries to bytes and back, pure. A kind that this version does not know is malformed: a new kind is a new format version.
 //!
 //! Version 1 knew one store a tenant and no pieces of a batch. What names a batch has another kind since then, so that an entry says by
-//! itself how it is read. Version 3 knows events that were shed.
+//! itself how it is read. Version 3 knows events that were shed, version 4 which frames were refused.
 
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ const UNDONE: u8 = 14;
 const AGAIN: u8 = 15;
 const SPLIT: u8 = 16;
 const SHED: u8 = 17;
+const REFUSED: u8 = 18;
+const HEARD: u8 = 19;
 
 /// Added to the kinds of version 1 that name a batch, since version 2.
 const SINCE_2: u8 = 32;
@@ -128,6 +130,18 @@ pub(super) fn encode(entry: &Entry, to: &mut Vec<u8>) {
             });
             put_u64(to, *events);
         }
+        Entry::Refused { stream, positions, code } => {
+            to.push(REFUSED);
+            put_bytes(to, stream.as_str().as_bytes());
+            put_code(to, *code);
+            put_u64(to, positions.len() as u64);
+            positions.iter().for_each(|run| put_run(to, *run));
+        }
+        Entry::Heard { stream, position } => {
+            to.push(HEARD);
+            put_bytes(to, stream.as_str().as_bytes());
+            put_u64(to, *position);
+        }
         Entry::Forget { stream } => {
             to.push(FORGET);
             put_bytes(to, stream.as_str().as_bytes());
@@ -146,7 +160,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
     let is_newer = kind & SINCE_2 != 0;
     from.version = if is_newer { VERSION } else { 1 };
     let entry = match kind & !SINCE_2 {
-        CHUNK | MARK | FORGET | DOOR | SHED if is_newer => return Err(Malformed),
+        CHUNK | MARK | FORGET | DOOR | SHED | REFUSED | HEARD if is_newer => return Err(Malformed),
         DONE | COMPENSATED | UNDONE | AGAIN | SPLIT if !is_newer => return Err(Malformed),
         CHUNK => Entry::Chunk { seq: from.u64()?, chunk: Arc::new(chunk(&mut from)?) },
         MARK => Entry::Mark { stream: from.stream()?, position: from.u64()?, at: from.time()? },
@@ -181,6 +195,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
             },
             events: from.u64()?,
         },
+        REFUSED => Entry::Refused {
+            stream: from.stream()?,
+            code: code(&mut from)?,
+            positions: (0..from.count()?).map(|_| run(&mut from)).collect::<Result<_, _>>()?,
+        },
+        HEARD => Entry::Heard { stream: from.stream()?, position: from.u64()? },
         FORGET => Entry::Forget { stream: from.stream()? },
         DOOR => Entry::Door { tenant: from.tenant()?, totals: door(&mut from)? },
         _ => return Err(Malformed),
@@ -232,15 +252,33 @@ pub(super) fn step(from: &mut Reader<'_>) -> Result<UndoStep, Malformed> {
     Ok(UndoStep { name: from.text()?.to_owned(), data: from.bytes()?.to_vec() })
 }
 
+pub(super) fn put_code(to: &mut Vec<u8>, code: Code) {
+    put_bytes(to, code.as_str().as_bytes());
+}
+
+pub(super) fn code(from: &mut Reader<'_>) -> Result<Code, Malformed> {
+    let word = from.text()?;
+    Code::ALL.iter().copied().find(|code| code.as_str() == word).ok_or(Malformed)
+}
+
 pub(super) fn put_cause(to: &mut Vec<u8>, cause: &Cause) {
-    put_bytes(to, cause.code.as_str().as_bytes());
+    put_code(to, cause.code);
     put_bytes(to, cause.detail.as_bytes());
 }
 
 pub(super) fn cause(from: &mut Reader<'_>) -> Result<Cause, Malformed> {
-    let word = from.text()?;
-    let code = Code::ALL.iter().copied().find(|code| code.as_str() == word).ok_or(Malformed)?;
-    Ok(Cause::new(code, from.text()?))
+    Ok(Cause::new(code(from)?, from.text()?))
+}
+
+/// Positions from the first to the last.
+pub(super) fn put_run(to: &mut Vec<u8>, (first, last): (u64, u64)) {
+    put_u64(to, first);
+    put_u64(to, last.saturating_sub(first));
+}
+
+pub(super) fn run(from: &mut Reader<'_>) -> Result<(u64, u64), Malformed> {
+    let (first, more) = (from.u64()?, from.u64()?);
+    Ok((first, first.checked_add(more).ok_or(Malformed)?))
 }
 
 pub(super) fn put_door(to: &mut Vec<u8>, totals: &DoorTotals) {

@@ -7,7 +7,7 @@ use super::entry;
 use super::step::{Step, does};
 
 /// The version of the format that this code writes. It reads no newer one.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// The length of what begins every file, in every version of the format: magic, version, who wrote it, checksum.
 pub(super) const PREFIX: usize = 32;

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use headworks_actors::{
-    BatchId, BatchTotals, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, Piece, Progress, RecoveredChunk, RecoveredCut,
-    RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
+    BatchId, BatchTotals, Chunk, ChunkPlace, Code, DoorTotals, Entry, MOST_REFUSED, Outcome, Piece, Progress,
+    RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
 };
-use rangemap::RangeInclusiveSet;
+use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
 
 use super::step::{Step, does};
 
@@ -190,6 +190,20 @@ pub(super) struct Stream {
     pub(super) at: UnixMillis,
     /// Positions beyond the mark that are in accepted chunks.
     pub(super) ahead: RangeInclusiveSet<u64>,
+    /// Positions that were refused or shed, and of which the sender may not have heard.
+    pub(super) refused: RangeInclusiveMap<u64, Code>,
+}
+
+impl Stream {
+    fn refused(&mut self, positions: &[(u64, u64)], code: Code) {
+        let runs = positions.iter().filter(|(first, last)| first <= last);
+        self.refused.extend(runs.map(|(first, last)| (*first..=*last, code)));
+        while self.refused.len() > MOST_REFUSED
+            && let Some((first, _)) = self.refused.first_range_value()
+        {
+            self.refused.remove(first.clone());
+        }
+    }
 }
 
 /// How much of a segment is still needed.
@@ -279,6 +293,16 @@ impl Ledger {
                 known.at = known.at.max(*at);
                 known.position = known.position.max(*position);
                 known.ahead.remove(0..=known.position);
+            }
+            Entry::Refused { stream, positions, code } => {
+                if let Some(known) = self.streams.get_mut(stream) {
+                    known.refused(positions, *code);
+                }
+            }
+            Entry::Heard { stream, position } => {
+                if let Some(known) = self.streams.get_mut(stream) {
+                    known.refused.remove(0..=*position);
+                }
             }
             Entry::Forget { stream } => drop(self.streams.remove(stream)),
             Entry::Door { tenant, totals } => self.account(tenant).door = *totals,
@@ -412,6 +436,12 @@ impl Ledger {
         account.next_chunk = seq.saturating_add(1);
         account.chunks.push_back(live);
         self.hold(place);
+        // What was refused once, and came again to one who did not know of that, was accepted.
+        if let Some(origin) = chunk.origin()
+            && let Some(known) = self.streams.get_mut(&origin.stream).filter(|known| !known.refused.is_empty())
+        {
+            origin.positions.iter().for_each(|at| known.refused.remove(*at..=*at));
+        }
     }
 
     fn made(&mut self, batch: &BatchId, chunk: &Chunk, place: Place) {
@@ -538,6 +568,7 @@ impl Ledger {
             position: stream.position,
             at: stream.at,
             ahead: stream.ahead.iter().map(|range| (*range.start(), *range.end())).collect(),
+            refused: stream.refused.iter().map(|(range, code)| (*range.start(), *range.end(), *code)).collect(),
         };
         let mut streams: Vec<_> = self.streams.iter().map(told).collect();
         streams.sort_unstable_by(|a, b| a.stream.cmp(&b.stream));

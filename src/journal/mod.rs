@@ -11,7 +11,7 @@
 //! byte for byte and in order; what one append put on record is found whole or not at all; what is settled does not come back.
 //! It relies on a disk whose `fsync` is honest, and on nothing else.
 //!
-//! # Format, version 2
+//! # Format, version 4
 //!
 //! `0000000000000001.segment`, ...: a header of 96 bytes, then blocks. Numbers are little-endian, checksums are CRC-32C.
 //!

@@ -93,11 +93,14 @@ fn colour(what: &str) -> Option<console::Style> {
         | "shedding"
         | "hung"
         | "journal_fails"
+        | "journal_full"
         | "missed" => Some(style.red()),
         "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
         | "spilling" | "silent" | "letters_full" => Some(style.yellow()),
         "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "journal_works"
-        | "shedding_ended" | "caught_up" | "compensated" | "recovered" | "heard" => Some(style.green()),
+        | "journal_has_room" | "shedding_ended" | "caught_up" | "compensated" | "recovered" | "heard" => {
+            Some(style.green())
+        }
         _ => None,
     }
 }

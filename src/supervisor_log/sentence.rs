@@ -70,6 +70,8 @@ fn one(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
         "stalled" => format!("Events wait and nothing moves: {why}{kept}"),
         "unstalled" => "Events move again.".to_owned(),
         "hung" => format!("The thread of all actors is held up: {why}"),
+        "journal_full" => format!("The journal is full, and no event is taken in until some are settled: {why}"),
+        "journal_has_room" => "The journal has room again.".to_owned(),
         "journal_fails" => format!("The journal cannot be written, and no event is taken in until it can: {why}"),
         "journal_works" => "The journal can be written again, and events are taken in.".to_owned(),
         "unhung" => "The thread of all actors turns again.".to_owned(),

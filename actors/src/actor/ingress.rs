@@ -205,15 +205,16 @@ impl Ingress {
         let is_kept = letters.is_empty() && unkept.is_none();
         let (refused, to_refuse) = if is_kept { (refused, vec![]) } else { (vec![], refused) };
         let rest = Rest { waiting, letters, unkept, refused: to_refuse, last };
-        let mark = stream.as_ref().filter(|_| rest.is_empty()).and_then(|stream| stream.mark(last?, arrived));
-        record.record.extend(mark);
         if let Some(stream) = &stream {
+            refused.into_iter().for_each(|(position, code)| stream.refused(&[position], code));
             // Before it is told what was shed: that may be of these.
             stream.done(&done);
+            if let Some(last) = last.filter(|_| rest.is_empty()) {
+                record.record.extend(stream.mark(last, arrived));
+            }
         }
         let at = record.append(shared);
         if let Some(stream) = stream {
-            refused.into_iter().for_each(|(position, code)| stream.refused(&[position], code));
             stream.marked(at);
         }
         rest
@@ -260,10 +261,11 @@ impl Ingress {
             let held = Held { source: &source, stream: stream.as_ref(), is_shared };
             let events = waiting::wait(&shared, held, rest.waiting);
             futures::future::join(letters, events).await;
-            if let Some((stream, last)) = stream.zip(rest.last)
-                && let Some(mark) = stream.mark(last, shared.seam.now())
-            {
-                stream.marked(shared.record(&mut vec![mark]));
+            if let Some((stream, last)) = stream.zip(rest.last) {
+                let mut mark = stream.mark(last, shared.seam.now());
+                if !mark.is_empty() {
+                    stream.marked(shared.record(&mut mark));
+                }
             }
         }
     }

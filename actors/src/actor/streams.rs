@@ -76,6 +76,11 @@ struct State {
     /// What was shed after it had been acknowledged as received or journaled, and where that is on record: a sender that has not
     /// heard of that, and comes again to be told when it is stored, is told.
     given_up: RangeInclusiveMap<u64, Position>,
+    /// What was refused in the read that is being dealt with, to go on record with its mark.
+    unrecorded: RangeInclusiveMap<u64, Code>,
+    /// Whether refusals are on record, and up to where their sender is known to have heard of them, if that is not.
+    has_recorded: bool,
+    heard: Option<u64>,
     level: AckLevel,
     /// Which connection it is that counts.
     session: u64,
@@ -162,6 +167,7 @@ impl Stream {
         // A sender that begins later than where this side ended will not send what lies between.
         let goes_on = last.max(next - 1);
         state.last = goes_on;
+        state.heard = Some(next - 1).filter(|_| state.has_recorded);
         state.recorded.clear();
         state.acks = RangeInclusiveSet::new();
         if level == AckLevel::Stored {
@@ -228,6 +234,8 @@ impl Stream {
             return None;
         }
         state.is_feeding = true;
+        // Of a read that broke off, which comes again.
+        state.unrecorded.clear();
         Some((Feed(self.clone()), Numbers { next: state.last + 1, known: state.ahead.clone() }))
     }
 
@@ -305,7 +313,11 @@ impl Stream {
 
     fn nack(&self, positions: &[u64], code: Code, retry_after: Option<Duration>) {
         let mut state = self.lock();
-        state.nacks.extend(ranges(positions).into_iter().map(|range| (range, (code, retry_after))));
+        let ranges = ranges(positions);
+        if self.id.is_lasting() {
+            state.unrecorded.extend(ranges.iter().map(|range| (range.clone(), code)));
+        }
+        state.nacks.extend(ranges.into_iter().map(|range| (range, (code, retry_after))));
         drop(state);
         self.changed.notify_waiters();
     }
@@ -328,6 +340,7 @@ impl Stream {
             for (at, part) in shed.collect::<Vec<_>>() {
                 state.acks.remove(part.clone());
                 state.shed_ahead.remove(part.clone());
+                state.given_up.remove(part.clone());
                 state.shed.push((at, [part].into_iter().collect()));
             }
         }
@@ -376,9 +389,6 @@ impl Stream {
                 state.given_up.remove(owed.clone());
                 shed.insert(owed);
             }
-            for ahead in parts(&state.ahead, &range) {
-                state.given_up.remove(ahead);
-            }
             state.open.remove(range.clone());
             state.owed.remove(range);
         }
@@ -386,22 +396,41 @@ impl Stream {
             state.shed.push((at, shed));
         }
         bound(&mut state.given_up);
+        // By whoever gave it up.
+        state.has_recorded = true;
         drop(state);
         self.changed.notify_waiters();
     }
 
-    /// Everything up to `last` was dealt with. To go on record.
-    pub(crate) fn mark(&self, last: u64, now: UnixMillis) -> Option<Entry> {
+    /// Everything up to `last` was dealt with. What of that is to go on record, in one append.
+    pub(crate) fn mark(&self, last: u64, now: UnixMillis) -> Vec<Entry> {
         let mut state = self.lock();
         if last <= state.last {
-            return None;
+            return vec![];
         }
         state.last = last;
         state.touched = now;
         if !state.ahead.is_empty() {
             state.ahead.remove(0..=last);
+            state.shed_ahead.remove(0..=last);
         }
-        self.id.is_lasting().then(|| Entry::Mark { stream: self.id.clone(), position: last, at: now })
+        if !self.id.is_lasting() {
+            return vec![];
+        }
+        let mut entries = vec![Entry::Mark { stream: self.id.clone(), position: last, at: now }];
+        entries.extend(state.heard.take().map(|position| Entry::Heard { stream: self.id.clone(), position }));
+        let mut refused: Vec<(Code, Vec<(u64, u64)>)> = vec![];
+        for (range, code) in std::mem::take(&mut state.unrecorded) {
+            let run = (*range.start(), *range.end());
+            match refused.iter_mut().find(|(other, _)| *other == code) {
+                Some((_, runs)) => runs.push(run),
+                None => refused.push((code, vec![run])),
+            }
+        }
+        state.has_recorded |= !refused.is_empty();
+        let refused = refused.into_iter();
+        entries.extend(refused.map(|(code, positions)| Entry::Refused { stream: self.id.clone(), positions, code }));
+        entries
     }
 
     /// Something of it is on record.
@@ -540,6 +569,17 @@ impl Streams {
             state.unread = state.ahead.clone();
             if left.position > 0 {
                 state.unread.insert(1..=left.position);
+            }
+            state.has_recorded = !left.refused.is_empty();
+            for (from, to, code) in left.refused {
+                state.unread.remove(from..=to);
+                // As it was on record when this process began.
+                for shed in parts(&state.ahead, &(from..=to)) {
+                    state.shed_ahead.insert(shed, Position::default());
+                }
+                if from <= left.position {
+                    state.told.insert(from..=to.min(left.position), (code, None));
+                }
             }
         }
         self.0.insert(left.stream, Arc::new(stream));

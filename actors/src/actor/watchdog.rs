@@ -115,21 +115,56 @@ fn why(slot: &Slot, shared: &Shared, holdup: Holdup, limit: Duration) -> Cause {
 const TURN: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Shows again and again that the thread turns, and the first one how the journal is. Ends with it.
-pub(crate) async fn turn(shared: Arc<Shared>, home: usize, hang_after: Duration) {
-    let mut is_failing = false;
+/// Tells how the journal is, for as long as the system runs.
+pub(crate) async fn watch_journal(shared: Arc<Shared>) {
+    let (mut is_failing, mut is_full) = (false, Lasting::default());
     loop {
-        if home == 0 {
-            look_at_journal(&shared, &mut is_failing);
-        }
+        look_at_journal(&shared, &mut is_failing, &mut is_full);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Shows again and again that the thread turns. Ends with it.
+pub(crate) async fn turn(shared: Arc<Shared>, home: usize, hang_after: Duration) {
+    loop {
         shared.homes.all()[home].turns.fetch_add(1, Ordering::Release);
         tokio::time::sleep(TURN.min(hang_after / 4)).await;
     }
 }
 
-/// Tells when the journal begins to fail, and when that is over.
-fn look_at_journal(shared: &Shared, is_failing: &mut bool) {
-    let failing = shared.journal.health().failing;
+/// Whether the journal is full: it is so now and then where it is about as large as what is in flight, and only what lasts is told.
+#[derive(Default)]
+struct Lasting {
+    is_told: bool,
+    /// How many looks in a row found that it is otherwise.
+    looks: u32,
+}
+
+impl Lasting {
+    /// As many as last for two seconds at least.
+    const LOOKS: u32 = 3;
+
+    /// What is to be told now.
+    fn look(&mut self, is_so: bool) -> Option<bool> {
+        self.looks = if is_so == self.is_told { 0 } else { self.looks + 1 };
+        (self.looks >= Self::LOOKS).then(|| {
+            *self = Self { is_told: is_so, looks: 0 };
+            is_so
+        })
+    }
+}
+
+/// Tells when the journal begins to fail, or is full, and when that is over.
+fn look_at_journal(shared: &Shared, is_failing: &mut bool, is_full: &mut Lasting) {
+    let health = shared.journal.health();
+    if let Some(is_full) = is_full.look(health.is_full) {
+        let what = if is_full { What::JournalFull } else { What::JournalHasRoom };
+        let quota = health.quota_bytes;
+        let cause =
+            is_full.then(|| Cause::new(Code::JournalUnavailable, format!("its quota of {quota} bytes is reached")));
+        shared.log(SupervisorEvent { cause, ..SupervisorEvent::new(None, Role::Supervisor, what) });
+    }
+    let failing = health.failing;
     if failing.is_some() == *is_failing {
         return;
     }

@@ -147,6 +147,10 @@ whats! {
     JournalFails = "journal_fails",
     /// It can be written again.
     JournalWorks = "journal_works",
+    /// The quota of the journal is reached: no event is taken in until some are settled.
+    JournalFull = "journal_full",
+    /// It has room again.
+    JournalHasRoom = "journal_has_room",
     /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
     Pruned = "pruned",
     /// A tenant, or the frames that are nobody's, have no room for more dead letters: the oldest go for each that comes, or those that

@@ -193,6 +193,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Split
         | What::StartedOver
         | What::Shedding
+        | What::JournalFull
         | What::Discarded
         | What::DeadLettered => say!(warn),
         What::Restarted
@@ -200,6 +201,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unstalled
         | What::Unhung
         | What::JournalWorks
+        | What::JournalHasRoom
         | What::Unparked
         | What::SheddingEnded
         | What::CaughtUp

@@ -179,6 +179,9 @@ fn door() -> DoorTotals {
 async fn a_life(journal: &impl Journal) {
     let chunks = (1..=5).map(|seq| Entry::Chunk { seq, chunk: chunk("acme", seq) });
     put(journal, chunks.chain([Entry::Mark { stream: stream("s/1"), position: 52, at: AT }])).await;
+    let refused = |positions, code| Entry::Refused { stream: stream("s/1"), positions, code };
+    put(journal, [refused(vec![(1, 3), (5, 6)], Code::BadJson), refused(vec![(50, 52)], Code::Shed)]).await;
+    put(journal, [Entry::Heard { stream: stream("s/1"), position: 2 }]).await;
     put(
         journal,
         [Entry::Chunk { seq: 1, chunk: chunk("zen", 1) }, Entry::Door { tenant: tenant("zen"), totals: door() }],
@@ -229,8 +232,13 @@ fn find<'r>(told: &'r Recovered, name: &str) -> &'r RecoveredTenant {
 
 async fn is_found_again(journal: &impl Journal, told: Recovered) {
     assert_eq!(told.damage, Vec::<String>::new(), "a closed journal must not be damaged");
-    let left = RecoveredStream { stream: stream("s/1"), position: 52, at: AT, ahead: vec![] };
-    assert_eq!(told.streams, [left], "streams must be recovered with their last mark");
+    let refused = vec![(3, 3, Code::BadJson), (5, 6, Code::BadJson), (50, 52, Code::Shed)];
+    let left = RecoveredStream { stream: stream("s/1"), position: 52, at: AT, ahead: vec![], refused };
+    assert_eq!(
+        told.streams,
+        [left],
+        "streams must be recovered with their last mark, and what they may not have heard of"
+    );
     let zen = find(&told, "zen");
     assert!(zen.is_settled() && zen.cuts.is_empty(), "what is settled must not come back");
     assert_eq!(

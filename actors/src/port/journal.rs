@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{Progress, Uncompensated, UndoStep};
-use crate::model::{Attempt, BatchId, Cause, Chunk, Opening, Seq, StoreName, StreamId, TenantId, UnixMillis};
+use crate::model::{Attempt, BatchId, Cause, Chunk, Code, Opening, Seq, StoreName, StreamId, TenantId, UnixMillis};
 use crate::observe::{Distribution, Outcome};
 
 /// Where accepted events and what becomes of them are on record.
@@ -49,7 +49,8 @@ pub trait Journal: Send + Sync + 'static {
     fn committed(&self, position: Position) -> impl Future<Output = ()> + Send;
 
     /// Whether chunks of so many bytes may be appended now: false while the quota is reached, too much waits to be
-    /// committed, or the disk fails.
+    /// committed, or the disk fails. In a journal that holds nothing that is unsettled there is room for any size, lest what is larger
+    /// than the quota waits for ever.
     fn has_room(&self, bytes: usize) -> bool;
 
     /// Resolves once there may be room again, or at some time before.
@@ -115,6 +116,23 @@ pub enum Entry {
         position: u64,
         /// When: marks have a lifetime.
         at: UnixMillis,
+    },
+    /// Frames of a stream were refused, in this same append, or shed after they were accepted. Their sender is told, by the next process
+    /// where it has not heard of it. Of a stream that is not on record nothing is kept.
+    Refused {
+        /// Whose.
+        stream: StreamId,
+        /// Their positions, in order: from, to.
+        positions: Vec<(u64, u64)>,
+        /// Why.
+        code: Code,
+    },
+    /// A stream's sender has heard what became of its frames up to `position`: which of them were refused need not be known any more.
+    Heard {
+        /// Whose.
+        stream: StreamId,
+        /// The position of the last frame.
+        position: u64,
     },
     /// A stream is forgotten.
     Forget {
@@ -291,7 +309,13 @@ pub struct RecoveredStream {
     pub at: UnixMillis,
     /// Positions beyond the mark that are in accepted chunks, settled or not: from, to.
     pub ahead: Vec<(u64, u64)>,
+    /// Positions that were refused or shed, and of which it is not known that the sender has heard: from, to, why. No more of them than
+    /// [`MOST_REFUSED`], the last ones.
+    pub refused: Vec<(u64, u64, Code)>,
 }
+
+/// Of so many runs of positions of a stream a journal knows that they were refused.
+pub const MOST_REFUSED: usize = 65_536;
 
 /// What earlier openings left of one tenant.
 #[derive(Debug, Clone)]
@@ -316,6 +340,15 @@ pub struct RecoveredTenant {
     pub cuts: Vec<RecoveredCut>,
     /// Compensations that could not be done, in the order in which they came to be.
     pub uncompensated: Vec<Uncompensated>,
+}
+
+impl Entry {
+    /// Frames of a stream at these positions, in order, were refused or shed.
+    pub(crate) fn refused(stream: StreamId, positions: &[u64], code: Code) -> Self {
+        let runs = positions.chunk_by(|a, b| a + 1 == *b);
+        let runs = runs.filter_map(|run| Some((*run.first()?, *run.last()?)));
+        Self::Refused { stream, positions: runs.collect(), code }
+    }
 }
 
 impl RecoveredTenant {

@@ -186,7 +186,12 @@ impl Record {
 
     /// Adds the entry. Called under its lane's lock.
     fn push(&mut self, journal: &Arc<dyn DynJournal>, entry: Entry) {
-        self.entries.push(entry);
+        self.push_all(journal, [entry]);
+    }
+
+    /// Adds entries that are found together or not at all.
+    fn push_all(&mut self, journal: &Arc<dyn DynJournal>, entries: impl IntoIterator<Item = Entry>) {
+        self.entries.extend(entries);
         if self.at_once {
             self.at = journal.append(&mut self.entries);
         }

@@ -32,8 +32,8 @@ pub use fault_point::FAULT_VARIABLE;
 pub use faulty::{Fault, Faulty};
 pub use hooks::Hooks;
 pub use journal::{
-    BatchTotals, ChunkPlace, DoorTotals, DynJournal, Entry, Health, Journal, JournalError, MemoryJournal, Position,
-    Recovered, RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant,
+    BatchTotals, ChunkPlace, DoorTotals, DynJournal, Entry, Health, Journal, JournalError, MOST_REFUSED, MemoryJournal,
+    Position, Recovered, RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant,
 };
 pub use memory::{MemoryStore, NullStore};
 pub use memory_letters::MemoryDeadLetters;

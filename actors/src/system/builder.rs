@@ -24,7 +24,7 @@ use crate::actor::stage::Stage;
 use crate::actor::supervise::{Running, supervise};
 use crate::actor::supervisor::Supervisor;
 use crate::actor::tenants::Admittance;
-use crate::actor::watchdog::{turn, watch};
+use crate::actor::watchdog::{turn, watch, watch_journal};
 use crate::model::{Error, TenantId, panic_place};
 use crate::observe::{Observer, Report};
 use crate::policy::{Policy, SpawnRate, TenantRules, Unknown};
@@ -380,6 +380,7 @@ fn raise(
     let recovery = spawn(recover(shared.clone(), left));
     let pump = spawn(pump(shared.clone()));
     let listening = spawn(listen(shared.clone()));
+    let journal = shared.journal.is_durable().then(|| spawn(watch_journal(shared.clone())));
     let balance = shared.homes.are_several().then(|| spawn(balance(shared.clone())));
     let stand = Stand::on(&shared, 0);
     let supervisor = stand.supervisor.addr.clone();
@@ -388,8 +389,8 @@ fn raise(
         recovery.abort();
         pump.abort();
         listening.abort();
-        if let Some(balance) = balance {
-            balance.abort();
+        for task in [journal, balance].into_iter().flatten() {
+            task.abort();
         }
         shared.stop_actors();
         stand.end().await;

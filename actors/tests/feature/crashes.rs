@@ -129,9 +129,7 @@ struct Sender {
     told_here: BTreeSet<u64>,
     /// Frames that were lost with a process, after it had said that they were received.
     lost: BTreeSet<u64>,
-    /// Frames that a process refused or shed, and went down before it was heard: the next one acknowledges them, whatever it knows.
-    unheard: BTreeSet<u64>,
-    /// Frames that were refused, and in which process.
+    /// Frames that were refused, and in which process the last time.
     refused: BTreeMap<u64, usize>,
     level: AckLevel,
     /// How many frames were written to this connection.
@@ -245,18 +243,16 @@ impl Run {
         let holds = |store: &Store, name| store.inner().bodies(&tenant(name)).iter().any(|b| *b == body.as_bytes());
         let is_dead = || world.letters.all().iter().any(|letter| letter.body == body);
         match (name, nack) {
-            (None, Some(code)) => assert_eq!(code, Code::BadJson),
-            // A refusal that an earlier connection was told.
-            (None, None) => {}
+            (None, answer) => assert_eq!(answer, Some(Code::BadJson), "{position}"),
             (Some(name), Some(Code::TenantFull | Code::Throttled | Code::Shed)) if self.may_refuse => {
                 assert!(!holds(pair.both()[0], name) && !is_dead(), "{position} is refused, and was not");
                 let process = if nack == Some(Code::Shed) { usize::MAX } else { self.crashes };
-                sender.refused.entry(position).or_insert(process);
+                let last = sender.refused.entry(position).or_insert(process);
+                *last = process.max(*last);
             }
             (Some(_), Some(code)) => assert!(is_dead(), "{position} is no dead letter, but {code}"),
             // Only the first answer counts, and some went down with those who gave them.
             (Some(_), None) if self.may_refuse && sender.told.contains_key(&position) => {}
-            (Some(_), None) if sender.unheard.contains(&position) => {}
             (Some(name), None) => {
                 let is_stored = || pair.both().into_iter().all(|store| holds(store, name));
                 let is_true = match sender.level_of(name) {
@@ -273,7 +269,7 @@ impl Run {
         sender.told.entry(position).or_insert(nack);
     }
 
-    async fn connect(&mut self, level: AckLevel, has_crashed: bool) {
+    async fn connect(&mut self, level: AckLevel) {
         self.sender.level = level;
         let next = self.sender.next();
         let connecting = self.rig.connect("s", next, level);
@@ -292,20 +288,17 @@ impl Run {
         self.sender.held.clear();
         self.sender.told_here.clear();
         // What is not on record and will not be sent again is gone. Only of what was merely received may that be so.
-        let on_disk = self.world.journal.check().streams.remove(&stream()).map(|s| s.positions).unwrap_or_default();
+        let on_disk = self.world.journal.check().streams.remove(&stream()).unwrap_or_default();
         for position in 1..=self.conn.answers.last() {
             let sender = &mut self.sender;
             let (Some(name), _) = *sender.frame(position) else { continue };
             let told = sender.told.get(&position);
-            let was_heard = matches!(told, Some(None));
-            if self.may_refuse && !was_heard {
-                if told.is_none() && has_crashed {
-                    sender.unheard.insert(position);
-                }
-            } else if !on_disk.contains(&position)
-                && !sender.lost.contains(&position)
-                && !sender.unheard.contains(&position)
-            {
+            let is_on_record = on_disk.positions.contains(&position) || on_disk.refused.contains_key(&position);
+            if is_on_record || sender.lost.contains(&position) || matches!(told, Some(Some(_))) {
+                continue;
+            }
+            // It was received by a process that lost it, came again behind another frame that was not answered, and was refused.
+            if sender.refused.get(&position) != Some(&self.crashes) {
                 assert_eq!((told, name == "careful"), (Some(&None), false), "{position} is lost");
                 sender.lost.insert(position);
             }
@@ -323,7 +316,7 @@ impl Run {
         let next = start(&self.world, &self.pair, &self.policy, self.budget);
         drop(std::mem::replace(&mut self.rig, next));
         let level = self.sender.level;
-        self.connect(level, true).await;
+        self.connect(level).await;
     }
 
     async fn op(&mut self, op: Op) {
@@ -349,7 +342,7 @@ impl Run {
             }
             Op::Reconnect(level) => {
                 self.sender.pending = None;
-                self.connect(level, false).await;
+                self.connect(level).await;
             }
             Op::Crash { more, is_slow } => self.crash(more, is_slow).await,
         }
@@ -432,7 +425,7 @@ impl Run {
         let acked = (1..=sender.frames.len() as u64).filter(is_of).filter(|position| {
             // What was merely received may be lost with a process, and refused by the next.
             let was_refused = sender.refused.contains_key(position) || sender.lost.contains(position);
-            sender.told[position].is_none() && !was_refused && !sender.unheard.contains(position)
+            sender.told[position].is_none() && !was_refused
         });
         let missing: Vec<_> = acked.filter(|position| !has_ended(position)).collect();
         assert!(
@@ -470,7 +463,6 @@ async fn run(policy: Policy, ops: Vec<Op>, budget: usize, level: AckLevel, may_r
         told: BTreeMap::new(),
         told_here: BTreeSet::new(),
         lost: BTreeSet::new(),
-        unheard: BTreeSet::new(),
         refused: BTreeMap::new(),
         level,
         written: 0,

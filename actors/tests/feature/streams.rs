@@ -814,3 +814,46 @@ fn what_is_shed_before_its_sender_comes_to_it_again_is_refused_and_not_acknowled
         });
     }
 }
+
+#[test]
+fn what_was_refused_or_shed_and_not_heard_of_is_refused_by_the_next_process_too_until_it_is() {
+    virtual_time(async {
+        let rules =
+            OverflowPolicy { max_in_flight: 1 << 10, when_full: WhenFull::DropOldest, ..OverflowPolicy::default() };
+        let policy = Policy { overflow: rules, ..windows_of(100) };
+        let large = |n| format!(r#"{{"tenant":"a","n":{n},"pad":"{}"}}"#, "x".repeat(800));
+        let mut world = World::new();
+        let rig = world.start(policy.clone());
+        let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
+        // The second is no event, and the third makes room by giving up the first.
+        conn.feed(vec![large(1)]).await;
+        conn.feed(vec!["no event".to_owned(), large(3)]).await;
+        let refused = vec![(1, Code::Shed), (2, Code::BadJson)];
+        assert_eq!(conn.told().await, (vec![], refused.clone()));
+        drop(conn);
+        world.crash(rig).await;
+
+        // The answers went down with the process, or the next one did before its own were heard.
+        for _ in 0..2 {
+            let rig = world.start(policy.clone());
+            let mut conn = rig.connect("s", 1, AckLevel::Stored).await;
+            assert_eq!(conn.answers.last(), 3);
+            assert_eq!(conn.told().await, (vec![], refused.clone()));
+            drop(conn);
+            world.crash(rig).await;
+        }
+
+        // It has heard, and says so by where it goes on; that goes on record with what comes next.
+        let rig = world.start(policy.clone());
+        let mut conn = rig.connect("s", 3, AckLevel::Stored).await;
+        conn.feed(vec![event("b", 4)]).await;
+        rig.tenant("a").flush();
+        rig.tenant("b").flush();
+        assert_eq!(conn.acks().await, [3, 4]);
+        drop(conn);
+        world.end(rig).await;
+        assert_eq!(stored(&world, "a"), [large(3)]);
+        let left = world.journal.on_disk().streams.into_values().next().unwrap();
+        assert_eq!((left.mark, left.refused.len()), (4, 0));
+    });
+}

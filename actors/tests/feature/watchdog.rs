@@ -11,7 +11,7 @@ use headworks_actors::{
 };
 
 use crate::rig::{
-    ModelJournal, Rig, event, events, lines, millis, pass, secs, tenant, until, virtual_time, windows_of,
+    ModelJournal, Rig, World, event, events, lines, millis, pass, secs, tenant, until, virtual_time, windows_of,
 };
 
 fn attempts(log: &[Arc<SupervisorEvent>]) -> Vec<u32> {
@@ -254,4 +254,33 @@ fn code_that_holds_the_thread_is_named_until_it_lets_go() {
     assert_ne!(system.health().hung.and_then(|hung| hung.tenant), Some(tenant("acme")));
     assert!(block_on(system.drain(Duration::from_secs(60))).complete);
     assert_eq!(stored.bodies(&tenant("acme")), [b"one"]);
+}
+
+#[test]
+fn a_journal_that_stays_full_is_told_once_and_so_is_that_it_has_room_again() {
+    virtual_time(async {
+        let world = World::new();
+        let rig = world.start(windows_of(10));
+        let told = || {
+            let log = rig.system.log().last(usize::MAX);
+            let of_it = log.iter().filter(|event| matches!(event.what, What::JournalFull | What::JournalHasRoom));
+            of_it.map(|event| (event.what, event.cause.as_ref().map(|cause| cause.detail.clone()))).collect::<Vec<_>>()
+        };
+        for _ in 0..10 {
+            // As full as what is in flight: now and then.
+            world.journal.set_room(false);
+            pass(millis(900)).await;
+            world.journal.set_room(true);
+            pass(millis(900)).await;
+        }
+        assert_eq!(told(), []);
+        world.journal.set_room(false);
+        pass(secs(60)).await;
+        let full = (What::JournalFull, Some("its quota of 4096 bytes is reached".into()));
+        assert_eq!(told(), std::slice::from_ref(&full));
+        world.journal.set_room(true);
+        pass(secs(60)).await;
+        assert_eq!(told(), [full, (What::JournalHasRoom, None)]);
+        world.end(rig).await;
+    });
 }

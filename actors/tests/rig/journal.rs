@@ -256,7 +256,7 @@ impl Journal for ModelJournal {
     }
 
     fn health(&self) -> Health {
-        Health::default()
+        Health { is_full: !self.lock().has_room, quota_bytes: 4_096, ..Health::default() }
     }
 
     async fn close(&self) -> Result<(), JournalError> {

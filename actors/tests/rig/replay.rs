@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headworks_actors::{
-    Attempt, BatchId, BatchTotals, Chunk, ChunkPlace, DoorTotals, Entry, Outcome, Progress, Recovered, RecoveredChunk,
-    RecoveredCut, RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
+    Attempt, BatchId, BatchTotals, Chunk, ChunkPlace, Code, DoorTotals, Entry, Outcome, Progress, Recovered,
+    RecoveredChunk, RecoveredCut, RecoveredStream, RecoveredTenant, Seq, StreamId, TenantId, Uncompensated, UnixMillis,
 };
 
 type Place = (u64, u64);
@@ -40,6 +40,9 @@ pub(crate) struct Sender {
     pub(crate) mark: u64,
     pub(crate) at: Option<UnixMillis>,
     pub(crate) positions: BTreeSet<u64>,
+    /// What was refused or shed, and may not have been heard of.
+    pub(crate) refused: BTreeMap<u64, Code>,
+    heard: u64,
 }
 
 /// What a journal keeps of a chunk: the origin only where a sender will ask for it.
@@ -62,8 +65,26 @@ impl Replay {
             for (nth, entry) in (0..).zip(entries) {
                 replay.entry(entry, (block, nth));
             }
+            for entry in entries {
+                replay.knows_what_was_shed(entry);
+            }
         }
         replay
+    }
+
+    /// Who comes again is to be told.
+    fn knows_what_was_shed(&self, entry: &Entry) {
+        let Entry::Shed { tenant, from, until, .. } = entry else { return };
+        let chunks = (1..).zip(&self.tenants[tenant].chunks).filter(|(seq, _)| (from.seq..until.seq).contains(seq));
+        for (seq, (chunk, _)) in chunks {
+            let Some(origin) = chunk.origin().filter(|origin| origin.stream.is_lasting()) else { continue };
+            // It may be forgotten by now.
+            let Some(sender) = self.streams.get(&origin.stream) else { continue };
+            let begin = if seq == from.seq { from.index as usize } else { 0 };
+            for position in origin.positions[begin..].iter().filter(|position| **position > sender.heard) {
+                assert_eq!(sender.refused.get(position), Some(&Code::Shed), "{position} of {}", origin.stream);
+            }
+        }
     }
 
     /// The unsettled batch at the front of the tenant's order, which must be this one.
@@ -86,6 +107,7 @@ impl Replay {
                     for position in &origin.positions {
                         let is_new = sender.positions.insert(*position) && *position > sender.mark;
                         assert!(is_new, "position {position} of {} is taken twice", origin.stream);
+                        sender.refused.remove(position);
                     }
                 }
             }
@@ -94,6 +116,20 @@ impl Replay {
                 let sender = self.streams.entry(stream.clone()).or_default();
                 assert!(*position > sender.mark, "marks grow");
                 (sender.mark, sender.at) = (*position, Some(*at));
+            }
+            Entry::Refused { stream, positions, code } => {
+                let Some(sender) = self.streams.get_mut(stream) else { return };
+                let positions = positions.iter().flat_map(|(first, last)| *first..=*last);
+                for position in positions {
+                    let is_dealt_with = position <= sender.mark || sender.positions.contains(&position);
+                    assert!(is_dealt_with, "only what is dealt with is refused for good");
+                    sender.refused.insert(position, *code);
+                }
+            }
+            Entry::Heard { stream, position } => {
+                let sender = self.streams.get_mut(stream).expect("the stream is on record");
+                sender.heard = sender.heard.max(*position);
+                sender.refused.retain(|refused, _| refused > position);
             }
             Entry::Forget { stream } => drop(self.streams.remove(stream)),
             Entry::Cut { batch, from, until } => self.cut(batch, *from, *until),
@@ -276,6 +312,7 @@ impl Replay {
             position: sender.mark,
             at: sender.at.unwrap_or(UnixMillis(0)),
             ahead: sender.positions.range(sender.mark + 1..).map(|position| (*position, *position)).collect(),
+            refused: sender.refused.iter().map(|(position, code)| (*position, *position, *code)).collect(),
         });
         Recovered { tenants, streams: streams.collect(), damage: vec![] }
     }

@@ -12,13 +12,13 @@ const KINDS = {
   trouble: ["Trouble", (what) => kind(what) === "bad" || kind(what) === "warn"],
   restarts: ["Restarts", (what) => ["backing_off", "restarted", "quarantined", "resumed", "missed_heartbeat", "hung", "unhung", "stopped", "started"].includes(what)],
   rollbacks: ["Rollbacks", (what) => ["compensated", "compensation_failed", "split", "started_over", "discarded", "dead_lettered"].includes(what)],
-  stores: ["Stores", (what) => ["journal_fails", "journal_works", "failed", "ambiguous", "parked", "unparked", "breaker_opened", "breaker_closed", "stalled", "unstalled"].includes(what)],
+  stores: ["Stores", (what) => ["journal_fails", "journal_works", "journal_full", "journal_has_room", "failed", "ambiguous", "parked", "unparked", "breaker_opened", "breaker_closed", "stalled", "unstalled"].includes(what)],
 };
 
 function kind(what) {
-  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "letters_full", "missed"].includes(what)) return "bad";
+  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "journal_full", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "letters_full", "missed"].includes(what)) return "bad";
   if (["ambiguous", "missed_heartbeat", "backing_off", "parked", "compensated", "split", "started_over", "spilling", "stopped", "draining", "silent"].includes(what)) return "warn";
-  if (["restarted", "unstalled", "unhung", "journal_works", "unparked", "breaker_closed", "resumed", "shedding_ended", "caught_up", "recovered", "heard"].includes(what)) return "good";
+  if (["restarted", "unstalled", "unhung", "journal_works", "journal_has_room", "unparked", "breaker_closed", "resumed", "shedding_ended", "caught_up", "recovered", "heard"].includes(what)) return "good";
   return "calm";
 }
 

@@ -42,7 +42,8 @@ fn every_kind_of_entry_comes_back_and_none_of_its_beginnings_is_one() {
         .chain([Deed::Try, Deed::Fail, Deed::GiveUp])
         .chain([true, false].map(|fails| Deed::Compensate { fails }))
         .chain([Deed::Undone, Deed::Again, Deed::GiveUp, Deed::Split { events: 1 }])
-        .chain([Deed::Settle { outcome: 1 }, Deed::Door, Deed::Shed { chunks: 0 }]);
+        .chain([Deed::Settle { outcome: 1 }, Deed::Door, Deed::Shed { chunks: 0 }])
+        .chain([Deed::Refuse { frames: 3, is_throttled: true }, Deed::Hear { of: 1 }]);
     let mut seen = 0;
     for deed in deeds {
         for entry in model.act("acme", deed) {
@@ -57,5 +58,5 @@ fn every_kind_of_entry_comes_back_and_none_of_its_beginnings_is_one() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 21);
+    assert_eq!(seen, 24);
 }

@@ -16,6 +16,7 @@ use super::{chunk, tenant};
 pub(super) struct Model {
     pub(super) tenants: BTreeMap<String, Tenant>,
     pub(super) streams: BTreeMap<String, u64>,
+    refused: BTreeMap<(String, u64), Code>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,6 +80,8 @@ fn stores() -> impl Iterator<Item = StoreName> {
 pub(super) enum Deed {
     Accept { events: u8, padding: u16 },
     Mark,
+    Refuse { frames: u8, is_throttled: bool },
+    Hear { of: u8 },
     Cut { events: u8 },
     Shed { chunks: u8 },
     Make,
@@ -113,6 +116,29 @@ impl Model {
                 *position += 1;
                 let stream = StreamId::new(name).unwrap();
                 vec![Entry::Mark { stream, position: *position, at: UnixMillis(5) }]
+            }
+            (Deed::Refuse { frames, is_throttled }, _) => {
+                let position = self.streams.entry(name.to_owned()).or_default();
+                let first = *position + 1;
+                *position += u64::from(frames) + 2;
+                let stream = StreamId::new(name).unwrap();
+                let code = if is_throttled { Code::Throttled } else { Code::BadJson };
+                // All but the second.
+                let positions = vec![(first, first), (first + 2, *position)];
+                let positions: Vec<_> = positions.into_iter().filter(|(first, last)| first <= last).collect();
+                for position in positions.iter().flat_map(|(first, last)| *first..=*last) {
+                    self.refused.insert((name.to_owned(), position), code);
+                }
+                vec![
+                    Entry::Mark { stream: stream.clone(), position: *position, at: UnixMillis(5) },
+                    Entry::Refused { stream, positions, code },
+                ]
+            }
+            (Deed::Hear { of }, _) => {
+                let Some(last) = self.streams.get(name) else { return vec![] };
+                let position = last.saturating_sub(of.into());
+                self.refused.retain(|(other, refused), _| other != name || *refused > position);
+                vec![Entry::Heard { stream: StreamId::new(name).unwrap(), position }]
             }
             (Deed::Cut { events }, _) if it.cut_until < it.accepted => {
                 let from = it.cut_until;
@@ -243,6 +269,11 @@ impl Model {
         if streams != self.streams {
             return Err(format!("streams {streams:?}, not {:?}", self.streams));
         }
+        let refused = told.streams.iter().flat_map(|left| left.refused.iter().map(move |run| (&left.stream, run)));
+        let refused = refused.flat_map(|(stream, (first, last, code))| {
+            (*first..=*last).map(move |position| ((stream.to_string(), position), *code))
+        });
+        same("refused", refused.collect::<BTreeMap<_, _>>(), self.refused.clone())?;
         let known = |it: &Tenant| !it.chunks.is_empty() || it.door != DoorTotals::default();
         let names = self.tenants.iter().filter(|(_, it)| known(it)).map(|(name, _)| name.as_str());
         if !names.eq(told.tenants.iter().map(|told| told.tenant.as_str())) {

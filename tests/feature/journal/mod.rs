@@ -139,6 +139,38 @@ async fn is_version_3(journal: &DurableJournal) {
     journal.close().await.unwrap();
 }
 
+/// What the fixture `tests/fixtures/journal-v4` was made of, and then closed: on top of that, frames of a stream are refused, and its
+/// sender has heard of some.
+async fn version_4(journal: &DurableJournal) {
+    version_3(journal).await;
+    let stream = || StreamId::new("tcp/1").unwrap();
+    let refused = |positions, code| Entry::Refused { stream: stream(), positions, code };
+    put(
+        journal,
+        [
+            Entry::Mark { stream: stream(), position: 402, at: UnixMillis(1_500) },
+            refused(vec![(1, 1), (3, 9)], Code::BadJson),
+            refused(vec![(201, 202), (300, 302)], Code::Shed),
+            Entry::Heard { stream: stream(), position: 5 },
+        ],
+    )
+    .await;
+}
+
+fn is_version_4(journal: &DurableJournal) {
+    let told = begin(journal);
+    assert_eq!(told.damage, Vec::<String>::new());
+    let [stream] = told.streams.as_slice() else { panic!("one stream, not {:?}", told.streams) };
+    assert_eq!((stream.stream.as_str(), stream.position), ("tcp/1", 402));
+    let refused = [(6, 9, Code::BadJson), (201, 202, Code::Shed), (300, 302, Code::Shed)];
+    assert_eq!(stream.refused, refused);
+}
+
+#[tokio::test]
+async fn a_journal_of_format_version_4_is_read_for_ever() {
+    is_version_4(&open(fixture(4).path()));
+}
+
 #[tokio::test]
 async fn a_journal_of_format_version_3_is_read_for_ever() {
     let dir = fixture(3);
@@ -181,6 +213,7 @@ async fn what_the_fixtures_were_made_of_reads_the_same_today() {
     is_version_1(&open(written(version_1).await.path())).await;
     is_version_2(&open(written(version_2).await.path())).await;
     is_version_3(&open(written(version_3).await.path())).await;
+    is_version_4(&open(written(version_4).await.path()));
 }
 
 /// A journal with that in it, as it is written today.
@@ -338,6 +371,22 @@ fn options_that_do_not_fit_together_are_refused_with_what_helps() {
     let why = DurableJournal::open(&inside, options, |_, _| {}).unwrap_err().to_string();
     assert!(why.contains("max_bytes") && why.contains("8 times segment_bytes"), "{why}");
     assert!(!inside.exists(), "and nothing is made");
+}
+
+#[tokio::test]
+async fn a_journal_that_holds_nothing_takes_a_chunk_that_is_larger_than_its_quota() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions { segment_bytes: 4096, max_bytes: 16 * 4096, ..JournalOptions::default() };
+    let journal = DurableJournal::open(dir.path(), options, |_, _| {}).unwrap();
+    begin(&journal);
+    for seq in 1..4 {
+        assert!(journal.has_room(1 << 20) && !journal.health().is_full);
+        put(&journal, [Entry::Chunk { seq, chunk: chunk("acme", seq, 20_000) }]).await;
+        assert!(!journal.has_room(1) && journal.health().is_full, "it holds more than its quota");
+        let cut = Entry::Cut { batch: batch("acme", seq), from: place(seq, 0), until: place(seq, 20_000) };
+        put(&journal, [cut, Entry::Settled { batch: batch("acme", seq), outcome: Outcome::Stored, events: 20_000 }])
+            .await;
+    }
 }
 
 #[tokio::test]

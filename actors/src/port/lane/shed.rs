@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Lane, Record, State, index};
-use crate::model::{Chunk, FlushReason, Part};
+use crate::model::{Chunk, Code, FlushReason, Part};
 use crate::policy::{Memory, WhenFull, share};
 use crate::port::{ChunkPlace, Entry};
 
@@ -85,10 +85,17 @@ impl Lane {
         let before = state.shedding.map_or(0, |shedding| shedding.events);
         state.shedding = Some(Shedding { events: before + shed.events, full_at });
         if let Some(journal) = &self.journal {
-            record.push(journal, Entry::Shed { tenant: self.tenant.clone(), from, until, events: shed.events });
+            let entry = Entry::Shed { tenant: self.tenant.clone(), from, until, events: shed.events };
+            record.push_all(journal, [entry].into_iter().chain(shed.numbered.iter().filter_map(refused)));
         }
         Some(shed)
     }
+}
+
+/// What the next process has to know of events that were shed, whose sender may come to it before it has heard of that.
+fn refused(Part { chunk, range }: &Part) -> Option<Entry> {
+    let origin = chunk.origin().filter(|origin| origin.stream.is_lasting())?;
+    Some(Entry::refused(origin.stream.clone(), &origin.positions[range.clone()], Code::Shed))
 }
 
 fn numbered(chunk: Arc<Chunk>, range: Range<usize>) -> Option<Part> {
