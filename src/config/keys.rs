@@ -255,7 +255,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout", "nats"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -284,6 +284,9 @@ const STORE: &[(&str, Kind)] = &[
     ("format", Choice(&["ndjson.zst", "parquet"])),
     ("columns", Fields),
     ("request_timeout", Time("100ms", "1h", None)),
+    ("stream", Text),
+    ("subject", Text),
+    ("replicas", Whole(1, 5)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
