@@ -4,9 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::text::chain;
+
+/// So many denials may come before somebody looks.
+const DENIALS: usize = 256;
 
 /// The way to a server.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Way<'o> {
     pub(crate) ca: Option<&'o Path>,
     /// How long one server may take.
     pub(crate) timeout: Duration,
+    /// Many share it: a right that one of them lacks is told by [`Connection::denied`], and does not end it.
+    pub(crate) is_shared: bool,
 }
 
 /// A connection, which is not made again once it is lost: a new one has the secrets as they are by then.
@@ -29,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// Why it is of no use any more, once it is.
     pub(crate) gone: watch::Sender<Option<String>>,
+    /// What the server does not let one do, in its words and lower case.
+    pub(crate) denied: broadcast::Sender<String>,
 }
 
 /// Why there is no connection.
@@ -52,7 +59,8 @@ impl Way<'_> {
         let addresses: Vec<_> =
             addresses.collect::<Result<_, _>>().map_err(|why| format!("url {}: {why}", self.url))?;
         let gone = watch::Sender::new(None);
-        let tell = gone.clone();
+        let denied = broadcast::Sender::new(DENIALS);
+        let (tell, deny, is_shared) = (gone.clone(), denied.clone(), self.is_shared);
         let connecting = self
             .identified()?
             .name(&self.name)
@@ -65,14 +73,18 @@ impl Way<'_> {
                             gone.is_none().then(|| *gone = Some("the connection was lost".to_owned())).is_some()
                         });
                     }
-                    // As where one may not do something: what asked for it waits in vain.
+                    // What asked for it waits in vain.
+                    Event::ServerError(why) if is_shared && is_denial(&why.to_string()) => {
+                        // Nobody may be waiting any more.
+                        let _ = deny.send(why.to_string().to_lowercase());
+                    }
                     Event::ServerError(why) => drop(tell.send_replace(Some(format!("the server says: {why}")))),
                     _ => {}
                 }
                 std::future::ready(())
             });
         match connecting.connect(addresses).await {
-            Ok(client) => Ok(Connection { client, gone }),
+            Ok(client) => Ok(Connection { client, gone, denied }),
             Err(why) => Err(Unconnected {
                 is_refusal: matches!(
                     why.kind(),
@@ -113,6 +125,10 @@ impl Way<'_> {
         }
         Ok(identified)
     }
+}
+
+fn is_denial(text: &str) -> bool {
+    text.to_lowercase().contains("permissions violation")
 }
 
 fn readable(path: &Path) -> Result<(), String> {

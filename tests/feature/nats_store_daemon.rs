@@ -8,14 +8,20 @@ use crate::rig::nats::Nats;
 use crate::rig::sender::{Send, Sender};
 use crate::rig::{Place, Process, lines, send};
 
+use super::crash_acks::{self, POINTS, killed};
+
 const STREAM: &str = "BATCHES";
 
 fn daemon<'p>(place: &'p Place, nats: &Nats) -> Daemon<'p> {
-    Daemon::new(place)
-        .with("store.type", "nats")
-        .with("store.url", &nats.url())
-        .with("store.stream", STREAM)
-        .with("tenants.defaults.window.max_age", "50ms")
+    in_stream(Daemon::new(place).with("tenants.defaults.window.max_age", "50ms"), nats, "store")
+}
+
+/// With a store there.
+fn in_stream<'p>(daemon: Daemon<'p>, nats: &Nats, store: &str) -> Daemon<'p> {
+    daemon
+        .with(&format!("{store}.type"), "nats")
+        .with(&format!("{store}.url"), &nats.url())
+        .with(&format!("{store}.stream"), STREAM)
         .with("tenants.defaults.retry.base", "10ms")
         .with("tenants.defaults.retry.cap", "200ms")
 }
@@ -39,8 +45,8 @@ fn while_its_server_and_itself_are_killed_the_daemon_publishes_each_event_once_a
     let (process, address) = daemon.start();
     assert!(sender.session(address, Send::TheRest));
     process.terminated().succeeded();
-    let mut found = found(&place);
-    found.stored.extend(nats.events(STREAM));
+    nats.publishes(&place, STREAM);
+    let found = found(&place);
     assert_sound(&sender.account, &found);
     assert!(sender.is_done());
     let (sent, stored) = (&sender.account.sent, &found.stored);
@@ -78,4 +84,42 @@ fn a_daemon_whose_server_refuses_it_does_not_start_and_says_why() {
     let refused = Process::spawn(&mut daemon(&place, &nats).command(None)).ended();
     assert_ne!(refused.code, Some(0));
     assert!(refused.err.contains("check credentials_file"), "{}", refused.err);
+}
+
+#[test]
+fn killed_a_hundred_times_over_a_nats_stream_all_that_was_acknowledged_is_published_once() {
+    let (place, nats) = (Place::new(), Nats::start());
+    nats.run("make", &[STREAM, "headworks.>"]);
+    nats.publishes(&place, STREAM);
+    let daemon = in_stream(crash_acks::daemon(&place, "sqlite"), &nats, "store");
+    let run = killed(&place, "nats", daemon, &POINTS);
+    assert_eq!((run.acknowledged, run.stored), (run.events, run.events));
+    assert_eq!(place.number("SELECT count(*) FROM batches"), 0);
+}
+
+#[cfg(feature = "webhook")]
+#[test]
+fn killed_a_hundred_times_over_a_nats_stream_and_a_webhook_both_hold_the_same_and_what_one_refuses_is_in_neither() {
+    use crate::rig::webhook::{Receiver, stored};
+
+    use super::crash_acks::MORE_POINTS;
+
+    let (place, nats) = (Place::new(), Nats::start());
+    nats.run("make", &[STREAM, "headworks.>"]);
+    nats.publishes(&place, STREAM);
+    let receiver = Receiver::start(&place, "");
+    let daemon = in_stream(crash_acks::daemon(&place, "sqlite"), &nats, "stores.bus")
+        .with("stores.hook.type", "webhook")
+        .with("stores.hook.url", &receiver.url())
+        .with("stores.hook.rollback_url", &receiver.rollback_url())
+        .with("tenants.stores", "['bus', 'hook']")
+        .with("tenants.defaults.overflow.max_in_flight", "64KiB")
+        .with("daemon.drain_deadline", "2m");
+    receiver.mode("{\"poison\":true}");
+    let few = MORE_POINTS.into_iter().filter(|point| ["after-step", "after-rollback", "after-split"].contains(point));
+    let points: Vec<_> = POINTS.into_iter().chain(few).collect();
+    let run = killed(&place, "nats, then webhook", daemon, &points);
+    assert_eq!((run.acknowledged, run.stored + run.dead.len() as u64), (run.events, run.events));
+    assert!(!run.dead.is_empty());
+    assert!(nats.events(STREAM) == stored(&place), "the two hold the same");
 }

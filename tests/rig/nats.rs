@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::python::environment;
-use super::{Bodies, Process};
+use super::{Bodies, Place, Process};
 
 const CLIENT: &str = include_str!("nats.py");
 
@@ -131,11 +131,33 @@ impl Published {
     }
 }
 
+/// The file of a place that says where its events are published: the URL and the stream.
+const PUBLISHES: &str = "publishes";
+
+/// The events that are published for a place, by tenant.
+#[track_caller]
+pub(crate) fn stored(place: &Place) -> Bodies {
+    let Ok(to) = std::fs::read_to_string(place.path(PUBLISHES)) else { return Bodies::new() };
+    let (url, stream) = to.split_once(' ').unwrap();
+    Nats::events_at(url, stream)
+}
+
 impl Nats {
+    /// What the daemon of the place publishes is in this stream.
+    pub(crate) fn publishes(&self, place: &Place, stream: &str) {
+        place.write(PUBLISHES, format!("{} {stream}", self.url()));
+    }
+
     /// All that is in a stream, in its order.
     #[track_caller]
     pub(crate) fn published(&self, stream: &str) -> Vec<Published> {
-        let told: Vec<Value> = serde_json::from_str(&self.run("published", &[stream])).unwrap();
+        Self::published_at(&self.url(), stream)
+    }
+
+    #[track_caller]
+    fn published_at(url: &str, stream: &str) -> Vec<Published> {
+        let told = Self::client_at(url, "published", &[stream]).ended().succeeded().text();
+        let told: Vec<Value> = serde_json::from_str(&told).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let bytes = |hex: &Value| {
             let hex = hex.as_str().unwrap().as_bytes();
@@ -154,8 +176,13 @@ impl Nats {
     /// The events of the tenants in a stream, by its messages alone.
     #[track_caller]
     pub(crate) fn events(&self, stream: &str) -> Bodies {
+        Self::events_at(&self.url(), stream)
+    }
+
+    #[track_caller]
+    fn events_at(url: &str, stream: &str) -> Bodies {
         let mut events = Bodies::new();
-        for message in self.published(stream).into_iter().filter(|message| !message.bodies.is_empty()) {
+        for message in Self::published_at(url, stream).into_iter().filter(|message| !message.bodies.is_empty()) {
             events.entry(message.header("Headworks-Tenant").to_owned()).or_default().extend(message.bodies);
         }
         events

@@ -42,8 +42,9 @@ impl Server {
             credentials: options.credentials.as_deref(),
             ca: options.ca.as_deref(),
             timeout: PATIENCE,
+            is_shared: false,
         };
-        let Connection { client, gone } = way.connect().await.map_err(|refused| refused.why)?;
+        let Connection { client, gone, .. } = way.connect().await.map_err(|refused| refused.why)?;
         let context = jetstream::new(client.clone());
         let said = |why: String| match &*gone.borrow() {
             Some(told) => format!("{why} ({told})"),
