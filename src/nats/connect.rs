@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// Why it is of no use any more, once it is.
     pub(crate) gone: watch::Sender<Option<String>>,
-    /// What the server does not let one do, in its words and lower case.
+    /// What the server does not let one do, in its words.
     pub(crate) denied: broadcast::Sender<String>,
 }
 
@@ -76,7 +76,7 @@ impl Way<'_> {
                     // What asked for it waits in vain.
                     Event::ServerError(why) if is_shared && is_denial(&why.to_string()) => {
                         // Nobody may be waiting any more.
-                        let _ = deny.send(why.to_string().to_lowercase());
+                        let _ = deny.send(why.to_string());
                     }
                     Event::ServerError(why) => drop(tell.send_replace(Some(format!("the server says: {why}")))),
                     _ => {}

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use headworks::store::nats::OpenError;
 use headworks::store::postgres::SchemaMode;
 use headworks::store::{NatsStore, NatsStoreOptions};
@@ -237,16 +237,20 @@ async fn wrong_secrets_are_refused_at_the_start_and_waited_for_later_until_the_f
 #[tokio::test]
 async fn a_right_that_is_lacking_is_an_outage_that_names_it() {
     let nats = Nats::start_with(
-        "authorization { user: app, password: right, permissions: { publish: { deny: [\"headworks.zen.>\"] } } }",
+        "authorization { users: [ { user: app, password: right, permissions: { publish: { deny: [\"headworks.zen.>\"] } } } ] }",
     );
     let place = Place::new();
     let mut options = options(&nats);
     options.credentials_file = Some(place.write("secrets", "app:right\n"));
     options.request_timeout = DEADLINE;
     let store = NatsStore::open(options).unwrap();
-    put(&store, &batch("acme", 1, &["{}"]), 1).await.unwrap();
-    assert_outage(put(&store, &batch("zen", 1, &["{}"]), 1).await, "ermissions");
-    at_last(&store, &batch("acme", 2, &["{}"]), 1).await;
+    // And nobody else's: they share the connection.
+    for seq in 1..20 {
+        let (zen, acme) = (batch("zen", seq, &["{}"]), batch("acme", seq, &["{}"]));
+        let (denied, stored) = join(put(&store, &zen, 1), put(&store, &acme, 1)).await;
+        assert_outage(denied, "Permissions Violation");
+        stored.unwrap();
+    }
 }
 
 fn bodies(name: &str, seq: u64) -> Vec<String> {

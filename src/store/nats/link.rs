@@ -14,6 +14,7 @@ use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use headworks_actors::BatchId;
 use tokio::sync::Mutex;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::NatsStoreOptions;
@@ -24,6 +25,9 @@ use super::subject::Template;
 use crate::nats::{Connection, Way};
 use crate::store::postgres::SchemaMode;
 use crate::text::chain;
+
+/// What is asked of the server itself is on subjects that begin so.
+const API: &str = "$JS.API.";
 
 /// Where batches go, connected or not.
 #[derive(Debug)]
@@ -113,6 +117,7 @@ impl Link {
             credentials: options.credentials_file.as_deref(),
             ca: options.ca_file.as_deref(),
             timeout: options.connect_timeout,
+            is_shared: true,
         };
         let connection = way.connect().await.map_err(|not| match not.is_refusal {
             true => Failure::Unfit(format!("{}; check credentials_file and ca_file", not.why)),
@@ -121,7 +126,7 @@ impl Link {
         let mut context = jetstream::new(connection.client.clone());
         // Longer than any limit here, which are the ones that count.
         context.set_timeout(options.request_timeout * 2);
-        let found = within(&connection, options.request_timeout, self.stream(&context)).await?;
+        let found = within(&connection, options.request_timeout, API, self.stream(&context)).await?;
         let stream = found.unwrap_or_else(|| Err(silent(&connection, options.request_timeout)))?;
         let config = &stream.cached_info().config;
         if let Some(why) = unfit(config, &self.template) {
@@ -165,17 +170,30 @@ impl Link {
     }
 }
 
-/// What comes of it, unless the connection is lost meanwhile; `None` where nothing does in time.
+/// What comes of it, unless the connection is lost meanwhile, or the server does not allow it; `None` where nothing does in time.
 async fn within<T>(
     connection: &Connection,
     limit: Duration,
+    subject: &str,
     work: impl Future<Output = T>,
 ) -> Result<Option<T>, Failure> {
+    let mut denied = connection.denied.subscribe();
+    let refused = async move {
+        loop {
+            match denied.recv().await {
+                // Without the right to hear answers nobody gets any.
+                Ok(why) if why.contains(subject) || why.contains("Subscription") => break why,
+                Err(RecvError::Closed) => std::future::pending::<()>().await,
+                _ => {}
+            }
+        }
+    };
     let mut gone = connection.gone.subscribe();
     let lost = async move { gone.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()).unwrap_or_default() };
     tokio::select! {
         biased;
         why = lost => Err(Failure::Away(why)),
+        why = refused => Err(Failure::Unfit(format!("the server says: {why}; grant the right to whoever credentials_file is"))),
         done = timeout(limit, work) => Ok(done.ok()),
     }
 }
@@ -194,7 +212,7 @@ impl Open {
 
     /// What comes of a question that any server that is there answers.
     async fn asked<T>(&self, question: impl Future<Output = T>) -> Result<T, Failure> {
-        let answer = within(&self.connection, self.request_timeout, question).await?;
+        let answer = within(&self.connection, self.request_timeout, API, question).await?;
         answer.ok_or_else(|| silent(&self.connection, self.request_timeout))
     }
 
@@ -204,7 +222,7 @@ impl Open {
         // The time is kept here.
         let request = Request::new().headers(headers).payload(body).timeout(None);
         let asked = client.send_request(subject.to_owned(), request);
-        let Some(answer) = within(&self.connection, self.request_timeout, asked).await? else {
+        let Some(answer) = within(&self.connection, self.request_timeout, subject, asked).await? else {
             return Ok(Answer::Silence);
         };
         let answer = answer.map_err(|why| match why.kind() {
