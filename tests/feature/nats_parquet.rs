@@ -1,5 +1,4 @@
 //! From a NATS JetStream to Parquet, which a tool reads that is not ours.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::process::Command;

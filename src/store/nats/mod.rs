@@ -26,8 +26,9 @@
 //!   *if nothing came in between*, and then purges what lies before it there. The fence stays: a request that was given up and arrives
 //!   late, also one of a process that is gone, expects another last message and is refused. An attempt above the fence is published behind
 //!   it. Each step is one that the server does whole, and a rollback that was cut off is completed by the next one.
-//! - **What a consumer sees.** The batch until it is purged, and then the fence; or the fence alone. Whoever has consumed the batch before
-//!   learns from the fence that it was taken back. What has no `Headworks-Events` is no batch.
+//! - **What a consumer sees.** The batch until it is purged, and then the fence; or the fence alone, also of a batch that never came, as one
+//!   that was halved. Whoever has consumed the batch before learns from the fence that it was taken back. What has no
+//!   `Headworks-Events` is no batch.
 //! - **Order.** A batch is published once the one of its tenant before is acknowledged, so that the stream has the order of each tenant.
 //! - **Stored** means acknowledged by the server (`PubAck`), and is as safe as the stream: the log warns of settings that may lose messages.
 //! - **Errors.** A server that is away, hangs, has no leader or no room, that does not let one in or lost the stream: an outage, which is waited for
