@@ -424,6 +424,7 @@ mod tests {
         whole.store.endpoint = Some("endpoint".into());
         whole.store.region = Some("region".into());
         whole.store.credentials_file = Some("keys".into());
+        whole.store.stream = Some("events".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.
