@@ -37,7 +37,7 @@
 //!   refused for good, and halved.
 //! - **The stream** is made where it is not there, unless somebody else is to; one that is there is checked: it must take the subjects, keep
 //!   messages that were consumed (retention `limits`, from which a work queue may be sourced), acknowledge, and change no subjects.
-//! - The server keeps some memory for each subject that has messages, so for each batch that is kept: choose `window` large, and limit the
+//! - The server takes about 0.3 KiB of memory for each subject that has messages, so for each batch that is kept: choose `window` large, and limit the
 //!   stream's age or size. What it expires is gone; a batch that comes again after that is there again.
 
 mod options;
