@@ -25,7 +25,8 @@
 //! - **Rollback and fence.** A rollback publishes a message without events on the batch's subject (`Headworks-Rolled-Back: 2`, the attempt),
 //!   *if nothing came in between*, and then purges what lies before it there. The fence stays: a request that was given up and arrives
 //!   late, also one of a process that is gone, expects another last message and is refused. An attempt above the fence is published behind
-//!   it. Each step is one that the server does whole, and a rollback that was cut off is completed by the next one.
+//!   it. Each step is one that the server does whole, and a rollback that was cut off is completed by the next one. A rollback takes away
+//!   what its attempt or an earlier one published, also where a later one was told that it is there.
 //! - **What a consumer sees.** The batch until it is purged, and then the fence; or the fence alone, also of a batch that never came, as one
 //!   that was halved. Whoever has consumed the batch before learns from the fence that it was taken back. What has no
 //!   `Headworks-Events` is no batch.
