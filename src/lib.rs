@@ -66,7 +66,7 @@
 //! | `sqlite` | yes | the embedded store, the modules `daemon` and `admin`, and the command `headworks`; compiles SQLite from C |
 //! | `metrics` | yes, by `sqlite` | [`metrics`]: the numbers of a system for Prometheus |
 //! | `http`, `websocket`, `syslog`, `mqtt`, `nats`, `tail` | `tail` | sources: requests, WebSocket, syslog, MQTT, NATS JetStream, files that grow |
-//! | `postgres`, `object`, `parquet`, `webhook`, `stdout` | no | stores: PostgreSQL, objects in a directory or on S3, Parquet in them, a POST for each batch, the standard output |
+//! | `postgres`, `object`, `parquet`, `webhook`, `stdout`, `nats` | no | stores: PostgreSQL, objects in a directory or on S3, Parquet in them, a POST for each batch, the standard output, a NATS JetStream |
 //! | `gcs`, `azure` | no | objects on Google Cloud Storage and on Azure; untested |
 //! | `otlp` | no | traces and metrics to a collector |
 //! | `mimalloc` | yes | the allocator of the command; the library sets none |
@@ -87,6 +87,8 @@ pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod retention;
 #[doc(hidden)]
 pub mod sample;

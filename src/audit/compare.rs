@@ -195,7 +195,7 @@ fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String
     let unread: BTreeSet<_> =
         holdings.unread.by_id.values().chain([&holdings.unread.all]).flat_map(|(names, _)| names).collect();
     unchecked.extend(unread.into_iter().map(|store| {
-        format!("what is stored in {store}: it is a webhook or the standard output, and cannot be read back from here")
+        format!("what is stored in {store}: it is a webhook, a NATS stream or the standard output, and cannot be read back from here")
     }));
     unchecked.extend(holdings.erased.iter().map(|(tenant, erased)| {
         format!("{erased} events of {tenant} that were erased on an operator's word: they count as if they were there")

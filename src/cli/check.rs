@@ -284,6 +284,11 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
             ("commit", format!("{most} batches at once")),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
+        StoreKind::Nats => vec![
+            ("stream", in_stream(&config.store)),
+            ("commit", format!("a message a batch, {most} at once")),
+            ("dead letters", format!("SQLite, {database}; {patience}")),
+        ],
         StoreKind::Stdout => vec![
             ("output", "the standard output, an event a line; what was printed is never taken back".to_owned()),
             ("dead letters", format!("SQLite, {database}; {patience}")),
@@ -323,6 +328,9 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         }
         if store.kind == StoreKind::Webhook {
             return ("further", format!("{name}: {}", on_webhook(store)));
+        }
+        if store.kind == StoreKind::Nats {
+            return ("further", format!("{name}: {}", in_stream(store)));
         }
         if store.kind == StoreKind::Stdout {
             return ("further", format!("{name}: the standard output, an event a line"));
@@ -415,6 +423,34 @@ fn on_webhook(store: &StoreConfig) -> String {
         time(store.connect_timeout),
         time(store.request_timeout),
     )
+}
+
+/// A store in a NATS JetStream. There is no secret in its URL.
+fn in_stream(store: &StoreConfig) -> String {
+    let made = match store.schema {
+        SchemaMode::Check => "which must be there".to_owned(),
+        _ => format!("made with {} of each message if it is not there", copies(store.replicas)),
+    };
+    let secrets = match &store.credentials_file {
+        Some(path) => format!("with the secrets in {}", path.display()),
+        None => "with no secrets".to_owned(),
+    };
+    let ca = store.ca_file.as_ref().map_or_else(String::new, |path| format!(", trusting {}", path.display()));
+    format!(
+        "NATS JetStream, stream {} on {}, {made}, {secrets}{ca}; a batch is published as {}; {} for a connection, {} for a request",
+        store.stream.as_deref().unwrap_or_default(),
+        store.url.as_deref().unwrap_or_default(),
+        store.subject,
+        time(store.connect_timeout),
+        time(store.request_timeout),
+    )
+}
+
+fn copies(replicas: usize) -> String {
+    match replicas {
+        1 => "one copy".to_owned(),
+        more => format!("{more} copies"),
+    }
 }
 
 /// A store in objects. There is no key in its URL.

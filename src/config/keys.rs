@@ -255,7 +255,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
 ];
 
 const STORE: &[(&str, Kind)] = &[
-    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout"])),
+    ("type", Choice(&["sqlite", "files", "postgres", "object", "webhook", "stdout", "nats"])),
     ("layout", Choice(&["rows", "index"])),
     ("segment_bytes", Size(64 * KIB, GIB)),
     ("group_max_bytes", Size(4 * KIB, GIB)),
@@ -284,6 +284,9 @@ const STORE: &[(&str, Kind)] = &[
     ("format", Choice(&["ndjson.zst", "parquet"])),
     ("columns", Fields),
     ("request_timeout", Time("100ms", "1h", None)),
+    ("stream", Text),
+    ("subject", Text),
+    ("replicas", Whole(1, 5)),
 ];
 
 const _: () = assert!(MIB == KIB * KIB);
@@ -421,6 +424,7 @@ mod tests {
         whole.store.endpoint = Some("endpoint".into());
         whole.store.region = Some("region".into());
         whole.store.credentials_file = Some("keys".into());
+        whole.store.stream = Some("events".into());
         let mut expected = vec![];
         leaves(&toml::Table::try_from(whole).unwrap(), "", &mut expected);
         // They are tables of tenants.

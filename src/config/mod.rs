@@ -27,6 +27,7 @@ mod error;
 mod keys;
 mod laid;
 mod layers;
+mod nats;
 mod origin;
 mod reference;
 mod reload;
@@ -188,7 +189,7 @@ impl Config {
         match self.store.kind {
             StoreKind::Sqlite => self.store_file(),
             StoreKind::Files => self.daemon.data_dir.join(FILES),
-            StoreKind::Postgres | StoreKind::Object | StoreKind::Webhook => {
+            StoreKind::Postgres | StoreKind::Object | StoreKind::Webhook | StoreKind::Nats => {
                 self.store.url.clone().unwrap_or_default().into()
             }
             StoreKind::Stdout => "the standard output".into(),
@@ -205,6 +206,7 @@ impl Config {
             StoreKind::Webhook => Kind::Webhook,
             StoreKind::Stdout => return "the standard output".into(),
             StoreKind::Object => Kind::Object,
+            StoreKind::Nats => Kind::Nats,
         };
         let url = || store.url.clone().unwrap_or_default().into();
         Manifest::place(&self.daemon.data_dir, name, kind).unwrap_or_else(url)

@@ -124,8 +124,9 @@ mod tests {
                     ("store", "sslmode" | "ca_file") => {
                         format!("[store]\n{beside}\nsslmode = 'verify_full'\nca_file = 'other'")
                     }
-                    ("store", "url" | "format") => format!("[store]\n{beside}"),
+                    ("store", "url" | "format" | "stream") => format!("[store]\n{beside}"),
                     ("store", "path") => format!("[store]\n{beside}\npath = '{{tenant}}/{{batch}}'"),
+                    ("store", "subject") => format!("[store]\n{beside}\nsubject = 'o.{{tenant}}.{{batch}}'"),
                     ("store", "rollback_url") => format!("[store]\n{beside}\nrollback_url = 'http://other'"),
                     ("store", _) => format!("[store]\n{beside}\n{key} = {value}"),
                     ("sources.tcp", "type") => "[sources.tcp]\ntype = 'demo'".to_owned(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::postgres::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
 use crate::store::webhook::{Compression, WebhookOptions};
-use crate::store::{Layout, LettersWhenFull, ObjectFormat, ObjectOptions};
+use crate::store::{Layout, LettersWhenFull, NatsStoreOptions, ObjectFormat, ObjectOptions};
 use crate::{AckLevel, Policy, SpawnRate, StoreName, TenantId, TenantPattern, TenantRules, Unknown, units};
 
 /// `[daemon]`: the process itself.
@@ -573,7 +573,7 @@ pub struct StoreConfig {
     /// How many batches may be on their way into it at once, by all tenants together, at the most; see
     /// [`StoreLimits`](headworks_actors::StoreLimits). Default 256.
     pub max_concurrency: u32,
-    /// Where the server of `postgres` is, or that of `webhook`; see [`PostgresOptions`], as for all that follow.
+    /// Where the server of `postgres` is, or that of `webhook` or `nats`; see [`PostgresOptions`], as for all that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The file with the password of `postgres`.
@@ -581,12 +581,12 @@ pub struct StoreConfig {
     pub password_file: Option<PathBuf>,
     /// Whether the connections of `postgres` are encrypted. Default `prefer`.
     pub sslmode: SslMode,
-    /// The certificates that `postgres` or `webhook` trusts.
+    /// The certificates that `postgres`, `webhook` or `nats` trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The PostgreSQL schema of the tables. Default `headworks`.
     pub namespace: String,
-    /// Who makes the tables of `postgres`. Default `make`.
+    /// Who makes the tables of `postgres`, or the stream of `nats`. Default `make`.
     pub schema: SchemaMode,
     /// What a body is in `postgres`. Default `text`.
     pub body: BodyColumn,
@@ -594,7 +594,7 @@ pub struct StoreConfig {
     pub partition: Partition,
     /// How many connections `postgres` has, or requests `webhook`, at the most. Default 4.
     pub pool_size: usize,
-    /// How long a connection of `postgres` or `webhook` may take to be there. Default 3 s.
+    /// How long a connection of `postgres`, `webhook` or `nats` may take to be there. Default 3 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
     /// How long a statement of `postgres` may take. Default 3 s.
@@ -621,7 +621,7 @@ pub struct StoreConfig {
     /// The region of the bucket of `object`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// The file with the keys of `object`.
+    /// The file with the keys of `object`, or the secrets of `nats`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
     /// What an object is named. Default `{tenant}/{date}/{batch}`.
@@ -630,9 +630,16 @@ pub struct StoreConfig {
     pub format: ObjectFormat,
     /// Fields of events that become columns of `parquet`. Default none.
     pub columns: Vec<String>,
-    /// How long a request of `object` or `webhook` may take. Default 3 s.
+    /// How long a request of `object`, `webhook` or `nats` may take. Default 3 s.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
+    /// The stream of `nats`; see [`NatsStoreOptions`], as for all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The subject of a batch of `nats`. Default `headworks.{tenant}.{batch}`.
+    pub subject: String,
+    /// How many servers keep the messages of a stream that `nats` makes. Default 1.
+    pub replicas: usize,
 }
 
 impl StoreConfig {
@@ -658,7 +665,24 @@ impl StoreConfig {
         match self.kind {
             StoreKind::Webhook => self.rollback_url.is_some(),
             StoreKind::Stdout => false,
-            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres | StoreKind::Object => true,
+            StoreKind::Sqlite | StoreKind::Files | StoreKind::Postgres | StoreKind::Object | StoreKind::Nats => true,
+        }
+    }
+
+    /// What a store of type `nats` is told. The secret is not in it.
+    #[must_use]
+    pub fn nats_options(&self) -> NatsStoreOptions {
+        NatsStoreOptions {
+            url: self.url.clone().unwrap_or_default(),
+            stream: self.stream.clone().unwrap_or_default(),
+            subject: self.subject.clone(),
+            credentials_file: self.credentials_file.clone(),
+            ca_file: self.ca_file.clone(),
+            schema: self.schema,
+            replicas: self.replicas,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            ..NatsStoreOptions::default()
         }
     }
 
@@ -703,7 +727,8 @@ impl StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        let (postgres, object) = (PostgresOptions::default(), ObjectOptions::default());
+        let (postgres, object, nats) =
+            (PostgresOptions::default(), ObjectOptions::default(), NatsStoreOptions::default());
         Self {
             kind: StoreKind::Sqlite,
             layout: Layout::Rows,
@@ -734,6 +759,9 @@ impl Default for StoreConfig {
             format: ObjectFormat::default(),
             columns: vec![],
             request_timeout: object.request_timeout,
+            stream: None,
+            subject: nats.subject,
+            replicas: nats.replicas,
         }
     }
 }
@@ -755,6 +783,8 @@ pub enum StoreKind {
     Webhook,
     /// The standard output, an event a line; for programs built with the feature `stdout`.
     Stdout,
+    /// Messages of a NATS JetStream; for programs built with the feature `nats`.
+    Nats,
 }
 
 impl StoreKind {
@@ -768,6 +798,7 @@ impl StoreKind {
             Self::Object => "object",
             Self::Webhook => "webhook",
             Self::Stdout => "stdout",
+            Self::Nats => "nats",
         }
     }
 

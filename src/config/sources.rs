@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::{DAY, Problem, time, within};
-use super::{CertificateTenants, SourceConfig, SourceKind, SyslogTransport};
+use super::{CertificateTenants, SourceConfig, SourceKind, SyslogTransport, nats};
 use crate::units::bytes::display as size;
 
 use SourceKind::{Demo, Http, Mqtt, Nats, Syslog, Tail, Tcp, WebSocket};
@@ -243,25 +243,12 @@ fn check_nats(source: &SourceConfig) -> Result<(), (&'static str, String)> {
     let Some(url) = &source.url else {
         return Err(("url", "must be set for type = \"nats\": the servers, like \"nats://127.0.0.1:4222\"".to_owned()));
     };
-    let is_address = |url: &str| {
-        let host = url.strip_prefix("nats://").or_else(|| url.strip_prefix("tls://"));
-        host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '/', ' ']))
-    };
-    if !url.split(',').all(|url| is_address(url.trim())) {
-        let what = format!(
-            "is {:?}, but must be nats://HOST:PORT or tls://HOST:PORT, several with commas between them; secrets go into credentials_file",
-            url.split(',').map(|url| url.rsplit('@').next().unwrap_or_default()).collect::<Vec<_>>().join(",")
-        );
-        return Err(("url", what));
-    }
-    let is_name = |name: &str| {
-        (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-    };
+    nats::check_url(url).map_err(|why| ("url", why))?;
     let stream = source.stream.as_deref().unwrap_or_default();
-    if !is_name(stream) {
+    if !nats::is_name(stream) {
         return Err(("stream", format!("is {stream:?}, but must be the name of a stream: 1 to 40 of A-Z a-z 0-9 _ -")));
     }
-    if !is_name(&source.consumer) {
+    if !nats::is_name(&source.consumer) {
         return Err(("consumer", format!("is {:?}, but must be 1 to 40 of A-Z a-z 0-9 _ -", source.consumer)));
     }
     #[cfg(feature = "nats")]

@@ -3,40 +3,43 @@
 use std::time::Duration;
 
 use super::check::{DAY, Problem, time, within};
-use super::{StoreConfig, StoreKind};
+use super::{StoreConfig, StoreKind, nats};
 use crate::store::ObjectFormat;
 use crate::store::postgres::{PostgresOptions, SslMode};
 use crate::store::webhook::WebhookOptions;
 use crate::units::bytes::display as size;
 
-use StoreKind::{Files, Object, Postgres, Sqlite, Stdout, Webhook};
+use StoreKind::{Files, Nats, Object, Postgres, Sqlite, Stdout, Webhook};
 
 /// The keys that some types have and others have not. All others mean nothing where they do not apply, or are of all.
 const KEYS: &[(&str, &[StoreKind])] = &[
     ("layout", &[Sqlite]),
     ("rotate_bytes", &[Files]),
     ("rotate_every", &[Files]),
-    ("url", &[Postgres, Object, Webhook]),
-    ("ca_file", &[Postgres, Object, Webhook]),
-    ("connect_timeout", &[Postgres, Object, Webhook]),
-    ("request_timeout", &[Object, Webhook]),
+    ("url", &[Postgres, Object, Webhook, Nats]),
+    ("ca_file", &[Postgres, Object, Webhook, Nats]),
+    ("connect_timeout", &[Postgres, Object, Webhook, Nats]),
+    ("request_timeout", &[Object, Webhook, Nats]),
     ("pool_size", &[Postgres, Webhook]),
     ("password_file", &[Postgres]),
     ("sslmode", &[Postgres]),
     ("namespace", &[Postgres]),
-    ("schema", &[Postgres]),
+    ("schema", &[Postgres, Nats]),
     ("body", &[Postgres]),
     ("partition", &[Postgres]),
     ("statement_timeout", &[Postgres]),
     ("endpoint", &[Object]),
     ("region", &[Object]),
-    ("credentials_file", &[Object]),
+    ("credentials_file", &[Object, Nats]),
     ("path", &[Object]),
     ("format", &[Object]),
     ("columns", &[Object]),
     ("rollback_url", &[Webhook]),
     ("secret_file", &[Webhook]),
     ("compression", &[Webhook]),
+    ("stream", &[Nats]),
+    ("subject", &[Nats]),
+    ("replicas", &[Nats]),
 ];
 
 /// Whether this program has it.
@@ -47,6 +50,7 @@ pub(super) fn is_built(kind: StoreKind) -> bool {
         Object => cfg!(feature = "object"),
         Webhook => cfg!(feature = "webhook"),
         Stdout => cfg!(feature = "stdout"),
+        Nats => cfg!(feature = "nats"),
     }
 }
 
@@ -76,7 +80,9 @@ pub(super) fn check(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
     within(key("statement_timeout"), store.statement_timeout, second / 10, second * 3600, time)?;
     within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
+    within(key("replicas"), store.replicas, 1, 5, usize::to_string)?;
     match kind {
+        Nats => check_nats(at, store)?,
         Postgres => check_postgres(at, store)?,
         Object => check_object(at, store)?,
         Webhook => check_webhook(at, store)?,
@@ -140,6 +146,26 @@ fn check_webhook(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_nats(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
+    let key = |key| at.iter().copied().chain([key]);
+    let Some(url) = &store.url else {
+        let what = "is missing, which type = \"nats\" needs: url = \"nats://HOST:4222\"";
+        return Err(Problem::new(key("url"), what));
+    };
+    nats::check_url(url).map_err(|why| Problem::new(key("url"), why))?;
+    let Some(stream) = &store.stream else {
+        let what = "is missing, which type = \"nats\" needs: stream = \"EVENTS\"";
+        return Err(Problem::new(key("stream"), what));
+    };
+    if !nats::is_name(stream) {
+        let what = format!("is {stream:?}, but must be the name of a stream: 1 to 40 of A-Z a-z 0-9 _ -");
+        return Err(Problem::new(key("stream"), what));
+    }
+    #[cfg(feature = "nats")]
+    crate::store::nats::Template::new(&store.subject).map_err(|why| Problem::new(key("subject"), why))?;
+    Ok(())
+}
+
 fn check_object(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     let key = |key| at.iter().copied().chain([key]);
     if !store.columns.is_empty() && store.format != ObjectFormat::Parquet {
@@ -195,5 +221,6 @@ pub(super) fn with_key(key: &str) -> Option<&'static str> {
         Object => "type = 'object'\nurl = 's3://bucket'",
         Webhook => "type = 'webhook'\nurl = 'https://other'",
         Stdout => "type = 'stdout'",
+        Nats => "type = 'nats'\nurl = 'nats://bus'\nstream = 'EVENTS'",
     })
 }

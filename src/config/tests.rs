@@ -179,6 +179,18 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ("[store]\ntype = 'webhook'", 1, "store.url", "is missing"),
         ("[store]\ntype = 'webhook'\nurl = 'ftp://x/'", 3, "store.url", "http"),
         ("[store]\ntype = 'webhook'\nurl = 'http://me@x/'", 3, "store.url", "user"),
+        ("[store]\nreplicas = 3", 2, "store.replicas", "is for type = \"nats\""),
+        ("[store]\ntype = 'nats'", 1, "store.url", "is missing"),
+        ("[store]\ntype = 'nats'\nurl = 'nats://u:p@h'", 3, "store.url", "credentials_file"),
+        ("[store]\ntype = 'nats'\nurl = 'nats://h'", 1, "store.stream", "is missing"),
+        ("[store]\ntype = 'nats'\nurl = 'nats://h'\nstream = 'a.b'", 4, "store.stream", "name of a stream"),
+        #[cfg(feature = "nats")]
+        (
+            "[store]\ntype = 'nats'\nurl = 'nats://h'\nstream = 's'\nsubject = 'a.{tenant}'",
+            5,
+            "store.subject",
+            "{batch} as one of its parts",
+        ),
         ("[stores.a]\nbusy_timeout = '0s'", 2, "stores.a.busy_timeout", "from 1ms to 1m"),
         ("[report]\nevery = '1ms'", 2, "report.every", "from 1s to 1day, or 0s"),
         ("[report]\nto = 'file'\npath = ''", 3, "report.path", "must be the path of a file"),

@@ -208,6 +208,10 @@ pub enum DaemonError {
     #[cfg(feature = "webhook")]
     #[error(transparent)]
     Webhook(#[from] crate::store::webhook::OpenError),
+    /// The store in a NATS JetStream cannot be opened.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] crate::store::nats::OpenError),
     /// No thread for the store on the standard output.
     #[error("cannot start the thread that prints the events: {0}")]
     Stdout(std::io::Error),

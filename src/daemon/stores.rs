@@ -9,6 +9,8 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
 use crate::retention::PrunedStore;
+#[cfg(feature = "nats")]
+use crate::store::NatsStore;
 #[cfg(feature = "stdout")]
 use crate::store::StdoutStore;
 #[cfg(feature = "webhook")]
@@ -44,10 +46,13 @@ enum Store {
     Stdout(StdoutStore),
     #[cfg(feature = "object")]
     Object(ObjectStore),
+    #[cfg(feature = "nats")]
+    Nats(NatsStore),
 }
 
 impl Store {
-    fn open(path: PathBuf, config: &StoreConfig, options: SqliteOptions) -> Result<Self, DaemonError> {
+    /// `largest`: the most bytes that a batch may have.
+    fn open(path: PathBuf, config: &StoreConfig, options: SqliteOptions, largest: usize) -> Result<Self, DaemonError> {
         let cannot = |path: &Path| {
             let path = path.to_owned();
             move |why| DaemonError::DataDir { path, why }
@@ -82,6 +87,17 @@ impl Store {
             StoreKind::Object => Self::Object(ObjectStore::open(config.object_options())?),
             #[cfg(not(feature = "object"))]
             StoreKind::Object => return Err(DaemonError::NotBuilt { what: "store", kind: "object" }),
+            #[cfg(feature = "nats")]
+            StoreKind::Nats => {
+                let mut options = config.nats_options();
+                options.largest_batch = Some(largest);
+                Self::Nats(NatsStore::open(options)?)
+            }
+            #[cfg(not(feature = "nats"))]
+            StoreKind::Nats => {
+                let _ = largest;
+                return Err(DaemonError::NotBuilt { what: "store", kind: "nats" });
+            }
         })
     }
 
@@ -97,6 +113,8 @@ impl Store {
             Self::Stdout(store) => store.clone().boxed(),
             #[cfg(feature = "object")]
             Self::Object(store) => store.clone().boxed(),
+            #[cfg(feature = "nats")]
+            Self::Nats(store) => store.clone().boxed(),
         }
     }
 }
@@ -109,6 +127,12 @@ fn options(config: &StoreConfig) -> SqliteOptions {
         segment_bytes: config.segment_bytes as u64,
         ..SqliteOptions::default()
     }
+}
+
+/// The most bytes that a batch of any tenant may have, but for its last event.
+fn largest_batch(config: &Config) -> usize {
+    let of_some = config.tenants.by_id.keys().map(|id| config.effective_policy(id).window.max_bytes);
+    of_some.chain([config.tenants.defaults.window.max_bytes]).max().unwrap_or(0)
 }
 
 /// So long a database that somebody else holds is waited for.
@@ -144,13 +168,15 @@ impl Stores {
             ..options(&config.store)
         };
         let database = opened(&config.store_file(), &with_letters, PATIENCE)?;
+        let largest = largest_batch(config);
         let first = match config.store.kind {
             StoreKind::Sqlite => Store::Sqlite(database.clone()),
-            _ => Store::open(config.store_path(), &config.store, options(&config.store))?,
+            _ => Store::open(config.store_path(), &config.store, options(&config.store), largest)?,
         };
         let mut named = BTreeMap::from([(StoreName::ONLY, first)]);
         for (name, store) in &config.stores {
-            named.insert(name.clone(), Store::open(config.further_store_path(name, store), store, options(store))?);
+            let path = config.further_store_path(name, store);
+            named.insert(name.clone(), Store::open(path, store, options(store), largest)?);
         }
         Ok(Self { database, named, path: config.store_path() })
     }
@@ -174,7 +200,13 @@ impl Stores {
         let pruned = |(name, store): (&StoreName, &Store)| match store {
             Store::Sqlite(store) => Some((name.clone(), store.clone().into())),
             Store::Files(store) => Some((name.clone(), store.clone().into())),
-            #[cfg(any(feature = "postgres", feature = "stdout", feature = "webhook"))]
+            #[cfg(any(
+                feature = "nats",
+                feature = "object",
+                feature = "postgres",
+                feature = "stdout",
+                feature = "webhook"
+            ))]
             _ => None,
         };
         self.named.iter().filter_map(pruned).collect()
@@ -231,6 +263,7 @@ impl Stores {
             StoreKind::Webhook => Kind::Webhook,
             StoreKind::Stdout => Kind::Stdout,
             StoreKind::Object => Kind::Object,
+            StoreKind::Nats => Kind::Nats,
         };
         let further = config.stores.iter().map(|(name, store)| (name.clone(), store));
         let all = || further.clone().chain([(StoreName::ONLY, &config.store)]);
@@ -312,6 +345,8 @@ impl Stores {
                 Store::Stdout(store) => store.close().await.err(),
                 #[cfg(feature = "object")]
                 Store::Object(store) => store.close().await.err(),
+                #[cfg(feature = "nats")]
+                Store::Nats(store) => store.close().await.err(),
             });
         }
         failed.extend(self.database.close().await.err());

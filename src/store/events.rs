@@ -182,11 +182,11 @@ impl EventReader {
             Some(Kind::Postgres) => vec![Source::postgres(&manifest, &store)?],
             _ if !manifest.is_readable(&store) => {
                 let why = format!(
-                    "store {store} is a webhook or the standard output: what went there cannot be read back from here"
+                    "store {store} is a webhook, a NATS stream or the standard output: what went there cannot be read back from here"
                 );
                 return Err(StoreReadError::new(why));
             }
-            Some(Kind::Webhook | Kind::Stdout) => vec![],
+            Some(Kind::Webhook | Kind::Stdout | Kind::Nats) => vec![],
             Some(Kind::Object) => vec![Source::object(&manifest, &store)?],
             None if store == StoreName::ONLY => {
                 let mut sources = vec![Source::database(&data_dir.join("headworks.db"))?];

@@ -49,12 +49,14 @@ pub(crate) enum Kind {
     Webhook,
     /// Printed.
     Stdout,
+    /// Published: whoever consumes the stream has it.
+    Nats,
 }
 
 impl Kind {
     /// Whether what was stored can be read from here.
     pub(crate) fn is_readable(self) -> bool {
-        !matches!(self, Self::Webhook | Self::Stdout)
+        !matches!(self, Self::Webhook | Self::Stdout | Self::Nats)
     }
 }
 
@@ -125,7 +127,7 @@ impl Manifest {
         match kind {
             Kind::Sqlite => Some(stores.join(format!("{name}.db"))),
             Kind::Files => Some(stores.join(name.as_str()).join(FILES)),
-            Kind::Postgres | Kind::Object | Kind::Webhook | Kind::Stdout => None,
+            Kind::Postgres | Kind::Object | Kind::Webhook | Kind::Stdout | Kind::Nats => None,
         }
     }
 }

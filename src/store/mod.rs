@@ -1,9 +1,12 @@
 //! Stores that come with the daemon: one folder each.
 
+#[cfg(any(feature = "nats", feature = "webhook"))]
+mod desk;
 pub mod files;
 mod hash;
 mod joined;
 pub(crate) mod manifest;
+pub mod nats;
 pub mod object;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
@@ -22,6 +25,9 @@ mod reader;
 #[cfg(feature = "sqlite")]
 pub use events::{EventQuery, EventReader, StoredEvent};
 pub use files::{FilesOptions, FilesReader, FilesStore};
+#[cfg(feature = "nats")]
+pub use nats::NatsStore;
+pub use nats::NatsStoreOptions;
 pub use object::{ObjectFormat, ObjectOptions};
 #[cfg(feature = "object")]
 pub use object::{ObjectReader, ObjectStore};

@@ -108,7 +108,7 @@ impl StoreReader {
             let store = match kind {
                 Kind::Sqlite => Further::Sqlite(SqliteReader::open(path).map_err(|why| unread(&why))?),
                 Kind::Files => Further::Files(FilesReader::open(path).map_err(|why| unread(&why))?),
-                Kind::Webhook | Kind::Stdout => Further::Unreadable,
+                Kind::Webhook | Kind::Stdout | Kind::Nats => Further::Unreadable,
                 #[cfg(feature = "postgres")]
                 Kind::Postgres => {
                     let reader = postgres::of(&manifest.postgres, name).map_err(|why| unread(&why))?;

@@ -35,6 +35,12 @@ mod metrics_alerts;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(all(feature = "nats", feature = "parquet"))]
+mod nats_parquet;
+#[cfg(feature = "nats")]
+mod nats_store;
+#[cfg(feature = "nats")]
+mod nats_store_daemon;
 #[cfg(feature = "parquet")]
 mod object_crash;
 #[cfg(feature = "parquet")]

@@ -24,7 +24,10 @@ fn every_event_is_a_line_on_stdout_in_order_and_nothing_else_is_there() {
     let ended = process.terminated().succeeded();
     assert_eq!(sorted(&ended.out), (expected, vec![]));
     let audit = other.run(&["audit", "--data", "data"]).succeeded().text();
-    assert!(audit.contains("what is stored in store: it is a webhook or the standard output"), "{audit}");
+    assert!(
+        audit.contains("what is stored in store: it is a webhook, a NATS stream or the standard output"),
+        "{audit}"
+    );
 }
 
 #[test]

@@ -172,6 +172,8 @@ pub(crate) fn found(place: &Place) -> Found {
     found.stored.extend(super::webhook::stored(place));
     #[cfg(feature = "parquet")]
     found.stored.extend(super::s3::stored(place));
+    #[cfg(feature = "nats")]
+    found.stored.extend(super::nats::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

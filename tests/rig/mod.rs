@@ -1,7 +1,7 @@
 //! What the tests of the real program share: a place of their own, the program in it, and the way to its listener.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[cfg(any(feature = "parquet", feature = "postgres", feature = "webhook"))]
+#[cfg(any(feature = "nats", feature = "parquet", feature = "postgres", feature = "webhook"))]
 pub(crate) mod batches;
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;

@@ -1,6 +1,7 @@
 """A client of NATS that is not ours: makes streams, publishes, and looks at consumers."""
 import asyncio
 import json
+import re
 import sys
 
 import nats
@@ -53,6 +54,59 @@ async def publish(js, _, subjects, first, last):
 async def raw(js, _, subject, *bodies):
     for body in bodies:
         await js.publish(subject, body.encode())
+
+
+def body_of(line):
+    """A line of a batch as the body that it stands for."""
+    if not line.startswith(b"\\"):
+        return line
+    return re.sub(rb"\\(.)", lambda pair: {b"n": b"\n", b"\\": b"\\"}[pair[1]], line[1:], flags=re.S)
+
+
+async def published(js, _, stream):
+    """What is in a stream: of each message its subject and headers, and its lines as bodies."""
+    info = await patiently(lambda: js.stream_info(stream))
+    left, found = info.state.messages, []
+    if left:
+        reader = await js.subscribe(">", stream=stream, ordered_consumer=True)
+    while left > 0:
+        message = await reader.next_msg(timeout=10)
+        left -= 1
+        bodies = [body_of(line).hex() for line in message.data.split(b"\n")[:-1]]
+        number = message.metadata.sequence.stream
+        found.append({"subject": message.subject, "number": number, "headers": message.headers, "bodies": bodies})
+    print(json.dumps(found))
+
+
+async def late(js, _, subject, name, expected):
+    """A message with a name that expects another one before it, as a batch is published; what the server says."""
+    headers = {"Nats-Msg-Id": name, "Nats-Expected-Last-Subject-Sequence": expected}
+    try:
+        ack = await js.publish(subject, b"late\n", headers=headers)
+        print("known" if ack.duplicate else "stored")
+    except nats.js.errors.APIError as why:
+        print(why.err_code)
+
+
+async def forget(js, _, subject):
+    """Waits until the server has forgotten the names of all that was published before."""
+    probe = lambda: js.publish(subject, b"probe\n", headers={"Nats-Msg-Id": "probe"})
+    await probe()
+    while (await probe()).duplicate:
+        await asyncio.sleep(0.02)
+
+
+async def edit(js, _, stream, more):
+    config = (await js.stream_info(stream)).config
+    await js.update_stream(config.evolve(**json.loads(more)))
+
+
+async def remove(js, _, stream):
+    await js.delete_stream(stream)
+
+
+async def config(js, _, stream):
+    print(json.dumps((await js.stream_info(stream)).config.as_dict()))
 
 
 async def take(js, _, stream, name, count):

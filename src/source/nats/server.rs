@@ -1,22 +1,24 @@
 //! The connection, the stream and the consumer: made or checked, and what of them may lose messages.
 
-use std::path::Path;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, Config as AnyConsumer, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
-use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RawMessageErrorKind, RetentionPolicy};
-use async_nats::jetstream::stream::{StorageType, Stream};
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, message::StreamMessage};
-use async_nats::{Client, ConnectOptions, Event};
 use headworks_actors::StreamId;
 use tokio::sync::watch;
 
 use super::NatsOptions;
+use crate::nats::{Connection, Way, risks};
 use crate::text::chain;
 
 /// How often the server says that it is there while it has nothing else to say.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long a server may take for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many messages are asked for at once.
 const ASKED: usize = 256;
@@ -34,29 +36,15 @@ pub(super) struct Server {
 impl Server {
     /// Connects, and makes the consumer if it is not there.
     pub(super) async fn connect(name: &str, options: &NatsOptions) -> Result<Self, String> {
-        let (tell, gone) = watch::channel(None);
-        let connecting = identified(options)?
-            .name(format!("headworks {name}"))
-            // One that is lost is replaced by a new one, with the secrets as they are by then.
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                match event {
-                    Event::Disconnected | Event::Closed => {
-                        tell.send_if_modified(|gone| {
-                            gone.is_none().then(|| *gone = Some("the connection was lost".to_owned())).is_some()
-                        });
-                    }
-                    // As where one may not do something: what asked for it waits in vain.
-                    Event::ServerError(why) => drop(tell.send_replace(Some(format!("the server says: {why}")))),
-                    _ => {}
-                }
-                std::future::ready(())
-            });
-        let addresses = options.url.split(',').map(|url| url.trim().parse::<async_nats::ServerAddr>());
-        let addresses: Vec<_> =
-            addresses.collect::<Result<_, _>>().map_err(|why| format!("url {}: {why}", options.url))?;
-        let client = connecting.connect(addresses).await;
-        let client = client.map_err(|why| format!("cannot connect to {}: {}", options.url, chain(&why)))?;
+        let way = Way {
+            name: format!("headworks {name}"),
+            url: &options.url,
+            credentials: options.credentials.as_deref(),
+            ca: options.ca.as_deref(),
+            timeout: PATIENCE,
+            is_shared: false,
+        };
+        let Connection { client, gone, .. } = way.connect().await.map_err(|refused| refused.why)?;
         let context = jetstream::new(client.clone());
         let said = |why: String| match &*gone.borrow() {
             Some(told) => format!("{why} ({told})"),
@@ -70,7 +58,7 @@ impl Server {
             "" => ">".to_owned(),
             filter => filter.to_owned(),
         };
-        Ok(Self { client, stream, consumer, gone: gone.clone(), filter })
+        Ok(Self { client, stream, consumer, gone: gone.subscribe(), filter })
     }
 
     /// The numbers of its messages, as a stream of numbered frames. One that was made anew, or whose consumer was, begins again.
@@ -119,43 +107,6 @@ impl Server {
         all.extend(differences(&self.consumer.cached_info().config, options));
         all
     }
-}
-
-/// With the secrets of the file.
-fn identified(options: &NatsOptions) -> Result<ConnectOptions, String> {
-    let plain = ConnectOptions::new();
-    let mut identified = match &options.credentials {
-        None => plain,
-        Some(path) => {
-            let refused = |why: &str| format!("cannot use the credentials in {}: {why}", path.display());
-            let text = std::fs::read_to_string(path).map_err(|why| refused(&why.to_string()))?;
-            match text.trim() {
-                jwt if jwt.contains("-----BEGIN NATS USER JWT-----") => {
-                    plain.credentials(jwt).map_err(|why| refused(&why.to_string()))?
-                }
-                seed if seed.starts_with("SU") && seed.len() == 58 => plain.nkey(seed.to_owned()),
-                pair => match pair.split_once(':') {
-                    Some((user, password)) => plain.user_and_password(user.to_owned(), password.to_owned()),
-                    None => {
-                        return Err(refused(
-                            "it has neither a JWT and a seed, nor the seed of a user's nkey, nor USER:PASSWORD",
-                        ));
-                    }
-                },
-            }
-        }
-    };
-    if let Some(ca) = &options.ca {
-        readable(ca)?;
-        identified = identified.add_root_certificates(ca.clone()).require_tls(true);
-    }
-    Ok(identified)
-}
-
-fn readable(path: &Path) -> Result<(), String> {
-    std::fs::File::open(path)
-        .map(drop)
-        .map_err(|why| format!("cannot read the certificates in {}: {why}", path.display()))
 }
 
 /// The consumer, as it is, or as it is made.
@@ -236,55 +187,9 @@ fn differences(found: &AnyConsumer, options: &NatsOptions) -> Vec<String> {
     all
 }
 
-/// By which settings of a stream messages may be lost that its publishers were told are safe.
-fn risks(stream: &StreamConfig) -> Vec<String> {
-    let mut all = vec![];
-    if stream.storage == StorageType::Memory {
-        all.push("it is kept in memory: a server that ends loses it".to_owned());
-    } else if stream.num_replicas < 2 {
-        all.push(
-            "it has one replica, and the server writes to its disk every two minutes unless sync_interval is set to always: a machine \
-             that fails may lose what was acknowledged to publishers"
-                .to_owned(),
-        );
-    }
-    let is_limited = stream.max_messages > 0 || stream.max_bytes > 0 || stream.max_messages_per_subject > 0;
-    if stream.discard == DiscardPolicy::Old && is_limited {
-        all.push("at its limits it discards its oldest messages, read or not".to_owned());
-    }
-    if !stream.max_age.is_zero() {
-        let age = humantime::format_duration(stream.max_age);
-        all.push(format!("it deletes messages after {age} (max_age), read or not"));
-    }
-    if stream.no_ack {
-        all.push("it acknowledges nothing to its publishers (no_ack)".to_owned());
-    }
-    if stream.retention == RetentionPolicy::Interest {
-        all.push("it keeps no message that no consumer is there for (interest): delete no consumer".to_owned());
-    }
-    all.into_iter().map(|risk| format!("the stream {} may lose messages: {risk}", stream.name)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_may_lose_messages_is_told_and_nothing_is_where_nothing_may() {
-        let safe = StreamConfig { name: "s".into(), num_replicas: 3, ..StreamConfig::default() };
-        assert_eq!(risks(&safe), Vec::<String>::new());
-        for (config, says) in [
-            (StreamConfig { storage: StorageType::Memory, ..safe.clone() }, "in memory"),
-            (StreamConfig { num_replicas: 1, ..safe.clone() }, "sync_interval"),
-            (StreamConfig { max_messages: 5, ..safe.clone() }, "oldest"),
-            (StreamConfig { max_age: Duration::from_secs(60), ..safe.clone() }, "after 1m"),
-            (StreamConfig { no_ack: true, ..safe.clone() }, "no_ack"),
-            (StreamConfig { retention: RetentionPolicy::Interest, ..safe.clone() }, "interest"),
-        ] {
-            let told = risks(&config);
-            assert!(told.len() == 1 && told[0].contains(says), "{told:?}");
-        }
-    }
 
     #[test]
     fn a_consumer_that_differs_is_told_of() {

@@ -2,6 +2,8 @@ use std::str::FromStr;
 
 use headworks_actors::{Cause, Code, Decoded, Decoder};
 
+use crate::nats::unescaped;
+
 /// Which subjects are read, as NATS writes it, with `{tenant}` for the part that names the tenant: `events.{tenant}.>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubjectPattern {
@@ -51,8 +53,8 @@ impl SubjectPattern {
 
     /// Appends a message as a frame behind its length.
     pub(super) fn frame(&self, subject: &str, message: &[u8], frames: &mut Vec<u8>) {
-        let tenant = self.tenant.map(|nth| subject.split('.').nth(nth).unwrap_or_default());
-        let length = message.len() + tenant.map_or(0, |tenant| tenant.len() + 1);
+        let tenant = self.tenant.map(|nth| unescaped(subject.split('.').nth(nth).unwrap_or_default()));
+        let length = message.len() + tenant.as_ref().map_or(0, |tenant| tenant.len() + 1);
         // No message of any server is as long.
         frames.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         if let Some(tenant) = tenant {
@@ -91,6 +93,9 @@ mod tests {
         assert_eq!(frames, b"\0\0\0\x09acme x y\n");
         let read = OfSubject.decode(&frames[4..]).unwrap();
         assert_eq!((&*read.tenant, &*read.body), ("acme", &b"x y\n"[..]));
+        frames.clear();
+        pattern.frame("events.a%2Eb.c", b"x", &mut frames);
+        assert_eq!(frames, b"\0\0\0\x05a.b x");
         assert_eq!(OfSubject.decode(b"acme ").unwrap_err().code, Code::Empty);
         let plain: SubjectPattern = "events.*".parse().unwrap();
         assert!(!plain.names_tenant());

@@ -2,14 +2,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, Undo};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use super::WebhookOptions;
 use super::target::Target;
-use crate::store::joined::Joined;
-
-type Outcome = Result<(), StorageError>;
+use crate::store::desk::{Desk, Outcome, Serve};
 
 /// Why a store behind a webhook was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -41,17 +37,19 @@ pub struct WebhookStore {
     shared: Arc<Shared>,
 }
 
-/// The order of the fields matters: once the sender is gone the thread ends, and only then can it be joined.
 struct Shared {
     target: Arc<Target>,
-    jobs: mpsc::Sender<Job>,
-    _thread: Joined,
+    desk: Desk,
 }
 
-enum Job {
-    Store(Batch, Attempt, oneshot::Sender<Outcome>),
-    Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
-    Close(oneshot::Sender<Outcome>),
+impl Serve for Target {
+    fn store(&self, batch: &Batch, attempt: Attempt) -> impl Future<Output = Outcome> + Send {
+        self.store(batch, attempt)
+    }
+
+    fn rollback(&self, id: &BatchId, attempt: Attempt) -> impl Future<Output = Outcome> + Send {
+        self.rollback(id, attempt)
+    }
 }
 
 impl fmt::Debug for WebhookStore {
@@ -67,14 +65,11 @@ impl WebhookStore {
     /// [`OpenError`]: the options cannot work, or a file cannot be read.
     pub fn open(options: WebhookOptions) -> Result<Self, OpenError> {
         let target = Arc::new(Target::new(options).map_err(OpenError::Options)?);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpenError::Thread)?;
-        let (jobs, waiting) = mpsc::channel(target.options.queue.max(1));
-        let work = target.clone();
-        let thread = std::thread::Builder::new()
-            .name("headworks-webhook".into())
-            .spawn(move || runtime.block_on(run(work, waiting)))
-            .map_err(OpenError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { target, jobs, _thread: Joined::new(thread) }) })
+        let (url, bounds) = (target.options.url.clone(), (target.options.queue, target.options.pool_size));
+        let begin = async |_: &Target| Ok::<(), std::convert::Infallible>(());
+        let Ok(desk) =
+            Desk::open("headworks-webhook", url, target.clone(), bounds, begin).map_err(OpenError::Thread)?;
+        Ok(Self { shared: Arc::new(Shared { target, desk }) })
     }
 
     /// Where it sends batches to.
@@ -92,73 +87,17 @@ impl WebhookStore {
     /// # Cancel safety
     /// Once polled it may be dropped: the store closes all the same if it had a place in the queue.
     pub async fn close(&self) -> Result<(), StorageError> {
-        let (reply, answer) = oneshot::channel();
-        match self.shared.jobs.send(Job::Close(reply)).await {
-            Ok(()) => answer.await.unwrap_or(Ok(())),
-            Err(_) => Ok(()),
-        }
-    }
-
-    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Outcome>) -> Job) -> Outcome {
-        let (reply, answer) = oneshot::channel();
-        if self.shared.jobs.send(job(reply)).await.is_err() {
-            let why =
-                format!("the store that sends to {} is closed, or its thread has died; open it again", self.url());
-            return Err(StorageError::unavailable(why));
-        }
-        // Spends an attempt, so that a batch that brings this about is given up in the end.
-        let died = |_| StorageError::transient(format!("the store that sends to {} panicked", self.url()));
-        answer.await.map_err(died)?
+        self.shared.desk.close().await;
+        Ok(())
     }
 }
 
 impl Storage for WebhookStore {
     async fn store(&self, batch: &Batch, undo: &Undo) -> Outcome {
-        let (batch, attempt) = (batch.clone(), undo.attempt());
-        self.ask(|reply| Job::Store(batch, attempt, reply)).await
+        self.shared.desk.store(batch, undo.attempt()).await
     }
 
     async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Outcome {
-        self.ask(|reply| Job::Rollback(id.clone(), attempt, reply)).await
+        self.shared.desk.rollback(id, attempt).await
     }
-}
-
-/// Serves until the store is closed, or every handle is gone and nothing waits.
-async fn run(target: Arc<Target>, mut jobs: mpsc::Receiver<Job>) {
-    let places = Arc::new(Semaphore::new(target.options.pool_size.max(1)));
-    let mut requests = JoinSet::new();
-    let mut closed = vec![];
-    while let Some(job) = jobs.recv().await {
-        while requests.try_join_next().is_some() {}
-        if let Job::Close(reply) = job {
-            jobs.close();
-            closed.push(reply);
-            continue;
-        }
-        // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let target = target.clone();
-        requests.spawn(async move {
-            match job {
-                Job::Store(batch, attempt, reply) => answer(reply, target.store(&batch, attempt)).await,
-                Job::Rollback(id, attempt, reply) => answer(reply, target.rollback(&id, attempt)).await,
-                Job::Close(_) => {}
-            }
-            drop(place);
-        });
-    }
-    while requests.join_next().await.is_some() {}
-    for reply in closed {
-        let _ = reply.send(Ok(()));
-    }
-}
-
-/// Whoever dropped the call will ask again or roll back: its request is cut off.
-async fn answer(mut reply: oneshot::Sender<Outcome>, work: impl Future<Output = Outcome>) {
-    let outcome = tokio::select! {
-        biased;
-        () = reply.closed() => return,
-        outcome = work => outcome,
-    };
-    let _ = reply.send(outcome);
 }
