@@ -83,6 +83,10 @@ impl Mosquitto {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn encrypted_url(&self) -> String {
         format!("mqtts://127.0.0.1:{}", self.port)
     }
@@ -142,6 +146,11 @@ impl Mosquitto {
                 }
             }
         }
+    }
+
+    /// All that it says from now on, line by line, up to its next end: for whoever waits for more than one thing.
+    pub(crate) fn log(&mut self) -> Receiver<String> {
+        self.log.take().unwrap().into_inner().unwrap()
     }
 
     /// Publishes each line as a message, with the client of the broker's makers, and waits until the broker has them.
