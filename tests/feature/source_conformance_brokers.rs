@@ -44,7 +44,9 @@ impl Said {
         let what = [words.next(), words.next(), words.next()];
         let Some(whom) = words.next().map(str::to_owned) else { return };
         match what {
-            [Some("Sending"), Some("SUBACK"), Some("to")] => drop(self.subscribed.insert(whom)),
+            [Some("Sending"), Some("SUBACK"), Some("to")] => {
+                self.subscribed.insert(whom);
+            }
             [Some("Sending"), Some("PUBLISH"), Some("to")] => {
                 let (number, topic) = (words.nth(3).unwrap(), words.next().unwrap());
                 self.under_way.insert((whom, number[1..].to_owned()), topic.to_owned());
@@ -208,7 +210,7 @@ impl SourceTester for JetStream {
                 if &*message.payload == b"+ACK" {
                     // $JS.ACK.STREAM.CONSUMER.DELIVERED.NUMBER.and so on
                     let number = message.subject.split('.').nth(5).unwrap().parse().unwrap();
-                    tell.send_modify(|numbers: &mut HashSet<u64>| drop(numbers.insert(number)));
+                    tell.send_if_modified(|numbers: &mut HashSet<u64>| numbers.insert(number));
                 }
             }
         });
