@@ -31,7 +31,7 @@ pub(crate) fn way(load: &Load) -> Listener {
         },
         serve: |listener, came| {
             let router = Router::new().route("/v1/events", post(count)).with_state(came);
-            async move { Ok(axum::serve(listener, router).await?) }.boxed_local()
+            async move { Ok(axum::serve(listener, router).await?) }.boxed()
         },
         send: Arc::new(move |address| clients(streams.iter().map(|bodies| client(address, bodies)))),
     }

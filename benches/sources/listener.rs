@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use futures::FutureExt;
-use futures::future::LocalBoxFuture;
+use futures::future::BoxFuture;
 use headworks::source::{SyslogDecoder, SyslogOptions, SyslogSource, SyslogTenant, TcpOptions, TcpSource, Transport};
 use headworks::{Framing, IngressSpec, Json, Source};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -21,7 +21,7 @@ use crate::side::{Counter, Feed, Plain, Result, Way};
 pub(crate) struct Listener {
     pub(crate) bind: fn(SocketAddr) -> Result<(Box<dyn Source>, SocketAddr)>,
     /// Counts frames for ever.
-    pub(crate) serve: fn(TcpListener, Counter) -> LocalBoxFuture<'static, Result<()>>,
+    pub(crate) serve: fn(TcpListener, Counter) -> BoxFuture<'static, Result<()>>,
     /// Sends everything, from several clients at once.
     pub(crate) send: Arc<dyn Fn(SocketAddr) -> Result<()> + Send + Sync>,
 }
@@ -72,7 +72,7 @@ impl Way for Listener {
         };
         let runtime = runtime()?;
         let server = thread::spawn(move || {
-            if let Err(why) = tokio::task::LocalSet::new().block_on(&runtime, serving) {
+            if let Err(why) = runtime.block_on(serving) {
                 eprintln!("a bare server ended: {why}");
             }
         });
@@ -96,7 +96,7 @@ pub(crate) fn tcp(load: &Load) -> Listener {
             let address = source.local_addr()?;
             Ok((Box::new(source), address))
         },
-        serve: |listener, came| lines(listener, came).boxed_local(),
+        serve: |listener, came| lines(listener, came).boxed(),
         send: Arc::new(move |address| Ok(blast(&streams, address, || {})?)),
     }
 }
@@ -110,7 +110,7 @@ pub(crate) fn syslog(load: &Load) -> Listener {
             let address = source.local_addr()?;
             Ok((Box::new(source), address))
         },
-        serve: |listener, came| lines(listener, came).boxed_local(),
+        serve: |listener, came| lines(listener, came).boxed(),
         send: Arc::new(move |address| Ok(blast(&streams, address, || {})?)),
     }
 }
@@ -120,7 +120,7 @@ async fn lines(listener: TcpListener, came: Counter) -> Result<()> {
     loop {
         let (connection, _) = listener.accept().await?;
         let came = came.clone();
-        tokio::task::spawn_local(async move {
+        tokio::spawn(async move {
             let (mut reader, mut line) = (BufReader::with_capacity(64 << 10, connection), vec![]);
             while matches!(reader.read_until(b'\n', &mut line).await, Ok(1..)) {
                 line.clear();

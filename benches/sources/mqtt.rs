@@ -99,6 +99,7 @@ impl Way for Mqtt {
                 let mut options = rumqttc::MqttOptions::new(session, rumqttc::Broker::tcp("127.0.0.1", port));
                 options.set_clean_session(false);
                 let (_client, mut connection) = rumqttc::AsyncClient::builder(options).capacity(100).build();
+                connection.network_options.set_tcp_nodelay(true);
                 let mut left = events;
                 while left > 0 {
                     if let rumqttc::Event::Incoming(rumqttc::Packet::Publish(_)) = connection.poll().await? {

@@ -22,7 +22,7 @@ pub(crate) fn way(load: &Load) -> Listener {
             let address = source.local_addr()?;
             Ok((Box::new(source), address))
         },
-        serve: |listener, came| serve(listener, came).boxed_local(),
+        serve: |listener, came| serve(listener, came).boxed(),
         send: Arc::new(move |address| clients(streams.iter().map(|messages| client(address, messages)))),
     }
 }
@@ -31,7 +31,7 @@ async fn serve(listener: TcpListener, came: Counter) -> Result<()> {
     loop {
         let (connection, _) = listener.accept().await?;
         let came = came.clone();
-        tokio::task::spawn_local(async move {
+        tokio::spawn(async move {
             let Ok(mut messages) = tokio_tungstenite::accept_async(connection).await else { return };
             while let Some(Ok(message)) = messages.next().await {
                 came.add(u64::from(message.is_binary() || message.is_text()));

@@ -118,7 +118,8 @@ impl SourceTester for Mqtt {
         let client_id = topic.replace('/', "-");
         let mut options = rumqttc_v4::MqttOptions::new(client_id, Broker::tcp("127.0.0.1", self.broker.port()));
         options.set_max_packet_size(1 << 20, 1 << 20).set_keep_alive(600);
-        let (client, connection) = AsyncClient::builder(options).capacity(100).build();
+        let (client, mut connection) = AsyncClient::builder(options).capacity(100).build();
+        connection.network_options.set_tcp_nodelay(true);
         Publisher { client, connection, topic, asked: 0 }
     }
 
