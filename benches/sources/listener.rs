@@ -17,9 +17,12 @@ use crate::blast::blast;
 use crate::load::Load;
 use crate::side::{Counter, Feed, Plain, Result, Way};
 
+/// A source, and where it listens.
+pub(crate) type Bound = (Box<dyn Source>, SocketAddr);
+
 /// The way to a port.
 pub(crate) struct Listener {
-    pub(crate) bind: fn(SocketAddr) -> Result<(Box<dyn Source>, SocketAddr)>,
+    pub(crate) bind: fn(SocketAddr) -> Result<Bound>,
     /// Counts frames for ever.
     pub(crate) serve: fn(TcpListener, Counter) -> BoxFuture<'static, Result<()>>,
     /// Sends everything, from several clients at once.

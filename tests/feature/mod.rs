@@ -62,7 +62,7 @@ mod retention;
 mod service;
 #[cfg(all(feature = "http", feature = "websocket", feature = "syslog", feature = "tail"))]
 mod source_conformance;
-#[cfg(all(feature = "mqtt", feature = "nats"))]
+#[cfg(all(feature = "mqtt", feature = "nats", feature = "postgres"))]
 mod source_conformance_brokers;
 mod spans;
 mod spill;

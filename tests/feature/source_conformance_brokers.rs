@@ -4,8 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use futures::StreamExt;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::rig::mosquitto::Mosquitto;
 use crate::rig::nats::Nats;
+use crate::rig::postgres::Way;
 
 const MAX_FRAME: usize = 20_000;
 
@@ -52,8 +54,8 @@ impl Said {
                 self.under_way.insert((whom, number[1..].to_owned()), topic.to_owned());
             }
             [Some("Received"), Some("PUBACK"), Some("from")] => {
-                let topic = self.under_way.remove(&(whom, words.nth(1).unwrap().to_owned())).unwrap();
-                *self.acknowledged.entry(topic).or_default() += 1;
+                let topic = self.under_way.remove(&(whom, words.nth(1).unwrap().to_owned()));
+                *self.acknowledged.entry(topic.unwrap()).or_default() += 1;
             }
             _ => {}
         }
@@ -66,6 +68,8 @@ impl Said {
 
 struct Mqtt {
     broker: Mosquitto,
+    /// That of the sources to it.
+    way: Way,
     said: watch::Receiver<Said>,
     version: MqttVersion,
     sources: usize,
@@ -87,7 +91,8 @@ impl Mqtt {
         let log: Receiver<String> = broker.log();
         // Ends with the broker.
         std::thread::spawn(move || log.iter().for_each(|line| tell.send_modify(|said| said.hear(&line))));
-        Self { broker, said, version, sources: 0 }
+        let way = Way::to(([127, 0, 0, 1], broker.port()).into());
+        Self { broker, way, said, version, sources: 0 }
     }
 
     /// The session of the last source, below which its topics are.
@@ -105,8 +110,8 @@ impl SourceTester for Mqtt {
 
     async fn source(&mut self, ack: AckLevel) -> Box<dyn Source> {
         self.sources += 1;
-        let (url, topic) = (self.broker.url().parse().unwrap(), format!("{}/#", self.session()).parse().unwrap());
-        let options = MqttOptions::new(url, topic, self.session());
+        let (url, topic) = (format!("mqtt://{}", self.way.address), format!("{}/#", self.session()));
+        let options = MqttOptions::new(url.parse().unwrap(), topic.parse().unwrap(), self.session());
         let options = MqttOptions { version: self.version, ack, max_frame: MAX_FRAME, ..options };
         Box::new(MqttSource::new(self.session(), Json::new(), options).unwrap())
     }
@@ -156,6 +161,10 @@ impl SourceTester for Mqtt {
         let topic = [&[0, u8::try_from(publisher.topic.len()).unwrap()], publisher.topic.as_bytes()].concat();
         stream.write_all(&[&[0x30, length], &topic[..], beginning].concat()).unwrap();
     }
+
+    async fn sever(&self) {
+        self.way.cut();
+    }
 }
 
 /// Which messages of a stream were acknowledged, by their numbers.
@@ -163,6 +172,8 @@ type Acknowledged = watch::Receiver<HashSet<u64>>;
 
 struct JetStream {
     server: Nats,
+    /// That of the sources to it.
+    way: Way,
     sources: usize,
     acknowledged: Option<Acknowledged>,
 }
@@ -181,6 +192,10 @@ impl Sender {
     fn acknowledged(&self, of: &HashSet<u64>) -> u64 {
         self.messages.iter().filter(|message| of.contains(message)).count() as u64
     }
+}
+
+fn address(server: &Nats) -> SocketAddr {
+    server.url().strip_prefix("nats://").unwrap().parse().unwrap()
 }
 
 impl SourceTester for JetStream {
@@ -215,7 +230,9 @@ impl SourceTester for JetStream {
                 }
             }
         });
-        let options = NatsOptions { ack, max_frame: MAX_FRAME, ..NatsOptions::new(self.server.url(), stream) };
+        let options = NatsOptions::new(format!("nats://{}", self.way.address), stream);
+        // What was on its way when a connection broke comes again after a second.
+        let options = NatsOptions { ack, max_frame: MAX_FRAME, ack_wait: Duration::from_secs(1), ..options };
         Box::new(NatsSource::new("test", Json::new(), options))
     }
 
@@ -249,11 +266,14 @@ impl SourceTester for JetStream {
     }
 
     async fn cut(&self, sender: Sender, beginning: &[u8]) {
-        let address = self.server.url().strip_prefix("nats://").unwrap().to_owned();
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = TcpStream::connect(address(&self.server)).unwrap();
         // A message, of which there is to be more.
         let head = format!("CONNECT {{\"verbose\":false}}\r\nPUB {} {}\r\n", sender.subject, 2 * beginning.len());
         stream.write_all(&[head.as_bytes(), beginning].concat()).unwrap();
+    }
+
+    async fn sever(&self) {
+        self.way.cut();
     }
 }
 
@@ -271,5 +291,6 @@ fn the_mqtt_source_keeps_the_contract_in_both_versions() {
 
 #[test]
 fn the_nats_source_keeps_the_contract() {
-    check(JetStream { server: Nats::start(), sources: 0, acknowledged: None });
+    let server = Nats::start();
+    check(JetStream { way: Way::to(address(&server)), server, sources: 0, acknowledged: None });
 }

@@ -14,6 +14,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -117,6 +118,10 @@ pub trait SourceTester {
 
     /// Sends the beginning of a frame, and ends the connection without another word.
     async fn cut(&self, connection: Self::Connection, beginning: &[u8]);
+
+    /// Breaks the connection that the source itself has to its broker, in the middle of whatever is on it; a new one is not kept from
+    /// it. Called of a source that takes from a broker alone.
+    async fn sever(&self) {}
 }
 
 /// Checks a [`Source`]: frames out, each with one outcome; order; refusals that cost the neighbours nothing; acknowledgements at
@@ -130,6 +135,9 @@ pub async fn source<T: SourceTester>(tester: &mut T) {
     takes_in_every_event_once_and_in_order(tester).await;
     refuses_bad_frames_and_keeps_their_neighbours(tester).await;
     outlives_connections_that_are_cut(tester).await;
+    if matches!(tester.traits().acknowledges, Acknowledges::Broker { .. }) {
+        goes_on_after_it_lost_its_broker(tester).await;
+    }
     if tester.traits().acknowledges != Acknowledges::No {
         acknowledges_at_its_level_and_not_before(tester).await;
     }
@@ -317,6 +325,41 @@ async fn outlives_connections_that_are_cut<T: SourceTester>(tester: &mut T) {
     let expected: Vec<_> = (0..CUTS).map(|n| n.to_string()).collect();
     assert_eq!(bench.texts(tester, "acme"), expected, "a connection that is cut must cost another one nothing");
     assert_eq!(bench.texts(tester, "cut"), expected, "whole frames must be kept, and halves of them be no events");
+}
+
+/// What the broker was not told of comes again, so that an event may be stored twice.
+async fn goes_on_after_it_lost_its_broker<T: SourceTester>(tester: &mut T) {
+    const BREAKS: usize = 3;
+    const EVENTS: usize = 100;
+    let mut bench = Bench::new(tester, AckLevel::Stored, 64 << 10).await;
+    let mut connection = tester.connect("broken").await;
+    let text = |n: usize| format!("{n} {}", ".".repeat(1_000));
+    for n in 0..BREAKS {
+        // Some are taken in, none is stored, and there is no room for all.
+        bench.store.script(Fault::Stall.always());
+        let before = bench.accepted();
+        let frames: Vec<_> = (n * EVENTS..(n + 1) * EVENTS).map(|n| tester.event("acme", &text(n))).collect();
+        for frames in frames.chunks(10) {
+            tester.send(&mut connection, frames).await;
+        }
+        bench.until_accepted(before + 1).await;
+        tester.sever().await;
+        bench.store.heal();
+        let answers = tester.answers(&mut connection, EVENTS as u64);
+        let told =
+            within("what was under way when the connection to the broker broke must be acknowledged", answers).await;
+        assert_eq!(told, Told { acknowledged: EVENTS as u64, refused: 0 }, "every event must be acknowledged");
+    }
+    tester.close(connection).await;
+    bench.drained().await;
+    let (mut texts, mut known) = (bench.texts(tester, "acme"), HashSet::new());
+    texts.retain(|text| known.insert(text.clone()));
+    let differs = texts.iter().enumerate().find(|(n, found)| **found != text(*n));
+    assert!(
+        differs.is_none(),
+        "what was under way when the connection to the broker broke must be stored: {differs:?}"
+    );
+    assert_eq!(texts.len(), BREAKS * EVENTS, "what was acknowledged to the broker must be stored");
 }
 
 async fn acknowledges_at_its_level_and_not_before<T: SourceTester>(tester: &mut T) {
