@@ -86,7 +86,9 @@ struct Publisher {
 
 impl Mqtt {
     fn new(version: MqttVersion) -> Self {
-        let mut broker = Mosquitto::start();
+        // Else each acknowledgement but the first waits for that to be acknowledged by TCP.
+        let mut broker = Mosquitto::prepared("allow_anonymous true\nset_tcp_nodelay true\n");
+        broker.restart();
         let (tell, said) = watch::channel(Said::default());
         let log: Receiver<String> = broker.log();
         // Ends with the broker.
@@ -283,10 +285,13 @@ fn check(mut tester: impl SourceTester) {
 }
 
 #[test]
-fn the_mqtt_source_keeps_the_contract_in_both_versions() {
-    for version in [MqttVersion::V5, MqttVersion::V311] {
-        check(Mqtt::new(version));
-    }
+fn the_mqtt_source_keeps_the_contract() {
+    check(Mqtt::new(MqttVersion::V5));
+}
+
+#[test]
+fn the_mqtt_source_keeps_the_contract_by_version_3_too() {
+    check(Mqtt::new(MqttVersion::V311));
 }
 
 #[test]
