@@ -39,7 +39,9 @@ impl Mosquitto {
     pub(crate) fn prepared(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // None that the system gives to who asks for any: another test may do so before the broker is up.
+        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let port = std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(is_free).unwrap();
         Self { dir, port, settings: settings.to_owned(), broker: None, log: None }
     }
 
