@@ -125,7 +125,7 @@ pub trait SourceTester {
 }
 
 /// Checks a [`Source`]: frames out, each with one outcome; order; refusals that cost the neighbours nothing; acknowledgements at
-/// their level; backpressure; an end in time.
+/// their level; backpressure; a broker that is lost and found again; an end within ten seconds.
 ///
 /// It runs for some seconds, in real time, in a `tokio` runtime with its timers and sockets.
 ///
