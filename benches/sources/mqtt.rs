@@ -13,10 +13,13 @@ use rumqttc_v4 as rumqttc;
 use tempfile::TempDir;
 
 use crate::listener::runtime;
-use crate::load::Load;
+use crate::load::{Load, pieces};
 use crate::side::{Counter, Feed, Plain, Result, Way};
 
 const TOPIC: &str = "bench/events";
+
+/// How many messages `mosquitto_pub` is given: it ends once the number of its last one is acknowledged, and has 65,535 numbers.
+const AT_ONCE: usize = 50_000;
 
 /// It does not outlive the benchmark.
 struct Broker(Child, u16);
@@ -39,15 +42,13 @@ impl Broker {
     }
 
     /// A client of the broker's makers, which is to do what it is told.
-    fn client(&self, program: &str, words: &[&str], input: &[Bytes]) -> Result<()> {
+    fn client(&self, program: &str, words: &[&str], input: &[u8]) -> Result<()> {
         let port = self.1.to_string();
         let mut command = Command::new(program);
         command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", TOPIC]).args(words).stdin(Stdio::piped());
         let why = |why| format!("{program}, of Debian's package mosquitto-clients: {why}");
         let mut client = command.spawn().map_err(why)?;
-        let mut stdin = client.stdin.take().ok_or("it has no input")?;
-        input.iter().try_for_each(|lines| stdin.write_all(lines))?;
-        drop(stdin);
+        client.stdin.take().ok_or("it has no input")?.write_all(input)?;
         if client.wait()?.success() { Ok(()) } else { Err(format!("{program} failed").into()) }
     }
 }
@@ -82,7 +83,8 @@ impl Way for Mqtt {
         for side in ["source", "plain"] {
             self.broker.client("mosquitto_sub", &["-i", &format!("{side}-{}", self.pair), "-c", "-E"], &[])?;
         }
-        self.broker.client("mosquitto_pub", &["-l"], &self.lines)
+        let mut pieces = self.lines.iter().flat_map(|stream| pieces(stream, AT_ONCE));
+        pieces.try_for_each(|lines| self.broker.client("mosquitto_pub", &["-l"], &lines))
     }
 
     fn source(&mut self) -> Result<(Box<dyn Source>, Feed)> {

@@ -50,7 +50,7 @@ pub(crate) trait Way {
     fn plain(&mut self, came: &Counter) -> Result<Plain>;
 }
 
-/// How often to look whether everything has come, and how long after its end nothing more may.
+/// How often to look whether everything has come, and how long nothing may come before that is all.
 const GLANCE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,12 +93,13 @@ pub(crate) fn plain(way: &mut dyn Way, load: &Load) -> Result<Duration> {
 fn timed(events: u64, came: impl Fn() -> u64, feed: Feed) -> Result<Duration> {
     let began = Instant::now();
     let feeding = thread::spawn(feed);
-    let mut over = None;
-    while came() < events {
-        if feeding.is_finished() && over.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            break;
-        }
+    let (mut last, mut since) = (0, began);
+    while last < events && (since.elapsed() < PATIENCE || !feeding.is_finished()) {
         thread::sleep(GLANCE);
+        let now = came();
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
     }
     let took = began.elapsed();
     feeding.join().map_err(|_| "what sends panicked")??;
