@@ -12,6 +12,8 @@
 //! every tenant, as many events as were sent, or the whole benchmark fails.
 
 mod baseline;
+#[path = "../blast/mod.rs"]
+mod blast;
 mod contest;
 mod decode;
 mod measure;

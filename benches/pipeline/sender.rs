@@ -1,9 +1,9 @@
 //! The sender: a process that has every byte ready in memory before it connects, and then sends as fast as it can.
 
-use std::io::{self, BufRead, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
+use std::io::{self, BufRead};
+use std::net::SocketAddr;
 
+use crate::blast::blast;
 use crate::contest::{Load, Result};
 use crate::measure::unix_nanos;
 use crate::report::{Counts, say};
@@ -17,7 +17,7 @@ pub(crate) fn run(load: &Load) -> Result<()> {
     say(&counts)?;
     for line in io::stdin().lock().lines() {
         let address: SocketAddr = line?.parse()?;
-        say(&blast(&streams, address)?)?;
+        say(&send(&streams, address)?)?;
     }
     Ok(())
 }
@@ -50,18 +50,8 @@ fn generate(load: &Load) -> Result<(Vec<Vec<u8>>, Counts)> {
 }
 
 /// Sends every stream over a connection of its own, all at once. The time is that of the first byte.
-fn blast(streams: &[Vec<u8>], address: SocketAddr) -> Result<u128> {
-    let connections = streams.iter().map(|_| TcpStream::connect(address)).collect::<io::Result<Vec<_>>>()?;
-    let began_at = unix_nanos()?;
-    thread::scope(|scope| {
-        let senders: Vec<_> = connections
-            .into_iter()
-            .zip(streams)
-            .map(|(mut connection, stream)| {
-                scope.spawn(move || connection.write_all(stream).and_then(|()| connection.shutdown(Shutdown::Write)))
-            })
-            .collect();
-        senders.into_iter().try_for_each(|sender| sender.join().unwrap_or_else(|_| Err(io::Error::other("panicked"))))
-    })?;
-    Ok(began_at)
+fn send(streams: &[Vec<u8>], address: SocketAddr) -> Result<u128> {
+    let mut began_at = None;
+    blast(streams, address, || began_at = Some(unix_nanos()))?;
+    began_at.ok_or("nothing was sent")?
 }

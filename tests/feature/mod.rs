@@ -68,6 +68,8 @@ mod retention;
 mod service;
 #[cfg(all(feature = "http", feature = "websocket", feature = "syslog", feature = "tail"))]
 mod source_conformance;
+#[cfg(all(feature = "mqtt", feature = "nats", feature = "postgres"))]
+mod source_conformance_brokers;
 mod spans;
 mod spill;
 mod sqlite_store;

@@ -11,7 +11,7 @@ use headworks::source::{
     HttpOptions, HttpSource, PathPattern, SyslogDecoder, SyslogOptions, SyslogSource, SyslogTenant, TailOptions,
     TailSource, TcpOptions, TcpSource, Transport, WebSocketOptions, WebSocketSource,
 };
-use headworks::source_conformance::{self, SourceTester, Told, Traits};
+use headworks::source_conformance::{self, Acknowledges, SourceTester, Told, Traits};
 use headworks::{AckLevel, Framing, IngressSpec, Json, Source};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,7 +29,8 @@ fn anywhere() -> SocketAddr {
 }
 
 fn traits() -> Traits {
-    Traits { acknowledges: true, holds_back: true, malformed: Some(b"no JSON".to_vec()), max_frame: MAX_FRAME }
+    let (acknowledges, malformed) = (Acknowledges::Client, Some(b"no JSON".to_vec()));
+    Traits { acknowledges, holds_back: true, malformed, max_frame: MAX_FRAME }
 }
 
 fn json() -> IngressSpec {
@@ -231,7 +232,7 @@ impl SourceTester for Syslog {
     type Connection = TcpStream;
 
     fn traits(&self) -> Traits {
-        Traits { acknowledges: false, malformed: Some(b"\xff\xfe no UTF-8".to_vec()), ..traits() }
+        Traits { acknowledges: Acknowledges::No, malformed: Some(b"\xff\xfe no UTF-8".to_vec()), ..traits() }
     }
 
     async fn source(&mut self, _ack: AckLevel) -> Box<dyn Source> {
@@ -271,24 +272,32 @@ impl SourceTester for Syslog {
     }
 }
 
-struct Tail(TempDir);
+/// A directory for each source, and how many sources there were.
+struct Tail(TempDir, usize);
+
+impl Tail {
+    fn directory(&self) -> PathBuf {
+        self.0.path().join(self.1.to_string())
+    }
+}
 
 impl SourceTester for Tail {
     type Connection = PathBuf;
 
     fn traits(&self) -> Traits {
-        Traits { acknowledges: false, holds_back: false, ..traits() }
+        Traits { acknowledges: Acknowledges::No, holds_back: false, ..traits() }
     }
 
     async fn source(&mut self, _ack: AckLevel) -> Box<dyn Source> {
-        self.0 = TempDir::new().unwrap();
-        let pattern = PathPattern::new(self.0.path().join("*.log").to_str().unwrap()).unwrap();
-        let options = TailOptions::new(pattern, self.0.path().join("positions.json"));
+        self.1 += 1;
+        std::fs::create_dir(self.directory()).unwrap();
+        let pattern = PathPattern::new(self.directory().join("*.log").to_str().unwrap()).unwrap();
+        let options = TailOptions::new(pattern, self.directory().join("positions.json"));
         Box::new(TailSource::open("test", json(), options).unwrap())
     }
 
     async fn connect(&self, name: &str) -> Self::Connection {
-        self.0.path().join(format!("{name}.log"))
+        self.directory().join(format!("{name}.log"))
     }
 
     async fn send(&self, connection: &mut Self::Connection, frames: &[Vec<u8>]) {
@@ -325,5 +334,5 @@ fn the_syslog_source_keeps_the_contract() {
 
 #[test]
 fn the_tail_source_keeps_the_contract() {
-    check(Tail(TempDir::new().unwrap()));
+    check(Tail(TempDir::new().unwrap(), 0));
 }

@@ -70,29 +70,63 @@ fn what_logger_sends_is_stored_by_either_rfc_and_either_way() {
     }
 }
 
-#[test]
-fn rsyslog_passes_on_to_sqlite_what_it_was_sent() {
-    const MESSAGES: usize = 2_000;
-    let place = Place::new();
-    let (process, address) = start(&place, &[("TENANT_FROM", "app_name"), ("TRANSPORT", "tcp")]);
+/// Has rsyslog pass on what `logger` sends it to an address, with these words in its configuration, and waits until it is stored.
+fn pass_on(place: &Place, to: SocketAddr, global: &str, action: &str, messages: usize) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = format!(
-        "module(load=\"imptcp\")\ninput(type=\"imptcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+        "{global}\nmodule(load=\"imptcp\")\ninput(type=\"imptcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
          action(type=\"omfwd\" target=\"127.0.0.1\" port=\"{}\" protocol=\"tcp\" TCP_Framing=\"octet-counted\" \
-         template=\"RSYSLOG_SyslogProtocol23Format\")\n",
-        address.port()
+         template=\"RSYSLOG_SyslogProtocol23Format\" {action})\n",
+        to.port()
     );
     let config = place.write("rsyslog.conf", config);
     let mut command = Command::new("rsyslogd");
-    let rsyslog = Process::spawn(command.arg("-n").arg("-f").arg(config).arg("-i").arg(place.path("rsyslog.pid")));
+    let _rsyslog = Process::spawn(command.arg("-n").arg("-f").arg(config).arg("-i").arg(place.path("rsyslog.pid")));
     let began = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(began.elapsed() < DEADLINE, "rsyslog does not listen");
         std::thread::yield_now();
     }
-    log(([127, 0, 0, 1], port).into(), &["--tcp", "--rfc5424", "--octet-count"], 0..MESSAGES);
-    place.until("SELECT count(*) FROM events WHERE tenant = 'app'", MESSAGES as i64);
-    drop(rsyslog);
+    log(([127, 0, 0, 1], port).into(), &["--tcp", "--rfc5424", "--octet-count"], 0..messages);
+    place.until("SELECT count(*) FROM events WHERE tenant = 'app'", messages as i64);
+}
+
+#[test]
+fn rsyslog_passes_on_to_sqlite_what_it_was_sent() {
+    const MESSAGES: usize = 2_000;
+    let place = Place::new();
+    let (process, address) = start(&place, &[("TENANT_FROM", "app_name"), ("TRANSPORT", "tcp")]);
+    pass_on(&place, address, "", "", MESSAGES);
+    process.terminated().succeeded();
+    assert_stored(&place, "app", MESSAGES);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn rsyslog_passes_on_over_tls_each_side_sure_of_the_other_what_it_was_sent() {
+    use crate::rig::certificates::{authority, certificate};
+    use crate::rig::metric;
+
+    const MESSAGES: usize = 2_000;
+    let place = Place::new();
+    authority(&place, "ca");
+    certificate(&place, "ca", "server", "headworks", "DNS:logs.example", "30");
+    certificate(&place, "ca", "client", "rsyslog", "", "30");
+    let path = |name: &str| place.path(name).display().to_string();
+    let (certificate, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let tls = [("TLS__CERT_FILE", &*certificate), ("TLS__KEY_FILE", &key), ("TLS__CLIENT_CA_FILE", &ca)];
+    let (process, address) = start(&place, &[&[("TENANT_FROM", "app_name"), ("TRANSPORT", "tcp")], &tls[..]].concat());
+    let global = format!(
+        "global(DefaultNetstreamDriverCAFile=\"{ca}\" DefaultNetstreamDriverCertFile=\"{}\" \
+         DefaultNetstreamDriverKeyFile=\"{}\")",
+        path("client.pem"),
+        path("client.key")
+    );
+    let action = "StreamDriver=\"gtls\" StreamDriverMode=\"1\" StreamDriverAuthMode=\"x509/name\" \
+                  StreamDriverPermittedPeers=\"logs.example\"";
+    pass_on(&place, address, &global, action, MESSAGES);
+    let told = |what: &str| metric(&place, &format!("headworks_source_{what}_total{{source=\"logs\"}}"));
+    assert_eq!((told("received"), told("accepted")), (MESSAGES as u64, MESSAGES as u64));
     process.terminated().succeeded();
     assert_stored(&place, "app", MESSAGES);
 }

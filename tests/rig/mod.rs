@@ -9,7 +9,7 @@ pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod crash;
 pub(crate) mod disk;
-#[cfg(all(feature = "mqtt", feature = "postgres"))]
+#[cfg(feature = "mqtt")]
 pub(crate) mod mosquitto;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;

@@ -39,7 +39,9 @@ impl Mosquitto {
     pub(crate) fn prepared(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // None that the system gives to who asks for any: another test may do so before the broker is up.
+        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let port = std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(is_free).unwrap();
         Self { dir, port, settings: settings.to_owned(), broker: None, log: None }
     }
 
@@ -81,6 +83,10 @@ impl Mosquitto {
 
     pub(crate) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn encrypted_url(&self) -> String {
@@ -142,6 +148,11 @@ impl Mosquitto {
                 }
             }
         }
+    }
+
+    /// All that it says from now on, line by line, up to its next end: for whoever waits for more than one thing.
+    pub(crate) fn log(&mut self) -> Receiver<String> {
+        self.log.take().unwrap().into_inner().unwrap()
     }
 
     /// Publishes each line as a message, with the client of the broker's makers, and waits until the broker has them.

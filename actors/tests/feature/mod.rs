@@ -28,6 +28,7 @@ mod rules;
 mod saga;
 mod silence;
 mod source_conformance;
+mod source_conformance_broker;
 mod spill;
 mod streams;
 mod supervision;

@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use headworks_actors::source_conformance::{self, SourceTester, Told, Traits};
+use headworks_actors::source_conformance::{self, Acknowledges, SourceTester, Told, Traits};
 use headworks_actors::{AckLevel, Answer, Framing, IngressSpec, Intake, Json, Source};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const MAX_FRAME: usize = 20_000;
@@ -20,6 +20,9 @@ enum Rule {
     FeedsTwice,
     ReadsAhead,
     TakesHalves,
+    TakesAnything,
+    NeverEnds,
+    LeavesClients,
 }
 
 /// Lines in memory, and for each an `a` or an `r`.
@@ -39,19 +42,22 @@ impl Source for Pipes {
             let mut closing = std::pin::pin!(intake.closing());
             loop {
                 let connection = tokio::select! {
-                    () = &mut closing => return Ok(()),
-                    connection = self.connections.recv() => connection,
+                    () = &mut closing, if self.rule != Rule::NeverEnds => return Ok(()),
+                    Some(connection) = self.connections.recv() => connection,
+                    else => std::future::pending().await,
                 };
-                let Some(connection) = connection else { std::future::pending().await };
                 let (rule, level) = (self.rule, self.level);
-                intake.spread(move |intake| serve(connection, intake, rule, level).boxed_local());
+                intake.spread(move |intake| match rule {
+                    Rule::LeavesClients => serve(Box::leak(Box::new(connection)), intake, rule, level).boxed_local(),
+                    _ => serve(connection, intake, rule, level).boxed_local(),
+                });
             }
         }
         .boxed_local()
     }
 }
 
-async fn serve(connection: DuplexStream, intake: Intake, rule: Rule, level: AckLevel) {
+async fn serve(connection: impl AsyncRead + AsyncWrite, intake: Intake, rule: Rule, level: AckLevel) {
     let level = if rule == Rule::TellsEarly { AckLevel::Received } else { level };
     let spec = IngressSpec::new("pipes", Framing::Lines { max_bytes: MAX_FRAME }, Json::new());
     let Ok((ingress, mut answers)) = intake.open_call(spec, level).await else { return };
@@ -69,6 +75,9 @@ async fn serve(connection: DuplexStream, intake: Intake, rule: Rule, level: AckL
                 read = input.read_buf(&mut buffer) => if !matches!(read, Ok(1..)) { return is_half },
             }
             is_half = !buffer.ends_with(b"\n");
+            if rule == Rule::TakesAnything {
+                buffer = String::from_utf8_lossy(&buffer).replace("no JSON", "{\"tenant\":\"acme\"}").into_bytes();
+            }
             if rule == Rule::ReadsAhead {
                 send.send(buffer).unwrap();
                 continue;
@@ -120,7 +129,8 @@ impl SourceTester for Tester {
     type Connection = BufStream<DuplexStream>;
 
     fn traits(&self) -> Traits {
-        Traits { acknowledges: true, holds_back: true, malformed: Some(b"no JSON".to_vec()), max_frame: MAX_FRAME }
+        let (acknowledges, malformed) = (Acknowledges::Client, Some(b"no JSON".to_vec()));
+        Traits { acknowledges, holds_back: true, malformed, max_frame: MAX_FRAME }
     }
 
     async fn source(&mut self, level: AckLevel) -> Box<dyn Source> {
@@ -178,15 +188,33 @@ async fn a_source_in_memory_keeps_the_contract() {
     assert_eq!(complaint(Rule::None).await, None);
 }
 
+async fn assert_noticed(rules: &[(Rule, &str)]) {
+    for (rule, says) in rules {
+        let said = complaint(*rule).await.unwrap_or_else(|| panic!("{rule:?} was not noticed"));
+        assert!(said.contains(says), "{rule:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_suite_notices_a_source_that_breaks_the_contract() {
-    for (rule, says) in [
+    let rules = [
         (Rule::TellsEarly, "as stored"),
         (Rule::FeedsTwice, "once"),
         (Rule::ReadsAhead, "a sender must wait"),
         (Rule::TakesHalves, "halves of them"),
-    ] {
-        let said = complaint(rule).await.unwrap_or_else(|| panic!("{rule:?} was not noticed"));
-        assert!(said.contains(says), "{rule:?}: {said}");
-    }
+        (Rule::TakesAnything, "a bad frame must be refused"),
+    ];
+    assert_noticed(&rules).await;
+}
+
+/// In ten seconds.
+#[tokio::test]
+async fn the_suite_notices_a_source_that_never_ends() {
+    assert_noticed(&[(Rule::NeverEnds, "a source must end")]).await;
+}
+
+/// In ten seconds.
+#[tokio::test]
+async fn the_suite_notices_a_source_that_leaves_its_clients_hanging() {
+    assert_noticed(&[(Rule::LeavesClients, "must be let go when the source ends")]).await;
 }
