@@ -52,6 +52,8 @@ mod postgres_crash;
 mod postgres_daemon;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
+#[cfg(all(feature = "postgres", feature = "parquet"))]
+mod postgres_object_saga;
 #[cfg(feature = "postgres")]
 mod postgres_store;
 mod query;
