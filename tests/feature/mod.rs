@@ -36,6 +36,8 @@ mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "parquet")]
+mod object_compact;
+#[cfg(feature = "parquet")]
 mod object_crash;
 #[cfg(feature = "parquet")]
 mod object_daemon;

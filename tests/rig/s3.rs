@@ -209,6 +209,11 @@ impl S3 {
         objects(&self.folder.path().join("s3").join(BUCKET).join(prefix))
     }
 
+    /// Those of batches that are not yet part of a larger object.
+    pub(crate) fn waiting(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        objects(&self.folder.path().join("s3").join(BUCKET).join(prefix).join("_headworks/batches"))
+    }
+
     /// Takes an object away, past the server.
     pub(crate) fn take(&self, prefix: &str, key: &str) -> Vec<u8> {
         let path = self.folder.path().join("s3").join(BUCKET).join(prefix).join(key);
