@@ -439,3 +439,81 @@ print(duckdb.sql(f'SELECT count(*), sum(n) FROM {lines}').fetchall())
     assert_eq!(out, "[(49, 49, 1268, '0000000000000001/acme/1')]\n[(49, 1268)]\n");
     assert_eq!(objects(folder.path()).keys().filter(|key| !key.contains("_headworks")).count(), 2);
 }
+
+/// Holds the first request like this, and tells when it is there.
+fn hold(s3: &S3, method: &'static str, held: &'static str) -> (Arc<Held>, Arc<AtomicBool>) {
+    let (held_back, is_held) = (Arc::new(Held::default()), Arc::new(AtomicBool::new(false)));
+    let (back, is) = (held_back.clone(), is_held.clone());
+    s3.plan(move |by, path| {
+        let is_first = by == method && path.contains(held) && !is.swap(true, Ordering::SeqCst);
+        if is_first { Fault::Hold(back.clone()) } else { Fault::None }
+    });
+    (held_back, is_held)
+}
+
+async fn until(is_held: &AtomicBool) {
+    let began = Instant::now();
+    while !is_held.load(Ordering::SeqCst) {
+        assert!(began.elapsed() < DEADLINE, "nothing is asked for");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The rollback finds no mark of the object, which is made of what was there before it.
+#[tokio::test]
+async fn what_is_rolled_back_while_an_object_is_announced_is_left_out_of_it() {
+    let s3 = S3::start();
+    let mut options = compacting(s3.options("p"), HOUR);
+    options.request_timeout = DEADLINE;
+    let (first, second) = (open(&options), open(&options));
+    for seq in 1..=3 {
+        put(&first, &numbered(seq), 1).await.unwrap();
+    }
+    let (held, is_held) = hold(&s3, "PUT", "/pack-");
+    let closing = tokio::spawn(async move { first.close().await });
+    until(&is_held).await;
+    second.rollback(&id("acme", 2), Attempt(1)).await.unwrap();
+    held.let_go().await;
+    closing.await.unwrap().unwrap();
+    let there: Vec<_> = s3.objects("p").values().flat_map(|bytes| text(bytes)).collect();
+    assert_eq!((read(&options), there), (events([1, 3]), events([1, 3])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_moves_while_a_reader_is_on_its_way_to_it_is_read_where_it_is_then() {
+    let s3 = S3::start();
+    let mut options = compacting(s3.options("p"), HOUR);
+    options.request_timeout = DEADLINE;
+    let store = open(&options);
+    for seq in 1..=3 {
+        put(&store, &numbered(seq), 1).await.unwrap();
+    }
+    let (held, is_held) = hold(&s3, "GET", "p/_headworks/batches/acme/");
+    let reader = options.clone();
+    let reading = tokio::task::spawn_blocking(move || read(&reader));
+    until(&is_held).await;
+    store.close().await.unwrap();
+    assert!(s3.waiting("p").is_empty());
+    held.let_go().await;
+    assert_eq!(reading.await.unwrap(), events(1..=3));
+}
+
+/// A process that does not know that the batch is in a larger object by now.
+#[tokio::test]
+async fn a_batch_that_waits_once_more_is_dropped_and_its_later_attempt_is_known() {
+    let s3 = S3::start();
+    let options = compacting(s3.options("p"), HOUR);
+    let store = open(&options);
+    for seq in 1..=3 {
+        put(&store, &numbered(seq), 1).await.unwrap();
+    }
+    compact(&options).await;
+    put(&store, &numbered(2), 2).await.unwrap();
+    assert_eq!(s3.waiting("p").len(), 1);
+    assert_eq!((read(&options), totals(&options)[0].1), (events(1..=3), 6));
+    compact(&options).await;
+    assert_eq!(s3.waiting("p").len(), 0);
+    open(&options).rollback(&id("acme", 2), Attempt(1)).await.unwrap();
+    let there: Vec<_> = s3.objects("p").values().flat_map(|bytes| text(bytes)).collect();
+    assert_eq!((read(&options), there), (events(1..=3), events(1..=3)));
+}
