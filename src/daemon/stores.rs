@@ -174,7 +174,7 @@ impl Stores {
         let pruned = |(name, store): (&StoreName, &Store)| match store {
             Store::Sqlite(store) => Some((name.clone(), store.clone().into())),
             Store::Files(store) => Some((name.clone(), store.clone().into())),
-            #[cfg(any(feature = "postgres", feature = "stdout", feature = "webhook"))]
+            #[cfg(any(feature = "object", feature = "postgres", feature = "stdout", feature = "webhook"))]
             _ => None,
         };
         self.named.iter().filter_map(pruned).collect()
