@@ -72,6 +72,7 @@ impl Index {
 /// The events of a batch, to be written.
 #[derive(Debug)]
 pub(super) struct Rows<'r> {
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "rows say it, and lines do not"))]
     pub(super) batch: &'r BatchId,
     pub(super) events: Vec<EventRef<'r>>,
 }
