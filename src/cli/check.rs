@@ -305,7 +305,7 @@ fn store(config: &Config) -> Vec<(&'static str, String)> {
         ],
         StoreKind::Object => vec![
             ("objects", in_objects(&config.store)),
-            ("commit", format!("an object a batch, {most} at once")),
+            ("commit", format!("an object a batch{}, {most} at once", compacted(&config.store))),
             ("dead letters", format!("SQLite, {database}; {patience}")),
         ],
         _ => {
@@ -451,6 +451,13 @@ fn copies(replicas: usize) -> String {
         1 => "one copy".to_owned(),
         more => format!("{more} copies"),
     }
+}
+
+/// What becomes of batches that are not to stay objects of their own.
+fn compacted(store: &StoreConfig) -> String {
+    let (bytes, told) = (size(store.compact_bytes), time);
+    let together = |after| format!(", and those of a tenant's day together after {} or {bytes}", told(after));
+    store.compact_after.map(together).unwrap_or_default()
 }
 
 /// A store in objects. There is no key in its URL.
@@ -1027,6 +1034,12 @@ made where they are not there, bodies as jsonb; up to 4 connections, 3s for one,
                     [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
         let (exit, out, err) = checked(Some(text), &[], false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+        let together = text.replace("url = 's3://", "compact_after = '10m'\nurl = 's3://");
+        let told = checked(Some(&together), &[], false).1;
+        assert!(
+            told.contains("  an object a batch, and those of a tenant's day together after 10m or 16MiB, 256 at once"),
+            "{told}"
+        );
         let expected = "
   objects       s3://bucket/events/{tenant}/{date}/{batch}.parquet with columns for level, ms:number on https://s3.example in eu, with \
 the keys in /etc/passwd; 3s for a connection, 3s for a request

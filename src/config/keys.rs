@@ -283,6 +283,8 @@ const STORE: &[(&str, Kind)] = &[
     ("path", Text),
     ("format", Choice(&["ndjson.zst", "parquet"])),
     ("columns", Fields),
+    ("compact_after", Time("1s", "30days", Some("never"))),
+    ("compact_bytes", Size(4 * KIB, GIB)),
     ("request_timeout", Time("100ms", "1h", None)),
     ("stream", Text),
     ("subject", Text),

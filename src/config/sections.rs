@@ -630,6 +630,13 @@ pub struct StoreConfig {
     pub format: ObjectFormat,
     /// Fields of events that become columns of `parquet`. Default none.
     pub columns: Vec<String>,
+    /// Batches of `object` become part of a larger object once the first of them is there for so long. `None`, written `"never"`, for
+    /// an object a batch. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub compact_after: Option<Duration>,
+    /// The same as soon as they take so many bytes together. Default 16 MiB.
+    #[serde(with = "units::bytes")]
+    pub compact_bytes: usize,
     /// How long a request of `object`, `webhook` or `nats` may take. Default 3 s.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
@@ -718,6 +725,8 @@ impl StoreConfig {
             path: self.path.clone(),
             format: self.format,
             columns: self.columns.clone(),
+            compact_after: self.compact_after,
+            compact_bytes: self.compact_bytes,
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
             ..ObjectOptions::default()
@@ -758,6 +767,8 @@ impl Default for StoreConfig {
             path: object.path,
             format: ObjectFormat::default(),
             columns: vec![],
+            compact_after: object.compact_after,
+            compact_bytes: object.compact_bytes,
             request_timeout: object.request_timeout,
             stream: None,
             subject: nats.subject,

@@ -34,6 +34,8 @@ const KEYS: &[(&str, &[StoreKind])] = &[
     ("path", &[Object]),
     ("format", &[Object]),
     ("columns", &[Object]),
+    ("compact_after", &[Object]),
+    ("compact_bytes", &[Object]),
     ("rollback_url", &[Webhook]),
     ("secret_file", &[Webhook]),
     ("compression", &[Webhook]),
@@ -79,6 +81,10 @@ pub(super) fn check(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     within(key("pool_size"), store.pool_size, 1, 100, usize::to_string)?;
     within(key("connect_timeout"), store.connect_timeout, second / 10, second * 60, time)?;
     within(key("statement_timeout"), store.statement_timeout, second / 10, second * 3600, time)?;
+    if let Some(after) = store.compact_after {
+        within(key("compact_after"), after, second, DAY * 30, time)?;
+    }
+    within(key("compact_bytes"), store.compact_bytes, 4 << 10, 1 << 30, |n| size(*n))?;
     within(key("request_timeout"), store.request_timeout, second / 10, second * 3600, time)?;
     within(key("replicas"), store.replicas, 1, 5, usize::to_string)?;
     match kind {

@@ -42,6 +42,8 @@ mod nats_store;
 #[cfg(feature = "nats")]
 mod nats_store_daemon;
 #[cfg(feature = "parquet")]
+mod object_compact;
+#[cfg(feature = "parquet")]
 mod object_crash;
 #[cfg(feature = "parquet")]
 mod object_daemon;
@@ -58,6 +60,8 @@ mod postgres_crash;
 mod postgres_daemon;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
+#[cfg(all(feature = "postgres", feature = "parquet"))]
+mod postgres_object_saga;
 #[cfg(feature = "postgres")]
 mod postgres_store;
 mod query;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use headworks::store::{ObjectOptions, ObjectReader};
 
@@ -46,6 +47,37 @@ fn killed_a_hundred_times_over_objects_all_that_was_acknowledged_is_stored_once_
     let key = objects(&place.path("objects")).into_keys().find(|key| key.starts_with("stored-zen/")).unwrap();
     std::fs::remove_file(place.path("objects").join(key)).unwrap();
     assert_told(&place, "\nstored-zen: the store holds ");
+}
+
+#[test]
+fn killed_a_hundred_times_over_objects_that_are_put_together_and_sqlite_both_hold_the_same_and_others_find_each_event_once()
+ {
+    let place = Place::new();
+    let daemon = on(daemon(&place, "sqlite"), &place, "stores.objects")
+        .with("stores.objects.compact_after", "1s")
+        .with("stores.objects.compact_bytes", "4KiB")
+        .with("tenants.stores", "['objects', 'store']")
+        .with("tenants.defaults.overflow.max_in_flight", "64KiB")
+        .with("daemon.drain_deadline", "2m");
+    let (first, _) = daemon.start();
+    first.terminated().succeeded();
+    place.database().execute_batch(POISON).unwrap();
+    let points: Vec<_> = POINTS.into_iter().chain(MORE_POINTS).collect();
+    let run = killed(&place, "objects put together, then sqlite", daemon, &points);
+    assert_eq!((run.acknowledged, run.stored + run.dead.len() as u64), (run.events, run.events));
+    let stored = place.stored();
+    let mut options = ObjectOptions::at(url(&place));
+    options.compact_after = Some(Duration::from_secs(1));
+    let reader = ObjectReader::new(options).unwrap();
+    for (tenant, bodies) in &stored {
+        assert!(reader.bodies(&tenant.parse().unwrap()).unwrap() == *bodies, "of {tenant} the two hold the same");
+    }
+    // At the stop nothing was left waiting.
+    assert_eq!(counted(&place), numbers(&stored));
+    let batches = place.number("SELECT count(*) FROM batches") as usize;
+    let many = objects(&place.path("objects")).len();
+    eprintln!("{batches} batches in {many} objects");
+    assert!(many < batches);
 }
 
 #[test]

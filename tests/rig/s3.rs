@@ -73,6 +73,7 @@ pub(crate) struct S3 {
     plan: Arc<Mutex<Plan>>,
     requests: Arc<AtomicUsize>,
     is_heedless: Arc<AtomicBool>,
+    most: Arc<AtomicUsize>,
 }
 
 impl S3 {
@@ -93,6 +94,7 @@ impl S3 {
             plan: Arc::new(Mutex::new(Box::new(|_, _| Fault::None))),
             requests: Arc::default(),
             is_heedless: Arc::default(),
+            most: Arc::new(AtomicUsize::new(usize::MAX)),
         };
         server.restart();
         server
@@ -106,6 +108,11 @@ impl S3 {
     /// From now on it puts an object where there is one already, as a server does that does not know of conditions.
     pub(crate) fn heeds_no_condition(&self) {
         self.is_heedless.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on it takes no object that is longer.
+    pub(crate) fn takes_at_most(&self, bytes: usize) {
+        self.most.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn well(&self) {
@@ -133,7 +140,7 @@ impl S3 {
         let (tell, told) = mpsc::channel();
         let (address, service) = (self.address, self.service.clone());
         let (plan, requests) = (self.plan.clone(), self.requests.clone());
-        let is_heedless = self.is_heedless.clone();
+        let (is_heedless, most) = (self.is_heedless.clone(), self.most.clone());
         let root = self.folder.path().join("s3");
         let serve = async move {
             let listener = TcpListener::bind(address).await.unwrap();
@@ -142,7 +149,7 @@ impl S3 {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let (service, plan, requests, root) = (service.clone(), plan.clone(), requests.clone(), root.clone());
-                let is_heedless = is_heedless.clone();
+                let (is_heedless, most) = (is_heedless.clone(), most.clone());
                 let answer = move |request: Request<Incoming>| {
                     requests.fetch_add(1, Ordering::Relaxed);
                     if request.headers().contains_key("if-none-match") && is_heedless.load(Ordering::Relaxed) {
@@ -150,7 +157,7 @@ impl S3 {
                         let _ = std::fs::remove_file(root.join(request.uri().path().trim_start_matches('/')));
                     }
                     let fault = plan.lock().unwrap()(request.method().as_str(), request.uri().path());
-                    answered(service.clone(), request, fault)
+                    answered(service.clone(), request, fault, most.load(Ordering::Relaxed))
                 };
                 connections.spawn(async move {
                     let connection = hyper::server::conn::http1::Builder::new();
@@ -202,6 +209,11 @@ impl S3 {
         objects(&self.folder.path().join("s3").join(BUCKET).join(prefix))
     }
 
+    /// Those of batches that are not yet part of a larger object.
+    pub(crate) fn waiting(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        objects(&self.folder.path().join("s3").join(BUCKET).join(prefix).join("_headworks/batches"))
+    }
+
     /// Takes an object away, past the server.
     pub(crate) fn take(&self, prefix: &str, key: &str) -> Vec<u8> {
         let path = self.folder.path().join("s3").join(BUCKET).join(prefix).join(key);
@@ -246,9 +258,15 @@ pub(crate) fn objects(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 #[error("cut")]
 struct Cut;
 
-async fn answered(service: S3Service, request: Request<Incoming>, fault: Fault) -> Result<Response<s3s::Body>, Cut> {
+async fn answered(
+    service: S3Service,
+    request: Request<Incoming>,
+    fault: Fault,
+    most: usize,
+) -> Result<Response<s3s::Body>, Cut> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    let fault = if body.len() > most { Fault::Status(400, "EntityTooLarge") } else { fault };
     let done = async move {
         let done = service.call(Request::from_parts(head, s3s::Body::from(body))).await;
         done.map_err(|_| Cut)

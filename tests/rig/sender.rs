@@ -26,6 +26,11 @@ pub(crate) const POISON: &str = "
     CREATE TRIGGER poison BEFORE INSERT ON events WHEN (NEW.body ->> '$.n') % 211 = 7
     BEGIN SELECT RAISE(ABORT, 'this event is poison'); END";
 
+/// Whether an event of a sender [`with_large`](Sender::with_large) ones is such.
+pub(crate) fn is_large(number: usize) -> bool {
+    number % 197 == 11
+}
+
 /// A sender of one stream with some tenants of its own.
 pub(crate) struct Sender {
     stream: String,
@@ -38,6 +43,8 @@ pub(crate) struct Sender {
     next: u64,
     /// Answered beyond.
     beyond: BTreeSet<u64>,
+    /// How long the padding of an event is that a store with a limit refuses for good; nothing where none is to be.
+    large: usize,
     pub(crate) account: Account,
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
@@ -69,11 +76,23 @@ impl Sender {
             frames: vec![],
             next: 1,
             beyond: BTreeSet::new(),
+            large: 0,
             account: Account::default(),
             sent: 0,
             acknowledged: 0,
             sessions: 0,
         }
+    }
+
+    /// Some of whose events are so long, and cannot be compressed.
+    pub(crate) fn with_large(mut self, bytes: usize) -> Self {
+        self.large = bytes;
+        self
+    }
+
+    /// Whether a store refuses this event for good.
+    pub(crate) fn is_refused(&self, number: usize) -> bool {
+        is_poison(number) || (self.large > 0 && is_large(number))
     }
 
     /// Makes frames to be sent.
@@ -180,7 +199,10 @@ impl Sender {
         }
         let tenant = &self.tenants[self.rng.usize(..self.tenants.len())];
         let number = self.account.sent.get(tenant).map_or(0, Vec::len);
-        let padding = "x".repeat(self.rng.usize(..100));
+        let padding: String = match self.rng.usize(..100) {
+            _ if self.large > 0 && is_large(number) => (0..self.large).map(|_| self.rng.alphanumeric()).collect(),
+            some => "x".repeat(some),
+        };
         let body = format!("{{\"tenant\":\"{tenant}\",\"n\":{number},\"padding\":\"{padding}\"}}");
         let line = format!("{body}\n").into_bytes();
         self.account.send(tenant, body);
@@ -205,7 +227,7 @@ impl Sender {
                     }
                 }
                 // Kept as a dead letter: it has its outcome.
-                (Some((tenant, number)), Some("store_permanent")) if is_poison(*number) => {
+                (Some((tenant, number)), Some("store_permanent")) if self.is_refused(*number) => {
                     if self.account.acknowledged.entry(tenant.clone()).or_default().insert(*number) {
                         self.acknowledged += 1;
                     }

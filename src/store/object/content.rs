@@ -1,6 +1,7 @@
 //! What is in an object, whatever its format.
 
-use headworks_actors::{Attempt, Batch, BatchId, UnixMillis};
+use headworks_actors::{Attempt, Batch, BatchId, EventRef, UnixMillis};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectFormat, ndjson};
@@ -46,12 +47,54 @@ impl Head {
     }
 }
 
+/// What a pack says of its batches. It stands where a [`Head`] stands in an object of one batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Index {
+    version: u32,
+    /// In the order of their events.
+    pub(super) batches: Vec<Entry>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) head: Head,
+    /// In which of its lives.
+    pub(super) life: u32,
+}
+
+impl Index {
+    pub(super) fn has(&self, batch: &BatchId, life: u32) -> Option<&Head> {
+        self.batches.iter().find(|entry| entry.life == life && entry.head.batch == *batch).map(|entry| &entry.head)
+    }
+}
+
+/// The events of a batch, to be written.
+#[derive(Debug)]
+pub(super) struct Rows<'r> {
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "rows say it, and lines do not"))]
+    pub(super) batch: &'r BatchId,
+    pub(super) events: Vec<EventRef<'r>>,
+}
+
+impl<'r> Rows<'r> {
+    pub(super) fn of(batch: &'r Batch) -> Self {
+        Self { batch: batch.id(), events: batch.events().collect() }
+    }
+}
+
 /// An event, away from its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) arrived: UnixMillis,
     pub(super) time: Option<UnixMillis>,
     pub(super) body: Vec<u8>,
+}
+
+impl Event {
+    fn as_ref(&self) -> EventRef<'_> {
+        EventRef { time: self.time, arrived: self.arrived, body: &self.body }
+    }
 }
 
 /// An object, read.
@@ -61,17 +104,26 @@ pub(super) struct Content {
     pub(super) events: Vec<Event>,
 }
 
-/// The object of a batch, or, without one, of a fence.
+/// A batch of a pack, read.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub(super) life: u32,
+    pub(super) content: Content,
+    /// Whether it is as it was stored.
+    pub(super) is_whole: bool,
+}
+
+/// The object of batches, or, without any, of a fence.
 pub(super) fn encode(
     format: ObjectFormat,
     columns: &[String],
-    head: &Head,
-    batch: Option<&Batch>,
+    head: &impl Serialize,
+    batches: &[Rows<'_>],
 ) -> Result<Vec<u8>, String> {
     match format {
-        ObjectFormat::Ndjson => ndjson::encode(head, batch),
+        ObjectFormat::Ndjson => ndjson::encode(head, batches),
         #[cfg(feature = "parquet")]
-        ObjectFormat::Parquet => super::rows::encode(head, batch, columns),
+        ObjectFormat::Parquet => super::rows::encode(head, batches, columns),
         #[cfg(not(feature = "parquet"))]
         ObjectFormat::Parquet => {
             let _ = columns;
@@ -80,34 +132,98 @@ pub(super) fn encode(
     }
 }
 
-/// What an object says of itself; its events are not looked at.
-pub(super) fn head(format: ObjectFormat, bytes: &[u8]) -> Result<Head, String> {
-    let head = match format {
-        ObjectFormat::Ndjson => ndjson::head(bytes)?,
+/// The pack of these batches, each in one of its lives.
+pub(super) fn pack(format: ObjectFormat, columns: &[String], batches: &[(u32, Content)]) -> Result<Vec<u8>, String> {
+    let entry = |(life, content): &(u32, Content)| Entry { head: content.head.clone(), life: *life };
+    let index = Index { version: VERSION, batches: batches.iter().map(entry).collect() };
+    let rows: Vec<_> = batches.iter().map(|(_, content)| content.rows()).collect();
+    encode(format, columns, &index, &rows)
+}
+
+/// What stands behind the events.
+fn said<H: DeserializeOwned>(format: ObjectFormat, bytes: &[u8]) -> Result<H, String> {
+    match format {
+        ObjectFormat::Ndjson => ndjson::head(bytes),
         #[cfg(feature = "parquet")]
-        ObjectFormat::Parquet => super::rows::head(bytes)?,
+        ObjectFormat::Parquet => super::rows::head(bytes),
         #[cfg(not(feature = "parquet"))]
-        ObjectFormat::Parquet => return Err("this headworks was built without the feature parquet".into()),
-    };
-    if head.version > VERSION {
-        let version = head.version;
+        ObjectFormat::Parquet => Err("this headworks was built without the feature parquet".into()),
+    }
+}
+
+fn known(version: u32) -> Result<(), String> {
+    if version > VERSION {
         return Err(format!("it has version {version}, and this headworks knows {VERSION} only; run the newer one"));
     }
+    Ok(())
+}
+
+/// What an object says of itself; its events are not looked at.
+pub(super) fn head(format: ObjectFormat, bytes: &[u8]) -> Result<Head, String> {
+    let head: Head = said(format, bytes)?;
+    known(head.version)?;
     Ok(head)
+}
+
+/// The same of a pack.
+pub(super) fn index(format: ObjectFormat, bytes: &[u8]) -> Result<Index, String> {
+    let index: Index = said(format, bytes)?;
+    known(index.version)?;
+    Ok(index)
+}
+
+fn events(format: ObjectFormat, bytes: &[u8]) -> Result<Vec<Event>, String> {
+    match format {
+        ObjectFormat::Ndjson => ndjson::events(bytes),
+        #[cfg(feature = "parquet")]
+        ObjectFormat::Parquet => super::rows::events(bytes),
+        #[cfg(not(feature = "parquet"))]
+        ObjectFormat::Parquet => Ok(vec![]),
+    }
+}
+
+impl Content {
+    fn rows(&self) -> Rows<'_> {
+        Rows { batch: &self.head.batch, events: self.events.iter().map(Event::as_ref).collect() }
+    }
+
+    fn is_whole(&self) -> bool {
+        let bodies = self.events.iter().map(|event| &*event.body);
+        self.events.len() as u64 == self.head.events && hash::content_hash(bodies) == self.head.hash
+    }
 }
 
 /// All of it, compared with its hash.
 pub(super) fn decode(format: ObjectFormat, bytes: &[u8]) -> Result<Content, String> {
-    let head = head(format, bytes)?;
-    let events = match format {
-        ObjectFormat::Ndjson => ndjson::events(bytes)?,
-        #[cfg(feature = "parquet")]
-        ObjectFormat::Parquet => super::rows::events(bytes)?,
-        #[cfg(not(feature = "parquet"))]
-        ObjectFormat::Parquet => vec![],
-    };
-    if hash::content_hash(events.iter().map(|event| &*event.body)) != head.hash || events.len() as u64 != head.events {
-        return Err(format!("batch {} is not as it was stored", head.batch));
+    let content = Content { head: head(format, bytes)?, events: events(format, bytes)? };
+    if !content.is_whole() {
+        return Err(format!("batch {} is not as it was stored", content.head.batch));
     }
-    Ok(Content { head, events })
+    Ok(content)
+}
+
+/// All batches of a pack, each compared with its hash.
+pub(super) fn unpack(format: ObjectFormat, bytes: &[u8]) -> Result<Vec<Packed>, String> {
+    let index = index(format, bytes)?;
+    let mut events = events(format, bytes)?.into_iter();
+    let mut batches = vec![];
+    for Entry { head, life } in index.batches {
+        let wanted = usize::try_from(head.events).unwrap_or(usize::MAX);
+        let content = Content { head, events: events.by_ref().take(wanted).collect() };
+        batches.push(Packed { life, is_whole: content.is_whole(), content });
+    }
+    match events.next() {
+        None => Ok(batches),
+        Some(_) => Err("it has more events than it says".into()),
+    }
+}
+
+/// The same, where each must be as it was stored.
+pub(super) fn unpack_whole(format: ObjectFormat, bytes: &[u8]) -> Result<Vec<(u32, Content)>, String> {
+    let batches = unpack(format, bytes)?.into_iter();
+    let whole = |Packed { life, content, is_whole }: Packed| match is_whole {
+        true => Ok((life, content)),
+        false => Err(format!("batch {} is not as it was stored", content.head.batch)),
+    };
+    batches.map(whole).collect()
 }

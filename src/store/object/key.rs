@@ -1,9 +1,15 @@
 //! The names of objects: a pure rule, there and back.
 
-use headworks_actors::{BatchId, Opening, TenantId, UnixMillis};
+use headworks_actors::{BatchId, Opening, Piece, Seq, TenantId, UnixMillis};
 
 /// The folder of what the store keeps for itself. No tenant can have the name.
 pub(super) const OWN: &str = "_headworks";
+
+/// The folder of batches that are not yet part of a pack, where there are packs.
+pub(super) const WAITING: &str = "_headworks/batches";
+
+/// Where a batch stands among those of its tenant and its opening.
+pub(super) type Place = (Seq, Piece);
 
 /// The day, in UTC, that a batch is filed under: that of its first event's arrival.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +44,28 @@ pub(super) struct Name {
     pub(super) day: Option<Day>,
     /// The attempt that was rolled back last before; 0 where none was.
     pub(super) life: u32,
+}
+
+/// The name of an object with several batches of a tenant, of one opening, one page and one day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PackName {
+    /// What is in it stands between these two, and with them.
+    pub(super) first: Place,
+    pub(super) last: Place,
+    /// So many that begin alike were named before.
+    pub(super) nth: u32,
+    pub(super) day: Option<Day>,
+}
+
+impl PackName {
+    pub(super) fn may_have(&self, place: Place) -> bool {
+        (self.first..=self.last).contains(&place)
+    }
+
+    /// Whether some batch might be in either.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.day == other.day && self.first <= other.last && other.first <= self.last
+    }
 }
 
 /// How objects are named.
@@ -93,11 +121,20 @@ impl Template {
     }
 
     pub(super) fn key(&self, name: &Name) -> String {
+        self.named(&name.batch.tenant, name.day.as_ref(), &stem(&name.batch, name.life))
+    }
+
+    pub(super) fn pack_key(&self, tenant: &TenantId, opening: Opening, name: &PackName) -> String {
+        let again = if name.nth > 0 { format!("-p{}", name.nth) } else { String::new() };
+        let stem = format!("{opening}-{}-{}{again}", place_text(name.first), place_text(name.last));
+        self.named(tenant, name.day.as_ref(), &stem)
+    }
+
+    fn named(&self, tenant: &TenantId, day: Option<&Day>, stem: &str) -> String {
         // Nothing of this needs to be escaped: by its grammar a tenant begins with a letter or a digit, and goes on with these,
         // with ".", "_" and "-".
-        let day = name.day.as_ref().map_or("", Day::as_str);
-        let text = self.text.replace(DATE, day).replace(BATCH, &stem(&name.batch, name.life));
-        format!("{}.{}", text.replace(TENANT, name.batch.tenant.as_str()), self.ending)
+        let text = self.text.replace(DATE, day.map_or("", Day::as_str)).replace(BATCH, stem);
+        format!("{}.{}", text.replace(TENANT, tenant.as_str()), self.ending)
     }
 
     /// The folder that has all objects of the tenant, and as few others as can be.
@@ -108,6 +145,26 @@ impl Template {
 
     /// What an object of this key is; none of the store's where it is none.
     pub(super) fn parse(&self, key: &str) -> Option<Name> {
+        let (tenant, day, stem) = self.parts(key)?;
+        let (batch, life) = batch_of(tenant, stem)?;
+        Some(Name { batch, day, life })
+    }
+
+    /// What a pack of this key is; none where it is none.
+    pub(super) fn parse_pack(&self, key: &str) -> Option<(TenantId, Opening, PackName)> {
+        let (tenant, day, stem) = self.parts(key)?;
+        let (places, nth) = match stem.split_once("-p") {
+            Some((places, nth)) => (places, nth.parse().ok()?),
+            None => (stem, 0),
+        };
+        let (first, last) = places.rsplit_once('-')?;
+        let (id, _) = batch_of(tenant, first)?;
+        let name = PackName { first: id.place(), last: parse_place(last)?, nth, day };
+        (self.pack_key(&id.tenant, id.opening, &name) == key).then_some((id.tenant, id.opening, name))
+    }
+
+    /// The tenant, the day and what the batch is called.
+    fn parts<'k>(&self, key: &'k str) -> Option<(&'k str, Option<Day>, &'k str)> {
         let key = key.strip_suffix(self.ending)?.strip_suffix('.')?;
         let (mut tenant, mut day, mut batch) = (None, None, None);
         let (parts, patterns) = (key.split('/'), self.text.split('/'));
@@ -130,16 +187,23 @@ impl Template {
                 batch = value;
             }
         }
-        let (id, life) = batch_of(tenant?, batch?)?;
-        Some(Name { batch: id, day, life })
+        Some((tenant?, day, batch?))
     }
+}
+
+pub(super) fn place_text((seq, piece): Place) -> String {
+    format!("{:012}{piece}", seq.0)
+}
+
+pub(super) fn parse_place(text: &str) -> Option<Place> {
+    // As within an id, of whatever opening and tenant.
+    Some(format!("0/a/{text}").parse::<BatchId>().ok()?.place())
 }
 
 /// What a batch is called within its tenant: names are sorted as batches are.
 pub(super) fn stem(id: &BatchId, life: u32) -> String {
-    let (opening, seq, piece) = (id.opening, id.seq.0, id.piece);
     let again = if life > 0 { format!("-r{life}") } else { String::new() };
-    format!("{opening}-{seq:012}{piece}{again}")
+    format!("{}-{}{again}", id.opening, place_text(id.place()))
 }
 
 /// The batch that is called so, and its life.
@@ -154,13 +218,32 @@ pub(super) fn batch_of(tenant: &str, stem: &str) -> Option<(BatchId, u32)> {
 }
 
 /// The folder of the marks about the tenant's batches that one opening cut, so many of them in one.
-pub(super) fn page(id: &BatchId) -> (Opening, u64, String) {
-    let block = id.seq.0 / PAGE;
-    (id.opening, block, format!("{OWN}/pages/{}/{}/{block:012}", id.tenant, id.opening))
+pub(super) fn page(id: &BatchId, size: u64) -> (Opening, u64, String) {
+    let block = id.seq.0 / size;
+    (id.opening, block, format!("{}/{}/{block:012}", pages(Some(&id.tenant)), id.opening))
+}
+
+/// The folder of all pages, or of a tenant's.
+pub(super) fn pages(tenant: Option<&TenantId>) -> String {
+    match tenant {
+        Some(tenant) => format!("{OWN}/pages/{tenant}"),
+        None => format!("{OWN}/pages"),
+    }
+}
+
+/// What a key is a mark of: whose batches, of which opening, and its name.
+pub(super) fn mark_of(key: &str) -> Option<(TenantId, Opening, &str)> {
+    let mut parts = key.strip_prefix(OWN)?.strip_prefix("/pages/")?.splitn(4, '/');
+    let (tenant, opening, _, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let id = format!("{opening}/{tenant}/0").parse::<BatchId>().ok()?;
+    Some((id.tenant, id.opening, name))
 }
 
 /// So many batches of a tenant share a page. It costs a request and a listing to begin one; a rollback looks at each day on it.
-const PAGE: u64 = 64;
+pub(super) const PAGE: u64 = 64;
+
+/// The same where there are packs, since none goes beyond a page.
+pub(super) const PACKED_PAGE: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -221,7 +304,22 @@ mod tests {
             let name = Name { batch, day: template.day(UnixMillis(at)), life };
             let key = template.key(&name);
             prop_assert!(key.starts_with(&template.folder(&name.batch.tenant)));
+            prop_assert_eq!(template.parse_pack(&key), None);
             prop_assert_eq!(template.parse(&key), Some(name));
+        }
+
+        #[test]
+        fn every_name_of_a_pack_is_read_back_from_its_key_and_taken_for_no_batch(
+            which in 0..3usize, opening: u64, seqs: [u64; 2], pieces in [1..64u64, 1..64u64], nth in 0..3u32, at: i64,
+            name in "[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        ) {
+            let text = ["{tenant}/{date}/{batch}", "{tenant}/{batch}", "a/b={date}/c={tenant}/{batch}"][which];
+            let template = Template::new(text, "ndjson.zst").unwrap();
+            let place = |n: usize| (Seq(seqs[n]), Piece::of_number(pieces[n]).unwrap());
+            let pack = PackName { first: place(0), last: place(1), nth, day: template.day(UnixMillis(at)) };
+            let key = template.pack_key(&tenant(&name), Opening(opening), &pack);
+            prop_assert_eq!(template.parse(&key), None);
+            prop_assert_eq!(template.parse_pack(&key), Some((tenant(&name), Opening(opening), pack)));
         }
 
         #[test]

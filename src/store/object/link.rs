@@ -1,27 +1,32 @@
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use headworks_actors::TenantId;
 use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     Certificate, ClientOptions, CredentialProvider, Error, GetOptions, ObjectMeta, ObjectStore, PutMode, PutOptions,
-    PutPayload, RetryConfig,
+    PutPayload, RetryConfig, UpdateVersion,
 };
 
 use super::ObjectOptions;
 use super::columns::Column;
 use super::error::Failure;
-use super::key::Template;
+use super::key::{self, Name, Template};
 
 /// A place for objects, and the way to it.
 #[derive(Debug)]
 pub(super) struct Link {
     objects: Box<dyn ObjectStore>,
+    /// Where they are, if that is a directory.
+    directory: Option<PathBuf>,
     /// What stands before every key.
     prefix: String,
     /// For errors: where it is, without any secret.
@@ -29,6 +34,13 @@ pub(super) struct Link {
     pub(super) template: Template,
     pub(super) options: ObjectOptions,
     patience: Duration,
+}
+
+/// What was there when it was looked at.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) bytes: Bytes,
+    version: UpdateVersion,
 }
 
 /// What is at the end of a URL.
@@ -86,6 +98,7 @@ impl Link {
                     .to_owned(),
             );
         }
+        let mut directory = None;
         let (objects, prefix): (Box<dyn ObjectStore>, _) = match place(&options.url)? {
             Place::Directory(path) => {
                 let unusable = |why: &dyn std::fmt::Display| format!("cannot use {} (url): {why}", path.display());
@@ -93,6 +106,7 @@ impl Link {
                     std::fs::create_dir_all(&path).map_err(|why| unusable(&why))?;
                 }
                 let objects = LocalFileSystem::new_with_prefix(&path).map_err(|why| unusable(&why))?;
+                directory = Some(path);
                 // What is answered as stored survives the machine.
                 (Box::new(objects.with_fsync(true)), String::new())
             }
@@ -100,7 +114,31 @@ impl Link {
         };
         // Above the limits of the client, which go first where it has some.
         let patience = options.connect_timeout + options.request_timeout;
-        Ok(Self { objects, prefix, place: options.url.clone(), template, options, patience })
+        Ok(Self { objects, directory, prefix, place: options.url.clone(), template, options, patience })
+    }
+
+    /// Whether batches become part of packs.
+    pub(super) fn compacts(&self) -> bool {
+        self.options.compact_after.is_some()
+    }
+
+    /// Where a batch is put.
+    pub(super) fn key(&self, name: &Name) -> String {
+        let key = self.template.key(name);
+        if self.compacts() { format!("{}/{key}", key::WAITING) } else { key }
+    }
+
+    /// The batch of a key, if it is one's.
+    pub(super) fn name_of(&self, key: &str) -> Option<Name> {
+        let key = if self.compacts() { key.strip_prefix(key::WAITING)?.strip_prefix('/')? } else { key };
+        self.template.parse(key)
+    }
+
+    /// The folder that has all batches, or a tenant's and as few others as can be.
+    pub(super) fn folder(&self, tenant: Option<&TenantId>) -> String {
+        let folder = tenant.map_or_else(String::new, |tenant| self.template.folder(tenant));
+        let folders = [if self.compacts() { key::WAITING } else { "" }, &folder];
+        folders.into_iter().filter(|folder| !folder.is_empty()).collect::<Vec<_>>().join("/")
     }
 
     fn path(&self, key: &str) -> Result<Path, Failure> {
@@ -137,12 +175,58 @@ impl Link {
 
     /// What is there, if anything.
     pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, Failure> {
+        Ok(self.look(key).await?.map(|seen| seen.bytes))
+    }
+
+    /// The same, to be replaced if it is still the same then.
+    pub(super) async fn look(&self, key: &str) -> Result<Option<Seen>, Failure> {
         let path = self.path(key)?;
-        let get = async { self.objects.get_opts(&path, GetOptions::default()).await?.bytes().await };
+        let get = async {
+            let got = self.objects.get_opts(&path, GetOptions::default()).await?;
+            let version = UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
+            Ok(Seen { version, bytes: got.bytes().await? })
+        };
         match self.within(get).await {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(seen) => Ok(Some(seen)),
             Err(Failure::Objects(Error::NotFound { .. })) => Ok(None),
             Err(why) => Err(why),
+        }
+    }
+
+    /// Puts it there if what was seen is there still; whether it was.
+    pub(super) async fn replace_seen(&self, key: &str, seen: Seen, bytes: Bytes) -> Result<bool, Failure> {
+        if let Some(directory) = &self.directory {
+            let (lock, path) = (directory.join(key::OWN).join("lock"), directory.join(key));
+            // To its end, whoever waits for it: nothing arrives late.
+            let done = tokio::task::spawn_blocking(move || replace_file(&lock, &path, &seen.bytes, &bytes)).await;
+            let failed = |source| Failure::Objects(Error::Generic { store: "LocalFileSystem", source });
+            return done.map_err(|why| failed(why.into()))?.map_err(|why| failed(why.into()));
+        }
+        match self.put(key, bytes, PutMode::Update(seen.version)).await {
+            Ok(()) => Ok(true),
+            Err(Failure::Objects(Error::Precondition { .. } | Error::NotFound { .. })) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Whether the server heeds it when something is to be replaced only if it is still as it was seen: told by an object that was
+    /// never so.
+    pub(super) async fn heeds_versions(&self, key: &str, bytes: Bytes) -> Result<bool, Failure> {
+        let e_tag = Some("\"00000000000000000000000000000000\"".to_owned());
+        let seen = Seen { bytes: Bytes::new(), version: UpdateVersion { e_tag, version: Some("0".to_owned()) } };
+        Ok(!self.replace_seen(key, seen, bytes).await?)
+    }
+
+    /// Takes away what is there.
+    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), Failure> {
+        let paths: Vec<_> = keys.iter().map(|key| self.path(key)).collect::<Result<_, _>>()?;
+        let mut deleted = self.objects.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
+        loop {
+            match self.within(async { deleted.next().await.transpose() }).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) | Err(Failure::Objects(Error::NotFound { .. })) => {}
+                Err(why) => return Err(why),
+            }
         }
     }
 
@@ -163,6 +247,27 @@ impl Link {
         }
         Ok(found)
     }
+}
+
+/// A file is replaced, whole, if it is as it was seen; by one process at a time.
+fn replace_file(lock: &FilePath, path: &FilePath, seen: &[u8], bytes: &[u8]) -> io::Result<bool> {
+    let lock = File::options().create(true).append(true).open(lock)?;
+    lock.lock()?;
+    match std::fs::read(path) {
+        Ok(there) if there == seen => {}
+        Ok(_) => return Ok(false),
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(why) => return Err(why),
+    }
+    // A name that no listing shows, as those of files that are in the making.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push("#0");
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(fresh, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    Ok(true)
 }
 
 fn client(options: &ObjectOptions) -> Result<ClientOptions, String> {
@@ -278,6 +383,18 @@ mod tests {
         for url in ["file:///srv/events", "s3://bucket", "s3://bucket/", "s3://bucket/a/b"] {
             check_url(url).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_where_it_is_as_it_was_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let [lock, path] = ["lock", "object"].map(|name| folder.path().join(name));
+        assert!(!replace_file(&lock, &path, b"a", b"b").unwrap());
+        std::fs::write(&path, "a").unwrap();
+        assert!(!replace_file(&lock, &path, b"b", b"c").unwrap());
+        assert!(replace_file(&lock, &path, b"a", b"c").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"c");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -6,6 +6,13 @@
 //! _headworks/pages/acme/5f0c9b1e2d3a4f60/000000000000/...      marks about 64 batches, empty objects
 //! ```
 //!
+//! With [`ObjectOptions::compact_after`]:
+//!
+//! ```text
+//! acme/2026-11-22/5f0c9b1e2d3a4f60-000000000001-000000000041.ndjson.zst      a pack: batches from 1 to 41
+//! _headworks/batches/acme/2026-11-22/5f0c9b1e2d3a4f60-000000000042.ndjson.zst      a batch that waits for the next
+//! ```
+//!
 //! - **Whole or not at all.** A batch is one object, which is put whole: nobody ever sees half of it.
 //! - **Once.** Its key follows from its id and the day (UTC) on which its first event arrived, both of which never change, and it
 //!   is put there *if there is nothing yet* (`If-None-Match: *`, in a directory a hard link). What is there already has the hash of
@@ -30,6 +37,14 @@
 //! - **Errors.** Of a server that is away, busy, full, or refuses the keys, all is waited for
 //!   ([`StorageError::Unavailable`](headworks_actors::StorageError::Unavailable)); so is a disk that is full or fails. What is too large for the server is
 //!   refused for good, and the batch halved.
+//! - **Packs.** A batch waits where only this store looks, until it is put, with others of its tenant, opening and day, into a pack, which is
+//!   put whole as a batch is; then it is taken away from where it waited. So whoever knows nothing of this store finds an event in one
+//!   object at every moment, from when the pack is there. The pack has an index of its batches: their ids, lives, attempts, hashes and
+//!   events, in order. A batch that comes again is looked for there, by the marks on its page, or waits once more and is dropped
+//!   when its turn comes; readers count what waits and is in a pack once. A rollback puts the rest of the pack in its place *if it is still as
+//!   it was seen* (`If-Match`, in a directory a lock), so that none brings back what another took out; where a pack is only announced, it
+//!   takes its name. See `pack.rs` for who sees whom. Nothing is known of what is settled, nor need be: a pack may be made of whatever is
+//!   stored, since a rollback is as good after as before. Here a page is of 1024 batches, and a pack of one page.
 //! - **Nothing is pruned.** Rules of the bucket may expire objects, of which the audit tells as missing. Pages must stay for as
 //!   long as a batch may come again or be rolled back.
 
@@ -37,6 +52,8 @@ mod options;
 
 #[cfg(feature = "object")]
 mod columns;
+#[cfg(feature = "object")]
+mod compact;
 #[cfg(feature = "object")]
 mod content;
 #[cfg(feature = "object")]
@@ -47,6 +64,8 @@ mod key;
 mod link;
 #[cfg(feature = "object")]
 mod ndjson;
+#[cfg(feature = "object")]
+mod pack;
 #[cfg(feature = "object")]
 mod page;
 #[cfg(feature = "object")]

@@ -6,10 +6,11 @@
 //!             u64 length of the frame   u32 length of the JSON   "HWB1"       all numbers little-endian
 //! ```
 
-use headworks_actors::{Batch, UnixMillis};
+use headworks_actors::UnixMillis;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use super::content::{Event, Head};
+use super::content::{Event, Rows};
 use crate::store::files::line;
 
 const LEVEL: i32 = 3;
@@ -21,8 +22,8 @@ const END: usize = 8 + 4 + 4;
 const BEGIN: usize = 8;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Trailer {
-    head: Head,
+struct Trailer<H> {
+    head: H,
     /// The length of the lines.
     lines: u64,
     /// Runs of events that arrived at once: how many, and when.
@@ -31,10 +32,11 @@ struct Trailer {
     times: Vec<Option<i64>>,
 }
 
-pub(super) fn encode(head: &Head, batch: Option<&Batch>) -> Result<Vec<u8>, String> {
-    let mut lines = Vec::with_capacity(batch.map_or(0, |batch| batch.body_bytes() + batch.len()));
+pub(super) fn encode(head: &impl Serialize, batches: &[Rows<'_>]) -> Result<Vec<u8>, String> {
+    let events = || batches.iter().flat_map(|batch| &batch.events);
+    let mut lines = Vec::with_capacity(events().map(|event| event.body.len() + 1).sum());
     let (mut arrived, mut times) = (Vec::<(u64, i64)>::new(), vec![]);
-    for event in batch.into_iter().flat_map(Batch::events) {
+    for event in events() {
         line::push_line(event.body, &mut lines);
         match arrived.last_mut().filter(|(_, at)| *at == event.arrived.0) {
             Some((times, _)) => *times += 1,
@@ -48,7 +50,7 @@ pub(super) fn encode(head: &Head, batch: Option<&Batch>) -> Result<Vec<u8>, Stri
     let failed = |why: std::io::Error| format!("cannot compress: {why}");
     let mut out = zstd::bulk::compress(&lines, LEVEL).map_err(failed)?;
     let frame = out.len() as u64;
-    let trailer = Trailer { head: head.clone(), lines: lines.len() as u64, arrived, times };
+    let trailer = Trailer { head, lines: lines.len() as u64, arrived, times };
     let json = serde_json::to_vec(&trailer).map_err(|why| why.to_string())?;
     let json = zstd::stream::encode_all(&*json, LEVEL).map_err(failed)?;
     let length = |length: usize| u32::try_from(length).map_err(|_| "the batch is too large".to_owned());
@@ -62,7 +64,7 @@ pub(super) fn encode(head: &Head, batch: Option<&Batch>) -> Result<Vec<u8>, Stri
 }
 
 /// The trailer, and the frame with the lines.
-fn parts(bytes: &[u8]) -> Option<(Trailer, &[u8])> {
+fn parts<H: DeserializeOwned>(bytes: &[u8]) -> Option<(Trailer<H>, &[u8])> {
     let (rest, magic) = bytes.split_last_chunk::<4>()?;
     let (rest, length) = rest.split_last_chunk::<4>()?;
     let (rest, frame) = rest.split_last_chunk::<8>()?;
@@ -78,12 +80,12 @@ fn parts(bytes: &[u8]) -> Option<(Trailer, &[u8])> {
 
 const DAMAGED: &str = "it is damaged, or none of this store's";
 
-pub(super) fn head(bytes: &[u8]) -> Result<Head, String> {
+pub(super) fn head<H: DeserializeOwned>(bytes: &[u8]) -> Result<H, String> {
     Ok(parts(bytes).ok_or(DAMAGED)?.0.head)
 }
 
 pub(super) fn events(bytes: &[u8]) -> Result<Vec<Event>, String> {
-    let (Trailer { lines: length, arrived, times, .. }, frame) = parts(bytes).ok_or(DAMAGED)?;
+    let (Trailer { lines: length, arrived, times, .. }, frame) = parts::<IgnoredAny>(bytes).ok_or(DAMAGED)?;
     let length = usize::try_from(length).map_err(|_| DAMAGED)?;
     let lines = zstd::bulk::decompress(frame, length).map_err(|why| format!("{DAMAGED}: {why}"))?;
     let mut arrived = arrived.into_iter().flat_map(|(times, at)| (0..times).map(move |_| UnixMillis(at)));

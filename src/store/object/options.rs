@@ -31,6 +31,13 @@ pub struct ObjectOptions {
     pub format: ObjectFormat,
     /// Fields of the events that become columns of `parquet`, by their paths. Default none.
     pub columns: Vec<String>,
+    /// Batches become part of a larger object, with others of their tenant and their day, once the first of them is there for so
+    /// long; until then only Headworks reads them. `None`, written `"never"`, for an object a batch. Default never.
+    #[serde(with = "units::duration_or_never")]
+    pub compact_after: Option<Duration>,
+    /// The same as soon as they take so many bytes together, as they are compressed. Default 16 MiB.
+    #[serde(with = "units::bytes")]
+    pub compact_bytes: usize,
     /// How long a connection may take to be there. Default 3 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
@@ -52,6 +59,8 @@ impl Default for ObjectOptions {
             path: "{tenant}/{date}/{batch}".into(),
             format: ObjectFormat::Ndjson,
             columns: vec![],
+            compact_after: None,
+            compact_bytes: 16 << 20,
             connect_timeout: Duration::from_secs(3),
             request_timeout: Duration::from_secs(3),
             queue: 256,

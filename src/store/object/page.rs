@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headworks_actors::{Attempt, BatchId, Piece, Seq};
+use headworks_actors::{Attempt, BatchId};
 
-use super::key::Day;
+use super::key::{Day, PackName, Place, parse_place, place_text};
 
 /// The marks about some batches of a tenant, by the names of empty objects.
 ///
@@ -12,20 +12,24 @@ use super::key::Day;
 /// day-2026-11-22            objects of these batches may be filed under this day; `day-all` where there are no days
 /// fence-000000000007-2      attempts up to the second of batch 7 were rolled back
 /// kept-000000000007-3       the third attempt of batch 7 was told that it is there
+/// pack-000000000001-000000000060-0-2026-11-22
+///                           some of the batches from 1 to 60 of this day may be in the first pack of that name
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Page {
     pub(super) days: BTreeSet<Option<Day>>,
-    fences: BTreeMap<(Seq, Piece), BTreeSet<Attempt>>,
-    kept: BTreeMap<(Seq, Piece), Attempt>,
+    pub(super) packs: BTreeSet<PackName>,
+    fences: BTreeMap<Place, BTreeSet<Attempt>>,
+    kept: BTreeMap<Place, Attempt>,
 }
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
     Day(Option<Day>),
-    Fence((Seq, Piece), Attempt),
-    Kept((Seq, Piece), Attempt),
+    Fence(Place, Attempt),
+    Kept(Place, Attempt),
+    Pack(PackName),
 }
 
 const ALL: &str = "all";
@@ -33,20 +37,28 @@ const ALL: &str = "all";
 impl Mark {
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Day(day) => format!("day-{}", day.as_ref().map_or(ALL, Day::as_str)),
-            Self::Fence((seq, piece), attempt) => format!("fence-{:012}{piece}-{attempt}", seq.0),
-            Self::Kept((seq, piece), attempt) => format!("kept-{:012}{piece}-{attempt}", seq.0),
+            Self::Day(day) => format!("day-{}", day_text(day.as_ref())),
+            Self::Fence(place, attempt) => format!("fence-{}-{attempt}", place_text(*place)),
+            Self::Kept(place, attempt) => format!("kept-{}-{attempt}", place_text(*place)),
+            Self::Pack(PackName { first, last, nth, day }) => {
+                format!("pack-{}-{}-{nth}-{}", place_text(*first), place_text(*last), day_text(day.as_ref()))
+            }
         }
     }
 
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (kind, rest) = name.split_once('-')?;
         if kind == "day" {
-            return Some(Self::Day(if rest == ALL { None } else { Some(Day::parse(rest)?) }));
+            return Some(Self::Day(parse_day(rest)?));
+        }
+        if kind == "pack" {
+            let mut parts = rest.splitn(4, '-');
+            let [first, last] = [parse_place(parts.next()?)?, parse_place(parts.next()?)?];
+            let (nth, day) = (parts.next()?.parse().ok()?, parse_day(parts.next()?)?);
+            return Some(Self::Pack(PackName { first, last, nth, day }));
         }
         let (place, attempt) = rest.split_once('-')?;
-        // As within an id, of whatever opening and tenant.
-        let place = format!("0/a/{place}").parse::<BatchId>().ok()?.place();
+        let place = parse_place(place)?;
         let attempt = Attempt(attempt.parse().ok()?);
         match kind {
             "fence" => Some(Self::Fence(place, attempt)),
@@ -54,6 +66,14 @@ impl Mark {
             _ => None,
         }
     }
+}
+
+fn day_text(day: Option<&Day>) -> &str {
+    day.map_or(ALL, Day::as_str)
+}
+
+fn parse_day(text: &str) -> Option<Option<Day>> {
+    Some(if text == ALL { None } else { Some(Day::parse(text)?) })
 }
 
 impl Page {
@@ -65,6 +85,7 @@ impl Page {
                 let kept = self.kept.entry(place).or_insert(attempt);
                 *kept = attempt.max(*kept);
             }
+            Mark::Pack(name) => drop(self.packs.insert(name)),
         }
     }
 
@@ -88,19 +109,27 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use headworks_actors::{Opening, TenantId, UnixMillis};
+    use headworks_actors::{Opening, Piece, Seq, TenantId, UnixMillis};
     use proptest::prelude::*;
 
     use super::*;
 
+    fn piece_of(attempt: Attempt) -> Piece {
+        Piece::of_number(u64::from(attempt.0 % 60 + 1)).unwrap()
+    }
+
     proptest! {
         #[test]
-        fn every_mark_is_read_back_from_its_name(which in 0..4, seq: u64, piece in 1..64u64, attempt: u32, at: i64) {
+        fn every_mark_is_read_back_from_its_name(which in 0..5, seq: u64, piece in 1..64u64, attempt: u32, at: i64) {
             let (place, attempt) = ((Seq(seq), Piece::of_number(piece).unwrap()), Attempt(attempt));
             let mark = match which {
                 0 => Mark::Day(Some(Day::of(UnixMillis(at)))),
                 1 => Mark::Day(None),
                 2 => Mark::Fence(place, attempt),
+                3 => {
+                    let day = (attempt.0 % 2 == 0).then(|| Day::of(UnixMillis(at)));
+                    Mark::Pack(PackName { first: place, last: (Seq(7), piece_of(attempt)), nth: attempt.0, day })
+                }
                 _ => Mark::Kept(place, attempt),
             };
             prop_assert_eq!(Mark::parse(&mark.name()), Some(mark));

@@ -5,26 +5,28 @@ use std::sync::Arc;
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMillisecondType;
-use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
-use headworks_actors::{Batch, EventRef, UnixMillis};
+use headworks_actors::{EventRef, UnixMillis};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::columns::{Column, ColumnType};
-use super::content::{Event, Head};
+use super::content::{Event, Rows};
 
 /// The key of the head in the metadata of the file.
 const KEY: &str = "headworks";
 
-pub(super) fn encode(head: &Head, batch: Option<&Batch>, columns: &[String]) -> Result<Vec<u8>, String> {
+pub(super) fn encode(head: &impl Serialize, batches: &[Rows<'_>], columns: &[String]) -> Result<Vec<u8>, String> {
     let columns = Column::parse_all(columns)?;
-    let rows = rows(head, batch, &columns).map_err(|why| why.to_string())?;
+    let rows = rows(batches, &columns).map_err(|why| why.to_string())?;
     let json = serde_json::to_string(head).map_err(|why| why.to_string())?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -64,10 +66,18 @@ fn schema(columns: &[Column]) -> Schema {
     Schema::new(fields)
 }
 
-fn rows(head: &Head, batch: Option<&Batch>, columns: &[Column]) -> Result<RecordBatch, arrow_schema::ArrowError> {
-    let events: Vec<EventRef<'_>> = batch.into_iter().flat_map(Batch::events).collect();
-    let id = head.batch.to_string();
-    let seq = i64::try_from(head.batch.seq.0).unwrap_or(i64::MAX);
+fn rows(batches: &[Rows<'_>], columns: &[Column]) -> Result<RecordBatch, arrow_schema::ArrowError> {
+    let events: Vec<EventRef<'_>> = batches.iter().flat_map(|batch| &batch.events).copied().collect();
+    let (mut ids, mut seqs, mut tenants, mut places) = (StringBuilder::new(), vec![], StringBuilder::new(), vec![]);
+    for Rows { batch, events } in batches {
+        let (id, seq) = (batch.to_string(), i64::try_from(batch.seq.0).unwrap_or(i64::MAX));
+        for (place, _) in (0..).zip(events) {
+            ids.append_value(&id);
+            seqs.push(seq);
+            places.push(place);
+            tenants.append_value(batch.tenant.as_str());
+        }
+    }
     let (mut body, mut raw) = (StringBuilder::new(), BinaryBuilder::new());
     for event in &events {
         let text = std::str::from_utf8(event.body).ok();
@@ -76,10 +86,10 @@ fn rows(head: &Head, batch: Option<&Batch>, columns: &[Column]) -> Result<Record
     }
     let in_utc = |times: TimestampMillisecondArray| -> ArrayRef { Arc::new(times.with_timezone("UTC")) };
     let mut arrays: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(events.iter().map(|_| &id))),
-        Arc::new(Int64Array::from_iter_values(events.iter().map(|_| seq))),
-        Arc::new(Int32Array::from_iter_values((0..).take(events.len()))),
-        Arc::new(StringArray::from_iter_values(events.iter().map(|_| head.batch.tenant.as_str()))),
+        Arc::new(ids.finish()),
+        Arc::new(Int64Array::from(seqs)),
+        Arc::new(Int32Array::from(places)),
+        Arc::new(tenants.finish()),
         in_utc(events.iter().map(|event| Some(event.arrived.0)).collect()),
         in_utc(events.iter().map(|event| event.time.map(|at| at.0)).collect()),
         Arc::new(body.finish()),
@@ -130,7 +140,7 @@ fn open(bytes: &[u8]) -> Result<ParquetRecordBatchReaderBuilder<Bytes>, String> 
     ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).map_err(|why| why.to_string())
 }
 
-pub(super) fn head(bytes: &[u8]) -> Result<Head, String> {
+pub(super) fn head<H: DeserializeOwned>(bytes: &[u8]) -> Result<H, String> {
     let opened = open(bytes)?;
     let known = opened.metadata().file_metadata().key_value_metadata();
     let json = known.into_iter().flatten().find(|pair| pair.key == KEY).and_then(|pair| pair.value.as_deref());

@@ -150,6 +150,10 @@ impl Desk {
     /// Serves until the store is closed, or every handle is gone and nothing waits.
     async fn run(self, mut jobs: mpsc::Receiver<Job>, at_once: usize) {
         let desk = Arc::new(self);
+        let compacting = desk.writer.link.options.compact_after.map(|after| {
+            let writer = desk.writer.clone();
+            tokio::spawn(async move { writer.keep_compacting(after).await })
+        });
         let (room, mut under_way, mut closing) = (Arc::new(Semaphore::new(at_once)), JoinSet::new(), vec![]);
         loop {
             // What cannot be begun waits in the queue, which has a bound.
@@ -171,6 +175,11 @@ impl Desk {
             }
         }
         while under_way.join_next().await.is_some() {}
+        if let Some(compacting) = compacting {
+            compacting.abort();
+            let _ = compacting.await;
+            desk.writer.compact_the_last().await;
+        }
         for closed in closing {
             let _ = closed.send(());
         }
