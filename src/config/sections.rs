@@ -628,7 +628,7 @@ pub struct StoreConfig {
     pub path: String,
     /// What is in an object. Default `ndjson.zst`.
     pub format: ObjectFormat,
-    /// Fields of events that become columns of `parquet`. Default none.
+    /// Fields of events that become columns of `postgres`, and of `parquet`. Default none.
     pub columns: Vec<String>,
     /// How long a request of `object` or `webhook` may take. Default 3 s.
     #[serde(with = "units::duration")]
@@ -674,6 +674,7 @@ impl StoreConfig {
             schema: self.schema,
             body: self.body,
             partition: self.partition,
+            columns: self.columns.clone(),
             pool_size: self.pool_size,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,

@@ -1,5 +1,7 @@
 //! Stores that come with the daemon: one folder each.
 
+#[cfg(any(feature = "object", feature = "postgres"))]
+pub(crate) mod columns;
 pub mod files;
 mod hash;
 mod joined;

@@ -47,6 +47,8 @@ mod openapi;
 mod outage;
 mod page;
 #[cfg(feature = "postgres")]
+mod postgres_columns;
+#[cfg(feature = "postgres")]
 mod postgres_crash;
 #[cfg(feature = "postgres")]
 mod postgres_daemon;

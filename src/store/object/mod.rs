@@ -36,8 +36,6 @@
 mod options;
 
 #[cfg(feature = "object")]
-mod columns;
-#[cfg(feature = "object")]
 mod content;
 #[cfg(feature = "object")]
 mod error;
@@ -60,8 +58,6 @@ mod write;
 
 pub use options::{ObjectFormat, ObjectOptions};
 
-#[cfg(feature = "object")]
-pub(crate) use columns::Column;
 #[cfg(feature = "object")]
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]

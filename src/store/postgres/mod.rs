@@ -29,9 +29,13 @@
 mod options;
 
 #[cfg(feature = "postgres")]
+mod columns;
+#[cfg(feature = "postgres")]
 mod connect;
 #[cfg(feature = "postgres")]
 mod copy;
+#[cfg(feature = "postgres")]
+mod counts;
 #[cfg(feature = "postgres")]
 mod error;
 #[cfg(feature = "postgres")]
@@ -50,6 +54,8 @@ mod worker;
 mod write;
 
 #[cfg(feature = "postgres")]
+pub(crate) use counts::Counts;
+#[cfg(feature = "postgres")]
 pub use error::{OpenError, ReadError};
 pub use options::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
 #[cfg(feature = "postgres")]
@@ -67,6 +73,12 @@ pub(in crate::store) fn of(
 ) -> Result<PostgresReader, OpenError> {
     let missing = || OpenError::Options(format!("stores.json does not say where the server of store {name} is"));
     PostgresReader::new(known.get(name).ok_or_else(missing)?.clone())
+}
+
+/// What is wrong with the columns, if anything; for the check of a configuration.
+#[cfg(feature = "postgres")]
+pub(crate) fn check_columns(columns: &[String]) -> Result<(), String> {
+    columns::parse(columns).map(drop)
 }
 
 /// What is wrong with an address, if anything; for the check of a configuration.

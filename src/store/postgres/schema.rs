@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use super::connect::Target;
 use super::error::Failure;
-use super::{Partition, PostgresOptions, SchemaMode};
+use super::{Partition, PostgresOptions, SchemaMode, columns};
 
 /// The version of the tables, in `headworks.version`.
 pub(super) const VERSION: i32 = 1;
@@ -77,6 +77,7 @@ pub(super) async fn ready(client: &mut Client, target: &Target) -> Result<(), Fa
     }
     let may_make = options.schema == SchemaMode::Make && !target.was_ready.load(Ordering::Relaxed);
     make(client, options, may_make).await?;
+    columns::ready(client, options, &target.columns, may_make).await?;
     target.was_ready.store(true, Ordering::Relaxed);
     Ok(())
 }

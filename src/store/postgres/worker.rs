@@ -34,12 +34,12 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, and sees to it that the tables are there.
-    pub(super) async fn open(target: &Target) -> Result<Self, Failure> {
+    pub(super) async fn open(target: &Arc<Target>) -> Result<Self, Failure> {
         let (mut client, driver) = target.connect().await?;
         let ready = async {
             schema::settle(&client, &target.options).await?;
             schema::ready(&mut client, target).await?;
-            Statements::prepare(&client, &target.options).await
+            Statements::prepare(&client, target).await
         };
         let statements = tokio::time::timeout(target.patience(), ready).await.unwrap_or(Err(Failure::Silent))?;
         Ok(Self { client, statements, partitions: Partitions::default(), driver })
