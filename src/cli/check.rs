@@ -913,9 +913,7 @@ max_bytes = '1GiB'
             "{out}"
         );
         let (exit, _, err) = checked(
-            Some(
-                "store.type = 'postgres'\nstore.url = 'postgres://app@db/x'\ntenants.by_id.acme.retention.max_age = '1day'",
-            ),
+            Some("store.type = 'webhook'\nstore.url = 'https://x'\ntenants.by_id.acme.retention.max_age = '1day'"),
             &[],
             false,
         );

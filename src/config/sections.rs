@@ -772,6 +772,11 @@ impl StoreKind {
         }
     }
 
+    /// Whether it obeys the rules of retention.
+    pub(crate) fn prunes(self) -> bool {
+        matches!(self, Self::Sqlite | Self::Files | Self::Postgres)
+    }
+
     /// Whether nothing of it lies in the data directory.
     pub(crate) fn is_elsewhere(self) -> bool {
         !matches!(self, Self::Sqlite | Self::Files)
@@ -825,6 +830,15 @@ pub struct TenantsConfig {
     /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in the first of `rules` that
     /// matches, else as in its class, else as in `defaults`.
     pub by_id: BTreeMap<TenantId, Policy>,
+}
+
+impl TenantsConfig {
+    /// Whether any of the rules lets go of stored events.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
+        let patterns = self.rules.iter().map(|rule| &rule.policy);
+        patterns.chain(self.by_id.values()).chain([&self.defaults]).any(|policy| !policy.retention.keeps_all())
+    }
 }
 
 impl Default for TenantsConfig {

@@ -55,6 +55,8 @@ mod postgres_daemon;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
 #[cfg(feature = "postgres")]
+mod postgres_retention;
+#[cfg(feature = "postgres")]
 mod postgres_store;
 mod query;
 mod reload;

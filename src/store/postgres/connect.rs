@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -24,6 +24,8 @@ pub(super) struct Target {
     pub(super) counts: Arc<Counts>,
     /// Whether its tables were seen.
     pub(super) was_ready: AtomicBool,
+    /// How many partitions were dropped by this process.
+    pub(super) dropped: AtomicU64,
 }
 
 impl Target {
@@ -50,7 +52,16 @@ impl Target {
             .connect_timeout(options.connect_timeout)
             .keepalives_idle(Duration::from_secs(30))
             .tcp_user_timeout(options.statement_timeout * 2);
-        Ok(Self { config, tls, place, options, columns, counts, was_ready: AtomicBool::new(false) })
+        Ok(Self {
+            config,
+            tls,
+            place,
+            options,
+            columns,
+            counts,
+            was_ready: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// How long the server may say nothing.
