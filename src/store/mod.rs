@@ -1,6 +1,7 @@
 //! Stores that come with the daemon: one folder each.
 
 #[cfg(any(feature = "object", feature = "postgres"))]
+#[cfg_attr(not(any(feature = "parquet", feature = "postgres")), expect(dead_code, reason = "NDJSON has no columns"))]
 pub(crate) mod columns;
 pub mod files;
 mod hash;
