@@ -67,10 +67,6 @@ pub struct Metrics {
 pub(crate) type OfStores = Arc<dyn Fn() -> Vec<OfStore> + Send + Sync>;
 
 /// What one of them counts.
-#[cfg_attr(
-    not(feature = "postgres"),
-    expect(dead_code, reason = "no other store has a server that cannot be asked by the way")
-)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OfStore {
     pub(crate) store: String,

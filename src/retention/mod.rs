@@ -66,8 +66,10 @@ pub(crate) use pass::prune_letters;
 #[cfg(feature = "sqlite")]
 pub use pass::{Pass, PrunedRow, PrunedStore, Report, Rest};
 pub use rule::{Kept, Pruned, due};
+#[cfg(feature = "postgres")]
+pub(crate) use walk::Listed;
 #[cfg(feature = "sqlite")]
-pub(crate) use walk::{FENCES, LOOK, Listed, Step, Stock, Walk};
+pub(crate) use walk::{FENCES, LOOK, Step, Stock, Walk};
 
 #[cfg(doc)]
 use headworks_actors::RetentionPolicy;

@@ -133,6 +133,8 @@ impl Ledger {
 
     /// Gives back what holds nothing any more, where that is done by the way.
     async fn tidy(&self, now: UnixMillis) -> Result<(), StorageError> {
+        #[cfg(not(feature = "postgres"))]
+        let _ = now;
         match self {
             Self::Sqlite(..) => Ok(()),
             #[cfg(feature = "postgres")]
