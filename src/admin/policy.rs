@@ -58,12 +58,12 @@ pub(super) async fn change(
 fn prunes(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
     let Some(running) = &admin.running else { return Ok(()) };
     let running = running.borrow();
-    let unable = |store: &&StoreName| admin.stores.iter().any(|(name, prunes)| name == *store && prunes.is_none());
-    match running.config.effective_stores(tenant).iter().find(unable) {
+    let kind = |store: &StoreName| running.config.stores.get(store).unwrap_or(&running.config.store).kind;
+    match running.config.effective_stores(tenant).iter().find(|store| !kind(store).prunes()) {
         None => Ok(()),
         Some(store) => Err(Problem::bad_request(format!(
             "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which prunes nothing: type = \
-             \"sqlite\" alone does; leave it as it is, and prune there"
+             \"sqlite\", \"files\" and \"postgres\" do; leave it as it is, and prune there"
         ))),
     }
 }

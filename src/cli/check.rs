@@ -380,10 +380,11 @@ fn on_postgres(store: &StoreConfig) -> String {
         _ => "",
     };
     format!(
-        "PostgreSQL, {}, with {password}, {tls}; tables in {}, {tables}, bodies as {body}{parts}; up to {} connections, {} for one, {} \
+        "PostgreSQL, {}, with {password}, {tls}; tables in {}, {tables}, bodies as {body}{}{parts}; up to {} connections, {} for one, {} \
          for a statement",
         store.url.as_deref().unwrap_or_default(),
         store.namespace,
+        with_columns(store),
         store.pool_size,
         time(store.connect_timeout),
         time(store.statement_timeout),
@@ -398,6 +399,14 @@ fn rotated(store: &StoreConfig) -> String {
         (Some(bytes), None) => format!("; the next one after {bytes}"),
         (None, Some(every)) => format!("; the next one after {every}"),
         (Some(bytes), Some(every)) => format!("; the next one after {bytes} or {every}"),
+    }
+}
+
+/// The fields that have columns.
+fn with_columns(store: &StoreConfig) -> String {
+    match store.columns.as_slice() {
+        [] => String::new(),
+        columns => format!(" with columns for {}", columns.join(", ")),
     }
 }
 
@@ -471,10 +480,7 @@ fn in_objects(store: &StoreConfig) -> String {
         None => ", with the keys of the environment".to_owned(),
     };
     let ca = store.ca_file.as_ref().map_or_else(String::new, |path| format!(", trusting {} too", path.display()));
-    let columns = match store.columns.as_slice() {
-        [] => String::new(),
-        columns => format!(" with columns for {}", columns.join(", ")),
-    };
+    let columns = with_columns(store);
     format!(
         "{url}/{}.{}{columns}{server}{region}{keys}{ca}; {} for a connection, {} for a request",
         store.path,
@@ -950,9 +956,7 @@ max_bytes = '1GiB'
             "{out}"
         );
         let (exit, _, err) = checked(
-            Some(
-                "store.type = 'postgres'\nstore.url = 'postgres://app@db/x'\ntenants.by_id.acme.retention.max_age = '1day'",
-            ),
+            Some("store.type = 'webhook'\nstore.url = 'https://x'\ntenants.by_id.acme.retention.max_age = '1day'"),
             &[],
             false,
         );
@@ -1003,12 +1007,13 @@ Store
 
     #[test]
     fn a_store_on_a_server_is_told_with_its_address_and_never_with_a_password() {
-        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/passwd'\nbody = 'jsonb'";
+        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/passwd'\nbody = 'jsonb'\n\
+                    columns = ['level', 'ms=http.took:number']";
         let (exit, out, err) = checked(Some(text), &[], false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let expected = "
   further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/passwd, encrypted if the server can; tables in headworks, \
-made where they are not there, bodies as jsonb; up to 4 connections, 3s for one, 3s for a statement
+made where they are not there, bodies as jsonb with columns for level, ms=http.took:number; up to 4 connections, 3s for one, 3s for a statement
 ";
         assert!(out.contains(expected), "{out}");
         let (exit, out, err) = checked(Some(&text.replace("app@", "app:hunter2@")), &[], false);

@@ -251,20 +251,20 @@ fn check_saga(at: &[&str], saga: &[StoreName], stores: &BTreeMap<StoreName, Stor
     Ok(())
 }
 
-/// The embedded database and plain files alone prune.
+/// Not all stores prune.
 fn check_retention(config: &Config) -> Result<(), Problem> {
     let tenants = &config.tenants;
     let kind = |name: &StoreName| if *name == StoreName::ONLY { Some(&config.store) } else { config.stores.get(name) };
     let other = |saga: &[StoreName]| {
         let of = |name: &StoreName| Some((name.clone(), kind(name)?.kind));
-        saga.iter().filter_map(of).find(|(_, kind)| !matches!(kind, StoreKind::Sqlite | StoreKind::Files))
+        saga.iter().filter_map(of).find(|(_, kind)| !kind.prunes())
     };
     let refused = |at: &[&str], policy: &Policy, saga: &[StoreName]| {
         let Some((store, kind)) = other(saga).filter(|_| !policy.retention.keeps_all()) else { return Ok(()) };
         let kind = kind.as_str();
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
-             choose type = \"sqlite\" or \"files\", or leave the rule out"
+             choose type = \"sqlite\", \"files\" or \"postgres\", or leave the rule out"
         );
         Err(Problem::new(at.iter().copied().chain(["retention"]), what))
     };

@@ -628,7 +628,7 @@ pub struct StoreConfig {
     pub path: String,
     /// What is in an object. Default `ndjson.zst`.
     pub format: ObjectFormat,
-    /// Fields of events that become columns of `parquet`. Default none.
+    /// Fields of events that become columns of `postgres`, and of `parquet`. Default none.
     pub columns: Vec<String>,
     /// Batches of `object` become part of a larger object once the first of them is there for so long. `None`, written `"never"`, for
     /// an object a batch. Default never.
@@ -705,6 +705,7 @@ impl StoreConfig {
             schema: self.schema,
             body: self.body,
             partition: self.partition,
+            columns: self.columns.clone(),
             pool_size: self.pool_size,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,
@@ -813,6 +814,11 @@ impl StoreKind {
         }
     }
 
+    /// Whether it obeys the rules of retention.
+    pub(crate) fn prunes(self) -> bool {
+        matches!(self, Self::Sqlite | Self::Files | Self::Postgres)
+    }
+
     /// Whether nothing of it lies in the data directory.
     pub(crate) fn is_elsewhere(self) -> bool {
         !matches!(self, Self::Sqlite | Self::Files)
@@ -866,6 +872,15 @@ pub struct TenantsConfig {
     /// The rules of tenants that differ, complete: what such a tenant does not set itself is as in the first of `rules` that
     /// matches, else as in its class, else as in `defaults`.
     pub by_id: BTreeMap<TenantId, Policy>,
+}
+
+impl TenantsConfig {
+    /// Whether any of the rules lets go of stored events.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
+        let patterns = self.rules.iter().map(|rule| &rule.policy);
+        patterns.chain(self.by_id.values()).chain([&self.defaults]).any(|policy| !policy.retention.keeps_all())
+    }
 }
 
 impl Default for TenantsConfig {

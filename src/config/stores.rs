@@ -33,7 +33,7 @@ const KEYS: &[(&str, &[StoreKind])] = &[
     ("credentials_file", &[Object, Nats]),
     ("path", &[Object]),
     ("format", &[Object]),
-    ("columns", &[Object]),
+    ("columns", &[Postgres, Object]),
     ("compact_after", &[Object]),
     ("compact_bytes", &[Object]),
     ("rollback_url", &[Webhook]),
@@ -130,6 +130,8 @@ fn check_postgres(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     // Its sentence begins with the key.
     crate::store::postgres::check_url(url)
         .map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
+    #[cfg(feature = "postgres")]
+    crate::store::postgres::check_columns(&store.columns).map_err(|why| Problem::new(key("columns"), why))?;
     #[cfg(not(feature = "postgres"))]
     let _ = url;
     Ok(())
@@ -200,7 +202,8 @@ fn check_object(at: &[&str], store: &StoreConfig) -> Result<(), Problem> {
     }
     #[cfg(feature = "object")]
     {
-        use crate::store::object::{Column, Template, check_url};
+        use crate::store::columns::Column;
+        use crate::store::object::{Template, check_url};
         // Its sentence begins with the key.
         check_url(url).map_err(|why| Problem::new(key("url"), why.strip_prefix("url ").unwrap_or(&why)))?;
         Template::new(&store.path, store.format.ending()).map_err(|why| Problem::new(key("path"), why))?;

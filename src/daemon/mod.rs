@@ -362,6 +362,7 @@ impl Daemon {
         let replayer = Replayer::new(stores.database.clone(), decoder(&config));
         let data_dir_path = config.daemon.data_dir.clone();
         let metrics = Metrics::new(system.clone()).process().max_tenants(config.metrics.max_tenants);
+        let metrics = metrics.of_stores(stores.counts());
         #[cfg(feature = "otlp")]
         let exported = telemetry.as_ref().map(crate::telemetry::Ready::exported).unwrap_or_default();
         #[cfg(feature = "otlp")]

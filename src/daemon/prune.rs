@@ -38,6 +38,10 @@ pub enum PruneError {
     /// A directory of plain files cannot be opened.
     #[error(transparent)]
     Files(#[from] files::OpenError),
+    /// A store on a server cannot be used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] crate::store::postgres::OpenError),
     /// A database cannot be read or written.
     #[error(transparent)]
     Store(#[from] StorageError),
@@ -77,13 +81,19 @@ pub async fn prune_at_rest(
             },
         ));
     }
+    #[cfg(feature = "postgres")]
+    for (name, options) in manifest.postgres.iter().filter(|_| config.tenants.prunes()) {
+        if *name == StoreName::ONLY || manifest.stores.get(name) == Some(&Kind::Postgres) {
+            stores.push((name.clone(), crate::store::PostgresStore::open(options.clone())?.into()));
+        }
+    }
     let mut report = Report::default();
     let now = UnixMillis::now();
     let of = |tenant: &TenantId| {
         let rest = rest.get(tenant).copied().unwrap_or(Rest::Settled);
         (config.tenants.policy(tenant).retention.clone(), rest)
     };
-    Pass::begin(stores.clone())?.run(now, of, async { Ok(()) }, dry_run, &mut report).await?;
+    let pruned = Pass::begin(stores.clone()).await?.run(now, of, async { Ok(()) }, dry_run, &mut report).await;
     let own = |tenant: &TenantId| config.tenants.policy(tenant).retention.dead_letters_max_age;
     prune_letters(&letters, config.dead_letters.max_age, own, now, dry_run, &mut report).await?;
     for (_, store) in stores {
@@ -95,8 +105,11 @@ pub async fn prune_at_rest(
                 store.close().await?;
             }
             PrunedStore::Files(store) => store.close().await?,
+            #[cfg(feature = "postgres")]
+            PrunedStore::Postgres(store) => store.close().await?,
         }
     }
+    pruned?;
     Ok(report)
 }
 

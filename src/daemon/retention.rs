@@ -137,7 +137,10 @@ impl Pruning {
 
     async fn pass(&self, dry_run: bool, report: &mut Report) -> Result<(), StorageError> {
         let now = UnixMillis::now();
-        let pass = Pass::begin(self.stores.iter().cloned())?;
+        // A server is asked only where somebody has a rule: it may be away.
+        let prunes = self.stores.iter().any(|(_, store)| store.is_on_server()) && self.prunes();
+        let stores = self.stores.iter().filter(|(_, store)| prunes || !store.is_on_server());
+        let pass = Pass::begin(stores.cloned()).await?;
         let tenants: BTreeMap<TenantId, Rest> = self
             .system
             .tenants()
@@ -159,10 +162,17 @@ impl Pruning {
             let late = |_| StorageError::unavailable("the journal cannot be written, and says what may be pruned");
             tokio::time::timeout(PATIENCE, self.system.recorded()).await.map_err(late)
         };
-        pass.run(now, of, committed, dry_run, report).await?;
+        let ran = pass.run(now, of, committed, dry_run, report).await;
         let max_age = self.running.borrow().config.dead_letters.max_age;
         let own = |tenant: &TenantId| self.system.policy(tenant).retention.dead_letters_max_age;
-        prune_letters(&self.letters, max_age, own, now, dry_run, report).await
+        let letters = prune_letters(&self.letters, max_age, own, now, dry_run, report).await;
+        ran.and(letters)
+    }
+
+    /// Whether any rule lets go of stored events: of the configuration, or of a tenant since.
+    fn prunes(&self) -> bool {
+        let by_config = self.running.borrow().config.tenants.prunes();
+        by_config || self.system.tenants().iter().any(|told| !self.system.policy(&told.tenant).retention.keeps_all())
     }
 }
 

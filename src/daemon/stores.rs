@@ -8,6 +8,9 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
+#[cfg(feature = "postgres")]
+use crate::metrics::OfStore;
+use crate::metrics::OfStores;
 use crate::retention::PrunedStore;
 #[cfg(feature = "nats")]
 use crate::store::NatsStore;
@@ -200,16 +203,34 @@ impl Stores {
         let pruned = |(name, store): (&StoreName, &Store)| match store {
             Store::Sqlite(store) => Some((name.clone(), store.clone().into())),
             Store::Files(store) => Some((name.clone(), store.clone().into())),
-            #[cfg(any(
-                feature = "nats",
-                feature = "object",
-                feature = "postgres",
-                feature = "stdout",
-                feature = "webhook"
-            ))]
+            #[cfg(feature = "postgres")]
+            Store::Postgres(store) => Some((name.clone(), store.clone().into())),
+            #[cfg(any(feature = "nats", feature = "object", feature = "stdout", feature = "webhook"))]
             _ => None,
         };
         self.named.iter().filter_map(pruned).collect()
+    }
+
+    /// What those on servers count.
+    pub(super) fn counts(&self) -> OfStores {
+        #[cfg(not(feature = "postgres"))]
+        return std::sync::Arc::new(Vec::new);
+        #[cfg(feature = "postgres")]
+        {
+            let counts = |(name, store): (&StoreName, &Store)| match store {
+                Store::Postgres(store) => Some((name.to_string(), store.counts())),
+                _ => None,
+            };
+            let all: Vec<_> = self.named.iter().filter_map(counts).collect();
+            std::sync::Arc::new(move || {
+                let told = all.iter().map(|(store, counts)| OfStore {
+                    store: store.clone(),
+                    misfits: counts.misfits().map(|(column, misfits)| (column.to_owned(), misfits)).collect(),
+                    pruned: counts.pruned(),
+                });
+                told.collect()
+            })
+        }
     }
 
     /// Whether one of them is the standard output.

@@ -200,6 +200,19 @@ impl<'e> Families<'e> {
             .try_for_each(|(of, value)| family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Whole(value)))
     }
 
+    /// The same.
+    pub(super) fn counters_by_two<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; 2],
+        each: impl IntoIterator<Item = ([&'d str; 2], u64)>,
+    ) -> Result {
+        let mut family = self.family(name, In::Things, help, Kind::Counter)?;
+        each.into_iter()
+            .try_for_each(|(of, value)| family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Whole(value)))
+    }
+
     /// What does not change as long as the process lives.
     pub(super) fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result {
         self.family(name, In::Things, help, Kind::Info)?.value(labels, Value::There)

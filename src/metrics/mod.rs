@@ -60,6 +60,20 @@ pub struct Metrics {
     max_tenants: usize,
     is_own_process: bool,
     busiest: Arc<Mutex<Busiest>>,
+    of_stores: Option<OfStores>,
+}
+
+/// Says what stores on servers count in this process, without asking those servers.
+pub(crate) type OfStores = Arc<dyn Fn() -> Vec<OfStore> + Send + Sync>;
+
+/// What one of them counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OfStore {
+    pub(crate) store: String,
+    /// By column: values that did not fit it.
+    pub(crate) misfits: Vec<(String, u64)>,
+    /// Events that were pruned, once its server has said so.
+    pub(crate) pruned: Option<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -75,7 +89,7 @@ impl Metrics {
     /// Of a system.
     #[must_use]
     pub fn new(system: System) -> Self {
-        Self { system, max_tenants: Self::MAX_TENANTS, is_own_process: false, busiest: Arc::default() }
+        Self { system, max_tenants: Self::MAX_TENANTS, is_own_process: false, busiest: Arc::default(), of_stores: None }
     }
 
     /// So many tenants have series of their own, about 1.3 KB of text each. Default [`MAX_TENANTS`](Self::MAX_TENANTS).
@@ -91,6 +105,13 @@ impl Metrics {
         Self { is_own_process: true, ..self }
     }
 
+    /// Adds what stores on servers count.
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub(crate) fn of_stores(self, of_stores: OfStores) -> Self {
+        Self { of_stores: Some(of_stores), ..self }
+    }
+
     /// All of them as text. Looks at every tenant, and waits for one whose code holds its lane: to be called where that holds
     /// nobody up.
     #[must_use]
@@ -102,7 +123,7 @@ impl Metrics {
     pub(crate) fn text_with(&self, format: Format, beside: Beside) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
-        registry.register_collector(Box::new(beside));
+        registry.register_collector(Box::new(self.with_servers(beside)));
         let mut told = String::with_capacity(256 << 10);
         // A string takes all that is written to it.
         let _ = encode(&mut told, &registry);
@@ -121,11 +142,18 @@ impl Metrics {
     ) -> Vec<opentelemetry_proto::tonic::metrics::v1::Metric> {
         let mut families = Families::Otlp(otlp::Sink::new(began, now));
         // Nothing can go wrong in memory.
-        let _ = self.tell(&mut families).and_then(|()| beside.tell(&mut families));
+        let _ = self.tell(&mut families).and_then(|()| self.with_servers(beside.clone()).tell(&mut families));
         match families {
             Families::Otlp(sink) => sink.told(),
             Families::Text(_) => vec![],
         }
+    }
+
+    /// What is pruned on servers counts with what is pruned here, once all of it is known.
+    fn with_servers(&self, mut beside: Beside) -> Beside {
+        let of_stores = self.of_stores.iter().flat_map(|told| told()).map(|store| store.pruned);
+        beside.pruned = of_stores.fold(beside.pruned, |all, pruned| Some(all? + pruned?));
+        beside
     }
 
     fn tell(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -133,6 +161,14 @@ impl Metrics {
         let (measured, health) = (self.system.measure(), self.system.health());
         let seen = Seen { sources: &sources, tenants: &tenants, measured: &measured, health: &health };
         seen.tell(families)?;
+        if let Some(told) = &self.of_stores {
+            let help = "Values of events that did not fit their column of the store, where they are null.";
+            let told = told();
+            let each = told.iter().flat_map(|store| {
+                store.misfits.iter().map(|(column, misfits)| ([store.store.as_str(), column.as_str()], *misfits))
+            });
+            families.counters_by_two("headworks_column_misfits", help, ["store", "column"], each)?;
+        }
         let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
         tenants::tell(families, &busiest.rows(&tenants, self.max_tenants))?;
         drop(busiest);
@@ -164,7 +200,7 @@ impl Beside {
         let store = crate::store::StoreReader::open(data_dir).ok();
         Self {
             letters: store.as_ref().and_then(|store| store.dead_letters_kept().ok()),
-            pruned: store.as_ref().and_then(|store| store.pruned().ok()),
+            pruned: store.as_ref().and_then(|store| store.pruned_here().ok()),
             exported: Some(exported.clone()),
         }
     }

@@ -40,17 +40,24 @@
 //! A store on [plain files](crate::store::files) gives up whole files with all that is known of their batches, one step a tenant: its
 //! index is written anew without them. What is too old may stay there for as long as others in its file are not.
 //!
+//! A store on a [PostgreSQL server](crate::store::postgres) does the same over its own connections, step by step, so that a server that says
+//! nothing is given up as soon as with a batch; the others are pruned all the same. Its fences stay for an hour at least, which is longer than
+//! an attempt may be on its way there whose process is gone.
+//!
 //! # Space
 //!
 //! The layout `index` gives back whole segments, once all that is in one is gone: one batch of a tenant that keeps all is enough to
 //! keep its segment, so tenants with very different rules do better in stores of their own, or in rows. Rows leave free pages in the database, which new
-//! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`.
+//! rows use: it stops to grow and does not shrink, but for `headworks prune --vacuum`. On PostgreSQL an empty partition is dropped, and the
+//! room of rows in others is what its `autovacuum` makes of it.
 
 #[cfg(feature = "sqlite")]
 mod order;
 #[cfg(feature = "sqlite")]
 mod pass;
 mod rule;
+#[cfg(feature = "sqlite")]
+mod walk;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use order::{Orders, Pruner, orders};
@@ -59,6 +66,10 @@ pub(crate) use pass::prune_letters;
 #[cfg(feature = "sqlite")]
 pub use pass::{Pass, PrunedRow, PrunedStore, Report, Rest};
 pub use rule::{Kept, Pruned, due};
+#[cfg(feature = "postgres")]
+pub(crate) use walk::Listed;
+#[cfg(feature = "sqlite")]
+pub(crate) use walk::{FENCES, LOOK, Step, Stock, Walk};
 
 #[cfg(doc)]
 use headworks_actors::RetentionPolicy;

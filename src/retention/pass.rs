@@ -2,12 +2,14 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use headworks_actors::{RetentionPolicy, StorageError, StoreName, TenantId, UnixMillis};
+use headworks_actors::{BatchId, RetentionPolicy, StorageError, StoreName, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::Pruned;
+use super::{Pruned, Step, Stock, Walk};
+#[cfg(feature = "postgres")]
+use crate::store::PostgresStore;
 use crate::store::files::{self, Mark};
-use crate::store::sqlite::{ReadError, Stock};
+use crate::store::sqlite::ReadError;
 use crate::store::{FilesReader, FilesStore, SqliteReader, SqliteStore};
 
 /// One look at all that is stored, and the deletion of what is due of it. See the [module](super) for why in this order.
@@ -24,6 +26,20 @@ pub enum PrunedStore {
     Sqlite(SqliteStore),
     /// File by file.
     Files(FilesStore),
+    /// Batch by batch, and the partitions that nothing is in any more.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresStore),
+}
+
+impl PrunedStore {
+    /// Whether it has a server, which may be away.
+    pub(crate) fn is_on_server(&self) -> bool {
+        match self {
+            Self::Sqlite(_) | Self::Files(_) => false,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => true,
+        }
+    }
 }
 
 impl From<SqliteStore> for PrunedStore {
@@ -38,10 +54,108 @@ impl From<FilesStore> for PrunedStore {
     }
 }
 
+#[cfg(feature = "postgres")]
+impl From<PostgresStore> for PrunedStore {
+    fn from(store: PostgresStore) -> Self {
+        Self::Postgres(store)
+    }
+}
+
 #[derive(Debug)]
 enum Looked {
-    Sqlite { name: StoreName, store: SqliteStore, reader: SqliteReader, stock: Stock },
-    Files { name: StoreName, store: FilesStore, reader: FilesReader, marks: Vec<Mark> },
+    Ledger {
+        name: StoreName,
+        ledger: Ledger,
+        stock: Stock,
+    },
+    Files {
+        name: StoreName,
+        store: FilesStore,
+        reader: FilesReader,
+        marks: Vec<Mark>,
+    },
+    /// Its server is: the others go on.
+    #[cfg(feature = "postgres")]
+    Away(StorageError),
+}
+
+/// A store that has a row for each batch.
+#[derive(Debug)]
+enum Ledger {
+    Sqlite(SqliteStore, SqliteReader),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresStore),
+}
+
+impl Ledger {
+    /// Begins to look for what is due of a tenant, among what was there then. Where something of it is `in_flight`, its newest batch
+    /// may be one that comes again, and stays.
+    async fn walk(
+        &self,
+        stock: &Stock,
+        tenant: &TenantId,
+        rules: &RetentionPolicy,
+        now: UnixMillis,
+        in_flight: bool,
+    ) -> Result<Walk, PassError> {
+        Ok(match self {
+            Self::Sqlite(_, reader) => reader.walk(stock, tenant, rules, now, in_flight)?,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.walk(stock.newest, tenant, rules, now, in_flight).await?,
+        })
+    }
+
+    /// The next that are to go together; none where nothing more is due.
+    async fn next_step(&self, walk: &mut Walk) -> Result<Option<Step>, PassError> {
+        Ok(match self {
+            Self::Sqlite(_, reader) => reader.next_step(walk)?,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.next_step(walk).await?,
+        })
+    }
+
+    async fn prune(&self, tenant: &TenantId, step: Step) -> Result<Pruned, StorageError> {
+        match self {
+            Self::Sqlite(store, _) => store.prune(tenant, step).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.prune(tenant, step).await,
+        }
+    }
+
+    /// Forgets the fences of batches that will not come again.
+    async fn forget_fences(&self, batches: Vec<BatchId>) -> Result<(), StorageError> {
+        match self {
+            Self::Sqlite(store, _) => store.forget_fences(batches).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.forget_fences(batches).await,
+        }
+    }
+
+    /// Gives back what holds nothing any more, where that is done by the way.
+    async fn tidy(&self, now: UnixMillis) -> Result<(), StorageError> {
+        #[cfg(not(feature = "postgres"))]
+        let _ = now;
+        match self {
+            Self::Sqlite(..) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => store.drop_empty_partitions(now).await,
+        }
+    }
+}
+
+/// The journal's word that what is settled is on disk, asked for once. Where it is not given, nothing more is pruned.
+struct Settling<F> {
+    asked: Option<F>,
+    refused: Option<StorageError>,
+}
+
+impl<F: Future<Output = Result<(), StorageError>>> Settling<F> {
+    async fn settle(&mut self) -> Result<(), StorageError> {
+        if let Some(asked) = self.asked.take() {
+            self.refused = asked.await.err();
+        }
+        self.refused.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// How far what is stored of a tenant is settled.
@@ -90,27 +204,35 @@ enum PassError {
 }
 
 impl Pass {
-    /// Takes down what there is.
+    /// Takes down what there is. A store whose server is away is passed over: [`run`](Self::run) tells of it.
     ///
     /// # Errors
     /// A store cannot be read.
-    pub fn begin<S: Into<PrunedStore>>(stores: impl IntoIterator<Item = (StoreName, S)>) -> Result<Self, StorageError> {
-        let look = |(name, store): (StoreName, S)| {
-            let unread = |why: &dyn std::fmt::Display| StorageError::unavailable(why.to_string());
-            Ok(match store.into() {
+    pub async fn begin<S: Into<PrunedStore>>(
+        stores: impl IntoIterator<Item = (StoreName, S)>,
+    ) -> Result<Self, StorageError> {
+        let unread = |why: &dyn std::fmt::Display| StorageError::unavailable(why.to_string());
+        let mut looked = vec![];
+        for (name, store) in stores {
+            looked.push(match store.into() {
                 PrunedStore::Sqlite(store) => {
                     let reader = SqliteReader::open(store.path()).map_err(|why| unread(&why))?;
                     let stock = reader.stock().map_err(|why| unread(&why))?;
-                    Looked::Sqlite { name, store, reader, stock }
+                    Looked::Ledger { name, ledger: Ledger::Sqlite(store, reader), stock }
                 }
                 PrunedStore::Files(store) => {
                     let reader = FilesReader::open(store.path()).map_err(|why| unread(&why))?;
                     let marks = reader.marks().map_err(|why| unread(&why))?;
                     Looked::Files { name, store, reader, marks }
                 }
-            })
-        };
-        Ok(Self { stores: stores.into_iter().map(look).collect::<Result<_, StorageError>>()? })
+                #[cfg(feature = "postgres")]
+                PrunedStore::Postgres(store) => match store.stock().await {
+                    Ok(stock) => Looked::Ledger { name, ledger: Ledger::Postgres(store), stock },
+                    Err(why) => Looked::Away(why),
+                },
+            });
+        }
+        Ok(Self { stores: looked })
     }
 
     /// Prunes what is due at `now` by the rules of each tenant, whose events are settled as far as it says; all of that was asked
@@ -118,7 +240,7 @@ impl Pass {
     /// step, and where it fails there is none. After each step it waits for a moment. With `dry_run` nothing is changed.
     ///
     /// # Errors
-    /// A store cannot be read or written. What was pruned until then is pruned, and in the report.
+    /// A store cannot be read or written: the first of them; the others were pruned all the same. What was pruned is in the report.
     ///
     /// # Cancel safety
     /// May be dropped at any time: a step is done whole or not at all.
@@ -130,35 +252,26 @@ impl Pass {
         dry_run: bool,
         report: &mut Report,
     ) -> Result<(), StorageError> {
-        let mut committed = Some(committed);
-        let ran = self.steps(now, of, &mut committed, dry_run, report).await;
-        ran.map_err(|why| match why {
-            PassError::Read(why) => StorageError::unavailable(why.to_string()),
-            PassError::Files(why) => StorageError::unavailable(why.to_string()),
-            PassError::Write(why) => why,
-        })
-    }
-
-    async fn steps(
-        &self,
-        now: UnixMillis,
-        of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
-        committed: &mut Option<impl Future<Output = Result<(), StorageError>>>,
-        dry_run: bool,
-        report: &mut Report,
-    ) -> Result<(), PassError> {
+        let mut settling = Settling { asked: Some(committed), refused: None };
+        let mut first = Ok(());
         for looked in &self.stores {
-            match looked {
-                Looked::Sqlite { name, store, reader, stock } => {
-                    let looked = (name, store, reader, stock);
-                    steps_of_sqlite(looked, now, &of, committed, dry_run, report).await?;
+            let ran = match looked {
+                Looked::Ledger { name, ledger, stock } => {
+                    steps_of_ledger((name, ledger, stock), now, &of, &mut settling, dry_run, report).await
                 }
                 Looked::Files { name, store, reader, marks } => {
-                    steps_of_files((name, store, reader, marks), now, &of, committed, dry_run, report).await?;
+                    steps_of_files((name, store, reader, marks), now, &of, &mut settling, dry_run, report).await
                 }
-            }
+                #[cfg(feature = "postgres")]
+                Looked::Away(why) => Err(PassError::Write(why.clone())),
+            };
+            first = first.and(ran.map_err(|why| match why {
+                PassError::Read(why) => StorageError::unavailable(why.to_string()),
+                PassError::Files(why) => StorageError::unavailable(why.to_string()),
+                PassError::Write(why) => why,
+            }));
         }
-        Ok(())
+        first
     }
 }
 
@@ -166,7 +279,7 @@ async fn steps_of_files(
     (name, store, reader, marks): (&StoreName, &FilesStore, &FilesReader, &[Mark]),
     now: UnixMillis,
     of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
-    committed: &mut Option<impl Future<Output = Result<(), StorageError>>>,
+    settling: &mut Settling<impl Future<Output = Result<(), StorageError>>>,
     dry_run: bool,
     report: &mut Report,
 ) -> Result<(), PassError> {
@@ -184,7 +297,7 @@ async fn steps_of_files(
         let pruned = if dry_run {
             step.holds
         } else {
-            settle(committed).await?;
+            settling.settle().await?;
             store.prune(tenant, step).await?
         };
         if pruned != Pruned::default() {
@@ -197,11 +310,11 @@ async fn steps_of_files(
     Ok(())
 }
 
-async fn steps_of_sqlite(
-    (name, store, reader, stock): (&StoreName, &SqliteStore, &SqliteReader, &Stock),
+async fn steps_of_ledger(
+    (name, ledger, stock): (&StoreName, &Ledger, &Stock),
     now: UnixMillis,
     of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
-    committed: &mut Option<impl Future<Output = Result<(), StorageError>>>,
+    settling: &mut Settling<impl Future<Output = Result<(), StorageError>>>,
     dry_run: bool,
     report: &mut Report,
 ) -> Result<(), PassError> {
@@ -215,15 +328,15 @@ async fn steps_of_sqlite(
             report.held_back.insert(tenant.clone());
             continue;
         }
-        let mut walk = reader.walk(stock, tenant, &rules, now, rest == Rest::InFlight)?;
+        let mut walk = ledger.walk(stock, tenant, &rules, now, rest == Rest::InFlight).await?;
         let mut all = Pruned::default();
-        while let Some(step) = reader.next_step(&mut walk)? {
+        while let Some(step) = ledger.next_step(&mut walk).await? {
             if dry_run {
                 all += step.holds;
                 continue;
             }
-            settle(committed).await?;
-            let pruned = store.prune(tenant, step).await?;
+            settling.settle().await?;
+            let pruned = ledger.prune(tenant, step).await?;
             all += pruned;
             add(report, name, tenant, pruned);
             // So that a step is never together with the next one.
@@ -240,21 +353,17 @@ async fn steps_of_sqlite(
         }
     }
     if !dry_run && !done_with.is_empty() {
-        settle(committed).await?;
-        store.forget_fences(done_with).await?;
+        settling.settle().await?;
+        ledger.forget_fences(done_with).await?;
+    }
+    if !dry_run {
+        ledger.tidy(now).await?;
     }
     Ok(())
 }
 
 /// Between two steps others have a turn.
 const BREATH: Duration = Duration::from_millis(1);
-
-async fn settle(committed: &mut Option<impl Future<Output = Result<(), StorageError>>>) -> Result<(), StorageError> {
-    match committed.take() {
-        Some(committed) => committed.await,
-        None => Ok(()),
-    }
-}
 
 fn add(report: &mut Report, store: &StoreName, tenant: &TenantId, pruned: Pruned) {
     match report.events.last_mut().filter(|row| (&row.store, &row.tenant) == (store, tenant)) {

@@ -1,5 +1,8 @@
 //! Stores that come with the daemon: one folder each.
 
+#[cfg(any(feature = "object", feature = "postgres"))]
+#[cfg_attr(not(any(feature = "parquet", feature = "postgres")), expect(dead_code, reason = "NDJSON has no columns"))]
+pub(crate) mod columns;
 #[cfg(any(feature = "nats", feature = "webhook"))]
 mod desk;
 pub mod files;

@@ -6,7 +6,7 @@ use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, Sto
 #[cfg(feature = "object")]
 use super::object::{self, ObjectReader};
 #[cfg(feature = "postgres")]
-use super::postgres::{self, PostgresReader};
+use super::postgres::{self, HeldOnServer, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
 use crate::audit::{Held, Holdings, Kept, Unread};
 use crate::store::files::{FILES, HeldInFiles};
@@ -163,7 +163,11 @@ impl StoreReader {
             }
         };
         let of_files = self.files.as_ref().map_or_else(|| Ok(vec![]), FilesReader::pruned)?;
-        add(&StoreName::ONLY, self.first_tenants()?, [self.database.gone()?, of_files].concat());
+        #[cfg(feature = "postgres")]
+        let on_server = self.postgres.as_ref().map_or_else(|| Ok(vec![]), |postgres| postgres.pruned())?;
+        #[cfg(not(feature = "postgres"))]
+        let on_server = vec![];
+        add(&StoreName::ONLY, self.first_tenants()?, [self.database.gone()?, of_files, on_server].concat());
         for (name, further) in &self.further {
             add(name, further.tenants()?, further.gone()?);
         }
@@ -175,6 +179,19 @@ impl StoreReader {
     /// # Errors
     /// One cannot be read.
     pub fn pruned(&self) -> Result<u64, StoreReadError> {
+        self.pruned_in(true)
+    }
+
+    /// The same, of those that have no server: nobody has to wait for one.
+    pub(crate) fn pruned_here(&self) -> Result<u64, StoreReadError> {
+        self.pruned_in(false)
+    }
+
+    fn pruned_in(&self, on_servers: bool) -> Result<u64, StoreReadError> {
+        #[cfg(not(feature = "postgres"))]
+        let _ = on_servers;
+        #[cfg(feature = "postgres")]
+        let all_of = |pruned: &[(TenantId, u64)]| pruned.iter().map(|(_, events)| events).sum::<u64>();
         let of_files = |files: &FilesReader| Ok(files.pruned()?.iter().map(|(_, events)| events).sum::<u64>());
         let mut pruned = self.database.pruned()? + self.files.as_ref().map_or(Ok::<_, StoreReadError>(0), of_files)?;
         for (_, further) in &self.further {
@@ -183,10 +200,16 @@ impl StoreReader {
                 Further::Files(files) => of_files(files)?,
                 Further::Unreadable => 0,
                 #[cfg(feature = "postgres")]
+                Further::Postgres(postgres) if on_servers => all_of(&postgres.pruned()?),
+                #[cfg(feature = "postgres")]
                 Further::Postgres(_) => 0,
                 #[cfg(feature = "object")]
                 Further::Object(_) => 0,
             };
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = self.postgres.as_ref().filter(|_| on_servers) {
+            pruned += all_of(&postgres.pruned()?);
         }
         Ok(pruned)
     }
@@ -317,10 +340,13 @@ impl StoreReader {
         }
         #[cfg(feature = "postgres")]
         if let Some(postgres) = &self.postgres {
-            for (tenant, stored, there) in postgres.held(events)? {
+            for HeldOnServer { tenant, events, rows, pruned } in postgres.held(events)? {
+                if pruned > 0 {
+                    *holdings.pruned.entry(tenant.clone()).or_default() += pruned;
+                }
                 let held = holdings.tenants.entry(tenant).or_default();
-                held.events += stored;
-                held.rows += there;
+                held.events += events;
+                held.rows += rows;
             }
         }
         #[cfg(feature = "object")]
@@ -432,9 +458,14 @@ impl Further {
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => {
                 // Rows that are not there were deleted: a server's own checksums tell of damage.
-                let held = postgres.held(events)?.into_iter();
-                let held = held.map(|(tenant, events, rows)| (tenant, Kept { events, rows, damaged: 0 })).collect();
-                (held, BTreeMap::new(), vec![])
+                let (mut held, mut gone) = (BTreeMap::new(), BTreeMap::new());
+                for HeldOnServer { tenant, events, rows, pruned } in postgres.held(events)? {
+                    if pruned > 0 {
+                        gone.insert(tenant.clone(), pruned);
+                    }
+                    held.insert(tenant, Kept { events, rows, damaged: 0 });
+                }
+                (held, gone, vec![])
             }
             #[cfg(feature = "object")]
             Self::Object(object) => {
@@ -452,7 +483,7 @@ impl Further {
             Self::Files(files) => Ok(files.pruned()?.into_iter().filter(|(_, events)| *events > 0).collect()),
             Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => Ok(vec![]),
+            Self::Postgres(postgres) => Ok(postgres.pruned()?),
             #[cfg(feature = "object")]
             Self::Object(_) => Ok(vec![]),
         }

@@ -55,6 +55,8 @@ mod openapi;
 mod outage;
 mod page;
 #[cfg(feature = "postgres")]
+mod postgres_columns;
+#[cfg(feature = "postgres")]
 mod postgres_crash;
 #[cfg(feature = "postgres")]
 mod postgres_daemon;
@@ -62,6 +64,8 @@ mod postgres_daemon;
 mod postgres_faults;
 #[cfg(all(feature = "postgres", feature = "parquet"))]
 mod postgres_object_saga;
+#[cfg(feature = "postgres")]
+mod postgres_retention;
 #[cfg(feature = "postgres")]
 mod postgres_store;
 mod query;

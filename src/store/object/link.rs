@@ -17,9 +17,9 @@ use object_store::{
 };
 
 use super::ObjectOptions;
-use super::columns::Column;
 use super::error::Failure;
 use super::key::{self, Name, Template};
+use crate::store::columns::Column;
 
 /// A place for objects, and the way to it.
 #[derive(Debug)]

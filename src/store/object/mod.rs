@@ -51,8 +51,6 @@
 mod options;
 
 #[cfg(feature = "object")]
-mod columns;
-#[cfg(feature = "object")]
 mod compact;
 #[cfg(feature = "object")]
 mod content;
@@ -79,8 +77,6 @@ mod write;
 
 pub use options::{ObjectFormat, ObjectOptions};
 
-#[cfg(feature = "object")]
-pub(crate) use columns::Column;
 #[cfg(feature = "object")]
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]

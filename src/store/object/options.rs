@@ -29,7 +29,8 @@ pub struct ObjectOptions {
     pub path: String,
     /// What is in an object. Default `ndjson.zst`.
     pub format: ObjectFormat,
-    /// Fields of the events that become columns of `parquet`, by their paths. Default none.
+    /// Fields of the events that become columns of `parquet`, as `"ms=http.took:number"`: by their paths, each with a name and a
+    /// type where these are not the path and `text`. Default none.
     pub columns: Vec<String>,
     /// Batches become part of a larger object, with others of their tenant and their day, once the first of them is there for so
     /// long; until then only Headworks reads them. `None`, written `"never"`, for an object a batch. Default never.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMillisecondType;
-use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow_array::{
+    Array, ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray,
+};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use headworks_actors::{EventRef, UnixMillis};
@@ -16,16 +18,15 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::columns::{Column, ColumnType};
 use super::content::{Event, Rows};
+use crate::store::columns::{Column, ColumnType, Columns, Value};
 
 /// The key of the head in the metadata of the file.
 const KEY: &str = "headworks";
 
 pub(super) fn encode(head: &impl Serialize, batches: &[Rows<'_>], columns: &[String]) -> Result<Vec<u8>, String> {
-    let columns = Column::parse_all(columns)?;
+    let columns = Columns::new(Column::parse_all(columns)?);
     let rows = rows(batches, &columns).map_err(|why| why.to_string())?;
     let json = serde_json::to_string(head).map_err(|why| why.to_string())?;
     let properties = WriterProperties::builder()
@@ -56,17 +57,18 @@ fn schema(columns: &[Column]) -> Schema {
     ];
     fields.extend(columns.iter().map(|column| {
         let kind = match column.kind {
-            ColumnType::Text => DataType::Utf8,
+            ColumnType::Text | ColumnType::Json => DataType::Utf8,
             ColumnType::Integer => DataType::Int64,
             ColumnType::Number => DataType::Float64,
             ColumnType::Boolean => DataType::Boolean,
+            ColumnType::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         };
-        Field::new(&column.path, kind, true)
+        Field::new(&column.name, kind, true)
     }));
     Schema::new(fields)
 }
 
-fn rows(batches: &[Rows<'_>], columns: &[Column]) -> Result<RecordBatch, arrow_schema::ArrowError> {
+fn rows(batches: &[Rows<'_>], columns: &Columns) -> Result<RecordBatch, arrow_schema::ArrowError> {
     let events: Vec<EventRef<'_>> = batches.iter().flat_map(|batch| &batch.events).copied().collect();
     let (mut ids, mut seqs, mut tenants, mut places) = (StringBuilder::new(), vec![], StringBuilder::new(), vec![]);
     for Rows { batch, events } in batches {
@@ -95,43 +97,58 @@ fn rows(batches: &[Rows<'_>], columns: &[Column]) -> Result<RecordBatch, arrow_s
         Arc::new(body.finish()),
         Arc::new(raw.finish()),
     ];
-    if !columns.is_empty() {
-        // What is no JSON has no fields.
-        let parsed: Vec<Value> =
-            events.iter().map(|event| serde_json::from_slice(event.body).unwrap_or_default()).collect();
-        arrays.extend(columns.iter().map(|column| fields(column, &parsed)));
+    if !columns.all.is_empty() {
+        let mut found = vec![vec![]; columns.all.len()];
+        let mut of_event = vec![];
+        for event in &events {
+            columns.find(event.body, &mut of_event);
+            for (column, json) in found.iter_mut().zip(&of_event) {
+                column.push(*json);
+            }
+        }
+        arrays.extend(columns.all.iter().zip(&found).map(|(column, found)| fields(column.kind, found)));
     }
-    RecordBatch::try_new(Arc::new(schema(columns)), arrays)
+    RecordBatch::try_new(Arc::new(schema(&columns.all)), arrays)
 }
 
-fn fields(column: &Column, events: &[Value]) -> ArrayRef {
-    let values = events.iter().map(|event| column.of(event));
-    match column.kind {
-        ColumnType::Text => {
+/// A column. What does not fit it is null.
+fn fields(kind: ColumnType, found: &[Option<&str>]) -> ArrayRef {
+    let values = found.iter().map(|json| json.and_then(|json| kind.read(json).ok().flatten()));
+    match kind {
+        ColumnType::Text | ColumnType::Json => {
             let mut array = StringBuilder::new();
             for value in values {
                 match value {
-                    Some(Value::String(text)) => array.append_value(text),
-                    Some(other) => array.append_value(other.to_string()),
-                    None => array.append_null(),
+                    Some(Value::Text(text)) => array.append_value(text),
+                    Some(Value::Json(json)) => array.append_value(json),
+                    _ => array.append_null(),
                 }
             }
             Arc::new(array.finish())
         }
         ColumnType::Integer => {
             let mut array = Int64Builder::new();
-            values.for_each(|value| array.append_option(value.and_then(Value::as_i64)));
+            values.for_each(|value| {
+                array.append_option(if let Some(Value::Integer(n)) = value { Some(n) } else { None })
+            });
             Arc::new(array.finish())
         }
         ColumnType::Number => {
             let mut array = Float64Builder::new();
-            values.for_each(|value| array.append_option(value.and_then(Value::as_f64)));
+            values
+                .for_each(|value| array.append_option(if let Some(Value::Number(n)) = value { Some(n) } else { None }));
             Arc::new(array.finish())
         }
         ColumnType::Boolean => {
             let mut array = BooleanBuilder::new();
-            values.for_each(|value| array.append_option(value.and_then(Value::as_bool)));
+            values.for_each(|value| {
+                array.append_option(if let Some(Value::Boolean(is)) = value { Some(is) } else { None })
+            });
             Arc::new(array.finish())
+        }
+        ColumnType::Time => {
+            let times = values.map(|value| if let Some(Value::Time(micros)) = value { Some(micros) } else { None });
+            Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
         }
     }
 }

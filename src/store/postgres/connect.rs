@@ -1,4 +1,5 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -7,8 +8,10 @@ use tokio_postgres::tls::NoTls;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::counts::Counts;
 use super::error::Failure;
-use super::{PostgresOptions, SslMode, tls};
+use super::{PostgresOptions, SslMode, columns, tls};
+use crate::store::columns::Columns;
 
 /// A server, and the way to it.
 pub(super) struct Target {
@@ -17,8 +20,12 @@ pub(super) struct Target {
     /// For errors: where it is, without any secret.
     pub(super) place: String,
     pub(super) options: PostgresOptions,
+    pub(super) columns: Columns,
+    pub(super) counts: Arc<Counts>,
     /// Whether its tables were seen.
     pub(super) was_ready: AtomicBool,
+    /// How many partitions were dropped by this process.
+    pub(super) dropped: AtomicU64,
 }
 
 impl Target {
@@ -31,6 +38,8 @@ impl Target {
                 options.namespace
             ));
         }
+        let columns = columns::parse(&options.columns).map_err(|why| format!("columns {why}"))?;
+        let counts = Arc::new(Counts::new(&columns));
         let place = place(&config, &options.namespace);
         let tls = tls::connector(&options)?;
         config
@@ -43,7 +52,16 @@ impl Target {
             .connect_timeout(options.connect_timeout)
             .keepalives_idle(Duration::from_secs(30))
             .tcp_user_timeout(options.statement_timeout * 2);
-        Ok(Self { config, tls, place, options, was_ready: AtomicBool::new(false) })
+        Ok(Self {
+            config,
+            tls,
+            place,
+            options,
+            columns,
+            counts,
+            was_ready: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// How long the server may say nothing.

@@ -22,20 +22,31 @@
 //! - **Errors.** Of a server that is away, full, locked or refuses the password, all is waited for
 //!   ([`StorageError::Unavailable`](headworks_actors::StorageError::Unavailable)); a deadlock is tried again; data that a type, a constraint or a trigger refuses are refused
 //!   for good, and found among their neighbours by halving the batch.
+//! - **Columns**, where asked for: fields of the events as columns of `events`, beside the body, by [`PostgresOptions::columns`]. What is
+//!   not there or does not fit its column is NULL, and counted; the body has it. Columns that the table lacks are added.
 //! - **Partitions**, where asked for: a table a day or a month of arrival, made when the first event of it comes (with
 //!   [`SchemaMode::Check`] by somebody else, and waited for). `DROP TABLE headworks.events_2026_11_22` takes a day away.
-//! - **Nothing is pruned.** Rows may be deleted by hand; the totals go on counting them, and the audit tells of what is missing.
+//! - **Retention** deletes whole batches with their rows in `batches`, and counts them in `pruned`, in one transaction; see
+//!   [`retention`](crate::retention). Partitions of the past that no batch is in any more are dropped. Of rows that are deleted by hand the
+//!   totals go on counting, and the audit tells as missing. All that is in a namespace is pruned by the rules of the daemon that stores there:
+//!   two daemons need two.
 
 mod options;
 
+#[cfg(feature = "postgres")]
+mod columns;
 #[cfg(feature = "postgres")]
 mod connect;
 #[cfg(feature = "postgres")]
 mod copy;
 #[cfg(feature = "postgres")]
+mod counts;
+#[cfg(feature = "postgres")]
 mod error;
 #[cfg(feature = "postgres")]
 mod partition;
+#[cfg(feature = "postgres")]
+mod prune;
 #[cfg(feature = "postgres")]
 mod reader;
 #[cfg(feature = "postgres")]
@@ -53,9 +64,9 @@ mod write;
 pub use error::{OpenError, ReadError};
 pub use options::{BodyColumn, Partition, PostgresOptions, SchemaMode, SslMode};
 #[cfg(feature = "postgres")]
-pub(in crate::store) use reader::Cursor;
-#[cfg(feature = "postgres")]
 pub use reader::PostgresReader;
+#[cfg(feature = "postgres")]
+pub(in crate::store) use reader::{Cursor, HeldOnServer};
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;
 
@@ -67,6 +78,12 @@ pub(in crate::store) fn of(
 ) -> Result<PostgresReader, OpenError> {
     let missing = || OpenError::Options(format!("stores.json does not say where the server of store {name} is"));
     PostgresReader::new(known.get(name).ok_or_else(missing)?.clone())
+}
+
+/// What is wrong with the columns, if anything; for the check of a configuration.
+#[cfg(feature = "postgres")]
+pub(crate) fn check_columns(columns: &[String]) -> Result<(), String> {
+    columns::parse(columns).map(drop)
 }
 
 /// What is wrong with an address, if anything; for the check of a configuration.

@@ -29,6 +29,10 @@ pub struct PostgresOptions {
     pub body: BodyColumn,
     /// Whether the table of events is partitioned by the time of their arrival. Default `none`.
     pub partition: Partition,
+    /// Fields of the events that become columns of the table of events, as `"ms=http.took:number"`: by their paths, each with a name
+    /// and a type where these are not the path and `text`. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
     /// How many connections at the most, each with one transaction under way. Default 4.
     pub pool_size: usize,
     /// How long a connection may take to be there. Default 3 s.
@@ -55,6 +59,7 @@ impl Default for PostgresOptions {
             schema: SchemaMode::Make,
             body: BodyColumn::Text,
             partition: Partition::None,
+            columns: vec![],
             pool_size: 4,
             connect_timeout: Duration::from_secs(3),
             statement_timeout: Duration::from_secs(3),

@@ -57,6 +57,16 @@ pub(in crate::store) struct Cursor {
 /// So many batches are looked up at once, not their events.
 const HEADS: i64 = 256;
 
+/// What is held of a tenant.
+pub(in crate::store) struct HeldOnServer {
+    pub(in crate::store) tenant: TenantId,
+    /// By the word of the batches, and with those that were pruned.
+    pub(in crate::store) events: u64,
+    /// Those that are there, and those that were pruned.
+    pub(in crate::store) rows: u64,
+    pub(in crate::store) pruned: u64,
+}
+
 /// A batch, by its row.
 #[derive(Debug)]
 struct Head {
@@ -108,24 +118,41 @@ impl PostgresReader {
         })
     }
 
-    /// What is held of every tenant, of one opening or of all: events by the word of the batches, and rows that are there.
-    pub(in crate::store) fn held(&self, opening: Option<Opening>) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
-        let sql = "SELECT b.tenant, sum(b.events)::int8, sum((
-                       SELECT count(*) FROM @.events e
-                       WHERE e.batch = b.number AND e.arrived_at BETWEEN b.first_arrived AND b.last_arrived
-                   ))::int8 FROM @.batches b WHERE b.stored AND b.id >= $1 AND b.id < $2 GROUP BY b.tenant";
+    /// What is held of every tenant, of one opening or of all, at one moment.
+    pub(in crate::store) fn held(&self, opening: Option<Opening>) -> Result<Vec<HeldOnServer>, ReadError> {
+        let sql = "SELECT tenant, sum(events)::int8, sum(there)::int8, sum(pruned)::int8 FROM (
+                       SELECT b.tenant, b.events, (
+                           SELECT count(*) FROM @.events e
+                           WHERE e.batch = b.number AND e.arrived_at BETWEEN b.first_arrived AND b.last_arrived
+                       ) AS there, 0 AS pruned
+                       FROM @.batches b WHERE b.stored AND b.id >= $1 AND b.id < $2
+                       UNION ALL
+                       SELECT tenant, 0, 0, events FROM @.pruned WHERE opening || '/' >= $1 AND opening || '/' < $2
+                   ) AS held GROUP BY tenant";
         let (low, high) = match opening {
             // What follows the slash is the zero.
             Some(opening) => (format!("{opening}/"), format!("{opening}0")),
             None => (String::new(), char::MAX.to_string()),
         };
         self.ask(async |client, options| {
-            let rows = client.query(&in_namespace(sql, options), &[&low, &high]).await?;
+            let rows = client.query(&counting_pruned(client, sql, options).await?, &[&low, &high]).await?;
             let held = rows.iter().map(|row| {
                 let number = |at| Ok::<_, Failure>(row.try_get::<_, i64>(at)?.cast_unsigned());
-                Ok((tenant(row.try_get(0)?)?, number(1)?, number(2)?))
+                let (tenant, pruned) = (tenant(row.try_get(0)?)?, number(3)?);
+                Ok(HeldOnServer { tenant, events: number(1)? + pruned, rows: number(2)? + pruned, pruned })
             });
             held.collect()
+        })
+    }
+
+    /// How many events of each tenant were pruned, since the tables were made.
+    pub(in crate::store) fn pruned(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
+        let sql = "SELECT tenant, sum(events)::int8 FROM @.pruned GROUP BY tenant";
+        self.ask(async |client, options| {
+            let rows = client.query(&counting_pruned(client, sql, options).await?, &[]).await?;
+            let pruned =
+                rows.iter().map(|row| Ok((tenant(row.try_get(0)?)?, row.try_get::<_, i64>(1)?.cast_unsigned())));
+            pruned.collect()
         })
     }
 
@@ -142,9 +169,11 @@ impl PostgresReader {
     }
 
     pub(in crate::store) fn knows(&self, tenant: &TenantId) -> Result<bool, ReadError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM @.batches WHERE tenant = $1)";
+        let sql = "SELECT EXISTS (SELECT 1 FROM @.batches WHERE tenant = $1)
+                       OR EXISTS (SELECT 1 FROM @.pruned WHERE tenant = $1)";
         self.ask(async |client, options| {
-            let row = client.query_one(&in_namespace(sql, options), &[&tenant.as_str()]).await?;
+            let sql = counting_pruned(client, sql, options).await?;
+            let row = client.query_one(&sql, &[&tenant.as_str()]).await?;
             Ok(row.try_get(0)?)
         })
     }
@@ -249,6 +278,16 @@ impl PostgresReader {
     }
 }
 
-fn tenant(name: &str) -> Result<TenantId, Failure> {
+pub(super) fn tenant(name: &str) -> Result<TenantId, Failure> {
     TenantId::new(name).map_err(|why| Failure::Unfit(format!("a batch there is of tenant {name:?}: {why}")))
+}
+
+/// A question about what was pruned, which tables that no later headworks has written to since know nothing of.
+async fn counting_pruned(client: &Client, sql: &str, options: &PostgresOptions) -> Result<String, Failure> {
+    let name = in_namespace("@.pruned", options);
+    let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await?;
+    let nothing =
+        "(SELECT '' COLLATE \"C\" AS opening, '' COLLATE \"C\" AS tenant, 0::int8 AS events WHERE false) AS nothing";
+    let sql = if there.try_get(0)? { sql.to_owned() } else { sql.replace("@.pruned", nothing) };
+    Ok(in_namespace(&sql, options))
 }

@@ -4,10 +4,10 @@ use tokio_postgres::Client;
 
 use super::connect::Target;
 use super::error::Failure;
-use super::{Partition, PostgresOptions, SchemaMode};
+use super::{Partition, PostgresOptions, SchemaMode, columns};
 
 /// The version of the tables, in `headworks.version`.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
 /// The tables. `@` is the namespace, `%` the type of a body, and `$`, `^` and `&` say how events are partitioned.
 ///
@@ -20,7 +20,7 @@ CREATE TABLE @.headworks (
     body    text NOT NULL,     -- the type of events.body
     partition text NOT NULL    -- of events: none, day, month
 );
-INSERT INTO @.headworks VALUES (1, '%', '$');
+INSERT INTO @.headworks VALUES (2, '%', '$');
 CREATE SEQUENCE @.batch_numbers;
 CREATE TABLE @.batches (
     id            text COLLATE \"C\" PRIMARY KEY,  -- opening/tenant/seq
@@ -53,6 +53,17 @@ CREATE VIEW @.events_with_batch AS
     FROM @.events e JOIN @.batches b ON b.number = e.batch;
 ";
 
+/// What version 2 has beyond the first: events that were pruned, which the audit counts as there, and a way to the fences.
+const PRUNED: &str = "
+CREATE TABLE @.pruned (
+    opening text COLLATE \"C\" NOT NULL,         -- of those that stored them
+    tenant  text COLLATE \"C\" NOT NULL,
+    events  bigint NOT NULL,
+    PRIMARY KEY (opening, tenant)
+);
+CREATE INDEX fences ON @.batches (id) WHERE NOT stored;
+";
+
 /// Tells our own making of tables from everybody else's locks: "hdwk".
 pub(super) const LOCK: i64 = 0x6864_776b;
 
@@ -77,12 +88,27 @@ pub(super) async fn ready(client: &mut Client, target: &Target) -> Result<(), Fa
     }
     let may_make = options.schema == SchemaMode::Make && !target.was_ready.load(Ordering::Relaxed);
     make(client, options, may_make).await?;
+    columns::ready(client, options, &target.columns, may_make).await?;
     target.was_ready.store(true, Ordering::Relaxed);
     Ok(())
 }
 
 async fn make(client: &mut Client, options: &PostgresOptions, may_make: bool) -> Result<(), Failure> {
     match (found(client, options).await?, may_make) {
+        (Some((1, ..)), true) => {
+            let transaction = client.transaction().await?;
+            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+            // Another may have done it meanwhile.
+            if matches!(found(transaction.client(), options).await?, Some((1, ..))) {
+                let sql = format!("{PRUNED} UPDATE @.headworks SET version = {VERSION}");
+                transaction.batch_execute(&in_namespace(&sql, options)).await?;
+            }
+            transaction.commit().await?;
+            match found(client, options).await? {
+                Some(known) => fits(known, options),
+                None => Err(Failure::Unfit("the tables have vanished meanwhile".into())),
+            }
+        }
         (Some(known), _) => fits(known, options),
         (None, false) => {
             let why = match options.schema {
@@ -110,7 +136,7 @@ async fn make(client: &mut Client, options: &PostgresOptions, may_make: bool) ->
                 _ => (", arrived_at", " PARTITION BY RANGE (arrived_at)"),
             };
             let tables = TABLES.replace('$', options.partition.as_str()).replace('^', key).replace('&', by);
-            transaction.batch_execute(&in_namespace(&tables, options)).await?;
+            transaction.batch_execute(&in_namespace(&(tables + PRUNED), options)).await?;
             Ok(transaction.commit().await?)
         }
     }
@@ -135,6 +161,12 @@ async fn found(client: &Client, options: &PostgresOptions) -> Result<Option<(i32
 
 fn fits((version, body, partition): (i32, String, String), options: &PostgresOptions) -> Result<(), Failure> {
     let namespace = &options.namespace;
+    if version < VERSION {
+        return Err(Failure::Unfit(format!(
+            "the tables in the schema {namespace} have version {version}, and this headworks needs {VERSION}: have them brought to it \
+             once by their owner, with schema = \"make\""
+        )));
+    }
     if version != VERSION {
         return Err(Failure::Unfit(format!(
             "the tables in the schema {namespace} have version {version}, but this headworks knows only {VERSION}; they were \

@@ -6,8 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::PostgresOptions;
 use super::connect::Target;
+use super::counts::Counts;
 use super::error::{Failure, OpenError};
-use super::worker::{Job, Session, Workers};
+use super::worker::{Job, Session, Work, Workers};
 use super::write::Store;
 use crate::store::joined::Joined;
 
@@ -100,6 +101,21 @@ impl PostgresStore {
             let _ = answer.await;
         }
         Ok(())
+    }
+
+    /// Does something on one of its connections, between the batches of others. A server that says nothing is waited for as long as
+    /// with those.
+    pub(super) async fn on_connection<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.ask(|reply| Job::Ask(Box::new(Work { what, work, reply }))).await?
+    }
+
+    /// What it counts, for whoever must not wait for its server.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        self.shared.target.counts.clone()
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StorageError> {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{LocalBoxFuture, join_all};
 use headworks_actors::{Attempt, BatchId, Cause, Code, StorageError, TenantId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use super::PostgresOptions;
 use super::connect::Target;
 use super::error::{Class, Failure};
 use super::partition::Partitions;
@@ -21,12 +22,65 @@ pub(super) enum Job {
     Store(Box<Store>, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
     Count(TenantId, oneshot::Sender<Option<u64>>),
+    /// Anything else that needs a connection.
+    Ask(Box<dyn Ask>),
     Close(oneshot::Sender<()>),
+}
+
+/// A question of whoever has a handle to the store, with the way to answer it.
+pub(super) trait Ask: Send {
+    fn ask<'w>(
+        self: Box<Self>,
+        workers: &'w Workers,
+        queue: &'w Mutex<Queue>,
+        session: &'w mut Option<Session>,
+    ) -> LocalBoxFuture<'w, ()>;
+
+    /// Answers it without a connection.
+    fn refuse(self: Box<Self>, why: StorageError);
+}
+
+/// Work on a connection.
+pub(super) struct Work<W, T> {
+    pub(super) what: &'static str,
+    pub(super) work: W,
+    pub(super) reply: oneshot::Sender<Result<T, StorageError>>,
+}
+
+impl<W, T> Ask for Work<W, T>
+where
+    W: AsyncFnOnce(&mut Session) -> Result<T, Failure> + Send + 'static,
+    T: Send + 'static,
+{
+    fn ask<'w>(
+        self: Box<Self>,
+        workers: &'w Workers,
+        queue: &'w Mutex<Queue>,
+        session: &'w mut Option<Session>,
+    ) -> LocalBoxFuture<'w, ()> {
+        let Self { what, work, reply } = *self;
+        async move {
+            // Whoever dropped the call wants nothing any more.
+            if reply.is_closed() {
+                return;
+            }
+            let done = workers.guarded(session, work).await;
+            let answer = done.map_err(|why| workers.told(&why, what));
+            workers.spare(queue, answer.as_ref().err()).await;
+            let _ = reply.send(answer);
+        }
+        .boxed_local()
+    }
+
+    fn refuse(self: Box<Self>, why: StorageError) {
+        let _ = self.reply.send(Err(why));
+    }
 }
 
 /// A connection with what is prepared on it.
 pub(super) struct Session {
-    client: Client,
+    pub(super) client: Client,
+    pub(super) target: Arc<Target>,
     statements: Statements,
     partitions: Partitions,
     driver: JoinHandle<()>,
@@ -34,15 +88,24 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, and sees to it that the tables are there.
-    pub(super) async fn open(target: &Target) -> Result<Self, Failure> {
+    pub(super) async fn open(target: &Arc<Target>) -> Result<Self, Failure> {
         let (mut client, driver) = target.connect().await?;
         let ready = async {
             schema::settle(&client, &target.options).await?;
             schema::ready(&mut client, target).await?;
-            Statements::prepare(&client, &target.options).await
+            if target.counts.pruned().is_none() {
+                let sql = "SELECT coalesce(sum(events), 0)::int8 FROM @.pruned";
+                let row = client.query_one(&schema::in_namespace(sql, &target.options), &[]).await?;
+                target.counts.know_pruned(row.try_get::<_, i64>(0)?.cast_unsigned());
+            }
+            Statements::prepare(&client, target).await
         };
         let statements = tokio::time::timeout(target.patience(), ready).await.unwrap_or(Err(Failure::Silent))?;
-        Ok(Self { client, statements, partitions: Partitions::default(), driver })
+        Ok(Self { client, target: target.clone(), statements, partitions: Partitions::default(), driver })
+    }
+
+    pub(super) fn options(&self) -> &PostgresOptions {
+        &self.target.options
     }
 
     /// Says goodbye to the server.
@@ -54,7 +117,7 @@ impl Session {
 }
 
 /// What waits for a connection.
-struct Queue {
+pub(super) struct Queue {
     jobs: mpsc::Receiver<Job>,
     /// What did not fit the group that was taken last.
     held: VecDeque<Job>,
@@ -150,6 +213,10 @@ impl Workers {
                     });
                     let _ = reply.send(counted.await.ok().map(i64::cast_unsigned));
                 }
+                Job::Ask(asked) => {
+                    drop(waiting);
+                    asked.ask(self, queue, &mut session).await;
+                }
                 Job::Close(reply) => {
                     waiting.closing.push(reply);
                     waiting.jobs.close();
@@ -182,7 +249,7 @@ impl Workers {
         let stores: Vec<&Store> = group.iter().map(|(store, _)| &**store).collect();
         self.guarded(session, async |session| {
             let arrived = stores.iter().flat_map(|store| store.batch.events().map(|event| event.arrived));
-            session.partitions.ready(&mut session.client, &self.target.options, arrived).await?;
+            session.partitions.ready(&mut session.client, &self.target, arrived).await?;
             session.statements.store(&mut session.client, &stores).await
         })
         .await
@@ -209,6 +276,7 @@ impl Workers {
             match job {
                 Job::Store(_, reply) | Job::Rollback(_, _, reply) => drop(reply.send(Err(told.clone()))),
                 Job::Count(_, reply) => drop(reply.send(None)),
+                Job::Ask(asked) => asked.refuse(told.clone()),
                 Job::Close(_) => {}
             }
         }

@@ -1,14 +1,16 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::SinkExt;
 use headworks_actors::{Attempt, Batch, BatchId, StorageError};
 use tokio_postgres::{Client, Row, Statement, Transaction};
 
-use super::copy::{self, Timestamp};
+use super::columns;
+use super::connect::Target;
+use super::copy::{self, Rows, Timestamp};
 use super::error::Failure;
 use super::schema::in_namespace;
-use super::{BodyColumn, PostgresOptions};
 use crate::store::hash;
 
 /// So much is handed to the connection at once.
@@ -58,7 +60,7 @@ pub(super) struct Statements {
     fence: Statement,
     delete: Statement,
     clear: Statement,
-    body: BodyColumn,
+    target: Arc<Target>,
 }
 
 /// Beside the row of a batch that is new, nothing is written about it: a crash leaves both or neither.
@@ -92,19 +94,21 @@ const DELETE: &str = "DELETE FROM @.events WHERE batch = $1";
 const CLEAR: &str = "UPDATE @.batches SET stored = false, events = 0, body_bytes = 0 WHERE number = $1 AND tenant = $2";
 
 impl Statements {
-    pub(super) async fn prepare(client: &Client, options: &PostgresOptions) -> Result<Self, Failure> {
-        let prepare = async |sql: &str| client.prepare(&in_namespace(sql, options)).await;
-        let copy = format!("COPY @.events ({}) FROM STDIN (FORMAT binary)", copy::COLUMNS);
+    pub(super) async fn prepare(client: &Client, target: &Arc<Target>) -> Result<Self, Failure> {
+        let prepare = async |sql: &str| client.prepare(&in_namespace(sql, &target.options)).await;
+        // The names of columns may have anything in them, so that nothing is put in place behind them.
+        let begin = in_namespace(&format!("COPY @.events ({}", copy::COLUMNS), &target.options);
+        let copy = format!("{begin}{}) FROM STDIN (FORMAT binary)", columns::names(&target.columns));
         Ok(Self {
             claim: prepare(CLAIM).await?,
             look: prepare(LOOK).await?,
             raise: prepare(RAISE).await?,
             again: prepare(AGAIN).await?,
-            copy: prepare(&copy).await?,
+            copy: client.prepare(&copy).await?,
             fence: prepare(FENCE).await?,
             delete: prepare(DELETE).await?,
             clear: prepare(CLEAR).await?,
-            body: options.body,
+            target: target.clone(),
         })
     }
 
@@ -134,13 +138,15 @@ impl Statements {
                 outcomes.insert(store.id(), outcome);
             }
         }
+        let mut misfits = vec![];
         if !fresh.is_empty() {
             let mut numbered: Vec<_> =
                 group.iter().filter_map(|store| Some((*fresh.get(store.id())?, *store))).collect();
             numbered.sort_by_key(|(number, _)| *number);
-            self.copy(&transaction, &numbered).await?;
+            misfits = self.copy(&transaction, &numbered).await?;
         }
         transaction.commit().await?;
+        self.target.counts.misfit(&misfits, &self.target.place);
         Ok(group.iter().map(|store| outcomes.remove(store.id()).unwrap_or(Ok(()))).collect())
     }
 
@@ -196,14 +202,16 @@ impl Statements {
         Ok(Met::Answer(Ok(())))
     }
 
-    async fn copy(&self, transaction: &Transaction<'_>, numbered: &[(i64, &Store)]) -> Result<(), Failure> {
+    /// The answer is how many values did not fit their columns, by column.
+    async fn copy(&self, transaction: &Transaction<'_>, numbered: &[(i64, &Store)]) -> Result<Vec<u64>, Failure> {
         let sink = transaction.copy_in::<_, Bytes>(&self.copy).await?;
         let mut sink = std::pin::pin!(sink);
         let mut piece = BytesMut::with_capacity(PIECE + (16 << 10));
+        let mut rows = Rows::new(self.target.options.body, &self.target.columns);
         copy::head(&mut piece);
         for (number, store) in numbered {
             for (idx, event) in (0..).zip(store.batch.events()) {
-                copy::row(&mut piece, *number, idx, store.batch.tenant(), event, self.body);
+                rows.row(&mut piece, *number, idx, store.batch.tenant(), event);
                 if piece.len() >= PIECE {
                     sink.send(piece.split().freeze()).await?;
                 }
@@ -212,7 +220,7 @@ impl Statements {
         copy::end(&mut piece);
         sink.send(piece.freeze()).await?;
         sink.finish().await?;
-        Ok(())
+        Ok(rows.misfits)
     }
 
     pub(super) async fn rollback(&self, client: &mut Client, id: &BatchId, attempt: Attempt) -> Result<(), Failure> {

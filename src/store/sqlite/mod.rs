@@ -55,7 +55,6 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
-pub(crate) use prune::Stock;
 use quota::Quota;
 pub use reader::{SqliteReader, TenantTotals};
 use segment::Segments;

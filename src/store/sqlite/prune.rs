@@ -7,58 +7,13 @@ use rusqlite::{Connection, params};
 
 use super::erase::remove;
 use super::{ReadError, SqliteReader, SqliteStore, letters};
-use crate::retention::{Kept, Pruned, due};
+use crate::retention::{FENCES, Kept, LOOK, Pruned, Step, Stock, Walk};
 
 /// What stands in the place of events that were pruned, where [`ERASED`](super::erase::ERASED) does.
 pub(super) const PRUNED: &str = "pruned";
 
-/// A step takes no more than so many events and bytes of bodies, and at least one batch: no more than a group of batches, which is
-/// what a batch may have to wait for anyway.
-const STEP_EVENTS: u64 = 10_000;
-const STEP_BYTES: u64 = 2 << 20;
-
-/// So many of the oldest batches are looked at together. One whose time is due takes those with it that were stored before it, so
-/// that a clock that was wrong for a while does not keep a batch for ever.
-const LOOK: i64 = 256;
-
 /// So many of the oldest dead letters are looked at, and deleted, together.
 const LETTERS: i64 = 500;
-
-/// So many fences are looked at together.
-const FENCES: i64 = 1_000;
-
-/// What there is at one moment.
-#[derive(Debug)]
-pub(crate) struct Stock {
-    /// The number of the newest batch of all. What came later is not to be pruned by what is known of this moment.
-    pub(crate) newest: i64,
-    /// Who has batches.
-    pub(crate) tenants: Vec<TenantId>,
-    /// Batches that were rolled back, and whose earlier attempts must not land.
-    pub(crate) fences: Vec<BatchId>,
-}
-
-/// A way through the oldest batches of one tenant, as far as they are due.
-#[derive(Debug)]
-pub(crate) struct Walk {
-    tenant: TenantId,
-    rules: RetentionPolicy,
-    now: UnixMillis,
-    /// Everything up to this one was taken.
-    after: i64,
-    /// Nothing behind this one is taken.
-    upto: i64,
-    /// The bytes of all batches but those that were taken.
-    bytes: u64,
-}
-
-/// Batches that are to go in one step.
-#[derive(Debug)]
-pub(crate) struct Step {
-    batches: Vec<i64>,
-    /// What they hold.
-    pub(crate) holds: Pruned,
-}
 
 impl SqliteReader {
     /// What there is now.
@@ -107,19 +62,7 @@ impl SqliteReader {
             let kept = Kept { arrived: UnixMillis(row.get(1)?), bytes: row.get::<_, i64>(2)?.cast_unsigned() };
             Ok((row.get::<_, i64>(0)?, kept, row.get::<_, i64>(3)?.cast_unsigned()))
         })?;
-        let kept: Vec<_> = oldest.iter().map(|(_, kept, _)| *kept).collect();
-        let due = due(&kept, walk.bytes, &walk.rules, walk.now);
-        let mut step = Step { batches: vec![], holds: Pruned::default() };
-        for (batch, Kept { bytes, .. }, events) in oldest.into_iter().take(due) {
-            let holds = &mut step.holds;
-            if holds.batches > 0 && (holds.events + events > STEP_EVENTS || holds.bytes + bytes > STEP_BYTES) {
-                break;
-            }
-            *holds += Pruned { batches: 1, events, bytes };
-            step.batches.push(batch);
-            (walk.after, walk.bytes) = (batch, walk.bytes.saturating_sub(bytes));
-        }
-        Ok(Some(step).filter(|step| !step.batches.is_empty()))
+        Ok(walk.step(oldest))
     }
 
     /// How many dead letters were given up before then, of the oldest; of all of them where `all` is asked for.
