@@ -90,7 +90,7 @@ pub mod metrics;
 pub mod retention;
 #[doc(hidden)]
 pub mod sample;
-#[cfg(any(feature = "sqlite", feature = "http", feature = "tls"))]
+#[cfg(any(feature = "sqlite", feature = "http", feature = "mqtt", feature = "nats", feature = "tls"))]
 mod secret_file;
 pub mod source;
 pub mod store;

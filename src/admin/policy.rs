@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Whole;
 use super::{Admin, Problem};
-use crate::config::with_settings;
+use crate::config::{StoreKind, with_settings};
 
 /// Rules of a tenant that are to be others, by key: `window.max_age` and `250ms`. The values are read as a configuration's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,12 +58,13 @@ pub(super) async fn change(
 fn prunes(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
     let Some(running) = &admin.running else { return Ok(()) };
     let running = running.borrow();
-    let unable = |store: &&StoreName| admin.stores.iter().any(|(name, prunes)| name == *store && prunes.is_none());
+    let kind = |name: &StoreName| running.config.stores.get(name).unwrap_or(&running.config.store).kind;
+    let unable = |store: &&StoreName| !matches!(kind(store), StoreKind::Sqlite | StoreKind::Files);
     match running.config.effective_stores(tenant).iter().find(unable) {
         None => Ok(()),
         Some(store) => Err(Problem::bad_request(format!(
-            "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which prunes nothing: type = \
-             \"sqlite\" alone does; leave it as it is, and prune there"
+            "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which is of a type that \
+             prunes nothing; leave it as it is, and prune there"
         ))),
     }
 }

@@ -5,6 +5,8 @@ mod hash;
 mod joined;
 pub(crate) mod manifest;
 pub mod object;
+#[cfg(all(unix, feature = "sqlite"))]
+pub(crate) mod patient;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

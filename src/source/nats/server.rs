@@ -13,6 +13,7 @@ use headworks_actors::StreamId;
 use tokio::sync::watch;
 
 use super::NatsOptions;
+use crate::secret_file;
 use crate::text::chain;
 
 /// How often the server says that it is there while it has nothing else to say.
@@ -127,8 +128,9 @@ fn identified(options: &NatsOptions) -> Result<ConnectOptions, String> {
     let mut identified = match &options.credentials {
         None => plain,
         Some(path) => {
-            let refused = |why: &str| format!("cannot use the credentials in {}: {why}", path.display());
-            let text = std::fs::read_to_string(path).map_err(|why| refused(&why.to_string()))?;
+            let refused =
+                |why: &str| format!("cannot use the credentials in {} (credentials_file): {why}", path.display());
+            let text = secret_file::read(path, secret_file::MOST).map_err(|why| refused(&why.to_string()))?;
             match text.trim() {
                 jwt if jwt.contains("-----BEGIN NATS USER JWT-----") => {
                     plain.credentials(jwt).map_err(|why| refused(&why.to_string()))?
