@@ -92,7 +92,7 @@ mod nats;
 pub mod retention;
 #[doc(hidden)]
 pub mod sample;
-#[cfg(any(feature = "sqlite", feature = "http", feature = "tls"))]
+#[cfg(any(feature = "sqlite", feature = "http", feature = "mqtt", feature = "nats", feature = "tls"))]
 mod secret_file;
 pub mod source;
 pub mod store;

@@ -41,7 +41,8 @@ async fn once(admin: &Admin) -> Result<Audit, Problem> {
             None => Account { tenant, before: Books::default(), after },
         });
     let letters_pending = before.letters_pending;
-    let sources = Sources { before: before.frames, after: after.frames, letters_pending };
+    let waiting = before.waiting.max(after.waiting);
+    let sources = Sources { before: before.frames, after: after.frames, letters_pending, waiting };
     let mut audit = audit(scope, Some(accounts.collect()), Some(sources), &holdings);
     let owed: Vec<_> = system.uncompensated().into_iter().map(UncompensatedRow::from).collect();
     audit.unchecked.extend(UncompensatedRow::unchecked(&owed));
@@ -54,6 +55,7 @@ struct Moment {
     tenants: Vec<(headworks_actors::TenantId, Books)>,
     frames: Frames,
     letters_pending: u64,
+    waiting: u64,
 }
 
 impl Moment {
@@ -70,6 +72,6 @@ impl Moment {
             frames.malformed += one.malformed;
         }
         let tenants = system.tenants().iter().map(|now| (now.tenant.clone(), Books::from(now))).collect();
-        Self { tenants, frames, letters_pending: system.dead_letters_pending() }
+        Self { tenants, frames, letters_pending: system.dead_letters_pending(), waiting: system.frames_waiting() }
     }
 }

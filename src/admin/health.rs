@@ -1,7 +1,7 @@
 //! Whether the process is alive, and whether it does its work.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Admin;
+use crate::source::Tls;
 
 /// The process is alive, and no more is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct Ready {
     pub ready: bool,
     /// All of them.
     pub checks: Vec<Check>,
-    /// What somebody is to look at although the daemon does its work: tenants whose events are given up.
+    /// What somebody is to look at although the daemon does its work: tenants whose events are given up, certificates that expire.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -50,18 +51,32 @@ pub struct Check {
 
 /// The sources of a daemon, once they listen.
 #[derive(Debug, Clone, Default)]
-pub struct Listening(Arc<Mutex<Option<Named>>>);
+pub struct Listening {
+    sources: Arc<Mutex<Option<Named>>>,
+    encrypted: Arc<Mutex<Vec<(String, Tls)>>>,
+}
 
 type Named = Vec<(String, SourceHandle)>;
 
 impl Listening {
     /// They do.
     pub fn set(&self, sources: Named) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sources);
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = Some(sources);
+    }
+
+    /// Those of them that speak TLS.
+    pub(crate) fn encrypted(&self, sources: Vec<(String, Tls)>) {
+        *self.encrypted.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+    }
+
+    /// Certificates that clients refuse, or soon will.
+    fn notes(&self, now: SystemTime) -> Vec<String> {
+        let sources = self.encrypted.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().filter_map(|(name, tls)| Some(format!("source {name}: {}", tls.warning(now)?))).collect()
     }
 
     fn why_not(&self) -> Option<String> {
-        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
         let idle = sources.iter().filter_map(|(name, source)| match source.end() {
             // It has brought all that it was to bring.
@@ -109,7 +124,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     }
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let notes = failing(&tenants).into_iter().collect();
+    let notes = failing(&tenants).into_iter().chain(admin.listening.notes(SystemTime::now())).collect();
     (status, Json(Ready { ready, checks, notes })).into_response()
 }
 

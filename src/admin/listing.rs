@@ -1,7 +1,7 @@
 //! The tenants, a page at a time.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -12,7 +12,8 @@ use headworks_actors::{Counters, Status, TenantSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::tenants::{Tenant, only_live, rows};
-use super::{Admin, Problem};
+use super::{Admin, Problem, TenantRow};
+use crate::store::StoreReader;
 
 /// How many there are that match.
 pub(super) const TOTAL: &str = "x-total-count";
@@ -211,13 +212,21 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let Query(request) = request?;
     let mut live: BTreeMap<_, _> = admin.system.tenants().into_iter().map(|now| (now.tenant.clone(), now)).collect();
-    let mut tenants: Vec<_> = admin
-        .read(rows)
-        .await?
+    let ids: Vec<_> = live.keys().cloned().collect();
+    let read = move |store: &StoreReader| {
+        let unread: BTreeSet<_> = ids.into_iter().filter(|tenant| store.is_unread(tenant)).collect();
+        Ok((rows(store)?, unread))
+    };
+    let (stored, unread) = admin.read(read).await?;
+    let mut tenants: Vec<_> = stored
         .into_iter()
         .map(|row| Tenant { live: row.tenant.as_ref().and_then(|tenant| live.remove(tenant)), row })
         .collect();
-    tenants.extend(live.into_values().map(only_live));
+    tenants.extend(live.into_values().map(|now| {
+        let is_unread = unread.contains(&now.tenant);
+        let Tenant { row, live } = only_live(now);
+        Tenant { row: TenantRow { unread: is_unread, ..row }, live }
+    }));
     let (page, total, next) = request.page(tenants)?;
     let mut response = Json(page).into_response();
     let headers = response.headers_mut();

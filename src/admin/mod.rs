@@ -80,6 +80,7 @@ use crate::config::Running;
 use crate::metrics::{Exported, Metrics};
 use crate::retention::Pruner;
 use crate::source::Replayer;
+use crate::store::patient::Patient;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use config::RunningConfig;
@@ -124,6 +125,7 @@ pub struct Admin {
     /// Held while a tenant is erased.
     erasing: Arc<Mutex<()>>,
     listening: Listening,
+    patient: Patient,
     progress: Arc<std::sync::Mutex<health::Progress>>,
     metrics: Metrics,
     exported: Exported,
@@ -162,6 +164,7 @@ impl Admin {
             stores: Arc::default(),
             erasing: Arc::default(),
             listening: Listening::default(),
+            patient: Patient::default(),
             progress: Arc::default(),
             running: None,
             ending: None,
@@ -200,6 +203,13 @@ impl Admin {
     #[must_use]
     pub fn largest_frame(mut self, bytes: usize) -> Self {
         self.largest_frame = bytes;
+        self
+    }
+
+    /// The stores whose servers are asked again where a tenant is resumed.
+    #[must_use]
+    pub(crate) fn patient(mut self, stores: Patient) -> Self {
+        self.patient = stores;
         self
     }
 

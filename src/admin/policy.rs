@@ -58,12 +58,13 @@ pub(super) async fn change(
 fn prunes(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
     let Some(running) = &admin.running else { return Ok(()) };
     let running = running.borrow();
-    let kind = |store: &StoreName| running.config.stores.get(store).unwrap_or(&running.config.store).kind;
-    match running.config.effective_stores(tenant).iter().find(|store| !kind(store).prunes()) {
+    let kind = |name: &StoreName| running.config.stores.get(name).unwrap_or(&running.config.store).kind;
+    let unable = |store: &&StoreName| !kind(store).prunes();
+    match running.config.effective_stores(tenant).iter().find(unable) {
         None => Ok(()),
         Some(store) => Err(Problem::bad_request(format!(
-            "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which prunes nothing: type = \
-             \"sqlite\", \"files\" and \"postgres\" do; leave it as it is, and prune there"
+            "retention says that stored events of {tenant} are pruned, but its batches go to {store}, which is of a type that \
+             prunes nothing; leave it as it is, and prune there"
         ))),
     }
 }

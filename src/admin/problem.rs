@@ -47,7 +47,10 @@ impl Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(why: QueryRejection) -> Self {
-        Self::bad_request(why.body_text())
+        // Numbers are all that can be wrong in so few words, and times are numbers.
+        let why = why.body_text();
+        let number = "expected a whole number; a time is one of milliseconds since 1970";
+        Self::bad_request(why.replace("invalid digit found in string", number))
     }
 }
 

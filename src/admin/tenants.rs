@@ -28,6 +28,9 @@ pub struct TenantRow {
     pub first_arrived: Option<String>,
     /// When the last one did.
     pub last_arrived: Option<String>,
+    /// Whether its events and batches are not known, as nobody can read them back: they went to a webhook or the standard output.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
 }
 
 impl TenantRow {
@@ -48,6 +51,7 @@ impl From<TenantTotals> for TenantRow {
             dead_letters: totals.dead_letters,
             first_arrived: text(totals.first_arrived),
             last_arrived: text(totals.last_arrived),
+            unread: false,
         }
     }
 }
@@ -58,6 +62,9 @@ impl From<TenantTotals> for TenantRow {
 /// Something cannot be read.
 pub fn rows(store: &StoreReader) -> Result<Vec<TenantRow>, StoreReadError> {
     let mut rows: Vec<_> = store.tenants()?.into_iter().map(TenantRow::from).collect();
+    for row in &mut rows {
+        row.unread = row.batches == 0 && row.tenant.as_ref().is_some_and(|tenant| store.is_unread(tenant));
+    }
     let dead_letters = store.dead_letters_without_tenant()?;
     if dead_letters > 0 {
         rows.push(TenantRow { dead_letters, ..TenantRow::default() });
@@ -192,8 +199,14 @@ pub(super) async fn order(
     let handle = known(&admin, &tenant)?;
     let remark = remark(order, &handle.snapshot())?;
     admin.system.log_order(&tenant, What::Ordered, order.as_str());
+    let mut remark = remark;
     match order {
-        Order::Resume => handle.resume(),
+        Order::Resume => {
+            if admin.patient.ask_again(&tenant) {
+                remark = Some("its store had asked to be left alone, and is asked again now".to_owned());
+            }
+            handle.resume();
+        }
         Order::Stop | Order::Pause => handle.stop(),
         Order::Restart => handle.restart(),
         Order::Flush => handle.flush(),

@@ -27,7 +27,8 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         && sources.is_none_or(|sources| sources.before == sources.after && sources.letters_pending == 0);
 
     let mut all = Row { tenant: None, holds: true, frames: None, events: None, held: Held::default(), pruned: 0 };
-    let mut found = Findings { scope, differences: vec![] };
+    let waiting = sources.map_or(0, |sources| sources.waiting);
+    let mut found = Findings { scope, waiting, differences: vec![] };
     let mut tenants = vec![];
     for (tenant, account) in accounts {
         let held = holdings.tenants.get(&tenant).copied().unwrap_or_default();
@@ -74,6 +75,7 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
             kept: holdings.malformed,
             purged: holdings.malformed_purged,
         },
+        waiting,
         differences: found.differences,
         unchecked: unchecked(scope, sources.is_some(), holdings),
         damage: holdings.damage.clone(),
@@ -87,6 +89,8 @@ fn idle(books: &Books) -> bool {
 /// What was found so far.
 struct Findings {
     scope: Scope,
+    /// Frames that waited at the door, of whatever tenant.
+    waiting: u64,
     differences: Vec<Difference>,
 }
 
@@ -128,7 +132,7 @@ impl Findings {
 
     /// A frame that waits at the door is received and has no answer yet.
     fn frames(&mut self, frames: &Frames, is_at_rest: bool, tenant: Option<&TenantId>, held: &Held) {
-        let low = if is_at_rest { frames.received } else { 0 };
+        let low = if is_at_rest { frames.received.saturating_sub(self.waiting) } else { 0 };
         self.within(Check::Frames, (low, frames.received), frames.answered(), tenant, held);
     }
 

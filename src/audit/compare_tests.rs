@@ -132,7 +132,7 @@ fn without_a_journal_the_store_is_checked_against_itself_and_the_rest_is_said_to
 
 fn sources(received: u64, accepted: u64, malformed: u64, letters_pending: u64) -> Sources {
     let frames = Frames { received, accepted, malformed, ..Frames::default() };
-    Sources { before: frames, after: frames, letters_pending }
+    Sources { before: frames, after: frames, letters_pending, waiting: 0 }
 }
 
 #[test]

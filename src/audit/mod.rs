@@ -1,6 +1,6 @@
 //! The audit: the two sums of the accounting, checked across the journal, the store and the dead letters.
 //!
-//! Frames: `received = accepted + duplicate + muted + throttled + rejected + malformed`. Events, per tenant:
+//! Frames: `received = accepted + duplicate + muted + throttled + rejected + malformed`, and those that wait at the door. Events, per tenant:
 //! `accepted = stored + dead_lettered + shed + discarded + in_flight`. Each number comes from where it is on record: what
 //! was counted from the [journal](Account), what is there from the [store and the dead letters](Holdings). The comparison
 //! is [`audit`], over plain data.
@@ -151,6 +151,8 @@ pub struct Sources {
     pub after: Frames,
     /// Dead letters that were still to be kept, before.
     pub letters_pending: u64,
+    /// Frames that waited at the door, without an answer yet.
+    pub waiting: u64,
 }
 
 /// What the store and the dead letters hold of a tenant. All of them count events.
@@ -260,6 +262,9 @@ pub struct Audit {
     pub all: Row,
     /// Frames that were no event.
     pub malformed: Malformed,
+    /// Frames that waited at the door, received and without an answer yet: they count as they are.
+    #[serde(default)]
+    pub waiting: u64,
     /// What does not hold.
     pub differences: Vec<Difference>,
     /// What could not be checked, and why.

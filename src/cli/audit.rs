@@ -66,6 +66,15 @@ fn render(audit: &Audit, width: Option<usize>) -> String {
         text +=
             &format!("{} stored events were pruned by their retention, and are counted as there\n", audit.all.pruned);
     }
+    match audit.waiting {
+        0 => {}
+        1 => text += "1 frame waits at the door, as for its tenant's rate: it was received, and has no answer yet\n",
+        frames => {
+            text += &format!(
+                "{frames} frames wait at the door, as for their tenant's rate: they were received, and have no answer yet\n"
+            );
+        }
+    }
     for difference in &audit.differences {
         let who = difference.tenant.as_ref().map_or_else(|| "frames".to_owned(), ToString::to_string);
         let (found, expected) = (difference.found, difference.expected);
@@ -78,7 +87,8 @@ fn render(audit: &Audit, width: Option<usize>) -> String {
         text += &format!("not checked: {}\n", inert(unchecked));
     }
     text += match (audit.holds, audit.scope) {
-        (true, Scope::Journal) => "Both sums hold.\n",
+        (true, Scope::Journal) if audit.all.frames.is_some() => "Both sums hold.\n",
+        (true, Scope::Journal) => "The sum of events holds.\n",
         (true, Scope::Run) => "Both sums hold, of all that came since the daemon was started.\n",
         (true, Scope::Store) => "The store holds what its batches say.\n",
         (false, _) => "It does NOT add up.\n",
@@ -123,7 +133,7 @@ mod tests {
             ..Holdings::default()
         };
         let frames = Frames { received: 201, accepted: 200, malformed: 1, ..Frames::default() };
-        let sources = Sources { before: frames, after: frames, letters_pending: 0 };
+        let sources = Sources { before: frames, after: frames, letters_pending: 0, waiting: 0 };
         audit(Scope::Run, Some(vec![account("acme"), account("b")]), Some(sources), &holdings)
     }
 
@@ -148,6 +158,21 @@ It does NOT add up.
         assert!(
             render(&sample(98), None).ends_with("\nBoth sums hold, of all that came since the daemon was started.\n")
         );
+    }
+
+    #[test]
+    fn what_was_not_checked_is_not_said_to_hold() {
+        let audit = |sources| audit(Scope::Journal, Some(vec![]), sources, &Holdings::default());
+        let at_rest = render(&audit(None), None);
+        assert!(at_rest.contains("not checked: the sum of frames"), "{at_rest}");
+        assert!(at_rest.ends_with("\nThe sum of events holds.\n") && !at_rest.contains("Both"), "{at_rest}");
+        let frames = Frames { received: 9, accepted: 7, ..Frames::default() };
+        let sources = |waiting| Sources { before: frames, after: frames, letters_pending: 0, waiting };
+        let live = render(&audit(Some(sources(2))), None);
+        assert!(live.contains("\n2 frames wait at the door") && live.ends_with("\nBoth sums hold.\n"), "{live}");
+        let lost = render(&audit(Some(sources(1))), None);
+        assert!(lost.contains("1 frame was received without an answer"), "{lost}");
+        assert!(lost.contains("\n1 frame waits at the door") && lost.ends_with("\nIt does NOT add up.\n"), "{lost}");
     }
 
     #[test]

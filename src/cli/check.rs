@@ -13,7 +13,7 @@ use headworks::config::{
     JournalKind, Layers, MqttPayload, MqttVersion, Override, ReportTo, SourceConfig, SourceKind, StoreConfig,
     StoreKind, SyslogTransport, TapConfig,
 };
-use headworks::daemon::check_files;
+use headworks::daemon::{OpenFiles, check_files};
 use headworks::store::postgres::{BodyColumn, Partition, SchemaMode, SslMode};
 use headworks::store::webhook::Compression;
 use headworks::store::{Layout, LettersWhenFull};
@@ -49,7 +49,8 @@ pub(crate) fn run(
     err: &mut impl Write,
 ) -> Exit {
     let told = read(args, env).map_err(|why| (Exit::Config, why.to_string())).and_then(|(layers, config)| {
-        check_files(&config).map_err(|why| (Exit::Config, why.to_string()))?;
+        let mut further = check_files(&config).map_err(|why| (Exit::Config, why.to_string()))?;
+        further.extend(OpenFiles::now().raised().warning(&config));
         let config_error = |why: ConfigError| (Exit::Config, why.to_string());
         let told = match &args.tenant {
             Some(tenant) => {
@@ -58,7 +59,7 @@ pub(crate) fn run(
             }
             None if args.json => json(&config),
             None => {
-                let mut text = explain(args, &config, &layers.overrides().map_err(config_error)?);
+                let mut text = explain(args, &config, &layers.overrides().map_err(config_error)?, further);
                 running::compare(&mut text, &config);
                 Ok(text)
             }
@@ -85,8 +86,8 @@ fn read(args: &CheckArgs, env: impl IntoIterator<Item = (String, String)>) -> Re
     Ok((layers, config))
 }
 
-/// The configuration in words.
-fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String {
+/// The configuration in words, and `further` that one is to mind.
+fn explain(args: &CheckArgs, config: &Config, overrides: &[Override], further: Vec<String>) -> String {
     let name = args.config.as_ref().map_or_else(|| "The default configuration".to_owned(), |p| p.display().to_string());
     let mut text = format!("{} is valid.\n", inert(&name));
     section(&mut text, "Sources", sources(config));
@@ -110,7 +111,7 @@ fn explain(args: &CheckArgs, config: &Config, overrides: &[Override]) -> String 
     section(&mut text, "Muted", muted.collect());
     let set = overrides.iter().map(|by| (by.key.as_str(), format!("by {}", by.name)));
     section(&mut text, "Set from outside the file", set.collect());
-    section(&mut text, "Mind", notes(config));
+    section(&mut text, "Mind", notes(config).into_iter().chain(further.into_iter().map(|note| ("", note))).collect());
     text
 }
 
@@ -1005,14 +1006,24 @@ Store
         assert!(out.contains(expected), "{out}");
     }
 
+    /// A file with a secret, which nobody but its owner may read, as temporary files are.
+    fn secret() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hunter2").unwrap();
+        file
+    }
+
     #[test]
     fn a_store_on_a_server_is_told_with_its_address_and_never_with_a_password() {
-        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = '/etc/passwd'\nbody = 'jsonb'\n\
+        let secret = secret();
+        let text = "[stores.pg]\ntype = 'postgres'\nurl = 'postgres://app@db/events'\npassword_file = 'SECRET'\nbody = 'jsonb'\n\
                     columns = ['level', 'ms=http.took:number']";
-        let (exit, out, err) = checked(Some(text), &[], false);
+        let secret = secret.path().to_str().unwrap();
+        let (exit, out, err) = checked(Some(&text.replace("SECRET", secret)), &[], false);
+        let out = out.replace(secret, "/etc/secret");
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let expected = "
-  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/passwd, encrypted if the server can; tables in headworks, \
+  further  pg: PostgreSQL, postgres://app@db/events, with the password in /etc/secret, encrypted if the server can; tables in headworks, \
 made where they are not there, bodies as jsonb with columns for level, ms=http.took:number; up to 4 connections, 3s for one, 3s for a statement
 ";
         assert!(out.contains(expected), "{out}");
@@ -1035,9 +1046,12 @@ made where they are not there, bodies as jsonb with columns for level, ms=http.t
     #[test]
     fn a_store_in_objects_is_told_with_its_names_and_where_its_keys_are() {
         let text = "[store]\ntype = 'object'\nurl = 's3://bucket/events'\nendpoint = 'https://s3.example'\nregion = 'eu'\n\
-                    credentials_file = '/etc/passwd'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
+                    credentials_file = 'SECRET'\nformat = 'parquet'\ncolumns = ['level', 'ms:number']\n\
                     [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
-        let (exit, out, err) = checked(Some(text), &[], false);
+        let secret = secret();
+        let secret = secret.path().to_str().unwrap();
+        let (exit, out, err) = checked(Some(&text.replace("SECRET", secret)), &[], false);
+        let out = out.replace(secret, "/etc/secret");
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let together = text.replace("url = 's3://", "compact_after = '10m'\nurl = 's3://");
         let told = checked(Some(&together), &[], false).1;
@@ -1047,7 +1061,7 @@ made where they are not there, bodies as jsonb with columns for level, ms=http.t
         );
         let expected = "
   objects       s3://bucket/events/{tenant}/{date}/{batch}.parquet with columns for level, ms:number on https://s3.example in eu, with \
-the keys in /etc/passwd; 3s for a connection, 3s for a request
+the keys in /etc/secret; 3s for a connection, 3s for a request
   commit        an object a batch, 256 at once
 ";
         assert!(out.contains(expected), "{out}");

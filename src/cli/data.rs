@@ -221,7 +221,9 @@ impl Store {
                         match listed.iter_mut().find(|known| known.row.tenant == tenant) {
                             Some(known) => known.live = numbers,
                             None => {
-                                listed.push(Listed { row: TenantRow { tenant, ..TenantRow::default() }, live: numbers })
+                                let unread = tenant.as_ref().is_some_and(|tenant| store.is_unread(tenant));
+                                let row = TenantRow { tenant, unread, ..TenantRow::default() };
+                                listed.push(Listed { row, live: numbers });
                             }
                         }
                     }

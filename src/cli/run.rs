@@ -5,7 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use headworks::config::{Config, FileWatch, Layers, LogConfig, LogFormat, environment};
-use headworks::daemon::{Daemon, DaemonError};
+use headworks::daemon::{Daemon, DaemonError, OpenFiles};
+#[cfg(feature = "object")]
+use headworks::store::object;
+#[cfg(feature = "postgres")]
+use headworks::store::postgres;
+#[cfg(feature = "webhook")]
+use headworks::store::webhook;
 use headworks::{DrainReport, Hung, SourceCounters, TenantSnapshot};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -45,6 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = read(args).map_err(|why| (Exit::Config, why.to_string()))?;
     let bar = ProgressBar::hidden();
     let set_level = log(&config.log, &bar);
+    raise_open_files();
     // A file is opened before anything is made, so that a slip in its name leaves nothing behind.
     let input = args.input.as_deref().map(open).transpose()?;
     let began = Instant::now();
@@ -79,6 +86,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // A read of stdin that never returns must not hold up the end.
     runtime.shutdown_background();
     ended
+}
+
+/// As many connections as the operating system lets the process have.
+fn raise_open_files() {
+    let before = OpenFiles::now();
+    match OpenFiles::raise() {
+        Ok(now) => tracing::debug!(target: "headworks", %before, %now, "the limit of open files"),
+        // What it comes to is told with what the sources may want.
+        Err(why) => tracing::warn!(target: "headworks", %before, %why, "the limit of open files cannot be raised"),
+    }
 }
 
 /// Ends the process where nothing else helps. What is in the durable journal is there for the next one.
@@ -121,7 +138,14 @@ fn exit(error: &DaemonError) -> Exit {
         | DaemonError::Tokens { .. }
         | DaemonError::File { .. }
         | DaemonError::Tls { .. }
+        | DaemonError::NotBuilt { .. }
         | DaemonError::Telemetry(_) => Exit::Config,
+        #[cfg(feature = "postgres")]
+        DaemonError::Postgres(postgres::OpenError::Options(_) | postgres::OpenError::Refused { .. }) => Exit::Config,
+        #[cfg(feature = "object")]
+        DaemonError::Object(object::OpenError::Options(_) | object::OpenError::Refused { .. }) => Exit::Config,
+        #[cfg(feature = "webhook")]
+        DaemonError::Webhook(webhook::OpenError::Options(_)) => Exit::Config,
         DaemonError::Store(_) | DaemonError::Files(_) | DaemonError::Journal(_) => Exit::Io,
         _ => Exit::Internal,
     }

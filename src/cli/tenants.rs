@@ -268,9 +268,9 @@ fn render(args: &TenantsArgs, tenants: &[Listed], width: Option<usize>) -> Resul
     let columns: [(bool, &str, Cell); 13] = [
         (true, "tenant", |one| one.row.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
         (has_status, "status", Listed::status),
-        (true, "#events", |one| one.row.events.to_string()),
+        (true, "#events", |one| if one.row.unread { "-".to_owned() } else { one.row.events.to_string() }),
         (has("in_flight"), "#in flight", |one| one.number("in_flight").to_string()),
-        (true, "#batches", |one| one.row.batches.to_string()),
+        (true, "#batches", |one| if one.row.unread { "-".to_owned() } else { one.row.batches.to_string() }),
         (true, "#dead letters", |one| one.row.dead_letters.to_string()),
         (has("muted"), "#muted", |one| one.number("muted").to_string()),
         (has("throttled"), "#throttled", |one| one.number("throttled").to_string()),
@@ -300,11 +300,20 @@ mod tests {
             dead_letters: 0,
             first_arrived: Some("2024-11-22T00:00:00.007Z".into()),
             last_arrived: Some("2024-11-22T00:00:01.007Z".into()),
+            unread: false,
         };
         let none =
             TenantRow { tenant: TenantId::new("b").ok(), events: 0, batches: 0, dead_letters: 3, ..acme.clone() };
         let none = TenantRow { first_arrived: None, last_arrived: None, ..none };
         [acme, none].map(|row| Listed { row, live: None }).into()
+    }
+
+    #[test]
+    fn what_nobody_can_read_back_is_no_zero() {
+        let [_, none] = <[Listed; 2]>::try_from(rows()).unwrap();
+        let row = TenantRow { unread: true, ..none.row };
+        let text = render(&TenantsArgs { json: false }, &[Listed { row, live: None }], None).unwrap();
+        assert_eq!(text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["b", "-", "-", "3", "-", "-"]);
     }
 
     #[test]

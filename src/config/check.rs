@@ -362,7 +362,12 @@ fn check_policy(at: &[&str], policy: &Policy, journal: Kept) -> Result<(), Probl
     })
 }
 
+/// As a user would write it: many days are days, not years and months.
 pub(super) fn time(duration: &Duration) -> String {
+    let days = duration.as_secs() / DAY.as_secs();
+    if days > 30 && *duration == DAY * u32::try_from(days).unwrap_or(u32::MAX) {
+        return format!("{days}days");
+    }
     humantime::format_duration(*duration).to_string()
 }
 

@@ -174,7 +174,7 @@ fn a_value_out_of_bounds_is_refused_with_its_place_and_the_bounds() {
         ),
         ("[stores.a]\ntype = 'files'\npool_size = 9", 3, "stores.a.pool_size", "is for type = \"postgres\""),
         ("[store]\nrotate_bytes = '1MiB'", 2, "store.rotate_bytes", "is for type = \"files\""),
-        ("[store]\ntype = 'files'\nrotate_every = '1ms'", 3, "store.rotate_every", "from 1s to"),
+        ("[store]\ntype = 'files'\nrotate_every = '1ms'", 3, "store.rotate_every", "from 1s to 3650days"),
         ("[store]\ncompression = 'zstd'", 2, "store.compression", "is for type = \"webhook\""),
         ("[store]\ntype = 'webhook'", 1, "store.url", "is missing"),
         ("[store]\ntype = 'webhook'\nurl = 'ftp://x/'", 3, "store.url", "http"),
@@ -271,7 +271,7 @@ fn what_is_no_toml_is_refused_with_its_place() {
     for (text, place) in [
         ("[daemon]\ndata_dir = \n", "headworks.toml:2:"),
         ("[daemon\n", "headworks.toml:1:"),
-        ("a = 1\na = 2", "headworks.toml:2:1: this is no valid TOML: duplicate key"),
+        ("a = 1\na = 2", "headworks.toml:2:1: this is no valid TOML: \"a\" is there twice"),
     ] {
         assert!(error(text).starts_with(place), "{}", error(text));
     }

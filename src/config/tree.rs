@@ -32,7 +32,13 @@ impl<'l> Tree<'l> {
         if let Some((file, text)) = &layers.file {
             let table = DeTable::parse(text).map_err(|why| {
                 let place = why.span().map_or(Place::File(file.clone()), |span| Place::in_file(file, text, &span));
-                ConfigError::new(place, None, format!("this is no valid TOML: {}", why.message().trim_end()))
+                let what = match why.span().and_then(|span| text.get(span)) {
+                    Some(key) if why.message().starts_with("duplicate key") => {
+                        format!("{:?} is there twice", key.trim_matches(['"', '\'']))
+                    }
+                    _ => why.message().trim_end().to_owned(),
+                };
+                ConfigError::new(place, None, format!("this is no valid TOML: {what}"))
             })?;
             tree.root = table.into_inner();
         }

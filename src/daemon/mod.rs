@@ -21,6 +21,8 @@ mod admin;
 mod control;
 mod data_dir;
 mod erasures;
+#[cfg(unix)]
+mod open_files;
 mod prune;
 mod reload;
 mod report;
@@ -54,6 +56,8 @@ use crate::store::{SqliteStore, files, sqlite};
 use control::Control;
 pub use data_dir::{AtRest, DataDir, Found};
 use erasures::Erasures;
+#[cfg(unix)]
+pub use open_files::OpenFiles;
 pub use prune::{PruneError, prune_at_rest};
 pub use reload::{ReloadError, Reloaded};
 use report::Reports;
@@ -79,8 +83,8 @@ pub struct Daemon {
     admin: std::sync::OnceLock<admin::AdminServer>,
     #[cfg(unix)]
     listening: Listening,
-    /// The sources that speak TLS, whose files are read again with the configuration.
-    encrypted: Mutex<Vec<(String, crate::source::Tls)>>,
+    /// The files of the sources, which are read again with the configuration.
+    files: Mutex<Vec<(String, sources::Files)>>,
     /// Dropped, it ends whoever follows the supervisor log.
     #[cfg(unix)]
     following: tokio::sync::watch::Sender<()>,
@@ -281,6 +285,20 @@ fn decoder(config: &Config) -> Json {
     }
 }
 
+/// How many connections a source may have, as far as the process can have them open; where it cannot have them all, the log says so.
+fn most_connections(config: &Config) -> impl Fn(&SourceConfig) -> usize {
+    #[cfg(unix)]
+    {
+        let (files, all) = (OpenFiles::now(), open_files::wanted(config));
+        if let Some(warning) = files.warning(config) {
+            tracing::warn!(target: "headworks", "{warning}");
+        }
+        move |source| files.share(source.max_connections, all)
+    }
+    #[cfg(not(unix))]
+    |source| source.max_connections
+}
+
 /// Opens the durable journal and reads what is in it.
 fn open_journal(config: &Config, progress: impl FnMut(u64, u64)) -> Result<DurableJournal, JournalError> {
     let options = JournalOptions {
@@ -398,6 +416,7 @@ impl Daemon {
                 .replayer(replayer.clone())
                 .listening(listening.clone())
                 .stores(stores.erasable())
+                .patient(stores.patient())
                 .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())
@@ -422,7 +441,7 @@ impl Daemon {
             admin: std::sync::OnceLock::new(),
             #[cfg(unix)]
             listening,
-            encrypted: Mutex::default(),
+            files: Mutex::default(),
             #[cfg(unix)]
             following,
             retention,
@@ -501,15 +520,16 @@ impl Daemon {
     /// Starts every source of the config; the answer is where each listens.
     ///
     /// # Errors
-    /// [`DaemonError::Listen`], [`DaemonError::Tls`] or [`DaemonError::Tokens`] for the first that cannot; no source runs then that was not running before.
+    /// [`DaemonError::Listen`], [`DaemonError::Tls`], [`DaemonError::Tokens`] or [`DaemonError::File`] for the first that cannot; no source runs then that was not running before.
     pub async fn listen(&self) -> Result<Vec<(String, SocketAddr)>, DaemonError> {
-        let (mut bound, mut encrypted) = (vec![], vec![]);
-        let sources = self.config().sources;
-        for (name, source) in &sources {
-            let tls = sources::tls(name, source)?;
-            let (address, source) = sources::open(name, source, tls.clone(), &self.running.borrow().config)?;
-            encrypted.extend(tls.map(|tls| (name.clone(), tls)));
-            bound.push((name.clone(), address, source));
+        let (mut bound, mut files) = (vec![], vec![]);
+        let config = self.config();
+        let max_connections = most_connections(&config);
+        for (name, source) in &config.sources {
+            let own = sources::Files::read(name, source)?;
+            let (address, opened) = sources::open(name, source, &own, &config, max_connections(source))?;
+            files.push((name.clone(), own));
+            bound.push((name.clone(), address, opened));
         }
         let mut listening = vec![];
         let mut sources = vec![];
@@ -518,8 +538,13 @@ impl Daemon {
             listening.extend(address.map(|address| (name, address)));
         }
         #[cfg(unix)]
-        self.listening.set(sources);
-        *self.encrypted.lock().unwrap_or_else(PoisonError::into_inner) = encrypted;
+        {
+            self.listening.set(sources);
+            let tls = files.iter().filter_map(|(name, files)| Some((name.clone(), files.tls()?.clone())));
+            self.listening.encrypted(tls.collect());
+        }
+        reload::tell_warnings(&files);
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         Ok(listening)
     }
 

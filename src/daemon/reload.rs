@@ -21,6 +21,8 @@ pub struct Reloaded {
     pub tenants: usize,
     /// Tenants that keep the rules that they were given by hand; by the file they would have others now.
     pub kept: Vec<TenantId>,
+    /// Files of sources that cannot be used, so that what was read of them before stays; the log says which and why.
+    pub files_kept: usize,
 }
 
 /// Why another configuration changed nothing.
@@ -40,6 +42,11 @@ impl fmt::Display for Reloaded {
         match self.applied.as_slice() {
             [] => f.write_str("nothing is changed")?,
             applied => write!(f, "changed: {}", listed(applied))?,
+        }
+        match self.files_kept {
+            0 => {}
+            1 => f.write_str("; 1 file of a source cannot be used, and what was read of it before stays")?,
+            files => write!(f, "; {files} files of sources cannot be used, and what was read of them before stays")?,
         }
         match self.tenants {
             0 => {}
@@ -89,7 +96,7 @@ impl Daemon {
 
     /// Takes over from `fresh`, which [was read](crate::config::Layers::read), what can be changed while the daemon runs: the
     /// rules, mutes and limits of tenants, the report, the deadline of a stop. No event is lost or delayed by it, no actor and no
-    /// connection ends. The certificates of sources are read again, for new connections. The level of the log is its caller's. The supervisor log says what was changed, and what needs a restart.
+    /// connection ends. The certificates and tokens of sources are read again, for new connections and requests. The level of the log is its caller's. The supervisor log says what was changed, and what needs a restart.
     ///
     /// Rules and mutes that were given by hand stay: a mute is changed where the file's is.
     ///
@@ -104,9 +111,10 @@ impl Daemon {
         admit(&self.system, &before, &config);
         reports.change(&config, &self.system);
         drop(reports);
-        self.read_certificates();
+        let files_kept = self.read_files();
 
-        let reloaded = Reloaded { applied, needs_restart: waiting.clone(), tenants: set.changed, kept: set.kept };
+        let reloaded =
+            Reloaded { applied, needs_restart: waiting.clone(), tenants: set.changed, kept: set.kept, files_kept };
         self.running.send_modify(|running| {
             let running = Arc::make_mut(running);
             if !reloaded.applied.is_empty() {
@@ -114,25 +122,37 @@ impl Daemon {
             }
             *running = Running { config, waiting, refused: None, ..running.clone() };
         });
-        tracing::info!(target: "headworks", report = %reloaded, "the configuration was read again");
+        match reloaded.files_kept {
+            0 => tracing::info!(target: "headworks", report = %reloaded, "the configuration was read again"),
+            _ => {
+                tracing::warn!(target: "headworks", report = %reloaded, "the configuration was read again, but not all of its files")
+            }
+        }
         if !reloaded.applied.is_empty() || !reloaded.needs_restart.is_empty() {
             self.system.note(What::Reloaded, Cause::new(Code::Config, reloaded.to_string()));
         }
         Ok(reloaded)
     }
 
-    /// Has the sources that speak TLS read their files again; one whose files cannot be used goes on as it was.
-    fn read_certificates(&self) {
-        #[cfg(feature = "tls")]
-        for (source, tls) in self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            match tls.reload() {
-                Ok(()) => tracing::info!(target: "headworks", source, "the certificates were read again"),
-                Err(why) => {
-                    tracing::error!(target: "headworks", source, why, "the certificates cannot be used, and those from before stay");
-                    self.system.note(What::ReloadRefused, Cause::new(Code::Config, format!("source {source}: {why}")));
+    /// Has the sources read their files again; one whose files cannot be used goes on as it was. How many such files there are.
+    fn read_files(&self) -> usize {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = 0;
+        for (source, files) in files.iter() {
+            for (what, read) in files.read_again() {
+                match read {
+                    Ok(()) => tracing::info!(target: "headworks", source, "the {what} were read again"),
+                    Err(why) => {
+                        kept += 1;
+                        tracing::error!(target: "headworks", source, why, "the {what} cannot be used, and those from before stay");
+                        let cause = Cause::new(Code::Config, format!("source {source}: {why}"));
+                        self.system.note(What::ReloadRefused, cause);
+                    }
                 }
             }
         }
+        tell_warnings(&files);
+        kept
     }
 
     /// Says that a configuration that was read again changes nothing, and why.
@@ -140,6 +160,14 @@ impl Daemon {
         self.running.send_modify(|running| Arc::make_mut(running).refused = Some(why.to_owned()));
         tracing::error!(target: "headworks", why, "the configuration was read again, is not valid, and changes nothing");
         self.system.note(What::ReloadRefused, Cause::new(Code::Config, why));
+    }
+}
+
+/// What is to be told of files that can be used.
+pub(super) fn tell_warnings(files: &[(String, super::sources::Files)]) {
+    let now = std::time::SystemTime::now();
+    for (source, why) in files.iter().filter_map(|(source, files)| Some((source, files.warning(now)?))) {
+        tracing::warn!(target: "headworks", source, "{why}");
     }
 }
 

@@ -19,8 +19,10 @@ use crate::store::StdoutStore;
 #[cfg(feature = "webhook")]
 use crate::store::WebhookStore;
 use crate::store::manifest::{Kind, Manifest};
+#[cfg(unix)]
+use crate::store::patient::Patient;
 use crate::store::sqlite::OpenError;
-use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReader};
+use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReadError, StoreReader};
 #[cfg(feature = "object")]
 use crate::store::{ObjectReader, ObjectStore};
 #[cfg(feature = "postgres")]
@@ -233,6 +235,20 @@ impl Stores {
         }
     }
 
+    /// Those that leave a server alone at its word.
+    #[cfg(unix)]
+    pub(super) fn patient(&self) -> Patient {
+        #[cfg(feature = "webhook")]
+        let webhooks = self.named.values().filter_map(|store| match store {
+            Store::Webhook(webhook) => Some(webhook.clone()),
+            _ => None,
+        });
+        Patient {
+            #[cfg(feature = "webhook")]
+            webhooks: webhooks.collect(),
+        }
+    }
+
     /// Whether one of them is the standard output.
     pub(super) fn prints(&self) -> bool {
         #[cfg(feature = "stdout")]
@@ -308,7 +324,8 @@ impl Stores {
             postgres,
             object,
         };
-        if (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id) {
+        let is_another = (&known.saga, &known.saga_by_id) != (&fresh.saga, &fresh.saga_by_id);
+        if is_another && has_stored(data_dir, &known).map_err(unread)? {
             // With the stores of before too, where their files are still there.
             let mut both = fresh.clone();
             let is_left = |name: &StoreName, kind| match Manifest::place(data_dir, name, kind) {
@@ -373,6 +390,16 @@ impl Stores {
         failed.extend(self.database.close().await.err());
         failed
     }
+}
+
+/// Whether anything can have been stored before. A directory without a manifest had one store, in itself: it is looked at alone, so that
+/// the first start waits for no server.
+fn has_stored(data_dir: &Path, known: &Manifest) -> Result<bool, StoreReadError> {
+    if *known != Manifest::default() {
+        return Ok(true);
+    }
+    let ever = StoreReader::open_as(data_dir, known.clone())?.ever_stored()?;
+    Ok(ever.values().any(|tenants| !tenants.is_empty()))
 }
 
 /// Whether a store on a server, which is none of this daemon's any more, answers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{broadcast, watch};
 
+use crate::secret_file;
 use crate::text::chain;
 
 /// So many denials may come before somebody looks.
@@ -101,8 +102,9 @@ impl Way<'_> {
         let mut identified = match self.credentials {
             None => plain,
             Some(path) => {
-                let refused = |why: &str| format!("cannot use the credentials in {}: {why}", path.display());
-                let text = std::fs::read_to_string(path).map_err(|why| refused(&why.to_string()))?;
+                let refused =
+                    |why: &str| format!("cannot use the credentials in {} (credentials_file): {why}", path.display());
+                let text = secret_file::read(path, secret_file::MOST).map_err(|why| refused(&why.to_string()))?;
                 match text.trim() {
                     jwt if jwt.contains("-----BEGIN NATS USER JWT-----") => {
                         plain.credentials(jwt).map_err(|why| refused(&why.to_string()))?

@@ -66,6 +66,7 @@ pub(in crate::source) async fn run(port: Port, intake: Intake, serve: impl Serve
     let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
     let places = Arc::new(Semaphore::new(all as usize));
     let door = Arc::new(Door::new(name, idle, tls));
+    let mut is_refused = false;
     let mut closing = std::pin::pin!(intake.closing());
     loop {
         let accept = async {
@@ -83,9 +84,16 @@ pub(in crate::source) async fn run(port: Port, intake: Intake, serve: impl Serve
             accepted = accept => accepted,
         };
         let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                if std::mem::take(&mut is_refused) {
+                    tracing::info!(target: "headworks", source = door.name, "connections are accepted again");
+                }
+                accepted
+            }
             Err(why) => {
-                tracing::warn!(target: "headworks", source = door.name, %why, "cannot accept a connection");
+                if !std::mem::replace(&mut is_refused, true) {
+                    door.cannot_accept(&why);
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }

@@ -1,6 +1,6 @@
 //! What stands for TLS in a program that was built without.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use headworks_actors::{Cause, Code};
 use tokio::net::TcpStream;
@@ -12,6 +12,20 @@ use super::allowed::Peer;
 pub enum Tls {}
 
 impl Tls {
+    /// Never asked.
+    ///
+    /// # Errors
+    /// None ever.
+    pub fn reload(&self) -> Result<(), String> {
+        match *self {}
+    }
+
+    /// Nothing ever.
+    #[must_use]
+    pub fn warning(&self, _: SystemTime) -> Option<String> {
+        match *self {}
+    }
+
     /// Never asked.
     pub(super) async fn accept(&self, _: TcpStream) -> Result<(TcpStream, Peer), NotLetIn> {
         match *self {}

@@ -2,11 +2,12 @@
 
 mod clients;
 mod names;
+mod validity;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use headworks_actors::{Cause, Code};
 use rustls::pki_types::PrivateKeyDer;
@@ -23,6 +24,7 @@ use super::listener::Connection;
 use crate::secret_file;
 use crate::tls::{certificates, provider, roots};
 use clients::Clients;
+use validity::Validity;
 
 /// The largest file of a key, in bytes.
 const MOST_OF_KEY: usize = 1 << 20;
@@ -67,6 +69,7 @@ pub struct Tls {
 struct Material {
     acceptor: TlsAcceptor,
     clients: Arc<Clients>,
+    validity: Option<Validity>,
 }
 
 impl fmt::Debug for Tls {
@@ -103,9 +106,16 @@ impl Tls {
         Ok(())
     }
 
+    /// A sentence with the file and the date where clients refuse the certificate at that time, or will within 14 days.
+    #[must_use]
+    pub fn warning(&self, now: SystemTime) -> Option<String> {
+        let validity = self.now.read().unwrap_or_else(PoisonError::into_inner).validity;
+        validity?.warning(&self.options.cert_file, now)
+    }
+
     /// Shakes hands.
     pub(super) async fn accept(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer), NotLetIn> {
-        let Material { acceptor, clients } = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Material { acceptor, clients, .. } = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = acceptor.accept(stream).await.map_err(|why| NotLetIn::by(&why))?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = clients.peer(shown).map_err(|why| NotLetIn(Cause::new(Code::TenantNotAllowed, why)))?;
@@ -117,6 +127,7 @@ impl Material {
     fn read(options: &TlsOptions, protocols: &[&str]) -> Result<Self, String> {
         let TlsOptions { cert_file, key_file, client_ca_file, tenants } = options;
         let shown = certificates(cert_file, "tls.cert_file")?;
+        let validity = Validity::of(&shown);
         let unread = |why: &dyn fmt::Display| {
             format!("cannot use the private key (PEM) in {} (tls.key_file): {why}", key_file.display())
         };
@@ -147,7 +158,7 @@ impl Material {
             config.send_tls13_tickets = 0;
         }
         let clients = Arc::new(Clients::of(tenants)?);
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), clients })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), clients, validity })
     }
 }
 

@@ -11,6 +11,8 @@ mod joined;
 pub(crate) mod manifest;
 pub mod nats;
 pub mod object;
+#[cfg(all(unix, feature = "sqlite"))]
+pub(crate) mod patient;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

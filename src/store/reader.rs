@@ -409,6 +409,12 @@ impl StoreReader {
 }
 
 impl StoreReader {
+    /// Whether nothing of what is stored of the tenant can be read from here, as behind a webhook.
+    #[must_use]
+    pub fn is_unread(&self, tenant: &TenantId) -> bool {
+        self.unread(self.manifest.saga_of(tenant)).1
+    }
+
     /// Those of a saga that nobody here can read.
     fn unread(&self, saga: &[StoreName]) -> (Vec<StoreName>, bool) {
         let unread: Vec<_> = saga.iter().filter(|name| !self.manifest.is_readable(name)).cloned().collect();

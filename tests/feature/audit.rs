@@ -144,3 +144,32 @@ fn in_mid_stream_the_sums_hold_at_every_look() {
         daemon.terminated().succeeded();
     });
 }
+
+#[test]
+fn frames_that_wait_at_the_door_for_their_tenant_s_rate_are_no_difference() {
+    let place = Place::new();
+    let mut command = place.daemon();
+    command.env("HEADWORKS__TENANTS__DEFAULTS__WINDOW__MAX_EVENTS", "1");
+    command.env("HEADWORKS__TENANTS__DEFAULTS__THROTTLE__EVENTS_PER_SECOND", "1");
+    command.env("HEADWORKS__TENANTS__DEFAULTS__THROTTLE__BURST_EVENTS", "5");
+    let mut daemon = Process::spawn(&mut command);
+    let mut sender = connect(daemon.listens());
+    sender.write_all(&lines("acme", 0..200)).unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let audit = audited(&place, 0);
+        let waiting = audit["waiting"].as_u64().unwrap();
+        if waiting > 0 && audit["all"]["events"]["in_flight"] == 0 {
+            let frames = &audit["tenants"][0]["frames"];
+            assert_eq!(frames["received"].as_u64().unwrap(), frames["accepted"].as_u64().unwrap() + waiting);
+            break;
+        }
+        assert!(began.elapsed() < crate::rig::DEADLINE, "{audit}");
+    }
+    let text = place.run(&["audit", "--data", "data"]).succeeded().text();
+    assert!(
+        text.contains(" wait at the door, as for their tenant's rate") && text.ends_with("Both sums hold.\n"),
+        "{text}"
+    );
+    daemon.kill();
+}

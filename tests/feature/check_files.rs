@@ -41,6 +41,50 @@ fn a_secret_that_cannot_be_read_is_told_by_check_as_by_run() {
 }
 
 #[test]
+fn check_and_run_refuse_the_same_secrets_of_sources_and_stores_by_one_rule() {
+    let place = Place::new();
+    let open = place.write("open", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    place.secret("words", "no base64 at all\n");
+    let mqtt =
+        "[sources.a]\ntype = 'mqtt'\nurl = 'mqtt://127.0.0.1:1'\ntopic = '{tenant}/#'\nusername = 'x'\npassword_file";
+    let nats = "[sources.a]\ntype = 'nats'\nurl = 'nats://127.0.0.1:1'\nstream = 'S'\ncredentials_file";
+    let postgres = "[store]\ntype = 'postgres'\nurl = 'postgres://app@127.0.0.1:1/x'\npassword_file";
+    let object = "[store]\ntype = 'object'\nurl = 's3://bucket/x'\nendpoint = 'http://127.0.0.1:1'\ncredentials_file";
+    let webhook = "[store]\ntype = 'webhook'\nurl = 'http://127.0.0.1:1/x'\nsecret_file";
+    let built = [
+        (cfg!(feature = "mqtt"), mqtt),
+        (cfg!(feature = "nats"), nats),
+        (cfg!(feature = "postgres"), postgres),
+        (cfg!(feature = "object"), object),
+        (cfg!(feature = "webhook"), webhook),
+    ];
+    for key in built.iter().filter_map(|(is_built, key)| is_built.then_some(*key)) {
+        let mut files = vec![("none", "No such file"), ("open", "chmod 600")];
+        if key == webhook {
+            files.push(("words", "line 1 is not base64"));
+        }
+        for (file, says) in files {
+            place.write("my.toml", format!("[admin]\nlisten = ''\n{key} = '{file}'\n"));
+            for words in [&["check", "-c", "my.toml"][..], &["run", "-c", "my.toml", "--data", "data"]] {
+                let ended = place.run(words).with(78);
+                assert!(ended.err.contains(says), "{words:?} {key} {file}: {}", ended.err);
+            }
+        }
+    }
+    if cfg!(feature = "object") {
+        let url = format!("file://{}", open.display());
+        place.write("my.toml", format!("[admin]\nlisten = ''\n[store]\ntype = 'object'\nurl = '{url}'\n"));
+        place.run(&["run", "-c", "my.toml", "--data", "data"]).with(78);
+    }
+    if cfg!(feature = "webhook") {
+        let text = "[admin]\nlisten = ''\n[store]\ntype = 'webhook'\nurl = 'https://127.0.0.1:1/x'\nca_file = 'none'\n";
+        place.write("my.toml", text);
+        place.run(&["run", "-c", "my.toml", "--data", "data"]).with(78);
+    }
+}
+
+#[test]
 fn a_configuration_without_an_end_is_refused_and_not_read_to_it() {
     let place = Place::new();
     for words in [&["check", "-c", "/dev/zero"][..], &["run", "-c", "/dev/zero", "--data", "data"]] {
@@ -74,11 +118,23 @@ fn an_option_before_the_subcommand_of_tenants_is_told_where_it_goes() {
 #[test]
 fn a_rule_of_retention_that_no_store_obeys_is_refused_while_the_daemon_runs_too() {
     let place = Place::new();
+    let set = |rule: &str| place.run(&["tenants", "set", "acme", rule, "--data", "data"]);
+    if cfg!(feature = "webhook") {
+        let mut command = place.daemon();
+        command.env("HEADWORKS__STORE__TYPE", "webhook").env("HEADWORKS__STORE__URL", "http://127.0.0.1:1/x");
+        let mut daemon = Process::spawn(&mut command);
+        daemon.listens();
+        let refused = set("retention.max_age=1day").with(1);
+        assert!(
+            refused.err.contains("its batches go to store, which is of a type that prunes nothing"),
+            "{}",
+            refused.err
+        );
+        daemon.terminated().succeeded();
+    }
     let mut daemon = Process::spawn(place.daemon().env("HEADWORKS__STORE__TYPE", "files"));
     daemon.listens();
-    let set = |rule: &str| place.run(&["tenants", "set", "acme", rule, "--data", "data"]);
-    let refused = set("retention.max_age=1day").with(1);
-    assert!(refused.err.contains("its batches go to store, which prunes nothing"), "{}", refused.err);
+    set("retention.max_age=1day").succeeded();
     set("window.max_age=250ms").succeeded();
     // Dead letters lie in the database, whatever the store is.
     set("retention.dead_letters_max_age=1day").succeeded();

@@ -472,7 +472,7 @@ fn a_bearer_speaks_for_its_own_tenants_and_what_it_says_for_others_is_refused_an
     let told = post(to, "/v1/events", NDJSON, &body).refused(401, "Bearer");
     assert!(told.head.to_ascii_lowercase().contains("www-authenticate: bearer"), "{}", told.head);
     let wrong = "Authorization: Bearer acme-token-0123456780\r\n";
-    post(to, "/v1/events", &format!("{NDJSON}{wrong}"), &body).refused(401, "Bearer");
+    post(to, "/v1/events", &format!("{NDJSON}{wrong}"), &body).refused(401, "the token is not known");
     post(to, "/v1/events", &format!("{NDJSON}{ACME}"), &body).is(200, 2, &[]);
     let mixed = [body, lines("other", 0..1), lines("acme-eu", 0..1)].concat();
     post(to, "/v1/events", &format!("{NDJSON}{ACME}"), &mixed).is(200, 3, &[(3, "tenant_not_allowed")]);
@@ -487,6 +487,36 @@ fn a_bearer_speaks_for_its_own_tenants_and_what_it_says_for_others_is_refused_an
     // Nothing is kept of what it may not say.
     assert_eq!(place.number("SELECT count(*) FROM dead_letters"), 0);
     audited(&place);
+}
+
+#[test]
+fn tokens_that_are_changed_count_from_the_signal_on_and_a_file_that_cannot_be_used_keeps_those_from_before() {
+    let place = Place::new();
+    place.secret("tokens", "first-token-0123456789 *\n");
+    let (mut process, to) = start(&place, &[("SOURCES__WEB__TOKENS_FILE", "tokens")]);
+    let status = |token: &str| {
+        let headers = format!("{NDJSON}Authorization: Bearer {token}-token-0123456789\r\n");
+        post(to, "/v1/events", &headers, &lines("acme", 0..1)).status
+    };
+    assert_eq!((status("first"), status("second")), (200, 401));
+    place.write("tokens", "second-token-0123456789 *\n");
+    assert_eq!((status("first"), status("second")), (200, 401));
+    process.signal("HUP");
+    process.says("the tokens were read again");
+    assert_eq!((status("first"), status("second")), (401, 200));
+    place.write("tokens", "short *\n");
+    process.signal("HUP");
+    let told = process.says("the tokens cannot be used, and those from before stay");
+    assert!(told["why"].as_str().unwrap().contains("tokens (tokens_file): line 1: a token has from 16"), "{told}");
+    let told = process.says("the configuration was read again, but not all of its files");
+    assert!(
+        told["report"]
+            .as_str()
+            .unwrap()
+            .ends_with("1 file of a source cannot be used, and what was read of it before stays")
+    );
+    assert_eq!((status("first"), status("second")), (401, 200));
+    process.terminated().succeeded();
 }
 
 #[test]

@@ -51,6 +51,7 @@ mod object_daemon;
 mod object_faults;
 #[cfg(feature = "parquet")]
 mod object_store;
+mod open_files;
 mod openapi;
 mod outage;
 mod page;

@@ -209,7 +209,7 @@ fn a_broker_that_is_away_or_refuses_is_told_of_once_and_tried_until_it_does_not(
     for version in ["v5", "v3.1.1"] {
         let (place, mut broker) = (Place::new(), Mosquitto::prepared("password_file DIR/passwords\n"));
         broker.user("headworks", "right");
-        let password = place.write("password", "wrong\n");
+        let password = place.secret("password", "wrong\n");
         let more = [("USERNAME", "headworks"), ("PASSWORD_FILE", password.to_str().unwrap())];
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &more));
         let told = process.says(AWAY);

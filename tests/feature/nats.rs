@@ -217,7 +217,7 @@ fn wrong_secrets_are_told_and_once_they_are_right_it_goes_on() {
     let client = |command: &str, words: &[&str]| drop(Nats::client_at(&url, command, words).ended().succeeded());
     client("make", &["EVENTS", "events.>"]);
     client("publish", &["events.acme.x", "0", "10"]);
-    let secrets = place.write("secrets", "app:wrong\n");
+    let secrets = place.secret("secrets", "app:wrong\n");
     let mut process = start(&place, &nats, &[("CREDENTIALS_FILE", secrets.to_str().unwrap())]);
     let told = process.says(WAITS)["why"].as_str().unwrap().to_ascii_lowercase();
     assert!(told.contains("authorization violation") && !told.contains("wrong"), "{told}");

@@ -199,7 +199,7 @@ async fn wrong_keys_a_missing_bucket_and_a_server_that_heeds_no_condition_are_re
     let s3 = S3::start();
     let mut options = s3.options("p");
     let place = Place::new();
-    options.credentials_file = Some(place.write("keys", "aws_access_key_id=AKIDHEADWORKS\naws_secret_access_key=x\n"));
+    options.credentials_file = Some(place.secret("keys", "aws_access_key_id=AKIDHEADWORKS\naws_secret_access_key=x\n"));
     assert_refused(ObjectStore::open(options.clone()), "check the keys in credentials_file");
     options.credentials_file = Some(place.path("nowhere"));
     assert_refused(ObjectStore::open(options), "nowhere (credentials_file)");

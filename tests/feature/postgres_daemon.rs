@@ -31,7 +31,7 @@ fn what_is_sent_is_in_its_rows_once_and_in_order_and_query_and_audit_find_it_the
     postgres.ask("CREATE ROLE guarded LOGIN PASSWORD 'hunter2'; GRANT ALL ON DATABASE postgres TO guarded");
     postgres.own("pg_hba.conf", "host all guarded all scram-sha-256\nhost all all all trust\n");
     postgres.ask("SELECT pg_reload_conf()");
-    let password = place.write("password", "hunter2\n");
+    let password = place.secret("password", "hunter2\n");
     let daemon = daemon(&place, &postgres)
         .with("store.url", &postgres.url().replace("app@", "guarded@"))
         .with("store.password_file", password.to_str().unwrap());
@@ -60,7 +60,7 @@ fn what_is_sent_is_in_its_rows_once_and_in_order_and_query_and_audit_find_it_the
     let rows = place.json(&["tenants", "--data", "data", "--json"]);
     let row = |tenant: &str| rows.as_array().unwrap().iter().find(|row| row["tenant"] == tenant).cloned();
     assert!(row("acme").is_some(), "{rows}");
-    assert!(audit(0).ends_with("Both sums hold.\n"));
+    assert!(audit(0).ends_with("The sum of events holds.\n"));
     postgres.ask("DELETE FROM headworks.events WHERE tenant = 'acme' AND idx < 2 AND batch = (SELECT min(batch) FROM headworks.events WHERE tenant = 'acme')");
     assert!(audit(1).contains("acme: the store holds 2 events fewer than the journal says were stored"));
 }
@@ -158,5 +158,24 @@ fn a_batch_is_in_sqlite_and_in_postgresql_or_in_neither_while_the_server_is_kill
         assert_eq!(place.number("SELECT count(*) FROM events"), 3980);
         let audit = place.run(&["audit", "--data", "data"]);
         assert_eq!(audit.code, Some(0), "{saga}: {}", audit.text());
+    }
+}
+
+#[test]
+fn what_the_configuration_says_wrong_of_a_server_ends_with_78_and_servers_that_are_away_are_waited_for() {
+    let (place, postgres) = (Place::new(), Postgres::start());
+    let nowhere = postgres.url().replace("/postgres", "/nowhere");
+    assert_ne!(nowhere, postgres.url());
+    let refused = Process::spawn(&mut daemon(&place, &postgres).with("store.url", &nowhere).command(None)).ended();
+    assert!(refused.with(78).err.contains("check the database in url, or create it"));
+
+    let place = Place::new();
+    let store = |name: &str| format!("[stores.{name}]\ntype = 'postgres'\nurl = 'postgres://app@127.0.0.1:1/x'\n");
+    let more = "[tenants]\nstores = ['a', 'b']\n[sources.tcp]\nlisten = '127.0.0.1:0'\n[admin]\nlisten = ''\n[log]\nformat = 'json'";
+    place.write("my.toml", [&*store("a"), &*store("b"), more].concat());
+    for _ in 0..2 {
+        let mut process = Process::spawn(&mut place.command(&["run", "-c", "my.toml", "--data", "data"]));
+        process.listens();
+        process.terminated().succeeded();
     }
 }

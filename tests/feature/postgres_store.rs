@@ -278,6 +278,9 @@ async fn a_wrong_password_is_said_and_never_shown_and_a_new_one_counts_without_a
     options.password_file = Some(file.clone());
     assert_refused(PostgresStore::open(options.clone()), "password_file");
     std::fs::write(&file, "hunter3\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    assert_refused(PostgresStore::open(options.clone()), "chmod 600");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let told = assert_refused(PostgresStore::open(options.clone()), "check the password in password_file");
     assert!(told.contains("28P01") && !told.contains("hunter"), "{told}");
     std::fs::write(&file, "hunter2\n").unwrap();

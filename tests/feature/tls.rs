@@ -411,3 +411,40 @@ fn files_that_cannot_be_used_end_the_start_with_78_and_the_file_and_its_key() {
         assert!(ended.err.contains(word) && ended.err.contains("source a cannot speak TLS"), "{}", ended.err);
     }
 }
+
+#[test]
+fn a_certificate_that_clients_refuse_or_soon_will_is_told_of_at_the_start_by_check_and_by_ready() {
+    let place = place();
+    let told_of = |place: &Place| {
+        let ready = place.run(&["ready", "--data", "data"]).succeeded().text();
+        let check = place.run(&["check", "-c", "my.toml"]).succeeded().text();
+        let [ready, check] = [ready, check].map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+        (ready, check)
+    };
+    certificate(&place, "ca", "server", "server", "IP:127.0.0.1", "-1");
+    let (process, _) = start(&place, &[("a", "")]);
+    let (ready, check) = told_of(&place);
+    let expired = "source a: the certificate in server.pem (tls.cert_file) has expired, at 2";
+    assert!(ready.contains(&format!("ready note: {expired}")) && check.contains(expired), "{ready}\n{check}");
+    let ended = process.terminated().succeeded();
+    assert!(ended.err.contains("has expired, at "), "{}", ended.err);
+
+    certificate(&place, "ca", "server", "server", "IP:127.0.0.1", "30");
+    let (mut process, _) = start(&place, &[("a", "")]);
+    let (ready, check) = told_of(&place);
+    assert!(ready == "ready" && !check.contains("expire"), "{ready}\n{check}");
+    certificate(&place, "ca", "server", "server", "IP:127.0.0.1", "13");
+    process.signal("HUP");
+    process.says("the certificates were read again");
+    process.says("the configuration was read again");
+    let (ready, check) = told_of(&place);
+    let soon = "the certificate in server.pem (tls.cert_file) expires soon, at 2";
+    assert!(ready.contains(soon) && check.contains(soon), "{ready}\n{check}");
+    place.write("server.pem", "no certificate");
+    process.signal("HUP");
+    process.says("the certificates cannot be used, and those from before stay");
+    let told = process.says("the configuration was read again, but not all of its files");
+    let says = "nothing is changed; 1 file of a source cannot be used, and what was read of it before stays";
+    assert_eq!((told["report"].as_str(), told["level"].as_str()), (Some(says), Some("WARN")));
+    assert!(process.terminated().succeeded().err.contains("expires soon"));
+}

@@ -11,7 +11,7 @@ use super::crash_acks::{self, MORE_POINTS, POINTS, killed};
 use crate::rig::batches::{batch, put};
 use crate::rig::crash::Daemon;
 use crate::rig::webhook::{Receiver, SECRET, database, stored};
-use crate::rig::{Place, lines, send, sorted};
+use crate::rig::{Place, Process, lines, send, sorted, until_metric};
 
 /// The file with the secret, for its owner alone.
 fn secret(place: &Place, text: &str) -> std::path::PathBuf {
@@ -154,6 +154,28 @@ async fn a_server_that_asks_to_be_left_alone_is_and_no_longer_than_it_asked_for(
         }
         assert!(began.elapsed() >= Duration::from_secs(4));
     }
+}
+
+#[test]
+fn a_tenant_that_is_resumed_has_a_server_asked_at_once_that_wanted_to_be_left_alone_for_an_hour() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, "");
+    receiver.mode("{\"answers\":[{\"status\":503,\"headers\":{\"retry-after\":\"3600\"}}]}");
+    let mut command = place.daemon();
+    command.env("HEADWORKS__STORE__TYPE", "webhook").env("HEADWORKS__STORE__URL", receiver.url());
+    // Nor does it ask by itself before the test is over.
+    command
+        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__BASE", "1h")
+        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__CAP", "1h");
+    let mut process = Process::spawn(&mut command);
+    send(process.listens(), &lines("acme", 0..5));
+    receiver.says("answered");
+    until_metric(&place, "headworks_tenants{status=\"parked\"}", 1);
+    let told = place.run(&["tenants", "resume", "acme", "--data", "data"]).succeeded();
+    assert!(told.text().contains("its store had asked to be left alone, and is asked again now"), "{}", told.text());
+    until_metric(&place, "headworks_events_stored_total", 5);
+    assert_eq!(bodies(&place, "acme").len(), 5);
+    process.terminated().succeeded();
 }
 
 #[tokio::test]

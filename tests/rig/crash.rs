@@ -173,7 +173,7 @@ pub(crate) fn found(place: &Place) -> Found {
     #[cfg(feature = "parquet")]
     found.stored.extend(super::s3::stored(place));
     #[cfg(feature = "nats")]
-    found.stored.extend(super::nats::stored(place));
+    found.stored.extend(super::published::stored(place));
     if let Ok(files) = FilesReader::open(place.data().join("events")) {
         for totals in files.tenants().unwrap() {
             let tenant: TenantId = totals.tenant;

@@ -17,6 +17,8 @@ pub(crate) mod nats;
 pub(crate) mod postgres;
 mod process;
 pub(crate) mod prometheus;
+#[cfg(feature = "nats")]
+mod published;
 pub(crate) mod python;
 #[cfg(feature = "parquet")]
 pub(crate) mod s3;
@@ -27,6 +29,7 @@ pub(crate) mod webhook;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -65,6 +68,13 @@ impl Place {
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         std::fs::write(self.path(name), bytes).unwrap();
         self.path(name)
+    }
+
+    /// The same, for nobody else's eyes.
+    pub(crate) fn secret(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.write(name, bytes);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// The program, started in here, with no setting from the outside.

@@ -80,7 +80,9 @@ impl S3 {
     pub(crate) fn start() -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::create_dir_all(folder.path().join("s3").join(BUCKET)).unwrap();
-        std::fs::write(folder.path().join("keys"), KEYS).unwrap();
+        let keys = folder.path().join("keys");
+        std::fs::write(&keys, KEYS).unwrap();
+        std::fs::set_permissions(keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let files = s3s_fs::FileSystem::new(folder.path().join("s3")).unwrap();
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single("AKIDHEADWORKS", "s3cret"));

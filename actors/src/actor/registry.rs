@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) settled: AtomicU64,
     /// Calls that may still bring events in.
     pub(crate) feeds: AtomicU64,
+    /// Frames that were received and wait at the door.
+    pub(crate) at_door: AtomicU64,
     /// Connections that have something to say to their clients.
     pub(crate) telling: watch::Sender<u64>,
     /// Tenants with events of an earlier process that are not read back yet.
@@ -98,6 +100,22 @@ impl Drop for Feeding {
     fn drop(&mut self) {
         self.0.feeds.fetch_sub(1, Ordering::AcqRel);
         self.0.budget.room().notify_waiters();
+    }
+}
+
+/// Frames that wait at the door: received, and without an answer yet.
+pub(crate) struct AtDoor(Arc<Shared>, u64);
+
+impl AtDoor {
+    pub(crate) fn wait(shared: &Arc<Shared>, frames: u64) -> Self {
+        shared.at_door.fetch_add(frames, Ordering::AcqRel);
+        Self(shared.clone(), frames)
+    }
+}
+
+impl Drop for AtDoor {
+    fn drop(&mut self) {
+        self.0.at_door.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 
@@ -180,6 +198,7 @@ impl Shared {
             panic_points,
             settled: AtomicU64::new(0),
             feeds: AtomicU64::new(0),
+            at_door: AtomicU64::new(0),
             telling: watch::Sender::new(0),
             unread: AtomicU64::new(0),
             spilling: AtomicU64::new(0),

@@ -236,6 +236,14 @@ impl Slot {
         }
     }
 
+    /// Asks a store that was away at once, where a batch waits for it. From any thread.
+    pub(crate) fn ask_store_again(&self) {
+        if self.lane.unpark() {
+            // Without a writer there is nobody to wait.
+            self.writer.tell(BatchesWait, &self.batches_hinted);
+        }
+    }
+
     /// Asks the tenant to close its window, from any thread.
     pub(crate) fn want_flush(self: &Arc<Self>, shared: &Shared, reason: FlushReason) {
         if !self.tenant.is_filled() && !self.lane.has_uncut() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::admission::{Full, OnRecord, Waiting, take_in, throttled};
-use super::registry::{Phase, Shared};
+use super::registry::{AtDoor, Phase, Shared};
 use super::slot::Slot;
 use super::streams::Stream;
 use crate::model::{Cause, Chunk, Code, FlushReason};
@@ -37,6 +37,7 @@ pub(crate) async fn wait(shared: &Arc<Shared>, held: Held<'_>, waiting: Vec<Wait
 }
 
 async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut chunk }: Waiting) {
+    let _at_door = AtDoor::wait(shared, chunk.len() as u64);
     // For how long others were held, and may be.
     let mut patience = Duration::MAX;
     loop {

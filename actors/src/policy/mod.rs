@@ -134,6 +134,15 @@ fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most
     Err(format!("{key} is {value}, but must be from {least} to {most}"))
 }
 
+/// The bounds of a size, as an error says them.
+fn sized(key: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    let show = units::bytes::display;
+    Err(format!("{key} is {}, but must be from {} to {}", show(value), show(least), show(most)))
+}
+
 /// The bounds of a duration, as an error says them.
 fn lasting(
     key: &str,

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{lasting, units, within};
+use super::{lasting, sized, units};
 
 /// What happens while a tenant has as much in flight as it may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +66,8 @@ impl OverflowPolicy {
     /// # Errors
     /// A sentence that names the key and its bounds.
     pub fn check(&self) -> Result<(), String> {
-        within("overflow.max_in_flight", self.max_in_flight, 1 << 10, 1 << 40)?;
-        within("overflow.max_spilled", self.max_spilled, 0, 1 << 44)?;
+        sized("overflow.max_in_flight", self.max_in_flight, 1 << 10, 1 << 40)?;
+        sized("overflow.max_spilled", self.max_spilled, 0, 1 << 44)?;
         lasting("overflow.block_for", self.block_for, Duration::ZERO, Duration::from_secs(24 * 3600))
     }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{lasting, units, within};
+use super::{lasting, sized, units};
 
 /// How much of a tenant's stored events is kept, and for how long: the oldest go first, batch by batch.
 ///
@@ -42,6 +42,6 @@ impl RetentionPolicy {
         if let Some(age) = self.dead_letters_max_age {
             lasting("retention.dead_letters_max_age", age, Duration::from_secs(1), YEARS)?;
         }
-        within("retention.max_bytes", self.max_bytes, 0, 1 << 44)
+        sized("retention.max_bytes", self.max_bytes, 0, 1 << 44)
     }
 }

@@ -73,8 +73,11 @@ pub mod duration_or_never {
 
 /// `#[serde(with = "bytes")]`: a human size, or a plain number of bytes.
 pub mod bytes {
+    use std::fmt;
+
     use bytesize::ByteSize;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
 
     /// # Errors
     /// Only those of the serializer.
@@ -93,12 +96,34 @@ pub mod bytes {
     /// # Errors
     /// A sentence with examples of what is valid.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-        let size = ByteSize::deserialize(deserializer).map_err(|why| {
-            let why = why.to_string();
-            let why = why.trim_end();
-            serde::de::Error::custom(format!("no size in bytes ({why}); write it like 65536, \"64KiB\" or \"16MiB\""))
-        })?;
-        usize::try_from(size.as_u64()).map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(Size)
+    }
+
+    struct Size;
+
+    fn no_size<E: Error>(what: impl fmt::Display) -> E {
+        E::custom(format!("{what} is no size in bytes; write it like 65536, \"64KiB\" or \"16MiB\""))
+    }
+
+    impl Visitor<'_> for Size {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a size in bytes, like 65536, \"64KiB\" or \"16MiB\"")
+        }
+
+        fn visit_u64<E: Error>(self, bytes: u64) -> Result<usize, E> {
+            usize::try_from(bytes).map_err(|_| no_size(bytes))
+        }
+
+        fn visit_i64<E: Error>(self, bytes: i64) -> Result<usize, E> {
+            usize::try_from(bytes).map_err(|_| no_size(bytes))
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<usize, E> {
+            let size: ByteSize = text.parse().map_err(|_| no_size(format_args!("{text:?}")))?;
+            self.visit_u64(size.as_u64())
+        }
     }
 }
 
@@ -122,6 +147,19 @@ mod tests {
     fn a_size_is_written_in_the_largest_unit_that_is_exact() {
         for (bytes, text) in [(0, "0B"), (1000, "1000B"), (1024, "1KiB"), (3 << 19, "1536KiB"), (1 << 30, "1GiB")] {
             assert_eq!(super::bytes::display(bytes), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_told_by_itself_and_with_what_is() {
+        for (written, says) in [
+            ("-1", "-1 is no size in bytes; write it like 65536"),
+            ("\"5 parsecs\"", "\"5 parsecs\" is no size in bytes; write it like"),
+            ("\"\"", "\"\" is no size in bytes"),
+            ("true", "invalid type: boolean `true`, expected a size in bytes, like 65536"),
+        ] {
+            let why = serde_json::from_str::<Size>(written).unwrap_err().to_string();
+            assert!(why.starts_with(says), "{why}");
         }
     }
 }

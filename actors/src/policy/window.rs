@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{lasting, units, within};
+use super::{lasting, sized, units, within};
 use crate::model::FlushReason;
 
 /// When a tenant's window closes: at the first of three bounds.
@@ -33,7 +33,7 @@ impl WindowPolicy {
     /// A sentence that names the key and its bounds.
     pub fn check(&self) -> Result<(), String> {
         within("window.max_events", self.max_events, 1, 1_000_000)?;
-        within("window.max_bytes", self.max_bytes, 1, 1 << 30)?;
+        sized("window.max_bytes", self.max_bytes, 1, 1 << 30)?;
         lasting("window.max_age", self.max_age, Duration::from_millis(1), Duration::from_secs(24 * 3600))
     }
 }

@@ -178,6 +178,12 @@ impl System {
         self.shared.letters.len() as u64
     }
 
+    /// Frames that wait at the door at the moment, as for their tenant's rate or for memory: they were received, and have no answer yet.
+    #[must_use]
+    pub fn frames_waiting(&self) -> u64 {
+        self.shared.at_door.load(Ordering::Acquire)
+    }
+
     /// Opens an ingress: bytes in, each tenant's events to its actor.
     ///
     /// # Errors
@@ -500,9 +506,12 @@ impl TenantHandle {
     }
 
     /// Lets a tenant go on that was stopped or is quarantined, with its count of restarts begun anew; for any other, cuts
-    /// the wait before a restart short.
+    /// the wait before a restart short. A store that was away is asked again at once.
     pub fn resume(&self) {
-        self.on_slot(|slot, shared| slot.resume(shared));
+        self.on_slot(|slot, shared| {
+            slot.resume(shared);
+            slot.ask_store_again();
+        });
     }
 
     /// Ends the tenant's actors and frees their memory, as soon as nothing of the tenant is in flight; its next event brings

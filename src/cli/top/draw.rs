@@ -109,7 +109,7 @@ fn totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
         standing,
         format!("  in {received_per_second}/s  stored {stored_per_second}/s  in flight {in_flight}").into(),
     ]);
-    let second = format!("stored {stored}  dead letters {dead_lettered}  malformed {malformed}");
+    let second = format!("stored {stored}  dead letters {} (malformed {malformed})", dead_lettered + malformed);
     let oldest = oldest_at.map_or(String::new(), |at| format!("  oldest {}", ago(at, state.at)));
     let owed = if *uncompensated > 0 { format!("  NOT UNDONE {uncompensated}") } else { String::new() };
     let third = format!("failed attempts {attempts_failed}  restarts {restarts}{owed}{oldest}");
@@ -132,9 +132,9 @@ fn standing(state: &State) -> Span<'static> {
 /// What counts most, where there is room for no more.
 fn few_totals(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let Totals { received_per_second, stored_per_second, in_flight, dead_lettered, .. } = &state.totals;
-    let Totals { uncompensated, oldest_at, .. } = &state.totals;
+    let Totals { malformed, uncompensated, oldest_at, .. } = &state.totals;
     let first = vec![standing(state), format!("  in {received_per_second}/s  stored {stored_per_second}/s").into()];
-    let second = format!("in flight {in_flight}  dead letters {dead_lettered}");
+    let second = format!("in flight {in_flight}  dead letters {}", dead_lettered + malformed);
     let owed = if *uncompensated > 0 { format!("NOT UNDONE {uncompensated}  ") } else { String::new() };
     let third = oldest_at.map_or(owed.clone(), |at| format!("{owed}oldest {}", ago(at, state.at)));
     frame.render_widget(Paragraph::new(vec![first.into(), Text::from(second), third.into()]), area);

@@ -2,20 +2,20 @@ use super::{DaemonError, Opened, Opening, decoder};
 use crate::config::SourceConfig;
 use crate::source::{BadTokens, HttpOptions, HttpSource, HttpTenant, Tokens};
 
-/// A listener for requests. An error where its tokens cannot be used, too.
+/// A listener for requests.
 pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
     let source = opening.source;
     let defaults = HttpOptions::default();
     let options = HttpOptions {
-        max_connections: source.max_connections,
+        max_connections: opening.max_connections,
         max_frame: source.max_frame,
         max_body: source.max_body,
         idle_timeout: source.idle().unwrap_or(defaults.idle_timeout),
         answer_within: source.answer_within,
         ack: source.ack,
         tenant_from: tenant_from(opening)?,
-        tokens: tokens(opening.name, source)?,
-        tls: opening.tls.clone(),
+        tokens: opening.files.tokens(),
+        tls: opening.files.tls.clone(),
     };
     let http = HttpSource::bind(opening.name, source.listen, decoder(opening.config), options);
     let http = http.map_err(|why| opening.refused(why))?;

@@ -1,6 +1,7 @@
 //! The sources of the config, opened: each listens, or has what it goes on from, before any is read.
 
 mod demo;
+mod files;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "mqtt")]
@@ -22,6 +23,7 @@ use headworks_actors::{Framing, IngressSpec, Source};
 use super::{DaemonError, decoder};
 use crate::config::{Config, SourceConfig, SourceKind};
 use crate::source::{TcpOptions, TcpSource, Tls};
+pub(super) use files::Files;
 
 /// A source that is not read yet, and where it listens if it does.
 pub(super) type Opened = (Option<SocketAddr>, Box<dyn Source>);
@@ -31,7 +33,9 @@ struct Opening<'c> {
     name: &'c str,
     source: &'c SourceConfig,
     config: &'c Config,
-    tls: Option<Tls>,
+    files: &'c Files,
+    /// How many connections it may have: what the configuration says, or its part of what the process can have open.
+    max_connections: usize,
 }
 
 impl Opening<'_> {
@@ -46,7 +50,7 @@ impl Opening<'_> {
 }
 
 /// How one is encrypted, if it is.
-pub(super) fn tls(name: &str, source: &SourceConfig) -> Result<Option<Tls>, DaemonError> {
+fn tls(name: &str, source: &SourceConfig) -> Result<Option<Tls>, DaemonError> {
     #[cfg(feature = "tls")]
     if let (Some(cert_file), Some(key_file)) = (source.tls.cert_file.clone(), source.tls.key_file.clone()) {
         use crate::config::CertificateTenants;
@@ -66,30 +70,23 @@ pub(super) fn tls(name: &str, source: &SourceConfig) -> Result<Option<Tls>, Daem
     Ok(None)
 }
 
-/// Whether the files that it names can be used.
-pub(super) fn check_files(name: &str, source: &SourceConfig) -> Result<(), DaemonError> {
-    tls(name, source)?;
-    #[cfg(feature = "http")]
-    http::tokens(name, source)?;
-    Ok(())
-}
-
 /// Opens one.
 pub(super) fn open(
     name: &str,
     source: &SourceConfig,
-    tls: Option<Tls>,
+    files: &Files,
     config: &Config,
+    max_connections: usize,
 ) -> Result<Opened, DaemonError> {
-    let opening = Opening { name, source, config, tls };
+    let opening = Opening { name, source, config, files, max_connections };
     match source.kind {
         SourceKind::Tcp => {
             let options = TcpOptions {
-                max_connections: source.max_connections,
+                max_connections: opening.max_connections,
                 ack: source.ack,
                 octet_counted: source.framing == crate::config::Framing::OctetCounted,
                 idle_timeout: source.idle(),
-                tls: opening.tls.clone(),
+                tls: opening.files.tls.clone(),
             };
             let tcp = TcpSource::bind(name, source.listen, opening.ingress(), options);
             let tcp = tcp.map_err(|why| opening.refused(why))?;

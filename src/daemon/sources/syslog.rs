@@ -21,9 +21,9 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Opened, DaemonError> {
     let options = SyslogOptions {
         transport,
         max_frame: source.max_frame,
-        max_connections: source.max_connections,
+        max_connections: opening.max_connections,
         idle_timeout: source.idle(),
-        tls: opening.tls.clone(),
+        tls: opening.files.tls.clone(),
     };
     let decoder = SyslogDecoder::new(from).invalid_tenant(invalid);
     let syslog = SyslogSource::bind(opening.name, source.listen, decoder, options);

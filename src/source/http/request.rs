@@ -58,9 +58,9 @@ impl Site {
     /// Whom the peer may speak for that bears this token; everybody, where there are neither tokens nor certificates.
     pub(crate) fn allowed(&self, bearer: Option<&[u8]>) -> Result<Option<Allowed>, Refusal> {
         let Some(tokens) = &self.options.tokens else { return Ok(self.peer.allowed.clone()) };
-        let allowed = bearer.and_then(|token| tokens.bearer(token)).cloned();
-        let unknown = || Refusal::new(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
-        let allowed = allowed.ok_or_else(unknown)?;
+        let refused = |why: &str| Refusal::new(StatusCode::UNAUTHORIZED, why);
+        let token = bearer.ok_or_else(|| refused("a token is needed: Authorization: Bearer TOKEN"))?;
+        let allowed = tokens.bearer(token).ok_or_else(|| refused("the token is not known (tokens_file)"))?;
         Ok(Some(allowed.and(self.peer.allowed.clone())))
     }
 

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::secret_file;
 use crate::source::allowed::Allowed;
@@ -14,12 +14,15 @@ const MOST: usize = 1 << 20;
 ///
 /// In a file, a line is `TOKEN PATTERN [PATTERN...]`, with spaces between; `*` in a pattern is any run of characters. Empty lines and
 /// those that begin with `#` are none.
+/// Clones are the same: [`read_again`](Self::read_again) is for all of them.
 #[derive(Clone)]
-pub struct Tokens(Arc<[(Box<str>, Allowed)]>);
+pub struct Tokens(Arc<RwLock<Arc<Known>>>);
+
+type Known = [(Box<str>, Allowed)];
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tokens").field(&self.0.len()).finish()
+        f.debug_tuple("Tokens").field(&self.known().len()).finish()
     }
 }
 
@@ -52,6 +55,20 @@ impl Tokens {
         Self::parse(&secret_file::read(path, MOST)?)
     }
 
+    /// Reads them from the file again: who comes from now on is known by these.
+    ///
+    /// # Errors
+    /// [`BadTokens`]: those from before stay.
+    pub fn read_again(&self, path: &Path) -> Result<(), BadTokens> {
+        let fresh = Self::read(path)?.known();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn known(&self) -> Arc<Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Reads them from a text.
     ///
     /// # Errors
@@ -74,18 +91,19 @@ impl Tokens {
             })?;
             tokens.push((token.into(), allowed));
         }
-        if tokens.is_empty() { Err(BadTokens::Empty) } else { Ok(Self(tokens.into())) }
+        if tokens.is_empty() { Err(BadTokens::Empty) } else { Ok(Self(Arc::new(RwLock::new(tokens.into())))) }
     }
 
     /// Whom the bearer of `token` may speak for. Takes as long for one wrong token as for another of its length.
-    pub(crate) fn bearer(&self, token: &[u8]) -> Option<&Allowed> {
+    pub(crate) fn bearer(&self, token: &[u8]) -> Option<Allowed> {
         let is = |own: &str| {
             let own = own.as_bytes();
             let pairs = own.iter().zip(token);
             let differences = pairs.fold(0, |all, (own, other)| std::hint::black_box(all | (own ^ other)));
             own.len() == token.len() && differences == 0
         };
-        self.0.iter().fold(None, |found, (own, allowed)| if is(own) { Some(allowed) } else { found })
+        let known = self.known();
+        known.iter().fold(None, |found, (own, allowed)| if is(own) { Some(allowed) } else { found }).cloned()
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Door {
     turns: Arc<Semaphore>,
     tellings: Mutex<Tellings>,
     full: Mutex<Tellings>,
+    unaccepted: Mutex<Tellings>,
 }
 
 /// The right to a handshake; none where there are none.
@@ -48,7 +49,15 @@ enum Beginning {
 impl Door {
     pub(super) fn new(name: String, idle: Option<Duration>, tls: Option<Tls>) -> Self {
         let turns = Arc::new(Semaphore::new(HANDSHAKES));
-        Self { name, idle, tls, turns, tellings: Mutex::default(), full: Mutex::default() }
+        Self {
+            name,
+            idle,
+            tls,
+            turns,
+            tellings: Mutex::default(),
+            full: Mutex::default(),
+            unaccepted: Mutex::default(),
+        }
     }
 
     /// Waits until there is room for one more handshake.
@@ -63,6 +72,13 @@ impl Door {
     pub(super) fn is_full(&self, max_connections: usize) {
         if let Some(untold) = tell(&self.full) {
             tracing::warn!(target: "headworks", source = self.name, max_connections, untold, "all connections are taken; further ones wait until one ends");
+        }
+    }
+
+    /// The operating system hands out none, as when there are too many open files: told once, until it does again.
+    pub(super) fn cannot_accept(&self, why: &std::io::Error) {
+        if let Some(untold) = tell(&self.unaccepted) {
+            tracing::warn!(target: "headworks", source = self.name, %why, untold, "connections cannot be accepted; it is tried again until they can");
         }
     }
 

@@ -13,6 +13,7 @@ use super::packets::{self, Incoming};
 use super::transport::{self, Transport};
 use super::window::Window;
 use super::{MqttOptions, MqttSource};
+use crate::secret_file;
 
 /// How long a connection may take to be there.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -181,7 +182,7 @@ async fn connect(options: &MqttOptions) -> Result<Connected, String> {
     let password = match &options.password_file {
         None => None,
         Some(path) => {
-            let read = tokio::fs::read(path).await;
+            let read = secret_file::bytes(path, secret_file::MOST);
             let mut password = read.map_err(|why| format!("cannot read {} (password_file): {why}", path.display()))?;
             while password.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
                 password.pop();

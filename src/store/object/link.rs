@@ -19,6 +19,7 @@ use object_store::{
 use super::ObjectOptions;
 use super::error::Failure;
 use super::key::{self, Name, Template};
+use crate::secret_file;
 use crate::store::columns::Column;
 
 /// A place for objects, and the way to it.
@@ -350,7 +351,7 @@ impl CredentialProvider for KeysFile {
 }
 
 fn keys(path: &FilePath) -> Result<AwsCredential, String> {
-    let text = std::fs::read_to_string(path)
+    let text = secret_file::read(path, secret_file::MOST)
         .map_err(|why| format!("cannot read {} (credentials_file): {why}", path.display()))?;
     // As Amazon's own tools write theirs; of several sections the first one that has a key counts.
     let value = |name: &str| {
@@ -401,6 +402,8 @@ mod tests {
     fn keys_are_read_as_the_tools_of_amazon_write_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&path, "[default]\naws_access_key_id = AK\naws_secret_access_key=S=K\n").unwrap();
         let read = keys(&path).unwrap();
         assert_eq!((&*read.key_id, &*read.secret_key, read.token), ("AK", "S=K", None));

@@ -11,6 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::counts::Counts;
 use super::error::Failure;
 use super::{PostgresOptions, SslMode, columns, tls};
+use crate::secret_file;
 use crate::store::columns::Columns;
 
 /// A server, and the way to it.
@@ -74,7 +75,7 @@ impl Target {
         let mut config = self.config.clone();
         if let Some(path) = &self.options.password_file {
             // Read anew, so that it can be changed while the daemon runs.
-            let password = std::fs::read(path)
+            let password = secret_file::bytes(path, secret_file::MOST)
                 .map_err(|why| Failure::Unfit(format!("cannot read {} (password_file): {why}", path.display())))?;
             config.password(password.trim_ascii_end());
         }

@@ -51,3 +51,9 @@ mod target;
 pub use options::{Compression, WebhookOptions};
 #[cfg(feature = "webhook")]
 pub use store::{OpenError, WebhookStore};
+
+/// Whether requests can be signed with what is in the file; a sentence without the secret where they cannot.
+#[cfg(feature = "webhook")]
+pub(crate) fn check_secret(path: &std::path::Path) -> Result<(), String> {
+    sign::Secrets::usable(path)
+}

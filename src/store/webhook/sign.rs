@@ -18,8 +18,16 @@ impl Secrets {
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let cannot =
             |why: &dyn std::fmt::Display| format!("cannot read the secret in {} (secret_file): {why}", path.display());
-        let text = crate::secret_file::read(path, LONGEST).map_err(|why| cannot(&why))?;
-        Self::parse(&text).map_err(|why| cannot(&why))
+        Self::of(path).map_err(|why| cannot(&why))
+    }
+
+    /// Whether [`read`](Self::read) can use the file; else why not, without its name.
+    pub(super) fn usable(path: &Path) -> Result<(), String> {
+        Self::of(path).map(drop)
+    }
+
+    fn of(path: &Path) -> Result<Self, String> {
+        Self::parse(&crate::secret_file::read(path, LONGEST).map_err(|why| why.to_string())?)
     }
 
     /// An error never has a secret in it.

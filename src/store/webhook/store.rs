@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, Undo};
+use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, TenantId, Undo};
 
 use super::WebhookOptions;
 use super::target::Target;
@@ -76,6 +76,11 @@ impl WebhookStore {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.shared.target.options.url
+    }
+
+    /// Has the server asked again with the tenant's next attempt, however long it wanted to be left alone (`Retry-After`); whether it was.
+    pub fn ask_again(&self, tenant: &TenantId) -> bool {
+        self.shared.target.ask_again(tenant)
     }
 
     /// Finishes what was handed over before and closes the connections, for every clone. Calls that come later are answered with

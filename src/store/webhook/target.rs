@@ -59,6 +59,14 @@ impl Known {
         Some(until - now)
     }
 
+    /// The server is to be asked again at once, whatever it said; whether it was left alone.
+    fn ask_again(&mut self, tenant: &TenantId, now: Instant) -> bool {
+        let was_left_alone = self.left_alone(tenant, now).is_some();
+        self.later = None;
+        self.tenants.remove(tenant);
+        was_left_alone
+    }
+
     fn is_not_there(&mut self, id: &BatchId) {
         if self.refused.insert(id.clone()) {
             self.order.push_back(id.clone());
@@ -113,6 +121,10 @@ impl Target {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn ask_again(&self, tenant: &TenantId) -> bool {
+        self.known().ask_again(tenant, Instant::now())
+    }
+
     pub(super) async fn store(&self, batch: &Batch, attempt: Attempt) -> Outcome {
         let id = batch.id();
         let what = format!("store batch {id}");
@@ -148,7 +160,10 @@ impl Target {
     async fn send(&self, what: &str, to: &Uri, message: Message) -> Result<(), Failed> {
         let tenant = message.tenant.clone();
         if let Some(wait) = self.known().left_alone(&tenant, Instant::now()) {
-            let detail = format!("cannot {what}: {to} asked to be left alone, for another {} s", wait.as_secs() + 1);
+            let detail = format!(
+                "cannot {what}: {to} asked to be left alone, for another {} s; `headworks tenants resume` has it asked before",
+                wait.as_secs() + 1
+            );
             return Err(Failed { error: StorageError::unavailable(detail), is_certain: true });
         }
         let unready = |why: String| Failed {
