@@ -1050,7 +1050,8 @@ made where they are not there, bodies as jsonb with columns for level, ms=http.t
                     [stores.near]\ntype = 'object'\nurl = 'file:///srv/events'";
         let secret = secret();
         let secret = secret.path().to_str().unwrap();
-        let (exit, out, err) = checked(Some(&text.replace("SECRET", secret)), &[], false);
+        let text = text.replace("SECRET", secret);
+        let (exit, out, err) = checked(Some(&text), &[], false);
         let out = out.replace(secret, "/etc/secret");
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         let together = text.replace("url = 's3://", "compact_after = '10m'\nurl = 's3://");
