@@ -212,11 +212,11 @@ async fn wrong_secrets_are_refused_at_the_start_and_waited_for_later_until_the_f
     let users = |password: &str| format!("authorization {{ user: app, password: {password} }}");
     let mut nats = Nats::start_with(&users("right"));
     let mut options = options(&nats);
-    options.credentials_file = Some(place.write("secrets", "app:wrong\n"));
+    options.credentials_file = Some(place.secret("secrets", "app:wrong\n"));
     let why = NatsStore::open(options.clone()).unwrap_err().to_string();
     assert!(why.to_lowercase().contains("authorization violation") && why.contains("check credentials_file"), "{why}");
     assert!(!why.contains("wrong"), "{why}");
-    place.write("secrets", "app:right\n");
+    place.secret("secrets", "app:right\n");
     let store = NatsStore::open(options).unwrap();
     put(&store, &batch("acme", 1, &["{}"]), 1).await.unwrap();
     nats.kill();
@@ -230,7 +230,7 @@ async fn wrong_secrets_are_refused_at_the_start_and_waited_for_later_until_the_f
             break;
         }
     }
-    place.write("secrets", "app:changed\n");
+    place.secret("secrets", "app:changed\n");
     at_last(&store, &batch("acme", 2, &["{}"]), 1).await;
 }
 
@@ -241,7 +241,7 @@ async fn a_right_that_is_lacking_is_an_outage_that_names_it() {
     );
     let place = Place::new();
     let mut options = options(&nats);
-    options.credentials_file = Some(place.write("secrets", "app:right\n"));
+    options.credentials_file = Some(place.secret("secrets", "app:right\n"));
     options.request_timeout = DEADLINE;
     let store = NatsStore::open(options).unwrap();
     // And nobody else's: they share the connection.
