@@ -195,9 +195,7 @@ impl<'e> Families<'e> {
         labels: [&str; 2],
         each: impl IntoIterator<Item = ([&'d str; 2], u64)>,
     ) -> Result {
-        let mut family = self.family(name, In::Things, help, Kind::Gauge)?;
-        each.into_iter()
-            .try_for_each(|(of, value)| family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Whole(value)))
+        self.by_two(name, help, Kind::Gauge, labels, each)
     }
 
     /// The same.
@@ -208,7 +206,18 @@ impl<'e> Families<'e> {
         labels: [&str; 2],
         each: impl IntoIterator<Item = ([&'d str; 2], u64)>,
     ) -> Result {
-        let mut family = self.family(name, In::Things, help, Kind::Counter)?;
+        self.by_two(name, help, Kind::Counter, labels, each)
+    }
+
+    fn by_two<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: Kind,
+        labels: [&str; 2],
+        each: impl IntoIterator<Item = ([&'d str; 2], u64)>,
+    ) -> Result {
+        let mut family = self.family(name, In::Things, help, kind)?;
         each.into_iter()
             .try_for_each(|(of, value)| family.value(&[(labels[0], of[0]), (labels[1], of[1])], Value::Whole(value)))
     }

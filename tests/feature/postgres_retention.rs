@@ -14,6 +14,7 @@ use headworks::{Attempt, Batch, RetentionPolicy, Storage, StorageError, StoreNam
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::retention::{audited, told};
 use crate::rig::batches::{assert_outage, batch, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::postgres::{Postgres, stored};
@@ -349,18 +350,6 @@ fn daemon<'p>(place: &'p Place, postgres: &Postgres) -> Daemon<'p> {
         .with("tenants.defaults.throttle.events_per_second", "2000")
         .with("tenants.defaults.throttle.delay_for", "1day")
         .with("tenants.by_id.acme.retention.max_bytes", "20KiB")
-}
-
-fn audited(place: &Place) -> Value {
-    let audit = place.run(&["audit", "--data", "data", "--json"]);
-    assert_eq!(audit.code, Some(0), "{}{}", audit.text(), audit.err);
-    serde_json::from_slice(&audit.out).unwrap()
-}
-
-/// What the audit says of a tenant: stored, pruned.
-fn told(audit: &Value, tenant: &str) -> (u64, u64) {
-    let row = audit["tenants"].as_array().unwrap().iter().find(|row| row["tenant"] == tenant).unwrap();
-    (row["events"]["stored"].as_u64().unwrap(), row["pruned"].as_u64().unwrap())
 }
 
 /// What is there of a tenant is the end of what was stored of it, without a gap; nothing of the other one is gone.

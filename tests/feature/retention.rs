@@ -27,14 +27,14 @@ fn daemon<'p>(place: &'p Place, layout: &str) -> Daemon<'p> {
         .with("tenants.by_id.acme.retention.max_bytes", "20KiB")
 }
 
-fn audited(place: &Place) -> Value {
+pub(super) fn audited(place: &Place) -> Value {
     let audit = place.run(&["audit", "--data", "data", "--json"]);
     assert_eq!(audit.code, Some(0), "{}{}", audit.text(), audit.err);
     serde_json::from_slice(&audit.out).unwrap()
 }
 
 /// What the audit says of a tenant: stored, pruned.
-fn told(audit: &Value, tenant: &str) -> (u64, u64) {
+pub(super) fn told(audit: &Value, tenant: &str) -> (u64, u64) {
     let row = audit["tenants"].as_array().unwrap().iter().find(|row| row["tenant"] == tenant).unwrap();
     (row["events"]["stored"].as_u64().unwrap(), row["pruned"].as_u64().unwrap())
 }
