@@ -53,6 +53,7 @@ pub use throttle::{Throttle, ThrottlePolicy, WhenOver};
 pub(crate) use turns::{Place, Tag, Turns, Want};
 pub(crate) use unknown::SpawnGate;
 pub use unknown::{SpawnRate, Unknown};
+pub(crate) use window::Room;
 pub use window::{Window, WindowPolicy};
 
 /// All the rules of one tenant. The default suits a log or telemetry stream.

@@ -38,6 +38,17 @@ impl WindowPolicy {
     }
 }
 
+/// What a window takes and remains open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Fewer than so many.
+    pub(crate) events: usize,
+    /// Not more than so many together.
+    pub(crate) body_bytes: usize,
+    /// Accepted before that.
+    pub(crate) until: Instant,
+}
+
 /// The open window of one tenant, as a rule: it holds numbers, not events.
 ///
 /// The events lie in the journal, in order; a cut takes as many of them as the window had counted.
@@ -87,18 +98,20 @@ impl Window {
         (taken, full)
     }
 
-    /// Whether so many more events, of so many bytes together, would leave it open.
-    pub(crate) fn has_room_for(&self, events: u64, bytes: usize) -> bool {
-        (self.events as u64 + events) < self.policy.max_events as u64 && self.bytes + bytes <= self.policy.max_bytes
+    /// What it takes without a close, if the next event was accepted at `at`.
+    pub(crate) fn room(&self, at: Instant) -> Room {
+        Room {
+            events: self.policy.max_events - self.events,
+            body_bytes: self.policy.max_bytes.saturating_sub(self.bytes),
+            until: self.opened.unwrap_or(at) + self.policy.max_age,
+        }
     }
 
-    /// Takes a run of events that [has room](Self::has_room_for); says how many.
-    pub(crate) fn take(&mut self, events: u64, bytes: usize, at: Instant) -> usize {
-        let events = usize::try_from(events).unwrap_or(usize::MAX);
+    /// Takes a run of events that it has [room](Self::room) for, the first of which was accepted at `at`.
+    pub(crate) fn take(&mut self, events: usize, bytes: usize, at: Instant) {
         self.opened.get_or_insert(at);
         self.events += events;
         self.bytes += bytes;
-        events
     }
 
     /// Whether the window's time has come.

@@ -72,11 +72,6 @@ struct State {
     first: u64,
     /// How many events of `chunks[0]` are cut.
     cut_of_first: usize,
-    /// How many events are not cut, and the size of their bodies in bytes.
-    uncut: u64,
-    uncut_bytes: usize,
-    /// The memory of `chunks`.
-    uncut_footprint: usize,
     /// When the open window is due, as far as the lane knows.
     due: Option<Instant>,
     /// Whether an alarm is set for the window.
@@ -334,7 +329,8 @@ impl Lane {
         let policy = &*state.policy;
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
-        let full = state.uncut >= policy.window.max_events as u64 || state.uncut_bytes >= policy.window.max_bytes;
+        let uncut = state.chunks.sums();
+        let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
         Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
@@ -421,11 +417,8 @@ fn index(index: usize) -> u32 {
 impl State {
     /// Puts a chunk behind those that are not cut.
     fn push(&mut self, chunk: Arc<Chunk>, at: Instant, footprint: usize) {
-        self.uncut += chunk.len() as u64;
-        self.uncut_bytes += chunk.body_bytes();
-        self.uncut_footprint += footprint;
         self.bytes += footprint;
-        self.chunks.push(chunk, at);
+        self.chunks.push(chunk, at, footprint);
     }
 
     fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {

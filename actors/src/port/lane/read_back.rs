@@ -87,17 +87,18 @@ impl Lane {
                 continue;
             }
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
-            state.uncut += range.len() as u64;
-            state.uncut_bytes += chunk.body_bytes_of(range);
-            state.uncut_footprint += chunk.footprint();
-            state.chunks.push(chunk, now);
+            let footprint = chunk.footprint();
+            state.chunks.cut(range.start, chunk.body_bytes_of(0..range.start));
+            state.chunks.push(chunk, now, footprint);
         }
         state.spill.left(spilled, later);
-        let lost = std::mem::take(&mut state.unread).saturating_sub(state.uncut + state.cut + state.spill.events);
+        let uncut = state.chunks.sums();
+        let lost =
+            std::mem::take(&mut state.unread).saturating_sub(uncut.events as u64 + state.cut + state.spill.events);
         state.counters.accepted -= lost;
         state.counters.received -= lost;
         let cut_bytes = state.batches.iter().map(|waiting| waiting.batch.footprint()).sum();
-        let bytes = cut_bytes + state.uncut_footprint;
+        let bytes = cut_bytes + uncut.footprint;
         self.holds(state.bytes, bytes);
         state.bytes = bytes;
         (lost, cut_bytes)

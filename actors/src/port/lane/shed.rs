@@ -55,7 +55,7 @@ impl Lane {
         let mut chunks = 0;
         // An empty lane takes a chunk of any size.
         while held > footprint && (held > own || held > memory.most(share)) || !memory.suffices() {
-            let bytes = state.chunks.get(chunks)?.0.chunk.footprint();
+            let bytes = state.chunks.get(chunks)?.chunk.footprint();
             held -= bytes;
             memory.used -= bytes;
             chunks += 1;
@@ -68,19 +68,16 @@ impl Lane {
         for Part { chunk, .. } in state.chunks.drain(chunks) {
             let range = std::mem::take(&mut state.cut_of_first)..chunk.len();
             state.first += 1;
-            state.uncut_bytes -= chunk.body_bytes_of(range.clone());
             shed.events += range.len() as u64;
             shed.numbered.extend(numbered(chunk, range));
         }
         let until = ChunkPlace { seq: state.first, index: 0 };
         self.holds(state.bytes, state.bytes - shed.bytes);
         state.bytes -= shed.bytes;
-        state.uncut_footprint -= shed.bytes;
-        state.uncut -= shed.events;
         state.counters.shed += shed.events;
         // The window that counted them begins anew.
         state.turn += 1;
-        state.due = state.chunks.first().map(|(_, at)| at + state.policy.window.max_age);
+        state.due = state.chunks.accepted(0).map(|at| at + state.policy.window.max_age);
         shed.begins = state.shedding.is_none();
         let before = state.shedding.map_or(0, |shedding| shedding.events);
         state.shedding = Some(Shedding { events: before + shed.events, full_at });

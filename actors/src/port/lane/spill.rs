@@ -233,8 +233,8 @@ impl State {
     pub(super) fn lose(&mut self, lane: &Lane, events: u32, now: Instant) -> Option<Advanced> {
         let mut window = Window::new(self.policy.window.clone());
         let mut cursor = self.uncut();
-        let advanced =
-            (self.uncut > 0).then(|| self.advance(lane, &mut cursor, &mut window, now, Some(FlushReason::Explicit)));
+        let advanced = (self.chunks.sums().events > 0)
+            .then(|| self.advance(lane, &mut cursor, &mut window, now, Some(FlushReason::Explicit)));
         let from = ChunkPlace { seq: self.first, index: super::index(self.cut_of_first) };
         let until = ChunkPlace { seq: self.first, index: events };
         if until <= from {

@@ -88,12 +88,13 @@ impl Lane {
         let throttle = state.throttle.as_mut().map(|throttle| throttle.left(now));
         let throttle = throttle.map(|(events_left, bytes_left)| ThrottleDetail { events_left, bytes_left });
         let policy = &state.policy;
+        let uncut = state.chunks.sums();
         let window = OpenWindow {
-            events: state.uncut,
+            events: uncut.events as u64,
             max_events: policy.window.max_events as u64,
-            bytes: state.uncut_bytes as u64,
+            bytes: uncut.body_bytes as u64,
             max_bytes: policy.window.max_bytes as u64,
-            due_at: state.due.filter(|_| state.uncut > 0).map(&wall),
+            due_at: state.due.filter(|_| uncut.events > 0).map(&wall),
             oldest_at: state.window_since(),
         };
         let backlog = Backlog {
@@ -132,7 +133,7 @@ impl Lane {
 
 impl State {
     fn window_since(&self) -> Option<UnixMillis> {
-        self.chunks.first().filter(|_| self.uncut > 0).map(|(first, _)| first.chunk.arrived())
+        self.chunks.first().filter(|_| self.chunks.sums().events > 0).map(|first| first.chunk.arrived())
     }
 
     fn backlog_since(&self) -> Option<UnixMillis> {
@@ -151,7 +152,7 @@ impl State {
     pub(super) fn snapshot(&self) -> LaneSnapshot {
         LaneSnapshot {
             counters: self.counters,
-            window: self.uncut,
+            window: self.chunks.sums().events as u64,
             cut: self.cut,
             given_up_at_door: self.given_up_at_door,
             unread: self.unread,

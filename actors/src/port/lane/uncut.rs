@@ -2,21 +2,67 @@
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
+use std::ops::Sub;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::model::{Chunk, Part};
+use crate::policy::Room;
 
 /// In the order of their seq.
 ///
-/// Each is kept as the part of a batch that it is going to be, and when it was accepted lies beside: a window that takes all of them
-/// has its parts at once, however many there are. Chunks that came a while ago are far from the processor, and where the windows of
-/// many tenants are due in the same moment, a look at each would make them late.
+/// Each is kept as the part of a batch that it is going to be. What a window asks of it lies beside, as sums: where a window ends is
+/// found without a look at the chunks, however many there are. Those that came a while ago are far from the processor, and where the
+/// windows of many tenants are due in the same moment, a look at each would make them late.
 #[derive(Debug, Default)]
 pub(super) struct Uncut {
     parts: VecDeque<Part>,
-    accepted: VecDeque<Instant>,
+    marks: VecDeque<Mark>,
+    /// Of all chunks that ever came.
+    came: Sums,
+    /// Of what is cut, or gone otherwise.
+    gone: Sums,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    accepted: Instant,
+    /// Of all chunks that ever came, up to the end of this one.
+    until: Sums,
+}
+
+/// What a row of chunks comes to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) events: usize,
+    pub(super) body_bytes: usize,
+    pub(super) footprint: usize,
+}
+
+impl Sub for Sums {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            events: self.events - before.events,
+            body_bytes: self.body_bytes - before.body_bytes,
+            footprint: self.footprint - before.footprint,
+        }
+    }
+}
+
+/// The first events of those that are not cut.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) parts: Vec<Part>,
+    pub(super) sums: Sums,
+    /// How many chunks are gone with them.
+    pub(super) chunks: usize,
+    /// Where in the chunk that their last one lies in they end.
+    pub(super) end: usize,
+    /// Whether that chunk goes on.
+    pub(super) goes_on: bool,
 }
 
 impl Uncut {
@@ -24,51 +70,221 @@ impl Uncut {
         self.parts.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+    /// What all of it comes to. The memory of a chunk of which a part is cut is that of the whole chunk.
+    pub(super) fn sums(&self) -> Sums {
+        self.came - self.gone
     }
 
-    /// One that was accepted at `at`.
-    pub(super) fn push(&mut self, chunk: Arc<Chunk>, at: Instant) {
+    /// One that was accepted at `accepted`, and not before those that are there, whatever the clocks of two threads say.
+    pub(super) fn push(&mut self, chunk: Arc<Chunk>, accepted: Instant, footprint: usize) {
         let range = 0..chunk.len();
+        self.came.events += chunk.len();
+        self.came.body_bytes += chunk.body_bytes();
+        self.came.footprint += footprint;
+        let accepted = self.marks.back().map_or(accepted, |last| accepted.max(last.accepted));
+        self.marks.push_back(Mark { accepted, until: self.came });
         self.parts.push_back(Part { chunk, range });
-        self.accepted.push_back(at);
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<(&Part, Instant)> {
-        self.parts.get(index).zip(self.accepted.get(index).copied())
+    /// So many events of the first chunk are cut, which have so many bytes.
+    pub(super) fn cut(&mut self, events: usize, body_bytes: usize) {
+        self.gone.events += events;
+        self.gone.body_bytes += body_bytes;
     }
 
-    pub(super) fn first(&self) -> Option<(&Part, Instant)> {
+    pub(super) fn get(&self, index: usize) -> Option<&Part> {
+        self.parts.get(index)
+    }
+
+    /// When it was accepted.
+    pub(super) fn accepted(&self, index: usize) -> Option<Instant> {
+        self.marks.get(index).map(|mark| mark.accepted)
+    }
+
+    pub(super) fn first(&self) -> Option<&Part> {
         self.get(0)
     }
 
-    pub(super) fn last(&self) -> Option<(&Part, Instant)> {
-        self.get(self.len().checked_sub(1)?)
+    /// The longest row of whole chunks, from the one at `index` on, that a window has room for and remains open: how many they are,
+    /// and what they come to. None where the first of them holds no event, for that opens no window.
+    pub(super) fn fitting(&self, index: usize, room: Room) -> (usize, Sums) {
+        let before = index.checked_sub(1).and_then(|index| self.marks.get(index)).map_or(self.gone, |mark| mark.until);
+        let fits = |mark: &Mark| {
+            mark.accepted < room.until
+                && mark.until.events < before.events + room.events
+                && mark.until.body_bytes <= before.body_bytes + room.body_bytes
+        };
+        // Most often all of it.
+        let is_all = self.marks.back().is_some_and(fits);
+        let until = if is_all { self.len() } else { self.marks.partition_point(fits) };
+        let opens = self.marks.get(index).is_some_and(|first| first.until.events > before.events);
+        match until.checked_sub(1).and_then(|last| self.marks.get(last)) {
+            Some(last) if opens && until > index => (until - index, last.until - before),
+            _ => (0, Sums::default()),
+        }
     }
 
-    /// The parts from the one at `index` on.
-    pub(super) fn from(&self, index: usize) -> impl Iterator<Item = &Part> {
-        self.parts.range(index.min(self.len())..)
+    /// The first `events` of them go; `begin` of the first chunk are gone already.
+    pub(super) fn take(&mut self, events: usize, begin: usize) -> Taken {
+        let wanted = self.gone.events + events;
+        // The chunk that the last of them lies in.
+        let last = self.marks.partition_point(|mark| mark.until.events < wanted);
+        let goes_on = self.marks.get(last).is_some_and(|mark| mark.until.events > wanted);
+        let whole = (last + usize::from(!goes_on)).min(self.len());
+        let mut gone = whole.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(self.gone, |mark| mark.until);
+        self.marks.drain(..whole);
+        let mut parts = self.take_parts(whole);
+        if let Some(first) = parts.first_mut() {
+            first.range.start = begin.min(first.range.end);
+        }
+        let mut end = parts.last().map_or(0, |part| part.range.end);
+        if goes_on && let Some(Part { chunk, .. }) = self.parts.front() {
+            let from = if whole == 0 { begin } else { 0 };
+            let range = from..from + (wanted - gone.events);
+            end = range.end;
+            gone.events = wanted;
+            gone.body_bytes += chunk.body_bytes_of(range.clone());
+            parts.push(Part { chunk: chunk.clone(), range });
+        }
+        let sums = gone - std::mem::replace(&mut self.gone, gone);
+        Taken { parts, sums, chunks: whole, end, goes_on }
     }
 
-    /// Leaves none; they are not looked at.
-    pub(super) fn take(&mut self) -> Vec<Part> {
-        self.accepted.clear();
+    /// The parts of the first `count` chunks, which are not looked at.
+    fn take_parts(&mut self, count: usize) -> Vec<Part> {
+        if count <= self.len() / 2 {
+            return self.parts.drain(..count).collect();
+        }
         // As many are likely to come again.
-        let room = VecDeque::with_capacity(self.parts.len());
-        Vec::from(std::mem::replace(&mut self.parts, room))
+        let mut rest = VecDeque::with_capacity(self.parts.len());
+        rest.extend(self.parts.drain(count..));
+        Vec::from(std::mem::replace(&mut self.parts, rest))
     }
 
-    /// The first goes.
-    pub(super) fn pop(&mut self) -> Option<Part> {
-        self.accepted.pop_front();
-        self.parts.pop_front()
-    }
-
-    /// The first `count` go.
+    /// The first `count` chunks go.
     pub(super) fn drain(&mut self, count: usize) -> Drain<'_, Part> {
-        self.accepted.drain(..count);
+        if let Some(last) = count.checked_sub(1).and_then(|last| self.marks.get(last)) {
+            self.gone = last.until;
+        }
+        self.marks.drain(..count);
         self.parts.drain(..count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{ChunkBuilder, TenantId, UnixMillis};
+
+    /// A chunk with events of such sizes; none is one that was lost.
+    fn chunk(sizes: &[usize]) -> Arc<Chunk> {
+        let (tenant, mut builder) = (TenantId::new("acme").unwrap(), ChunkBuilder::default());
+        sizes.iter().for_each(|size| builder.push(&vec![b'x'; *size], None));
+        builder.build(tenant.clone(), UnixMillis(1)).unwrap_or_else(|| Chunk::lost(tenant)).into()
+    }
+
+    /// What is uncut, event by event: the number of its chunk, its number in there, and its size.
+    type Model = VecDeque<(usize, usize, usize)>;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A chunk comes, so many milliseconds later than the one before, or sooner by its clock.
+        Push(Vec<usize>, i64),
+        /// So much of all, in thousandths, is cut.
+        Take(usize),
+        /// So many chunks go.
+        Drain(usize),
+        /// Room for so many events and bytes, and until so many milliseconds after the first; from a chunk on.
+        Fit(usize, usize, u64, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let sizes = proptest::collection::vec(0..9_usize, 0..6);
+        prop_oneof![
+            4 => (sizes, -2..5_i64).prop_map(|(sizes, later)| Step::Push(sizes, later)),
+            2 => (0..=1_000_usize).prop_map(Step::Take),
+            1 => (0..3_usize).prop_map(Step::Drain),
+            3 => (1..20_usize, 0..60_usize, 1..20_u64, 0..3_usize).prop_map(|(e, b, t, from)| Step::Fit(e, b, t, from)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_and_what_fits_is_what_a_look_at_each_event_says(steps in proptest::collection::vec(step(), 1..60)) {
+            let began = Instant::now() + Duration::from_secs(1);
+            let (mut uncut, mut model) = (Uncut::default(), Model::new());
+            // Of each chunk that is there: its number, when it came, how many events it has, its memory.
+            let mut chunks: VecDeque<(usize, Instant, usize, usize)> = VecDeque::new();
+            let (mut clock, mut pushed, mut begin) = (began, 0, 0);
+            for step in steps {
+                match step {
+                    Step::Push(sizes, later) => {
+                        let way = Duration::from_millis(later.unsigned_abs());
+                        let at = if later < 0 { clock - way } else { clock + way };
+                        clock = clock.max(at);
+                        let chunk = chunk(&sizes);
+                        let footprint = chunk.footprint();
+                        uncut.push(chunk, at, footprint);
+                        model.extend(sizes.iter().enumerate().map(|(nth, size)| (pushed, nth, *size)));
+                        chunks.push_back((pushed, clock, sizes.len(), footprint));
+                        pushed += 1;
+                    }
+                    Step::Take(share) => {
+                        let events = model.len() * share / 1_000;
+                        if events == 0 {
+                            continue;
+                        }
+                        let taken = uncut.take(events, begin);
+                        let wanted: Vec<_> = model.drain(..events).collect();
+                        let (last, nth, _) = wanted[events - 1];
+                        let got: Vec<_> = taken.parts.iter().flat_map(|part| part.range.clone().map(|n| part.chunk.get(n).body.len())).collect();
+                        prop_assert_eq!(got, wanted.iter().map(|(_, _, size)| *size).collect::<Vec<_>>());
+                        let whole = chunks.iter().take_while(|(number, _, len, _)| *number < last || *number == last && nth + 1 == *len).count();
+                        let gone: Vec<_> = chunks.drain(..whole).collect();
+                        let goes_on = chunks.front().is_some_and(|(number, ..)| *number == last);
+                        prop_assert_eq!((taken.chunks, taken.end, taken.goes_on), (whole, nth + 1, goes_on));
+                        let body_bytes = wanted.iter().map(|(_, _, size)| size).sum();
+                        let footprint = gone.iter().map(|(.., footprint)| footprint).sum();
+                        prop_assert_eq!(taken.sums, Sums { events, body_bytes, footprint });
+                        begin = if goes_on { nth + 1 } else { 0 };
+                    }
+                    Step::Drain(count) => {
+                        let count = count.min(chunks.len());
+                        uncut.drain(count);
+                        let gone: Vec<_> = chunks.drain(..count).map(|(number, ..)| number).collect();
+                        model.retain(|(number, ..)| !gone.contains(number));
+                        begin = if count > 0 { 0 } else { begin };
+                    }
+                    Step::Fit(events, body_bytes, millis, from) => {
+                        let Some((_, first, ..)) = chunks.get(from).copied() else { continue };
+                        let until = first + Duration::from_millis(millis);
+                        let (mut fit, mut sums) = (0, Sums::default());
+                        for (number, at, _, footprint) in chunks.iter().skip(from) {
+                            let of_it: Vec<_> = model.iter().filter(|(chunk, ..)| chunk == number).map(|(_, _, size)| *size).collect();
+                            let with = Sums {
+                                events: sums.events + of_it.len(),
+                                body_bytes: sums.body_bytes + of_it.iter().sum::<usize>(),
+                                footprint: sums.footprint + footprint,
+                            };
+                            let opens = fit > 0 || !of_it.is_empty();
+                            if !opens || *at >= until || with.events >= events || with.body_bytes > body_bytes {
+                                break;
+                            }
+                            (fit, sums) = (fit + 1, with);
+                        }
+                        let told = uncut.fitting(from, Room { events, body_bytes, until });
+                        prop_assert_eq!(told, (fit, sums));
+                    }
+                }
+                let all = uncut.sums();
+                prop_assert_eq!((all.events, uncut.len()), (model.len(), chunks.len()));
+                prop_assert_eq!(all.body_bytes, model.iter().map(|(_, _, size)| size).sum::<usize>());
+                prop_assert_eq!(all.footprint, chunks.iter().map(|(.., footprint)| footprint).sum::<usize>());
+            }
+        }
     }
 }
