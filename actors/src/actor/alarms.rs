@@ -27,11 +27,15 @@ const TICK: Duration = Duration::from_millis(1);
 const TOGETHER: usize = 32;
 
 /// From so much lateness on, windows are cut before the writers of those cut earlier are told: what is late is the cut, and what
-/// follows from it can wait.
-const LATE: Duration = Duration::from_millis(2);
+/// follows from it can wait. What follows from one that holds many chunks takes many times as long as the cut.
+const LATE: Duration = Duration::from_micros(500);
 
-/// For how long that goes on before all others have their turn; then what follows has its own, so that neither is ever starved.
+/// For how long that goes on before all others have their turn.
 const SLICE: Duration = Duration::from_millis(4);
+
+/// Once so many windows are cut and their writers not told, what follows has slices of its own among those of cuts, so that neither is
+/// ever starved, and what piles up is bounded.
+const PILE: usize = 4096;
 
 /// What an alarm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,13 +155,16 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
         while let Some((since, due)) = alarms.take_due(turn) {
             for together in due.chunks(TOGETHER) {
                 set_off(together, &shared, home, &stage, &mut untold);
-                let now = Instant::now();
-                if now.saturating_duration_since(since) < LATE {
-                    tell(&mut untold, &shared);
+                let mut now = Instant::now();
+                while now.saturating_duration_since(since) < LATE && !untold.is_empty() {
+                    tell(&mut untold, &shared, 1);
+                    now = Instant::now();
                 }
                 if now.saturating_duration_since(turn) >= SLICE {
                     tokio::task::yield_now().await;
-                    tell_for_a_slice(&mut untold, &shared).await;
+                    if untold.len() >= PILE {
+                        tell_for_a_slice(&mut untold, &shared).await;
+                    }
                     turn = Instant::now();
                 }
             }
@@ -181,7 +188,7 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
 async fn tell_for_a_slice(untold: &mut Untold, shared: &Arc<Shared>) {
     let turn = Instant::now();
     while !untold.is_empty() {
-        tell(untold, shared);
+        tell(untold, shared, TOGETHER);
         if turn.elapsed() >= SLICE {
             break;
         }
@@ -207,8 +214,8 @@ fn set_off(due: &[(Arc<Slot>, Alarm)], shared: &Arc<Shared>, home: usize, stage:
 }
 
 /// Has the batches of those that wait longest stored.
-fn tell(untold: &mut Untold, shared: &Arc<Shared>) {
-    let together = untold.len().min(TOGETHER);
+fn tell(untold: &mut Untold, shared: &Arc<Shared>, together: usize) {
+    let together = together.min(untold.len());
     for (slot, cut) in untold.drain(..together).filter(|(slot, _)| !slot.is_gone()) {
         // Its writer may have been told otherwise meanwhile, and be at it.
         follow(&slot, shared, if slot.lane.is_work_begun() { Cut::Writers } else { cut });

@@ -1,4 +1,7 @@
+use std::ops::Sub;
+
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::{EventRef, Origin, TenantId, UnixMillis};
 
@@ -9,7 +12,7 @@ type Ends = SmallVec<[u32; 4]>;
 ///
 /// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
 /// Immutable once built, so that windows, batches and retries share it without a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Chunk {
     tenant: TenantId,
     arrived: UnixMillis,
@@ -20,12 +23,69 @@ pub struct Chunk {
     times: Vec<Option<UnixMillis>>,
     /// Where the events stood in their sender's stream, where the sender says so.
     origin: Option<Box<Origin>>,
+    /// Where it stands among those that its tenant was accepted, once it is.
+    place: Place,
 }
+
+/// Where a chunk stands among all those of its tenant.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Place {
+    /// When it was accepted.
+    pub(crate) accepted: Option<Instant>,
+    /// What all come to, up to the end of this one.
+    pub(crate) until: Sums,
+}
+
+/// What a row of chunks comes to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) events: usize,
+    pub(crate) body_bytes: usize,
+    /// Their memory.
+    pub(crate) footprint: usize,
+}
+
+impl Sub for Sums {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            events: self.events - before.events,
+            body_bytes: self.body_bytes - before.body_bytes,
+            footprint: self.footprint - before.footprint,
+        }
+    }
+}
+
+/// By what it holds, wherever it stands.
+impl PartialEq for Chunk {
+    fn eq(&self, other: &Self) -> bool {
+        self.tenant == other.tenant
+            && self.arrived == other.arrived
+            && self.bytes == other.bytes
+            && self.ends == other.ends
+            && self.times == other.times
+            && self.origin == other.origin
+    }
+}
+
+impl Eq for Chunk {}
 
 impl Chunk {
     /// Stands for a chunk that is lost: it holds no event.
     pub(crate) fn lost(tenant: TenantId) -> Self {
-        Self { tenant, arrived: UnixMillis(0), bytes: vec![], ends: Ends::new(), times: vec![], origin: None }
+        let (arrived, ends, place) = (UnixMillis(0), Ends::new(), Place::default());
+        Self { tenant, arrived, bytes: vec![], ends, times: vec![], origin: None, place }
+    }
+
+    /// Where it stands among those of its tenant.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// It stands there from now on.
+    pub(crate) fn with_place(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// Whose events these are.
@@ -101,7 +161,15 @@ impl Chunk {
         let fits = ends.is_sorted()
             && ends.last().is_some_and(|end| *end as usize == bytes.len())
             && times.len() <= ends.len();
-        fits.then(|| Self { tenant, arrived, bytes, ends: Ends::from_slice(ends), times, origin: None })
+        fits.then(|| Self {
+            tenant,
+            arrived,
+            bytes,
+            ends: Ends::from_slice(ends),
+            times,
+            origin: None,
+            place: Place::default(),
+        })
     }
 
     /// The size of the event bodies in `range` together, in bytes.
@@ -122,7 +190,7 @@ impl Chunk {
     #[must_use]
     pub fn footprint(&self) -> usize {
         // The block, its bounds, the vectors' heads and the places in the journal that point here.
-        const HEAD: usize = 160;
+        const HEAD: usize = 200;
         // It stands in every batch that had events of it, and holds nothing that could be given back.
         if self.ends.is_empty() {
             return 0;
@@ -189,6 +257,7 @@ impl Chunk {
             ends: Ends::from_slice(&self.ends[..n]),
             times: self.times[..timed].to_vec(),
             origin,
+            place: Place::default(),
         };
         self.bytes.drain(..end as usize);
         self.times.drain(..timed);
@@ -274,7 +343,7 @@ impl ChunkBuilder {
             return None;
         }
         let Self { bytes, ends, times } = std::mem::take(self);
-        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None })
+        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None, place: Place::default() })
     }
 }
 

@@ -22,6 +22,7 @@ pub use batch::{Batch, Part};
 pub use batch_id::{Attempt, BatchId, InvalidBatchId, Opening, Piece, Seq};
 pub use breaker_state::BreakerState;
 pub use chunk::{Chunk, ChunkBuilder};
+pub(crate) use chunk::{Place, Sums};
 pub use event::{Event, EventRef};
 pub use failure::{Cause, Code, Failure};
 pub use flush::FlushReason;

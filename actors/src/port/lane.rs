@@ -173,9 +173,9 @@ impl Record {
 
     /// A chunk was accepted. Called under its lane's lock, so that who looks on sees its tenant's order.
     #[inline]
-    fn tap(&self, chunk: &Chunk, at: Instant, seq: impl FnOnce() -> u64) {
+    fn tap(&self, chunk: &Chunk, at: Instant, seq: u64) {
         if let Some(taps) = self.taps.as_ref().filter(|taps| taps.any()) {
-            taps.pass(seq(), chunk, at);
+            taps.pass(seq, chunk, at);
         }
     }
 
@@ -319,13 +319,12 @@ impl Lane {
         let footprint = if over.is_some() { chunk.footprint() } else { footprint };
         state.counters.accepted += chunk.len() as u64;
         self.holds(state.bytes, state.bytes + footprint);
-        let chunk = Arc::new(chunk);
+        let seq = state.next_chunk();
+        let chunk = state.push(chunk, at, footprint);
+        record.tap(chunk, at, seq);
         if let Some(journal) = &self.journal {
-            let seq = state.first + state.chunks.len() as u64;
             record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
-        record.tap(&chunk, at, || state.next_chunk());
-        state.push(chunk, at, footprint);
         let policy = &*state.policy;
         state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
@@ -416,9 +415,9 @@ fn index(index: usize) -> u32 {
 
 impl State {
     /// Puts a chunk behind those that are not cut.
-    fn push(&mut self, chunk: Arc<Chunk>, at: Instant, footprint: usize) {
+    fn push(&mut self, chunk: Chunk, at: Instant, footprint: usize) -> &Arc<Chunk> {
         self.bytes += footprint;
-        self.chunks.push(chunk, at, footprint);
+        self.chunks.push(chunk, at, footprint)
     }
 
     fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {

@@ -89,7 +89,8 @@ impl Lane {
             let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
             let footprint = chunk.footprint();
             state.chunks.cut(range.start, chunk.body_bytes_of(0..range.start));
-            state.chunks.push(chunk, now, footprint);
+            // It may be in a batch as well.
+            state.chunks.push(Arc::unwrap_or_clone(chunk), now, footprint);
         }
         state.spill.left(spilled, later);
         let uncut = state.chunks.sums();

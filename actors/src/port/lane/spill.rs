@@ -141,7 +141,7 @@ impl Lane {
         if kept > 0 {
             spill.origins.extend(chunk.origin().map(|origin| (seq, origin.clone())));
         }
-        record.tap(&chunk, at, || seq);
+        record.tap(&chunk, at, seq);
         record.push(journal, Entry::Chunk { seq, chunk: Arc::new(chunk) });
         Ok(Spilled { begins, ack: state.policy.ack, kept, over })
     }
@@ -225,7 +225,7 @@ impl State {
     /// Puts a chunk that is on record behind those that are not cut.
     pub(super) fn append(&mut self, chunk: Chunk, at: Instant) {
         let footprint = chunk.footprint();
-        self.push(chunk.into(), at, footprint);
+        self.push(chunk, at, footprint);
     }
 
     /// The next chunk cannot be read: it leaves as a batch of its own that holds nothing, so that a later process, which may be able
@@ -239,7 +239,7 @@ impl State {
         let until = ChunkPlace { seq: self.first, index: events };
         if until <= from {
             // Nothing is known of it but its number.
-            self.push(Chunk::lost(lane.tenant.clone()).into(), now, 0);
+            self.push(Chunk::lost(lane.tenant.clone()), now, 0);
             return advanced;
         }
         self.first += 1;

@@ -2,54 +2,27 @@
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
-use std::ops::Sub;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::model::{Chunk, Part};
+use crate::model::{Chunk, Part, Place, Sums};
 use crate::policy::Room;
 
 /// In the order of their seq.
 ///
-/// Each is kept as the part of a batch that it is going to be. What a window asks of it lies beside, as sums: where a window ends is
-/// found without a look at the chunks, however many there are. Those that came a while ago are far from the processor, and where the
-/// windows of many tenants are due in the same moment, a look at each would make them late.
+/// Each is kept as the part of a batch that it is going to be, and has in itself what all of them come to by then: where a window ends
+/// is found by a look at a few, however many there are. Those that came a while ago are far from the processor, and where the windows of
+/// many tenants are due in the same moment, a look at each would make them late.
 #[derive(Debug, Default)]
 pub(super) struct Uncut {
     parts: VecDeque<Part>,
-    marks: VecDeque<Mark>,
+    /// When the last of them was accepted.
+    last: Option<Instant>,
     /// Of all chunks that ever came.
     came: Sums,
     /// Of what is cut, or gone otherwise.
     gone: Sums,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    accepted: Instant,
-    /// Of all chunks that ever came, up to the end of this one.
-    until: Sums,
-}
-
-/// What a row of chunks comes to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) events: usize,
-    pub(super) body_bytes: usize,
-    pub(super) footprint: usize,
-}
-
-impl Sub for Sums {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        Self {
-            events: self.events - before.events,
-            body_bytes: self.body_bytes - before.body_bytes,
-            footprint: self.footprint - before.footprint,
-        }
-    }
 }
 
 /// The first events of those that are not cut.
@@ -76,14 +49,14 @@ impl Uncut {
     }
 
     /// One that was accepted at `accepted`, and not before those that are there, whatever the clocks of two threads say.
-    pub(super) fn push(&mut self, chunk: Arc<Chunk>, accepted: Instant, footprint: usize) {
+    pub(super) fn push(&mut self, chunk: Chunk, accepted: Instant, footprint: usize) -> &Arc<Chunk> {
         let range = 0..chunk.len();
         self.came.events += chunk.len();
         self.came.body_bytes += chunk.body_bytes();
         self.came.footprint += footprint;
-        let accepted = self.marks.back().map_or(accepted, |last| accepted.max(last.accepted));
-        self.marks.push_back(Mark { accepted, until: self.came });
-        self.parts.push_back(Part { chunk, range });
+        self.last = self.last.max(Some(accepted));
+        let chunk = Arc::new(chunk.with_place(Place { accepted: self.last, until: self.came }));
+        &self.parts.push_back_mut(Part { chunk, range }).chunk
     }
 
     /// So many events of the first chunk are cut, which have so many bytes.
@@ -98,7 +71,7 @@ impl Uncut {
 
     /// When it was accepted.
     pub(super) fn accepted(&self, index: usize) -> Option<Instant> {
-        self.marks.get(index).map(|mark| mark.accepted)
+        self.get(index)?.chunk.place().accepted
     }
 
     pub(super) fn first(&self) -> Option<&Part> {
@@ -108,31 +81,34 @@ impl Uncut {
     /// The longest row of whole chunks, from the one at `index` on, that a window has room for and remains open: how many they are,
     /// and what they come to. None where the first of them holds no event, for that opens no window.
     pub(super) fn fitting(&self, index: usize, room: Room) -> (usize, Sums) {
-        let before = index.checked_sub(1).and_then(|index| self.marks.get(index)).map_or(self.gone, |mark| mark.until);
-        let fits = |mark: &Mark| {
-            mark.accepted < room.until
-                && mark.until.events < before.events + room.events
-                && mark.until.body_bytes <= before.body_bytes + room.body_bytes
+        let before = self.until(index);
+        let fits = |part: &Part| {
+            let Place { accepted, until } = part.chunk.place();
+            *accepted < Some(room.until)
+                && until.events < before.events + room.events
+                && until.body_bytes <= before.body_bytes + room.body_bytes
         };
         // Most often all of it.
-        let is_all = self.marks.back().is_some_and(fits);
-        let until = if is_all { self.len() } else { self.marks.partition_point(fits) };
-        let opens = self.marks.get(index).is_some_and(|first| first.until.events > before.events);
-        match until.checked_sub(1).and_then(|last| self.marks.get(last)) {
-            Some(last) if opens && until > index => (until - index, last.until - before),
-            _ => (0, Sums::default()),
-        }
+        let is_all = self.parts.back().is_some_and(fits);
+        let until = if is_all { self.len() } else { self.parts.partition_point(fits) };
+        let opens = self.get(index).is_some_and(|first| first.chunk.place().until.events > before.events);
+        if opens && until > index { (until - index, self.until(until) - before) } else { (0, Sums::default()) }
     }
 
     /// The first `events` of them go; `begin` of the first chunk are gone already.
     pub(super) fn take(&mut self, events: usize, begin: usize) -> Taken {
         let wanted = self.gone.events + events;
         // The chunk that the last of them lies in.
-        let last = self.marks.partition_point(|mark| mark.until.events < wanted);
-        let goes_on = self.marks.get(last).is_some_and(|mark| mark.until.events > wanted);
+        let (last, goes_on) = match wanted == self.came.events {
+            // Most often all of it.
+            true => (self.parts.iter().rposition(|part| !part.range.is_empty()).unwrap_or_default(), false),
+            false => {
+                let last = self.parts.partition_point(|part| part.chunk.place().until.events < wanted);
+                (last, self.until(last + 1).events > wanted)
+            }
+        };
         let whole = (last + usize::from(!goes_on)).min(self.len());
-        let mut gone = whole.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(self.gone, |mark| mark.until);
-        self.marks.drain(..whole);
+        let mut gone = self.until(whole);
         let mut parts = self.take_parts(whole);
         if let Some(first) = parts.first_mut() {
             first.range.start = begin.min(first.range.end);
@@ -163,11 +139,15 @@ impl Uncut {
 
     /// The first `count` chunks go.
     pub(super) fn drain(&mut self, count: usize) -> Drain<'_, Part> {
-        if let Some(last) = count.checked_sub(1).and_then(|last| self.marks.get(last)) {
-            self.gone = last.until;
+        if count > 0 {
+            self.gone = self.until(count);
         }
-        self.marks.drain(..count);
         self.parts.drain(..count)
+    }
+
+    /// What all that ever came amounts to, up to before the chunk at `index`; what is cut of the first of them is before that.
+    fn until(&self, index: usize) -> Sums {
+        index.checked_sub(1).and_then(|last| self.get(last)).map_or(self.gone, |part| part.chunk.place().until)
     }
 }
 
@@ -181,10 +161,10 @@ mod tests {
     use crate::model::{ChunkBuilder, TenantId, UnixMillis};
 
     /// A chunk with events of such sizes; none is one that was lost.
-    fn chunk(sizes: &[usize]) -> Arc<Chunk> {
+    fn chunk(sizes: &[usize]) -> Chunk {
         let (tenant, mut builder) = (TenantId::new("acme").unwrap(), ChunkBuilder::default());
         sizes.iter().for_each(|size| builder.push(&vec![b'x'; *size], None));
-        builder.build(tenant.clone(), UnixMillis(1)).unwrap_or_else(|| Chunk::lost(tenant)).into()
+        builder.build(tenant.clone(), UnixMillis(1)).unwrap_or_else(|| Chunk::lost(tenant))
     }
 
     /// What is uncut, event by event: the number of its chunk, its number in there, and its size.
