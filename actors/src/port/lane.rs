@@ -331,7 +331,7 @@ impl Lane {
         let uncut = state.chunks.sums();
         let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full || at >= due, due: alarm.then_some(due), ack: policy.ack, footprint, over }
+        Arrival::Accepted { wake: full, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
     /// How much may be in use before a chunk of `footprint`, if the lane holds more than its share of `memory` with it.
