@@ -157,7 +157,7 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
                 set_off(together, &shared, home, &stage, &mut untold);
                 let mut now = Instant::now();
                 while now.saturating_duration_since(since) < LATE && !untold.is_empty() {
-                    tell(&mut untold, &shared, 1);
+                    tell(&mut untold, &shared);
                     now = Instant::now();
                 }
                 if now.saturating_duration_since(turn) >= SLICE {
@@ -188,7 +188,7 @@ pub(crate) async fn ring(shared: Arc<Shared>, home: usize, stage: Rc<RefCell<Sta
 async fn tell_for_a_slice(untold: &mut Untold, shared: &Arc<Shared>) {
     let turn = Instant::now();
     while !untold.is_empty() {
-        tell(untold, shared, TOGETHER);
+        tell(untold, shared);
         if turn.elapsed() >= SLICE {
             break;
         }
@@ -213,10 +213,9 @@ fn set_off(due: &[(Arc<Slot>, Alarm)], shared: &Arc<Shared>, home: usize, stage:
     }
 }
 
-/// Has the batches of those that wait longest stored.
-fn tell(untold: &mut Untold, shared: &Arc<Shared>, together: usize) {
-    let together = together.min(untold.len());
-    for (slot, cut) in untold.drain(..together).filter(|(slot, _)| !slot.is_gone()) {
+/// Has the batches of whoever waits longest stored.
+fn tell(untold: &mut Untold, shared: &Arc<Shared>) {
+    if let Some((slot, cut)) = untold.pop_front().filter(|(slot, _)| !slot.is_gone()) {
         // Its writer may have been told otherwise meanwhile, and be at it.
         follow(&slot, shared, if slot.lane.is_work_begun() { Cut::Writers } else { cut });
     }
