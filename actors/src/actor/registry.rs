@@ -126,6 +126,8 @@ pub(crate) struct Defaults {
     pub(crate) hooks: Arc<Hooks>,
     /// The tenants that are no default ones, before they are known.
     pub(crate) specs: HashMap<TenantId, TenantSpec>,
+    /// The field that names the tenant in events that the system makes itself.
+    pub(crate) tenant_field: Box<str>,
 }
 
 impl Defaults {
