@@ -1,5 +1,4 @@
 //! Silences and heartbeats that the daemon's configuration has become events of the tenant, in its store.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 
