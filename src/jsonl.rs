@@ -42,6 +42,24 @@ impl RotatedFile {
         Self { max_age, ..self }
     }
 
+    /// Other bounds from now on: those of [`new`](Self::new) and [`max_age`](Self::max_age). A file that is larger is set aside with the
+    /// next append; those that are too many go at once.
+    ///
+    /// # Errors
+    /// One that is too many cannot be removed; the others are gone.
+    pub fn bound(&mut self, max_bytes: u64, files: u32, max_age: Option<Duration>) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.files, files.max(1));
+        (self.max_bytes, self.max_age) = (max_bytes, max_age);
+        let mut result = Ok(());
+        for number in self.files..before {
+            match std::fs::remove_file(numbered(&self.path, number)) {
+                Err(why) if why.kind() != io::ErrorKind::NotFound => result = Err(why),
+                _ => {}
+            }
+        }
+        result
+    }
+
     /// Lets go of what is too old at `now`. Where there may be three files or more, one is set aside once it is half as old, so that
     /// its oldest lines do not stay for as long as new ones come.
     ///
@@ -248,6 +266,25 @@ mod tests {
         only.append(b"a\n").unwrap();
         only.expire(began + hour).unwrap();
         assert_eq!(texts(&place.path().join("y.jsonl")), ["a\n"], "nothing young goes where there is one file alone");
+    }
+
+    #[test]
+    fn other_bounds_hold_at_once_and_what_is_too_much_goes() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("x.jsonl");
+        let mut file = RotatedFile::new(path.clone(), 4, 4);
+        for line in [b"1\n2\n", b"3\n4\n", b"5\n6\n"] {
+            file.append(line).unwrap();
+        }
+        file.bound(6, 2, None).unwrap();
+        assert_eq!(texts(&path), ["5\n6\n", "3\n4\n"]);
+        file.append(b"7\n").unwrap();
+        assert_eq!(texts(&path), ["5\n6\n7\n", "3\n4\n"]);
+        file.bound(2, 3, Some(Duration::from_secs(60))).unwrap();
+        file.append(b"8\n").unwrap();
+        assert_eq!(texts(&path), ["8\n", "5\n6\n7\n", "3\n4\n"]);
+        file.expire(SystemTime::now() + Duration::from_secs(61)).unwrap();
+        assert_eq!(texts(&path), [""; 0]);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub fn audit(scope: Scope, accounts: Option<Vec<Account>>, sources: Option<Sourc
         found.sources(&sources, is_at_rest, holdings.malformed + holdings.malformed_purged);
         all.frames = Some(sources.after);
     }
+    let (before, missing) = (holdings.at_door_before, holdings.at_door_missing);
+    found.exactly(Check::Numbered, before, before.saturating_sub(missing), None, &Held::default());
     all.holds = found.differences.is_empty();
     Audit {
         scope,
@@ -181,15 +183,16 @@ fn unchecked(scope: Scope, has_sources: bool, holdings: &Holdings) -> Vec<String
                    checked is the store against itself alone";
         unchecked.push(why.to_owned());
     } else if !has_sources {
-        let why = "the sum of frames, and malformed frames against their dead letters: the journal keeps no record of \
-                   frames as they came; a running daemon checks both";
+        let why = "the sum of frames, and how many were malformed: the journal keeps no record of frames as they came; a running \
+                   daemon checks both from its start on";
         unchecked.push(why.to_owned());
     }
     if has_sources && scope == Scope::Journal && holdings.malformed_before > 0 {
         let before = holdings.malformed_before;
         unchecked.push(format!(
-            "malformed frames that came before this start of the daemon, {before} of which are among the dead letters: how many \
-             there were is counted anew with each start; a sender that is answered was answered once they were kept"
+            "how many malformed frames came before this start of the daemon, {before} of which are among the dead letters: they are counted \
+             anew with each start. None that was kept is missing unless it is said above; what a process that was killed had read and \
+             not kept yet went with it, and a sender that asks is answered once its frames are kept"
         ));
     }
     if scope == Scope::Run {

@@ -141,6 +141,11 @@ fn malformed_frames_of_an_earlier_start_are_told_as_not_checked() {
     let found = audit(Scope::Journal, Some(vec![]), Some(sources(4, 0, 4, 0)), &holdings);
     assert!(found.holds, "{found:?}");
     assert!(found.unchecked.iter().any(|why| why.contains("before this start of the daemon, 3 of which")), "{found:?}");
+    let holdings = Holdings { at_door_before: 5, at_door_missing: 2, ..holdings };
+    let missing = audit(Scope::Journal, Some(vec![]), Some(sources(4, 0, 4, 0)), &holdings);
+    let found = only(&missing);
+    assert_eq!((found.check, found.expected, found.found, found.difference), (Check::Numbered, 5, 3, -2));
+    assert!(found.meaning.starts_with("2 dead letters made at the door by earlier starts are neither"), "{found:?}");
     let holdings = Holdings { malformed: 4, ..Holdings::default() };
     assert!(audit(Scope::Journal, Some(vec![]), Some(sources(4, 0, 4, 0)), &holdings).unchecked.is_empty());
 }

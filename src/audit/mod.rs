@@ -209,6 +209,12 @@ pub struct Holdings {
     pub malformed_purged: u64,
     /// Malformed frames kept as dead letters by other openings than the one that is asked for.
     pub malformed_before: u64,
+    /// Dead letters that were made at the door, of malformed frames and of events that a hook failed on, by other openings than the one
+    /// that is asked for; those that were purged are among them. They are numbered as they are kept: the number of the last one says how many
+    /// there were.
+    pub at_door_before: u64,
+    /// Those of them that are neither there nor purged.
+    pub at_door_missing: u64,
     /// What is damaged, with its place: the first [`DAMAGE`](Self::DAMAGE) of it.
     pub damage: Vec<String>,
     /// Which stores nobody here can read.
@@ -322,6 +328,8 @@ pub enum Check {
     Settled,
     /// Malformed frames against the dead letters.
     Malformed,
+    /// The dead letters that earlier starts made at the door against their numbers.
+    Numbered,
 }
 
 /// A number that is not what it must be.

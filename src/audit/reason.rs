@@ -49,6 +49,14 @@ pub(super) fn meaning(check: Check, scope: Scope, expected: u64, found: u64, hel
                 was(plural(count, "frame"), count)
             )
         }
+        Check::Numbered => {
+            format!(
+                "{} made at the door by earlier starts {} neither there nor purged, as the gaps in their numbers show: rows were deleted, \
+                 or the database was replaced",
+                plural(count, "dead letter"),
+                if count == 1 { "is" } else { "are" }
+            )
+        }
         Check::Malformed => {
             format!("the dead letters hold {} more than were counted as malformed", plural(count, "frame"))
         }

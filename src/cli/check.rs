@@ -682,7 +682,7 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
         (
             "heartbeat",
             format!(
-                "every {}, a restart after {} without an answer; idle after {} without an event, {}; stalled after {} without a step",
+                "every {}, a restart after {} without an answer; idle after {} without an event, {}; stalled after {} without a step{}",
                 time(heartbeat.every),
                 heartbeat.max_missed,
                 time(heartbeat.idle_after),
@@ -690,7 +690,10 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
                     Some(after) => format!("passivated after {}", time(after)),
                     None => "never passivated".to_owned(),
                 },
-                time(heartbeat.stall_after)
+                time(heartbeat.stall_after),
+                heartbeat
+                    .downstream_every
+                    .map_or_else(String::new, |every| format!("; an event in its own stream every {}", time(every)))
             ),
         ),
         ("silence", silent(silence)),
@@ -699,7 +702,12 @@ fn in_words(policy: &Policy) -> Vec<(&'static str, String)> {
 }
 
 /// When a tenant's sender counts as silent.
-fn silent(SilencePolicy { after, learn, multiple, at_least, at_most }: &SilencePolicy) -> String {
+fn silent(policy: &SilencePolicy) -> String {
+    let told = told_when_silent(policy);
+    if policy.downstream && policy.is_set() { format!("{told}; by an event in its own stream, too") } else { told }
+}
+
+fn told_when_silent(SilencePolicy { after, learn, multiple, at_least, at_most, .. }: &SilencePolicy) -> String {
     let after = after.map(|after| format!("after {} without a frame", time(after)));
     if !*learn {
         return after.unwrap_or_else(|| "never told of".to_owned());
@@ -968,6 +976,20 @@ max_bytes = '1GiB'
             ),
             "{err}"
         );
+    }
+
+    #[test]
+    fn events_that_nobody_sent_are_told_in_words() {
+        let text = "
+[tenants.defaults]
+silence.after = '5m'
+silence.downstream = true
+heartbeat.downstream_every = '1m'
+";
+        let (exit, out, _) = checked(Some(text), &[], false);
+        assert_eq!(exit, Exit::Ok);
+        assert!(out.contains("stalled after 1m without a step; an event in its own stream every 1m\n"), "{out}");
+        assert!(out.contains("silence    after 5m without a frame; by an event in its own stream, too\n"), "{out}");
     }
 
     #[test]

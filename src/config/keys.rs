@@ -218,6 +218,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("max_missed", Whole(1, 1_000)),
             ("stall_after", time("10ms")),
             ("passivate_after", Time("10ms", DAY, Some("never"))),
+            ("downstream_every", Time("1s", DAY, Some("never"))),
         ],
     ),
     (
@@ -228,6 +229,7 @@ pub(super) const KEYS: &[(&str, &[(&str, Kind)])] = &[
             ("multiple", Whole(2, 100)),
             ("at_least", Time("10ms", MONTH, None)),
             ("at_most", Time("10ms", MONTH, None)),
+            ("downstream", Bool),
         ],
     ),
     (

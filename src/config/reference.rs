@@ -62,7 +62,7 @@ fn words(table: &str) -> &str {
 fn is_live(table: &str, key: &str) -> bool {
     match table {
         "daemon" => key == "drain_deadline",
-        "log" => key == "level",
+        "log" => key != "format",
         "limits" => key == "max_tenants",
         "tenants" => key != "stores",
         "dead_letters" => key == "max_age",

@@ -16,7 +16,8 @@ pub struct Reloadable {
 
 impl Config {
     /// What comes of `fresh` while this one runs: the rules, the mutes and the limits of tenants, what is pruned and how often, the
-    /// report, the tap, the level of the log and the deadline of a stop change at once; all else with the next start.
+    /// report, the tap, the level of the log, how much of the supervisor log is kept, and the deadline of a stop change at once; all else with
+    /// the next start.
     ///
     /// # Errors
     /// What can be changed does not fit what cannot, so that a restart is needed for all of it.
@@ -29,7 +30,7 @@ impl Config {
         };
         let config = Self {
             daemon: DaemonConfig { drain_deadline: fresh.daemon.drain_deadline, ..running.daemon },
-            log: LogConfig { level: fresh.log.level.clone(), ..running.log },
+            log: LogConfig { format: running.log.format, ..fresh.log.clone() },
             report: fresh.report.clone(),
             limits: LimitsConfig { max_tenants: fresh.limits.max_tenants, ..running.limits },
             retention: fresh.retention.clone(),
@@ -64,6 +65,7 @@ drain_deadline = '1s'
 [log]
 level = 'debug'
 format = 'json'
+supervisor_max_age = '1day'
 [report]
 every = '5s'
 [limits]
@@ -83,6 +85,7 @@ window.max_events = 7
             "daemon.drain_deadline",
             "limits.max_tenants",
             "log.level",
+            "log.supervisor_max_age",
             "report.every",
             "tenants.defaults.window.max_events",
             "tenants.mute",

@@ -346,6 +346,7 @@ impl Daemon {
         let tenants = &config.tenants;
         let builder = System::builder()
             .rules(reload::rules(&config))
+            .tenant_field(config.decoder.tenant_field.as_str())
             .dead_letters(stores.database.clone())
             .placement(Placement::Threads(config.daemon.actor_threads()))
             .max_in_flight_bytes(config.limits.max_in_flight)

@@ -95,7 +95,7 @@ impl Daemon {
     }
 
     /// Takes over from `fresh`, which [was read](crate::config::Layers::read), what can be changed while the daemon runs: the
-    /// rules, mutes and limits of tenants, the report, the deadline of a stop. No event is lost or delayed by it, no actor and no
+    /// rules, mutes and limits of tenants, the report, how much of the supervisor log is kept, the deadline of a stop. No event is lost or delayed by it, no actor and no
     /// connection ends. The certificates and tokens of sources are read again, for new connections and requests. The level of the log is its caller's. The supervisor log says what was changed, and what needs a restart.
     ///
     /// Rules and mutes that were given by hand stay: a mute is changed where the file's is.
@@ -110,6 +110,7 @@ impl Daemon {
         let set = self.system.set_rules(rules(&config)).map_err(ReloadError::Rules)?;
         admit(&self.system, &before, &config);
         reports.change(&config, &self.system);
+        self.log_file.change(&config);
         drop(reports);
         let files_kept = self.read_files();
 

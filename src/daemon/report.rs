@@ -31,6 +31,8 @@ struct Way {
     to: ReportTo,
     path: PathBuf,
     tenant: TenantId,
+    /// The size and the number of its files: those of the supervisor log.
+    files: (usize, u32),
 }
 
 /// Whom the system tells.
@@ -95,7 +97,11 @@ fn every(config: &Config) -> Option<Duration> {
 }
 
 fn way(config: &Config) -> Way {
-    Way { to: config.report.to, path: config.report.path.clone(), tenant: config.report.tenant.clone() }
+    let files = match config.report.to {
+        ReportTo::File => (config.log.supervisor_max_bytes, config.log.supervisor_files),
+        _ => (0, 0),
+    };
+    Way { to: config.report.to, path: config.report.path.clone(), tenant: config.report.tenant.clone(), files }
 }
 
 impl Reports {

@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use headworks_actors::{LogItem, Opening, Subscription, System, UnixMillis};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::jsonl::RotatedFile;
 use crate::supervisor_log::{CLOSED, LogEntry, OPENED, file, is_kept};
 
@@ -21,7 +21,23 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct LogFile {
     /// Dropped, it stops the thread.
     orders: Option<mpsc::Sender<Flush>>,
+    bounds: watch::Sender<Bounds>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How much of the log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    max_bytes: u64,
+    files: u32,
+    max_age: Option<Duration>,
+}
+
+impl Bounds {
+    pub(super) fn of(config: &LogConfig) -> Self {
+        let (max_bytes, files) = (config.supervisor_max_bytes as u64, config.supervisor_files);
+        Self { max_bytes, files, max_age: config.supervisor_max_age }
+    }
 }
 
 /// To be answered once all that was logged before is written.
@@ -49,8 +65,9 @@ impl LogFile {
     /// to run.
     pub(super) fn start(config: &Config, began: UnixMillis, system: &System) -> Self {
         let (path, opening) = (file(&config.daemon.data_dir), system.opening());
-        let (max_bytes, files) = (config.log.supervisor_max_bytes as u64, config.log.supervisor_files);
-        let file = RotatedFile::new(path.clone(), max_bytes, files).max_age(config.log.supervisor_max_age);
+        let of_config = Bounds::of(&config.log);
+        let Bounds { max_bytes, files, max_age } = of_config;
+        let file = RotatedFile::new(path.clone(), max_bytes, files).max_age(max_age);
         let mut lines = Lines { file, path, opening, pending: vec![], entries: 0, unwritten: 0 };
         let (version, process) = (Some(env!("CARGO_PKG_VERSION").to_owned()), Some(std::process::id()));
         lines.add(&LogEntry { at: began, version, process, ..LogEntry::own(OPENED, opening) });
@@ -58,12 +75,20 @@ impl LogFile {
         // Here and now: whoever asks for the log finds it, however late the thread comes up.
         lines.write();
         let (entries, (orders, of_flushing)) = (system.log().subscribe_from(0), mpsc::channel(1));
-        let spawned =
-            std::thread::Builder::new().name("headworks-log".into()).spawn(move || run(lines, entries, of_flushing));
+        let (bounds, bounded) = watch::channel(of_config);
+        let spawned = std::thread::Builder::new()
+            .name("headworks-log".into())
+            .spawn(move || run(lines, entries, of_flushing, bounded));
         let thread = spawned.inspect_err(|why| {
             tracing::error!(target: "headworks", %why, "no thread for the supervisor log: it is not written to disk");
         });
-        Self { orders: Some(orders), thread: thread.ok() }
+        Self { orders: Some(orders), bounds, thread: thread.ok() }
+    }
+
+    /// As another configuration says, from now on.
+    pub(super) fn change(&self, config: &Config) {
+        let now = Bounds::of(&config.log);
+        self.bounds.send_if_modified(|bounds| std::mem::replace(bounds, now) != now);
     }
 
     pub(super) fn flusher(&self) -> Flusher {
@@ -79,7 +104,12 @@ impl Drop for LogFile {
     }
 }
 
-fn run(mut lines: Lines, mut entries: Subscription, mut orders: mpsc::Receiver<Flush>) {
+fn run(
+    mut lines: Lines,
+    mut entries: Subscription,
+    mut orders: mpsc::Receiver<Flush>,
+    mut bounds: watch::Receiver<Bounds>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -95,6 +125,10 @@ fn run(mut lines: Lines, mut entries: Subscription, mut orders: mpsc::Receiver<F
                 biased;
                 item = entries.next() => lines.take(&item),
                 _ = looks.tick() => lines.expire(),
+                Ok(()) = bounds.changed() => {
+                    let bounds = *bounds.borrow_and_update();
+                    lines.bound(bounds);
+                }
                 order = orders.recv() => match order {
                     Some(flush) => {
                         lines.take_all(&mut entries);
@@ -157,6 +191,13 @@ impl Lines {
         if let Err(why) = self.file.expire(SystemTime::now()) {
             tracing::warn!(target: "headworks", path = %self.path.display(), %why, "old entries of the supervisor log cannot be removed");
         }
+    }
+
+    fn bound(&mut self, Bounds { max_bytes, files, max_age }: Bounds) {
+        if let Err(why) = self.file.bound(max_bytes, files, max_age) {
+            tracing::warn!(target: "headworks", path = %self.path.display(), %why, "a file of the supervisor log that is too many cannot be removed");
+        }
+        self.expire();
     }
 
     fn write(&mut self) {

@@ -173,3 +173,48 @@ fn frames_that_wait_at_the_door_for_their_tenant_s_rate_are_no_difference() {
     );
     daemon.kill();
 }
+
+#[test]
+fn malformed_frames_are_accounted_for_over_kills_and_restarts() {
+    let place = Place::new();
+    let mut command = place.daemon();
+    command.env("HEADWORKS__DAEMON__THREADS", "2");
+    let input = [b"no JSON\n".repeat(50), lines("acme", 0..50)].concat();
+    let mut kept = 0;
+    for _ in 0..4 {
+        let mut daemon = Process::spawn(&mut command);
+        let address = daemon.listens();
+        let connections = [connect(address), connect(address)];
+        std::thread::scope(|scope| {
+            for mut connection in &connections {
+                let input = &input;
+                // The same over and over, until the daemon is gone.
+                scope.spawn(move || while connection.write_all(input).is_ok() {});
+            }
+            place.until(LETTERS, kept + 300);
+            audited(&place, 0);
+            daemon.kill();
+        });
+        audited(&place, 0);
+        kept = place.number(LETTERS);
+    }
+    // Stopped, it has kept all.
+    let mut daemon = Process::spawn(&mut command);
+    send(daemon.listens(), &input);
+    daemon.terminated().succeeded();
+    assert_eq!(place.number(LETTERS), kept + 50);
+
+    let mut daemon = Process::spawn(&mut command);
+    daemon.listens();
+    let audit = audited(&place, 0);
+    let told = format!("{} of which are among the dead letters", kept + 50);
+    assert!(audit["unchecked"][0].as_str().unwrap().contains(&told), "{audit}");
+    let first: String =
+        place.database().query_row("SELECT id FROM dead_letters ORDER BY place LIMIT 1", [], |row| row.get(0)).unwrap();
+    place.run(&["dead-letters", "purge", &first, "--yes", "--data", "data"]).succeeded();
+    audited(&place, 0);
+    by_hand(&place, "DELETE FROM dead_letters WHERE place IN (SELECT place FROM dead_letters ORDER BY place LIMIT 3)");
+    assert_eq!(differences(&audited(&place, 1)), [(None, "numbered", -3)]);
+    daemon.terminated().succeeded();
+    assert_eq!(differences(&audited(&place, 1)), [(None, "numbered", -3)]);
+}

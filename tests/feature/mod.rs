@@ -17,6 +17,7 @@ mod data_dir;
 mod dead_letters;
 mod demo;
 mod disk_faults;
+mod downstream;
 mod failing;
 mod files;
 mod files_rotation;

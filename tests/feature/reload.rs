@@ -93,10 +93,10 @@ fn a_change_of_the_file_holds_within_a_second_without_a_word_and_is_reported() {
     // Written in place, slowly, and with no whole line at first.
     let mut file = std::fs::File::create(place.path("my.toml")).unwrap();
     file.write_all(b"[tenants]\nmute = ['ac").unwrap();
-    file.write_all(b"me']\n[log]\nlevel = 'warn,headworks=info'\nsupervisor_files = 5\n").unwrap();
+    file.write_all(b"me']\n[log]\nlevel = 'warn,headworks=info'\n[limits]\nmax_in_flight = '32MiB'\n").unwrap();
     drop(file);
     let done = daemon.says(DONE);
-    assert!(report(&done).ends_with("; needs a restart: log.supervisor_files = 5, was 4"), "{done}");
+    assert!(report(&done).ends_with("; needs a restart: limits.max_in_flight = \"32MiB\", was \"16MiB\""), "{done}");
     send(address, &lines("acme", 3..5));
     until_tenant(&place, "acme", "/live/muted", 2);
     daemon.terminated().succeeded();
@@ -173,6 +173,32 @@ fn the_report_and_the_log_level_change_too() {
     assert!(report.contains("\"code\":\"bad_json\""), "{report}");
     let ended = daemon.terminated().succeeded();
     assert!(ended.err.contains("\"level\":\"DEBUG\""), "{}", ended.err);
+}
+
+#[test]
+fn how_much_of_the_supervisor_log_is_kept_changes_too() {
+    let place = Place::new();
+    let mut daemon = started(&place, "");
+    daemon.listens();
+    let older = |number: u32| place.path(&format!("data/supervisor-log/log.jsonl.{number}"));
+    for number in 1..4 {
+        std::fs::write(older(number), "{}\n").unwrap();
+    }
+    let hours_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    std::fs::File::options().append(true).open(older(3)).unwrap().set_modified(hours_ago).unwrap();
+    let gone = |number: u32| until("the end of an old file", || (!older(number).exists()).then_some(()));
+
+    replace(&place, "[log]\nsupervisor_max_age = '1h'\n");
+    let told = daemon.says(DONE);
+    assert_eq!(report(&told), "changed: log.supervisor_max_age = \"1h\", was \"never\"");
+    gone(3);
+    assert!(older(1).exists() && older(2).exists());
+
+    replace(&place, "[log]\nsupervisor_files = 2\nsupervisor_max_bytes = '4KiB'\n");
+    assert!(!report(&daemon.says(DONE)).contains("restart"));
+    gone(2);
+    assert!(older(1).exists());
+    daemon.terminated().succeeded();
 }
 
 /// `TEST_RELOADS` sets how many; a thousand take some minutes.

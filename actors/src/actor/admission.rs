@@ -42,6 +42,12 @@ impl OnRecord {
         Self { stream, record: Record::new(shared.homes.are_several(), shared.taps.clone()), ..Self::default() }
     }
 
+    /// Of an event that the system makes itself.
+    pub(super) fn own(shared: &Shared) -> Self {
+        let record = Self::new(shared, None);
+        Self { record: record.record.own(), ..record }
+    }
+
     /// A chunk was accepted: where its events stood, and how safe they must be at least before their sender is told.
     pub(super) fn accepted(&mut self, positions: Positions, least: AckLevel) {
         self.chunks += 1;

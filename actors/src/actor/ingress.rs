@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, ResponseActFuture, Supervised, WrapFuture};
 use bytes::Bytes;
@@ -427,9 +426,9 @@ impl Step {
 
     fn letter(&mut self, door: &Door<'_>, about: About, body: &[u8], original_bytes: u64) {
         let About { kind, tenant, time, cause } = about;
-        let number = door.shared.letters_written.fetch_add(1, Ordering::Relaxed) + 1;
         let letter = DeadLetter {
-            id: format!("{}/{}/{number}", door.shared.opening, kind.as_str()).into(),
+            // Given in the queue.
+            id: "".into(),
             kind,
             tenant,
             source: Some(door.spec.source.clone()),

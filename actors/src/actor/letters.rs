@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::sync::Notify;
 
 use super::registry::Shared;
-use crate::model::{Cause, Code, Failure};
+use crate::model::{Cause, Code, Failure, Opening};
 use crate::policy::RetryPolicy;
 use crate::port::fault_point::fault_point;
 use crate::port::{DeadLetter, DeadLetterKind, StorageError};
@@ -20,6 +20,7 @@ const GROUP: usize = 512;
 /// A queue with a bound in bytes. When it is full, the connections that bring bad frames wait; others do not.
 #[derive(Debug)]
 pub(crate) struct Letters {
+    opening: Opening,
     queue: Mutex<Queue>,
     max_bytes: usize,
     arrived: Notify,
@@ -32,6 +33,8 @@ struct Queue {
     bytes: usize,
     /// How many have left it, since they are kept.
     kept: u64,
+    /// How many have come so far.
+    numbered: u64,
 }
 
 /// How many letters must have been kept for one's own to be among them.
@@ -39,8 +42,8 @@ struct Queue {
 pub(crate) struct Kept(u64);
 
 impl Letters {
-    pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { queue: Mutex::default(), max_bytes, arrived: Notify::new(), left: Notify::new() }
+    pub(crate) fn new(opening: Opening, max_bytes: usize) -> Self {
+        Self { opening, queue: Mutex::default(), max_bytes, arrived: Notify::new(), left: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -48,13 +51,20 @@ impl Letters {
     }
 
     /// Takes the letters, all of them, or hands them back. An empty queue takes any amount.
-    pub(crate) fn try_push(&self, letters: Vec<DeadLetter>) -> Result<Kept, Vec<DeadLetter>> {
+    ///
+    /// Here they get their ids, numbered in the order in which they are kept: whenever the process is killed, what is kept has no gap in
+    /// its numbers, so that one that is missing later was taken away.
+    pub(crate) fn try_push(&self, mut letters: Vec<DeadLetter>) -> Result<Kept, Vec<DeadLetter>> {
         let bytes = letters.iter().map(cost).sum::<usize>();
         let mut queue = self.lock();
         if queue.bytes > 0 && queue.bytes + bytes > self.max_bytes {
             return Err(letters);
         }
         queue.bytes += bytes;
+        for letter in &mut letters {
+            queue.numbered += 1;
+            letter.id = format!("{}/{}/{}", self.opening, letter.kind.as_str(), queue.numbered).into();
+        }
         queue.letters.extend(letters);
         let last = Kept(queue.kept + queue.letters.len() as u64);
         drop(queue);

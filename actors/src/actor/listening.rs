@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::downstream::{self, Sign};
 use super::registry::{Phase, Shared};
 use crate::model::{Cause, Code, Role, SupervisorEvent, TenantId, What};
 use crate::policy::{Expected, Policy, Sound};
@@ -63,6 +64,12 @@ fn tell(shared: &Arc<Shared>, tenant: &TenantId, sound: Sound) {
         None => SupervisorEvent::new(Some(tenant.clone()), Role::Tenant, what),
     };
     shared.log(SupervisorEvent { cause: Some(Cause::new(Code::Silent, detail)), ..event });
+    if shared.policy(tenant).silence.downstream {
+        let (Sound::Silent(lasted, expected) | Sound::Heard(lasted, expected)) = sound;
+        let sign = Sign { what: what.as_str(), silent_for: Some(lasted), expected_within: Some(expected.within) };
+        // Whoever asked for it wants to read it of the sender that stopped an hour ago, too, whose tenant sleeps by then.
+        downstream::tell(shared, &shared.wake(tenant), &sign);
+    }
 }
 
 fn said(Expected { within, is_learnt }: Expected) -> String {

@@ -3,7 +3,7 @@
 //! Files follow the flow: [`message`] has every message on one page, then ingress, tenant, writer, aggregator; the
 //! supervisor starts them all; [`steps`] are what the writer does without waiting; [`registry`], [`tenants`] and [`slot`] hold what must outlive them, and [`dormant`] what is left of a
 //! tenant that has nothing to do. What comes in passes [`admission`]; what cannot, waits in [`waiting`] or lies in the journal alone
-//! ([`spill`]). The way into a store is a [`gate`]. A failure climbs from [`supervise`] to [`tenant_supervisor`] to [`root`];
+//! ([`spill`]); the system's own events come in by [`downstream`]. The way into a store is a [`gate`]. A failure climbs from [`supervise`] to [`tenant_supervisor`] to [`root`];
 //! [`watchdog`] looks for those that fail without a word. Where there are several threads, [`homes`] says who lives on which.
 
 pub(crate) mod admission;
@@ -13,6 +13,7 @@ pub(crate) mod budget;
 pub(crate) mod compensation;
 pub(crate) mod control;
 pub(crate) mod dormant;
+mod downstream;
 pub(crate) mod gate;
 pub(crate) mod homes;
 pub(crate) mod ingress;

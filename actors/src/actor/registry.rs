@@ -68,8 +68,6 @@ pub(crate) struct Shared {
     pub(crate) report_every: watch::Sender<Option<Duration>>,
     /// What has failed, as the aggregator reports it.
     pub(crate) failures: Mutex<Collector>,
-    /// Dead letters made of frames, for their ids.
-    pub(crate) letters_written: AtomicU64,
     /// Batches settled so far, over all tenants.
     pub(crate) settled: AtomicU64,
     /// Calls that may still bring events in.
@@ -126,6 +124,8 @@ pub(crate) struct Defaults {
     pub(crate) hooks: Arc<Hooks>,
     /// The tenants that are no default ones, before they are known.
     pub(crate) specs: HashMap<TenantId, TenantSpec>,
+    /// The field that names the tenant in events that the system makes itself.
+    pub(crate) tenant_field: Box<str>,
 }
 
 impl Defaults {
@@ -166,6 +166,7 @@ impl Shared {
         threads: usize,
         panic_points: PanicPoints,
     ) -> Self {
+        let opening = seam.opening();
         Self {
             defaults,
             tenants: Tenants::new(admittance),
@@ -175,7 +176,7 @@ impl Shared {
             calls: AtomicU64::new(0),
             budget: Budget::new(max_in_flight),
             gates: Gates::default(),
-            letters: Letters::new(max_letters),
+            letters: Letters::new(opening, max_letters),
             homes: Homes::new(threads),
             alarms: Alarms::new(threads),
             silences: Silences::default(),
@@ -188,12 +189,11 @@ impl Shared {
             root: Root::default(),
             observers,
             meters: Meters::default(),
-            opening: seam.opening(),
+            opening,
             phase: watch::Sender::new(Phase::Running),
             aggregator: OnceLock::new(),
             report_every: watch::Sender::new(None),
             failures: Mutex::new(Collector::new(seam.now())),
-            letters_written: AtomicU64::new(0),
             seam,
             panic_points,
             settled: AtomicU64::new(0),

@@ -147,6 +147,9 @@ impl Slot {
         if before.silence != policy.silence {
             self.lane.listen(shared.listener(&self.id, policy));
         }
+        if before.heartbeat != policy.heartbeat {
+            self.beat_later(shared);
+        }
         let Some(cause) = changes(&before, policy) else { return };
         if is_told {
             shared.log(SupervisorEvent { cause: Some(cause), ..self.event(Role::Tenant, What::PolicyChanged) });

@@ -7,6 +7,7 @@ use actix::{Actor, Context, Handler, Supervised};
 use tokio::time::Instant;
 
 use super::alarms::Alarm;
+use super::downstream::{self, Sign};
 use super::message::{Beat, ChunksWait};
 use super::registry::Shared;
 use super::slot::Slot;
@@ -23,6 +24,8 @@ pub(crate) struct Tenant {
     window: Window,
     cursor: Cursor,
     heartbeat: Heartbeat,
+    /// When a sender's event was accepted last, as far as it knows, and one that the system made.
+    accepted: (Option<Instant>, Option<Instant>),
 }
 
 impl Tenant {
@@ -31,6 +34,7 @@ impl Tenant {
             window: Window::new(slot.policy().window.clone()),
             cursor: slot.lane.uncut(),
             heartbeat: Heartbeat::resumed(Instant::now(), slot.liveliness()),
+            accepted: (slot.lane.last_accepted(), None),
             slot,
             shared,
         }
@@ -42,12 +46,25 @@ impl Tenant {
         let now = Instant::now();
         let flush = self.slot.take_flush();
         let advanced = self.slot.lane.advance(&mut self.cursor, &mut self.window, now, flush);
-        if advanced.events > 0
-            && let Some(turned) = self.heartbeat.events(now)
-        {
-            self.slot.turned(&self.shared, turned);
+        if advanced.events > 0 {
+            self.events(now);
         }
         told(&self.slot, &self.shared, &advanced);
+    }
+}
+
+impl Tenant {
+    /// Events came.
+    fn events(&mut self, now: Instant) {
+        let (sender, own) = self.slot.lane.last_accepted_and_own();
+        let (before, own_before) = std::mem::replace(&mut self.accepted, (sender, own));
+        if sender == before && own != own_before {
+            // The system's own keep nobody from idling.
+            return;
+        }
+        if let Some(turned) = self.heartbeat.events(now) {
+            self.slot.turned(&self.shared, turned);
+        }
     }
 }
 
@@ -157,10 +174,14 @@ impl Handler<Beat> for Tenant {
         self.slot.beat_sent.store(false, Ordering::Release);
         // A hint that went missing is made good here at the latest.
         self.look();
-        if let Some(turned) =
-            self.heartbeat.beat(&self.slot.policy().heartbeat, Instant::now(), self.slot.lane.last_accepted())
-        {
+        let (policy, now, last) = (self.slot.policy(), Instant::now(), self.slot.lane.last_accepted());
+        if let Some(turned) = self.heartbeat.beat(&policy.heartbeat, now, last) {
             self.slot.turned(&self.shared, turned);
+        }
+        if self.heartbeat.is_downstream(&policy.heartbeat, now, last.unwrap_or(self.slot.awake_since)) {
+            let silent_for = last.map(|last| now.saturating_duration_since(last));
+            let sign = Sign { what: "heartbeat", silent_for, expected_within: None };
+            downstream::tell(&self.shared, &self.slot, &sign);
         }
     }
 }

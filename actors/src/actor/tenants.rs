@@ -241,6 +241,11 @@ impl Shared {
         self.at_lane(slot, |lane| lane.count_frames(frames));
     }
 
+    /// An event of the tenant was received that the system made itself.
+    pub(super) fn count_own(self: &Arc<Self>, slot: &Arc<Slot>) {
+        self.at_lane(slot, Lane::count_own);
+    }
+
     /// An event of the tenant was accepted and given up in the same breath.
     pub(super) fn give_up_at_door(self: &Arc<Self>, slot: &Arc<Slot>) {
         self.at_lane(slot, Lane::give_up_at_door);

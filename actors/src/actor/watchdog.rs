@@ -28,14 +28,19 @@ pub(super) fn beat(slot: &Arc<Slot>, shared: &Arc<Shared>) {
     if policy.heartbeat.is_forgotten(now, used) && slot.is_to_be_let_go() && slot.passivate(shared) && slot.is_gone() {
         return;
     }
-    if !is_filled && !slot.is_held() && policy.heartbeat.passivate_after.is_none() {
+    let is_downstream = policy.heartbeat.downstream_every.is_some();
+    if !is_filled && !slot.is_held() && policy.heartbeat.passivate_after.is_none() && !is_downstream {
         // Whoever brings it back sets the clock.
         slot.beating.store(false, Ordering::Release);
         return;
     }
     shared.alarms.set(now + policy.heartbeat.every, slot, Alarm::Beat);
     slot.lane.record_door();
-    if is_filled {
+    if !is_filled && is_downstream && !slot.is_held() {
+        // Whoever waits for a sign of life does not wait for the first window to close.
+        slot.start(shared);
+    }
+    if slot.tenant.is_filled() {
         slot.tenant.tell(Beat, &slot.beat_sent);
     }
 }

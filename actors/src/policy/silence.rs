@@ -27,12 +27,24 @@ pub struct SilencePolicy {
     /// See `learn`. Default 1 day.
     #[serde(with = "units::duration")]
     pub at_most: Duration,
+    /// Whether a tenant that falls silent, and one that is heard again, gets an event that says so, in its own stream: accepted,
+    /// windowed, stored and counted as any other, under the source `headworks`, and no sign of its sender. One that was passivated is
+    /// woken for it. Where there is no room for it, or it is above the tenant's rate, it is refused and counted, and nobody
+    /// waits. Default false.
+    pub downstream: bool,
 }
 
 impl Default for SilencePolicy {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { after: None, learn: false, multiple: 4, at_least: Duration::from_secs(10), at_most: day }
+        Self {
+            after: None,
+            learn: false,
+            multiple: 4,
+            at_least: Duration::from_secs(10),
+            at_most: day,
+            downstream: false,
+        }
     }
 }
 

@@ -76,8 +76,10 @@ struct State {
     due: Option<Instant>,
     /// Whether an alarm is set for the window.
     alarmed: bool,
-    /// When a chunk was accepted last.
+    /// When a chunk was accepted last that the system did not make itself.
     last_accepted: Option<Instant>,
+    /// And one that it did.
+    last_own: Option<Instant>,
     /// Batches without an outcome, in order.
     batches: VecDeque<Waiting>,
     /// How many events they hold.
@@ -164,11 +166,18 @@ pub(crate) struct Record {
     at: Position,
     /// Who looks on.
     taps: Option<Arc<Taps>>,
+    /// The events are the system's own: no sign that the tenant is used.
+    is_own: bool,
 }
 
 impl Record {
     pub(crate) fn new(at_once: bool, taps: Arc<Taps>) -> Self {
         Self { at_once, taps: Some(taps), ..Self::default() }
+    }
+
+    /// The same, of events that the system makes itself.
+    pub(crate) fn own(self) -> Self {
+        Self { is_own: true, ..self }
     }
 
     /// A chunk was accepted. Called under its lane's lock, so that who looks on sees its tenant's order.
@@ -325,8 +334,8 @@ impl Lane {
         if let Some(journal) = &self.journal {
             record.push(journal, Entry::Chunk { seq, chunk: chunk.clone() });
         }
+        *state.last(record.is_own) = Some(at);
         let policy = &*state.policy;
-        state.last_accepted = Some(at);
         let due = *state.due.get_or_insert(at + policy.window.max_age);
         let uncut = state.chunks.sums();
         let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
@@ -369,6 +378,14 @@ impl Lane {
         !state.gone
     }
 
+    /// An event that the system made is received: no sign of the tenant's sender. False, and nothing counted, where the tenant was
+    /// passivated.
+    pub(crate) fn count_own(&self) -> bool {
+        let mut state = self.lock();
+        state.counters.received += u64::from(!state.gone);
+        !state.gone
+    }
+
     /// Puts on record what happened at the door, if anything did since it was last told.
     pub(crate) fn record_door(&self) {
         self.tell_door(&mut self.lock());
@@ -385,9 +402,15 @@ impl Lane {
         }
     }
 
-    /// When a chunk was accepted last.
+    /// When a chunk was accepted last that the system did not make itself.
     pub(crate) fn last_accepted(&self) -> Option<Instant> {
         self.lock().last_accepted
+    }
+
+    /// The same, and when one was that the system did make itself.
+    pub(crate) fn last_accepted_and_own(&self) -> (Option<Instant>, Option<Instant>) {
+        let state = self.lock();
+        (state.last_accepted, state.last_own)
     }
 
     /// Counts something that happened at the door or to the actors. False, and nothing counted, where the tenant was passivated.
@@ -434,6 +457,11 @@ impl State {
         if received > 0 {
             self.hear();
         }
+    }
+
+    /// When a chunk was accepted last, by who made its events.
+    fn last(&mut self, is_own: bool) -> &mut Option<Instant> {
+        if is_own { &mut self.last_own } else { &mut self.last_accepted }
     }
 
     /// Frames came.

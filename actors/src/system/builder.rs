@@ -68,6 +68,7 @@ pub struct SystemBuilder {
     log_entries: usize,
     report_every: Option<Duration>,
     report_to: Vec<OnReport>,
+    tenant_field: Box<str>,
     observers: Vec<Arc<dyn Observer>>,
     seam: Seam,
     placement: Placement,
@@ -91,6 +92,7 @@ impl Default for SystemBuilder {
             log_entries: 4_096,
             report_every: Some(Duration::from_secs(60)),
             report_to: vec![],
+            tenant_field: "tenant".into(),
             observers: vec![],
             seam: Seam::default(),
             placement: Placement::default(),
@@ -220,6 +222,15 @@ impl SystemBuilder {
         self
     }
 
+    /// The field that names the tenant in the events that the system makes itself, where a tenant's rules ask for some
+    /// ([`SilencePolicy::downstream`](crate::SilencePolicy::downstream),
+    /// [`HeartbeatPolicy::downstream_every`](crate::HeartbeatPolicy::downstream_every)): that of the senders' events, for whoever reads
+    /// both. Default `tenant`.
+    pub fn tenant_field(mut self, name: impl Into<Box<str>>) -> Self {
+        self.tenant_field = name.into();
+        self
+    }
+
     /// Someone who measures.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));
@@ -278,6 +289,7 @@ impl SystemBuilder {
             stores: Arc::new(self.saga.unwrap_or_else(|| Saga::new().then(MemoryStore::new())).check()?),
             hooks: Arc::new(self.hooks),
             specs: specs.collect::<Result<_, Error>>()?,
+            tenant_field: self.tenant_field,
         };
         #[cfg(feature = "testing")]
         let panic_points = PanicPoints::armed(self.panic_at);

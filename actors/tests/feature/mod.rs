@@ -6,6 +6,7 @@ mod combinations;
 mod compensation;
 mod conformance;
 mod crashes;
+mod downstream;
 mod drain;
 mod embedding;
 mod explain;

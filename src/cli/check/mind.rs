@@ -37,7 +37,7 @@ pub(super) fn notes(config: &Config) -> Vec<String> {
 
 /// Of one tenant's rules.
 fn rules(policy: &Policy, config: &Config) -> Vec<String> {
-    let Policy { throttle, overflow, window, retry, breaker, .. } = policy;
+    let Policy { throttle, overflow, window, retry, breaker, heartbeat, silence, .. } = policy;
     let mut notes = held_rates(throttle);
     let usual = OverflowPolicy::default();
     let never_spills = matches!(overflow.when_full, WhenFull::Reject | WhenFull::DropOldest);
@@ -77,6 +77,16 @@ fn rules(policy: &Policy, config: &Config) -> Vec<String> {
     }
     if breaker.failures == 0 && breaker.wait != Policy::default().breaker.wait {
         notes.push(no_effect("breaker.wait", "breaker.failures is 0, which turns it off"));
+    }
+    if silence.downstream && !silence.is_set() {
+        notes.push(no_effect("silence.downstream", "silence.after is never, and silence.learn is false"));
+    }
+    if let Some(downstream) = heartbeat.downstream_every.filter(|every| *every < heartbeat.every) {
+        notes.push(format!(
+            "heartbeat.downstream_every is {}, but heartbeat.every {}: no event is made but at a heartbeat",
+            time(downstream),
+            time(heartbeat.every)
+        ));
     }
     notes
 }
@@ -259,6 +269,14 @@ mod tests {
                 "a tenant: window.max_bytes is 2MiB, but overflow.max_in_flight only 1MiB: ",
             ),
             ("[tenants.defaults.breaker]\nfailures = 0\nwait = '9s'", "a tenant: breaker.wait has no effect: "),
+            (
+                "[tenants.defaults.silence]\ndownstream = true",
+                "a tenant: silence.downstream has no effect: silence.after is never, and silence.learn is false",
+            ),
+            (
+                "[tenants.defaults.heartbeat]\ndownstream_every = '2s'",
+                "a tenant: heartbeat.downstream_every is 2s, but heartbeat.every 10s: ",
+            ),
             ("[stores.more]", "nothing is stored in stores.more: "),
             ("[store]\nsegment_bytes = '1MiB'", "store.segment_bytes has no effect: store.layout is not index"),
             ("[report]\npath = 'x.jsonl'", "report.path has no effect: the report does not go to a file"),

@@ -25,6 +25,15 @@ const LETTERS: &str = "
 
 const MALFORMED: &str = "SELECT count(*) FROM dead_letters WHERE kind = ?3 AND id >= ?1 AND id < ?2";
 
+/// Letters that were made at the door, by opening: how many are there, and the number of the last. Their ids are
+/// `OPENING/KIND/NUMBER`; those of events that were given up later say which batch they were in.
+const AT_DOOR: &str = "
+    SELECT d.opening, d.letters, d.last, coalesce((SELECT sum(letters) FROM purged_letters p
+                                                   WHERE p.opening = d.opening AND p.kind IN ('frame', 'event')), 0)
+    FROM (SELECT substr(id, 1, instr(id, '/') - 1) AS opening, count(*) AS letters,
+                 max(CAST(substr(id, instr(id, '/') + length(kind) + 2) AS INTEGER)) AS last
+          FROM dead_letters WHERE batch_id IS NULL AND NOT (id >= ?1 AND id < ?2) GROUP BY 1) d";
+
 const PURGED: &str = "
     SELECT tenant, sum(letters) FROM purged_letters WHERE kind = ?3 AND opening || '/' >= ?1 AND opening || '/' < ?2 GROUP BY tenant";
 
@@ -92,6 +101,18 @@ pub(super) fn read(
     let mut rows = purged.query(params![low, high, DeadLetterKind::Frame.as_str()])?;
     while let Some(row) = rows.next()? {
         holdings.malformed_purged += row.get::<_, i64>(1)?.cast_unsigned();
+    }
+    let mut at_door = moment.prepare_cached(AT_DOOR)?;
+    let mut rows = match frames {
+        Some(_) => at_door.query(params![low, high])?,
+        None => at_door.query(params!["", ""])?,
+    };
+    while let Some(row) = rows.next()? {
+        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        // Events of batches may be among those that were purged: that can only hide that one is missing.
+        let (last, held) = (number(2)?, number(1)? + number(3)?);
+        holdings.at_door_before += last;
+        holdings.at_door_missing += last.saturating_sub(held);
     }
     if frames.is_some() {
         let (low, high) = range(None);

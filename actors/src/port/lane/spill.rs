@@ -132,7 +132,7 @@ impl Lane {
         state.counters.spilled += events;
         self.holds(state.bytes, state.bytes + kept);
         state.bytes += kept;
-        state.last_accepted = Some(at);
+        *state.last(record.is_own) = Some(at);
         let spill = &mut state.spill;
         spill.chunks += 1;
         spill.events += events;
