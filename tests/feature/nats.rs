@@ -11,7 +11,7 @@ use crate::rig::{Place, Process};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 const READS: &str = "reads a NATS stream";
-const WAITS: &str = "a source waits: it tries again";
+const WAITS: &str = "source_fails";
 
 fn daemon(place: &Place, nats: &Nats, settings: &[(&str, &str)]) -> Command {
     let mut command = place.daemon();
@@ -88,7 +88,7 @@ fn a_server_that_is_killed_three_times_has_each_message_stored_once_and_in_order
         let client = nats.client("publish", &["events.acme.x", &all.to_string(), &(all + PART).to_string()]);
         place.until(COUNT, (all + PART / 3) as i64);
         nats.kill();
-        process.says(WAITS);
+        process.says_in("what", WAITS);
         nats.restart();
         process.says(READS);
         client.ended().succeeded();
@@ -181,8 +181,8 @@ fn assert_not_ready(place: &Place, says: &str) {
 fn a_stream_that_is_missing_or_a_consumer_that_cannot_be_used_is_told_and_waited_for() {
     let (place, nats) = (Place::new(), Nats::start());
     let mut process = start(&place, &nats, &[]);
-    let why = |entry: Value| entry["why"].as_str().unwrap().to_owned();
-    let told = why(process.says(WAITS));
+    let why = |entry: Value| entry["detail"].as_str().unwrap().to_owned();
+    let told = why(process.says_in("what", WAITS));
     assert!(told.contains("the stream EVENTS cannot be read; does it exist?") && told.contains("not found"), "{told}");
     assert_not_ready(&place, "source bus brings nothing in: the stream EVENTS");
     nats.run("make", &["OTHERS", "others.>"]);
@@ -198,7 +198,7 @@ fn a_stream_that_is_missing_or_a_consumer_that_cannot_be_used_is_told_and_waited
     nats.run("consumer", &["EVENTS", "theirs", "{\"filter_subject\":\"events.zen.>\"}"]);
     nats.run("consumer", &["EVENTS", "like", "{\"max_deliver\":5,\"ack_wait\":7}"]);
     let mut process = start(&place, &nats, &[("CONSUMER", "theirs")]);
-    let told = why(process.says(WAITS));
+    let told = why(process.says_in("what", WAITS));
     assert!(told.contains("the consumer theirs") && told.contains("events.zen.>"), "{told}");
     process.terminated().succeeded();
     let mut process = start(&place, &nats, &[("CONSUMER", "like")]);
@@ -219,7 +219,7 @@ fn wrong_secrets_are_told_and_once_they_are_right_it_goes_on() {
     client("publish", &["events.acme.x", "0", "10"]);
     let secrets = place.secret("secrets", "app:wrong\n");
     let mut process = start(&place, &nats, &[("CREDENTIALS_FILE", secrets.to_str().unwrap())]);
-    let told = process.says(WAITS)["why"].as_str().unwrap().to_ascii_lowercase();
+    let told = process.says_in("what", WAITS)["detail"].as_str().unwrap().to_ascii_lowercase();
     assert!(told.contains("authorization violation") && !told.contains("wrong"), "{told}");
     assert_not_ready(&place, "authorization violation");
     place.write("secrets", "app:right\n");
@@ -259,7 +259,7 @@ fn a_server_must_be_who_it_says_where_certificates_are_asked_for() {
     nats.configure(&format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}", path("server.crt"), path("server.key")));
     nats.restart();
     let mut process = start(&place, &nats, &[("CA_FILE", &path("other.pem"))]);
-    let told = process.says(WAITS)["why"].as_str().unwrap().to_owned();
+    let told = process.says_in("what", WAITS)["detail"].as_str().unwrap().to_owned();
     assert!(told.contains("TLS") || told.contains("certificate"), "{told}");
     process.terminated().succeeded();
     let mut process = start(&place, &nats, &[("CA_FILE", &path("ca.pem"))]);

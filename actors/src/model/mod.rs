@@ -26,7 +26,7 @@ pub(crate) use chunk::{Place, Sums};
 pub use event::{Event, EventRef};
 pub use failure::{Cause, Code, Failure};
 pub use flush::FlushReason;
-pub use health::{FailedActor, Hung, SystemHealth};
+pub use health::{FailedActor, Hung, Outage, SystemHealth};
 pub use status::Status;
 pub use store_name::{InvalidStoreName, StoreName};
 pub use stream::{InvalidStreamId, Origin, StreamId};

@@ -40,7 +40,8 @@ function attention() {
   const list = el("ul", { class: "list" });
   const fine = el("p", { class: "fine", hidden: true }, el("i", { "aria-hidden": "true" }, "✓ "), "No tenant needs help.");
   const more = el("a", { class: "more", href: "#/tenants/trouble" });
-  const node = card("Needs help", fine, list, more);
+  const sources = el("ul", { class: "list" });
+  const node = card("Needs help", fine, sources, list, more);
   const lines = Array.from({ length: SHOWN }, () => {
     const state = pill();
     const link = el("a", { class: "id" });
@@ -63,7 +64,10 @@ function attention() {
       const more = [row.uncompensated && `${count(row.uncompensated)} not undone`, row.status === "failing" && `${count(row.dead_lettered)} dead letters, more of them within the last minute`];
       text(words, [waits, ...more.filter(Boolean)].join("; "));
     });
-    show(fine, found.length === 0);
+    const away = Object.entries(model.overview.outages);
+    sources.replaceChildren(...away.slice(0, SHOWN).map(([name, { why, since }]) => el("li", { class: "row" },
+      el("span", { class: "pill bad" }, "source"), el("span", { class: "id" }, name), el("span", { class: "muted" }, `${why}; since ${clock(since)}`))));
+    show(fine, found.length === 0 && away.length === 0);
     show(more, found.length > SHOWN);
     text(more, `all ${count(found.length)}`);
   };

@@ -28,10 +28,11 @@ fn again() -> RetryPolicy {
 
 /// Takes messages in until the system closes; `fed` is told once nothing more will come.
 pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender<()>) {
+    intake.begins("there is no connection to the broker yet");
     let mut client = Client {
         window: Window::new(source.options.unique),
         is_subscribed: false,
-        away: None,
+        is_away: false,
         failures: 0,
         rng: fastrand::Rng::new(),
         source,
@@ -55,8 +56,7 @@ pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender
             }
             Err(Error::Closed) => return,
             Err(why) => {
-                client.lost(why.to_string());
-                if client.waited().await {
+                if client.lost(why.to_string()).await {
                     return;
                 }
             }
@@ -70,8 +70,8 @@ struct Client {
     window: Window,
     /// The broker has the subscription, as long as it has the session.
     is_subscribed: bool,
-    /// Why there is no connection, as it was told last.
-    away: Option<String>,
+    /// There was no connection, and that was told.
+    is_away: bool,
     /// Attempts to connect that failed, one after the other.
     failures: u32,
     rng: fastrand::Rng,
@@ -97,16 +97,13 @@ impl Client {
                 Ok(connected) => self.connection(connected, ingress, &mut answers, fed).await,
                 Err(why) => End::Broken(why),
             };
-            match end {
-                End::Closing => return true,
-                End::Broken(why) => self.lost(why),
-                End::Ingress(why) => {
-                    // What of the last read was taken in is asked with the next one.
-                    self.lost(format!("taking in failed: {why}"));
-                    return self.waited().await;
-                }
-            }
-            if self.waited().await {
+            let is_over = match end {
+                End::Closing => true,
+                End::Broken(why) => self.lost(why).await,
+                // What of the last read was taken in is asked with the next one.
+                End::Ingress(why) => return self.lost(format!("taking in failed: {why}")).await,
+            };
+            if is_over {
                 return true;
             }
         }
@@ -122,45 +119,34 @@ impl Client {
         self.window.connected(has_session);
         let connection = Connection::new(&self.source, &self.intake, ingress, &mut self.window, keep_alive);
         let asks = !(has_session && self.is_subscribed);
-        let (mut away, mut failures, mut is_subscribed) = (self.away.take(), self.failures, self.is_subscribed);
+        let (mut is_away, mut failures, mut is_subscribed) = (self.is_away, self.failures, self.is_subscribed);
         let (name, options, intake) = (&self.source.name, &self.source.options, &self.intake);
         let ready = |granted: Option<u8>| {
             let (broker, topic) = (format!("{}:{}", options.url.host, options.url.port), options.topic.filter());
             if granted.is_some_and(|granted| granted < options.qos) {
                 tracing::warn!(target: "headworks", source = name, broker, topic, "the broker grants quality of service 0: what is on its way when a connection breaks is lost");
             }
-            match away.take() {
-                Some(_) => {
-                    intake.reconnected(name);
-                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker again");
-                }
-                None => {
-                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
-                }
+            if std::mem::take(&mut is_away) {
+                intake.reconnected(name);
+                tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker again");
+            } else {
+                tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
             }
-            intake.trouble(None);
+            intake.works(name);
             (failures, is_subscribed) = (0, true);
         };
         let end = connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS).await;
-        (self.away, self.failures, self.is_subscribed) = (away, failures, is_subscribed);
+        (self.is_away, self.failures, self.is_subscribed) = (is_away, failures, is_subscribed);
         end
     }
 
-    /// There is no connection. Told where it was there, or the reason is another one.
-    fn lost(&mut self, why: String) {
-        self.failures += 1;
-        if self.away.as_ref() != Some(&why) {
-            let MqttSource { name, options, .. } = &self.source;
-            let broker = format!("{}:{}", options.url.host, options.url.port);
-            tracing::warn!(target: "headworks", source = name, broker, why, "no connection to the broker; it is tried again until there is one");
-            self.intake.trouble(Some(format!("there is no connection to the broker {broker}: {why}")));
-            self.away = Some(why);
-        }
-    }
-
-    /// Waits until it is to be tried again. True once the system closes.
-    async fn waited(&mut self) -> bool {
+    /// There is no connection: tells it, and waits until it is to be tried again. True once the system closes.
+    async fn lost(&mut self, why: String) -> bool {
+        (self.failures, self.is_away) = (self.failures + 1, true);
         let wait = again().wait(self.failures, None, &mut self.rng);
+        let MqttSource { name, options, .. } = &self.source;
+        let why = format!("there is no connection to the broker {}:{}: {why}", options.url.host, options.url.port);
+        self.intake.fails(name, why, Some(wait));
         tokio::select! {
             biased;
             () = self.intake.closing() => true,
