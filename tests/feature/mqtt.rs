@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::rig::mosquitto::Mosquitto;
 use crate::rig::postgres::{AGAIN, Postgres};
 use crate::rig::prometheus::{Prometheus, bridge, samples, scrape};
-use crate::rig::{DEADLINE, Place, Process, lines};
+use crate::rig::{DEADLINE, Place, Process, lines, metric};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 const CONNECTED: &str = "connected to the broker";
@@ -355,4 +355,32 @@ fn a_broker_that_is_away_is_in_the_log_the_metrics_the_report_and_an_alert_until
     assert!(say(&["log", "--what", "source_works"]).contains("The source bus works again, after"), "{log}");
     assert_eq!(is_ready(&place), None);
     process.terminated().succeeded();
+}
+
+#[test]
+fn two_daemons_with_one_client_id_say_so_and_leave_each_other_time_until_one_of_them_ends() {
+    for version in ["v5", "v3.1.1"] {
+        let mut broker = Mosquitto::start();
+        let places = [Place::new(), Place::new()];
+        let one_id = &[("CLIENT_ID", "twins")];
+        let mut twins = places.each_ref().map(|place| start(&mut daemon(place, &broker, version, one_id)));
+        let takeovers = broker.log();
+        for (place, twin) in places.iter().zip(&mut twins) {
+            let told = std::iter::repeat_with(|| twin.says_in("what", AWAY));
+            let why = told.map(|told| told["detail"].as_str().unwrap().to_owned());
+            let why = why.into_iter().find(|why| why.contains("client_id")).unwrap();
+            assert!(why.contains("\"twins\"") && why.contains("each daemon needs one of its own"), "{why}");
+            // It may be connected now; that counts once it lasts.
+            assert_eq!(metric(place, "headworks_source_up{source=\"bus\"}"), 0, "{version}");
+            assert!(is_ready(place).unwrap().contains("client_id"));
+        }
+        // Without a pause they would have been hundreds.
+        let takeovers = takeovers.try_iter().filter(|line| line.contains("already connected")).count();
+        assert!((2..20).contains(&takeovers), "{version}: {takeovers}");
+        let [first, second] = twins;
+        first.terminated().succeeded();
+        broker.publish("tenants/acme/events", 1, &lines("acme", 0..100));
+        places[1].until(COUNT, 100);
+        second.terminated().succeeded();
+    }
 }

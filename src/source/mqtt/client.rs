@@ -1,13 +1,15 @@
 //! Connections to a broker, one after the other, for as long as the system runs.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use headworks_actors::{AckLevel, Answers, Error, IngressHandle, Intake, RetryPolicy};
+use headworks_actors::{AckLevel, Answers, Error, IngressHandle, Intake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::again::{Again, LASTS};
 use super::intake::{Connection, End};
 use super::packets::{self, Incoming};
 use super::transport::{self, Transport};
@@ -21,11 +23,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// For so long at least what was fed last is answered for before the system goes on to close.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// How long it is waited for the next attempt to connect: up to 10 s, of any length within what doubles from 250 ms on.
-fn again() -> RetryPolicy {
-    RetryPolicy { base: Duration::from_millis(250), cap: Duration::from_secs(10), ..RetryPolicy::default() }
-}
-
 /// Takes messages in until the system closes; `fed` is told once nothing more will come.
 pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender<()>) {
     intake.begins("there is no connection to the broker yet");
@@ -33,7 +30,8 @@ pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender
         window: Window::new(source.options.unique),
         is_subscribed: false,
         is_away: false,
-        failures: 0,
+        was_there: false,
+        again: Again::default(),
         rng: fastrand::Rng::new(),
         source,
         intake,
@@ -72,8 +70,9 @@ struct Client {
     is_subscribed: bool,
     /// There was no connection, and that was told.
     is_away: bool,
-    /// Attempts to connect that failed, one after the other.
-    failures: u32,
+    again: Again,
+    /// Whether the last connection was there.
+    was_there: bool,
     rng: fastrand::Rng,
 }
 
@@ -119,7 +118,8 @@ impl Client {
         self.window.connected(has_session);
         let connection = Connection::new(&self.source, &self.intake, ingress, &mut self.window, keep_alive);
         let asks = !(has_session && self.is_subscribed);
-        let (mut is_away, mut failures, mut is_subscribed) = (self.is_away, self.failures, self.is_subscribed);
+        let (mut is_away, mut is_subscribed, mut was_there) = (self.is_away, self.is_subscribed, false);
+        let (again, connected) = (RefCell::new(&mut self.again), Notify::new());
         let (name, options, intake) = (&self.source.name, &self.source.options, &self.intake);
         let ready = |granted: Option<u8>| {
             let (broker, topic) = (format!("{}:{}", options.url.host, options.url.port), options.topic.filter());
@@ -132,19 +132,38 @@ impl Client {
             } else {
                 tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
             }
-            intake.works(name);
-            (failures, is_subscribed) = (0, true);
+            if again.borrow_mut().connected() {
+                intake.works(name);
+            }
+            (is_subscribed, was_there) = (true, true);
+            connected.notify_one();
         };
-        let end = connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS).await;
-        (self.is_away, self.failures, self.is_subscribed) = (is_away, failures, is_subscribed);
+        let end = {
+            let lasts = async {
+                connected.notified().await;
+                sleep(LASTS).await;
+            };
+            let mut served = std::pin::pin!(connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS));
+            tokio::select! {
+                biased;
+                end = &mut served => end,
+                () = lasts => {
+                    again.borrow_mut().lasted();
+                    intake.works(name);
+                    served.await
+                }
+            }
+        };
+        (self.is_away, self.is_subscribed, self.was_there) = (is_away, is_subscribed, was_there);
         end
     }
 
     /// There is no connection: tells it, and waits until it is to be tried again. True once the system closes.
     async fn lost(&mut self, why: String) -> bool {
-        (self.failures, self.is_away) = (self.failures + 1, true);
-        let wait = again().wait(self.failures, None, &mut self.rng);
+        self.is_away = true;
         let MqttSource { name, options, .. } = &self.source;
+        let was_there = std::mem::take(&mut self.was_there);
+        let (why, wait) = self.again.lost(why, was_there, &options.client_id, &mut self.rng);
         let why = format!("there is no connection to the broker {}:{}: {why}", options.url.host, options.url.port);
         self.intake.fails(name, why, Some(wait));
         tokio::select! {
