@@ -56,7 +56,7 @@ impl NatsOptions {
             subject: SubjectPattern::default(),
             credentials: None,
             ca: None,
-            ack_wait: Duration::from_secs(30),
+            ack_wait: Duration::from_secs(5),
             max_ack_pending: 1_024,
             ack: AckLevel::Journaled,
             max_frame: 1 << 20,
@@ -70,7 +70,7 @@ impl NatsOptions {
 /// The number of a message in its stream is its position in a stream of numbered frames, so that the journal knows which messages it
 /// has: one that is delivered again is acknowledged and not taken in again, and with a durable journal each is stored once however the
 /// processes end. Messages are taken in in the order of the stream: where a delivery was lost, what lies between is read from the stream
-/// itself rather than waited for.
+/// itself rather than waited for. So is what was delivered to a process that died with it: no redelivery is waited for.
 ///
 /// While it has no connection, or the stream is not there, it tries again, with growing delays, and says why by [`Intake::fails`].
 #[derive(Debug)]

@@ -170,6 +170,32 @@ fn messages_whose_deliveries_were_lost_are_taken_in_before_those_that_were_deliv
     assert_stored(&place, "acme", (0..100).filter(|n| *n != 6));
 }
 
+#[test]
+fn what_was_delivered_to_one_who_is_gone_is_taken_in_at_once_and_once() {
+    let (place, nats) = (Place::new(), made());
+    // Long enough that nothing is delivered again before the end.
+    let patient = &[("ACK_WAIT", "10m")];
+    let mut process = start(&place, &nats, patient);
+    process.says(READS);
+    process.terminated().succeeded();
+    nats.run("publish", &["events.acme.x", "0", "100"]);
+    nats.run("delete", &["EVENTS", "7"]);
+    // All that there is is held by one who dies with it, and nothing new comes that would show that.
+    nats.run("take", &["EVENTS", "headworks", "99"]);
+    let process = start(&place, &nats, patient);
+    place.until(COUNT, 99);
+    let told = nats.until("pending", 99);
+    assert_eq!((&told["left"], &told["redelivered"]), (&0.into(), &0.into()));
+    process.kill();
+    // The next one knows what is in the journal, and what is new comes behind it.
+    let process = start(&place, &nats, patient);
+    nats.run("publish", &["events.acme.x", "100", "110"]);
+    place.until(COUNT, 109);
+    nats.until("pending", 99);
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", (0..110).filter(|n| *n != 6));
+}
+
 /// What `ready` says.
 #[track_caller]
 fn assert_not_ready(place: &Place, says: &str) {

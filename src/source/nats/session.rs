@@ -206,6 +206,9 @@ struct Taking<'s> {
 
 impl Taking<'_> {
     async fn all(&mut self, newest: &mut Option<i128>) -> String {
+        if let Err(why) = self.catch_up().await {
+            return why;
+        }
         loop {
             let delivered = self.state.delivered.borrow_mut().pop_front();
             let taken = match delivered {
@@ -225,6 +228,20 @@ impl Taking<'_> {
                 return why;
             }
         }
+    }
+
+    /// Takes in what was delivered to a process that died with it, or over a connection that is gone. The server would deliver it again
+    /// only once `ack_wait` is over, and it is acknowledged then.
+    async fn catch_up(&mut self) -> Result<(), String> {
+        let delivered = self.server.delivered();
+        while self.order.next() <= delivered
+            && let Some(held) = self.server.message_from(self.order.next()).await?
+            && held.sequence <= delivered
+        {
+            self.add(held.sequence, &held.subject, &held.payload).await?;
+            self.order.read(held.sequence, held.time.unix_timestamp_nanos());
+        }
+        self.feed().await
     }
 
     async fn one(&mut self, delivered: Delivered) -> Result<(), String> {
