@@ -104,7 +104,7 @@ impl Listening {
 
 /// So long nothing at all is settled while batches wait, and the daemon counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
-/// So long the stores may take to be read.
+/// So long the stores may take to be read, and their servers to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is settled, since when no more was.
@@ -132,7 +132,8 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let tenants = admin.system.tenants();
     let mut checks = checks(&admin, &tenants);
     for check in checks.iter_mut().filter(|check| check.name == "stores" && check.ok) {
-        check.why = unread(&admin).await;
+        let (unread, away) = futures::future::join(unread(&admin), admin.servers.away(PATIENCE)).await;
+        check.why = unread.or(away);
         check.ok = check.why.is_none();
     }
     let ready = checks.iter().all(|check| check.ok);
