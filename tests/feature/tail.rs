@@ -204,3 +204,27 @@ fn a_file_that_cannot_be_begun_with_is_told_everywhere_while_the_others_are_read
     process.terminated().succeeded();
     assert_stored(&place, "acme", 30);
 }
+
+#[test]
+fn the_last_line_of_a_file_that_was_deleted_is_taken_in_when_the_daemon_stops_and_of_one_that_is_there_it_waits() {
+    let place = Place::new();
+    let (gone, kept) = (place.path("logs/gone.log"), place.path("logs/kept.log"));
+    let of = |tenant: &str, numbers| lines(tenant, numbers);
+    append(&gone, &of("acme", 0..2));
+    append(&kept, &of("zen", 0..2));
+    let process = start(&place, "*.log");
+    place.until(COUNT, 4);
+    for (log, tenant) in [(&gone, "acme"), (&kept, "zen")] {
+        append(log, of(tenant, 2..3).trim_ascii_end());
+    }
+    fs::remove_file(&gone).unwrap();
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", 3);
+    assert_stored(&place, "zen", 2);
+    append(&kept, b"\n");
+    let process = start(&place, "*.log");
+    place.until(COUNT, 6);
+    process.terminated().succeeded();
+    assert_stored(&place, "zen", 3);
+    assert_stored(&place, "acme", 3);
+}

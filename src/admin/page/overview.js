@@ -153,8 +153,8 @@ function failing(signal) {
     before = now;
     body.replaceChildren(...top.map((row) => el("tr", { class: row.last_minute ? "" : "past" },
       el("td", {}, row.tenant ? tenantLink(row.tenant) : el("span", { class: "muted" }, "no tenant")), el("td", {}, el("code", {}, row.code)),
-      ...[row.last_minute, row.last_hour, row.failures].map((number) => el("td", { class: "number" }, count(number))),
-      ...[row.first_at, row.last_at].map((time) => el("td", { class: "nowrap" }, clock(time))), el("td", { class: "sample", title: row.sample }, row.sample))));
+      ...[row.last_minute, row.last_hour, row.failures].map((number, at) => el("td", { class: "number", "data-label": head[at + 2] }, count(number))),
+      ...[row.first_at, row.last_at].map((time, at) => el("td", { class: "nowrap", "data-label": head[at + 5] }, clock(time))), el("td", { class: "sample", title: row.sample }, row.sample))));
   });
   return node;
 }

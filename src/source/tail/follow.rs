@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,9 +94,15 @@ async fn follow_to_end(intake: &Intake, job: Job) -> End {
     let mut settling = std::pin::pin!(settle(answers, &marks, &progress));
     let mut reader =
         Reader { file, offset: bytes, lines, unfinished: 0, recent, skip, look, progress: &progress, marks: &marks };
+    let taking_in = async {
+        match reader.take_in(&ingress, intake).await {
+            End::Closing => reader.take_in_the_last(&ingress).await,
+            end => end,
+        }
+    };
     let end = tokio::select! {
         biased;
-        end = reader.take_in(&ingress, intake) => end,
+        end = taking_in => end,
         () = &mut settling => return End::Failed("another reader took its stream over".to_owned()),
     };
     let finished = ingress.finish(false).await;
@@ -216,6 +222,27 @@ impl Reader<'_> {
                 },
             }
         }
+    }
+
+    /// The system closes: a file that has no name any more is not there for the next process, and is read to its end as it is now.
+    async fn take_in_the_last(&mut self, ingress: &IngressHandle) -> End {
+        let Ok(of) = self.file.metadata() else { return End::Closing };
+        if of.nlink() > 0 {
+            return End::Closing;
+        }
+        let end = of.len();
+        while self.offset < end && self.skip == 0 {
+            let (file, offset, recent) = (self.file.clone(), self.offset, self.recent.clone());
+            let read = tokio::task::spawn_blocking(move || read_behind(&file, offset, &recent)).await;
+            let Ok(Ok(Some(block))) = read else { return End::Closing };
+            if block.is_empty() || self.feed(block, ingress).await.is_err() {
+                return End::Closing;
+            }
+        }
+        if self.unfinished > 0 && self.feed(b"\n".to_vec(), ingress).await.is_err() {
+            return End::Closing;
+        }
+        End::Gone
     }
 
     /// Takes in what was read, but for lines that the journal has.
