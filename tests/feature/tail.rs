@@ -217,6 +217,8 @@ fn the_last_line_of_a_file_that_was_deleted_is_taken_in_when_the_daemon_stops_an
     for (log, tenant) in [(&gone, "acme"), (&kept, "zen")] {
         append(log, of(tenant, 2..3).trim_ascii_end());
     }
+    let size = |log: &Path| fs::metadata(log).unwrap().len();
+    until_metric(&place, "headworks_source_read_bytes_total{source=\"logs\"}", size(&gone) + size(&kept));
     fs::remove_file(&gone).unwrap();
     process.terminated().succeeded();
     assert_stored(&place, "acme", 3);

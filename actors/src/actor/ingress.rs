@@ -139,7 +139,7 @@ impl Ingress {
         let mut stage = self.stage.borrow_mut();
         let door = Door { shared: &self.shared, spec: &self.spec, arrived: self.shared.seam.now() };
         loop {
-            if self.step.numbers.as_ref().is_some_and(Numbers::are_used_up) {
+            if self.step.numbers.as_ref().is_some_and(|numbers| numbers.next > self.spec.last_position) {
                 self.is_used_up = *position < input.len();
                 return true;
             }
@@ -249,7 +249,7 @@ impl Ingress {
 
     /// The answer to a read that was dealt with: its buffer, to be used again.
     fn taken_in(&self, input: Vec<u8>) -> Result<Vec<u8>, Error> {
-        if self.is_used_up { Err(Error::PositionsUsedUp) } else { Ok(input) }
+        if self.is_used_up { Err(Error::PositionsUsedUp(self.spec.last_position)) } else { Ok(input) }
     }
 
     fn wait(&self, rest: Rest) -> impl Future<Output = ()> + use<> {

@@ -530,11 +530,6 @@ impl Numbers {
         Self { next: 1, ..Self::default() }
     }
 
-    /// Whether there is no position left: what fits a signed number of 64 bits, so that any language can count it.
-    pub(crate) fn are_used_up(&self) -> bool {
-        self.next > i64::MAX as u64
-    }
-
     /// Counts a frame. Gives its position, and whether it was accepted before.
     pub(crate) fn count(&mut self) -> (u64, bool) {
         let position = self.next;

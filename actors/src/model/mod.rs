@@ -67,9 +67,9 @@ pub enum Error {
     /// Another connection has taken the stream over: nothing of the call was accepted.
     #[error("another connection has taken this stream over")]
     TakenOver,
-    /// A stream of numbered frames has had as many as there are positions: nothing beyond the last one was accepted.
-    #[error("the positions of this stream are used up: they end at 9223372036854775807 (2^63-1); begin another stream")]
-    PositionsUsedUp,
+    /// A stream of numbered frames has had the [last](crate::IngressSpec::last_position) that it may have: nothing behind that was accepted.
+    #[error("the positions of this stream are used up: they end at {0}; begin another stream")]
+    PositionsUsedUp(u64),
     /// The journal cannot be begun.
     #[error("{0}")]
     Journal(String),

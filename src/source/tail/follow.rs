@@ -48,6 +48,8 @@ pub(super) enum End {
     Gone,
     /// What was read of it is not there any more: so many bytes of it were not taken in.
     Cut(u64),
+    /// It has no name any more, the system closes, and so many bytes of it were not read.
+    Left(u64),
     /// It is to be opened anew.
     Failed(String),
 }
@@ -94,17 +96,16 @@ async fn follow_to_end(intake: &Intake, job: Job) -> End {
     let mut settling = std::pin::pin!(settle(answers, &marks, &progress));
     let mut reader =
         Reader { file, offset: bytes, lines, unfinished: 0, recent, skip, look, progress: &progress, marks: &marks };
-    let taking_in = async {
-        match reader.take_in(&ingress, intake).await {
-            End::Closing => reader.take_in_the_last(&ingress).await,
-            end => end,
-        }
-    };
     let end = tokio::select! {
         biased;
-        end = taking_in => end,
+        end = reader.take_in(&ingress, intake) => end,
         () = &mut settling => return End::Failed("another reader took its stream over".to_owned()),
     };
+    if let (End::Closing, Some(left)) = (&end, reader.left()) {
+        // Nobody will end its last line. What was not read of it cannot be taken in any more.
+        let _ = ingress.finish(true).await;
+        return if left == 0 { End::Gone } else { End::Left(left) };
+    }
     let finished = ingress.finish(false).await;
     if finished.is_ok() && !matches!(end, End::Closing | End::Failed(_)) {
         tokio::select! {
@@ -224,25 +225,10 @@ impl Reader<'_> {
         }
     }
 
-    /// The system closes: a file that has no name any more is not there for the next process, and is read to its end as it is now.
-    async fn take_in_the_last(&mut self, ingress: &IngressHandle) -> End {
-        let Ok(of) = self.file.metadata() else { return End::Closing };
-        if of.nlink() > 0 {
-            return End::Closing;
-        }
-        let end = of.len();
-        while self.offset < end && self.skip == 0 {
-            let (file, offset, recent) = (self.file.clone(), self.offset, self.recent.clone());
-            let read = tokio::task::spawn_blocking(move || read_behind(&file, offset, &recent)).await;
-            let Ok(Ok(Some(block))) = read else { return End::Closing };
-            if block.is_empty() || self.feed(block, ingress).await.is_err() {
-                return End::Closing;
-            }
-        }
-        if self.unfinished > 0 && self.feed(b"\n".to_vec(), ingress).await.is_err() {
-            return End::Closing;
-        }
-        End::Gone
+    /// A file that has no name any more is not there for the next process: how many bytes of it were not read, if it is one.
+    fn left(&self) -> Option<u64> {
+        let of = self.file.metadata().ok().filter(|of| of.nlink() == 0)?;
+        Some(of.len().saturating_sub(self.offset))
     }
 
     /// Takes in what was read, but for lines that the journal has.

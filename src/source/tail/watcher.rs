@@ -234,6 +234,10 @@ impl Watcher {
                 self.positions.records.remove(&place);
                 self.lose(&path, bytes, "was cut or written anew in its place");
             }
+            End::Left(bytes) => {
+                self.positions.records.remove(&place);
+                self.lose(&path, bytes, "was deleted just before the stop");
+            }
             End::Failed(why) => self.fails(format!("{} is opened anew: {why}", path.display())),
         }
     }

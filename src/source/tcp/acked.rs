@@ -28,7 +28,7 @@ pub(super) async fn serve(
     let opened = tokio::select! {
         biased;
         () = intake.closing() => Err(Error::Closed),
-        opened = intake.open_stream(spec, id, next, level) => opened,
+        opened = intake.open_stream(spec.last_position(MAX_POSITION), id, next, level) => opened,
     };
     let (ingress, answers) = match opened {
         Ok(opened) => opened,
@@ -40,7 +40,7 @@ pub(super) async fn serve(
         Err(why) => return refuse(&mut stream, why.to_string()).await,
     };
     if skip && answers.last() >= MAX_POSITION {
-        return refuse(&mut stream, Error::PositionsUsedUp.to_string()).await;
+        return refuse(&mut stream, Error::PositionsUsedUp(MAX_POSITION).to_string()).await;
     }
     let telling = intake.telling();
     let last = answers.last();
@@ -90,7 +90,7 @@ pub(super) async fn serve(
     };
     let end = ended.map_err(|why| format!("writing acknowledgements failed: {why}"))?;
     let reply = match &end {
-        End::Refused(why @ (Error::TakenOver | Error::PositionsUsedUp)) => Reply::Error(why.to_string()),
+        End::Refused(why @ (Error::TakenOver | Error::PositionsUsedUp(_))) => Reply::Error(why.to_string()),
         End::Idle(why) => Reply::Error(why.clone()),
         _ => Reply::End,
     };
