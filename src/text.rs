@@ -49,7 +49,7 @@ pub fn moment(at: UnixMillis, now: UnixMillis) -> String {
 }
 
 /// A length of time to two figures or so.
-fn span(millis: i64) -> String {
+pub(crate) fn span(millis: i64) -> String {
     let millis = Duration::from_millis(millis.unsigned_abs());
     match millis.as_secs() {
         0 => format!("{} ms", millis.as_millis()),

@@ -10,7 +10,7 @@ use headworks_actors::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::health::journal_trouble;
+use super::health::{journal_trouble, standing};
 use super::{Admin, Inspect, JournalFiles, JournalTenant, Problem, TenantRow, UncompensatedRow, advice, log};
 use crate::store::{StoreReadError, StoreReader};
 use crate::supervisor_log::{self, LogCause, LogEntry, LogQuery, rfc3339};
@@ -42,6 +42,8 @@ pub struct Explanation {
     pub since: Option<UnixMillis>,
     /// What holds up everybody, and so this tenant too: why the journal takes nothing.
     pub journal_trouble: Option<String>,
+    /// Which sources bring nothing in, or not all, and why: this tenant's events may be what does not come.
+    pub sources_trouble: Vec<String>,
     /// What is to be done about it, in words; nothing where nothing is wrong.
     pub advice: Vec<String>,
     /// Whether its events are dropped at the door.
@@ -456,6 +458,15 @@ pub(super) struct Wanted {
     memory: bool,
 }
 
+impl Explanation {
+    /// What is wrong with more than this tenant.
+    fn tell_trouble(&mut self, admin: &Admin) {
+        self.journal_trouble = journal_trouble(&admin.system.journal_health());
+        let outages = admin.system.outages().into_iter().filter_map(|(name, outage)| Some((name, outage?)));
+        self.sources_trouble = outages.map(|(name, outage)| format!("{name}: {}", standing(&outage))).collect();
+    }
+}
+
 /// Without the store, and with the entries of the log that are still in memory.
 fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
     let detail = tenant.explain();
@@ -464,7 +475,7 @@ fn from_memory(admin: &Admin, tenant: &TenantHandle) -> Explanation {
     let log: Vec<_> =
         detail.log.iter().map(|event| LogEntry::of(event, opening)).filter(|entry| query.matches(entry)).collect();
     let mut explanation = Explanation::live(detail, &tenant.policy());
-    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
+    explanation.tell_trouble(admin);
     explanation.uncompensated = tenant.uncompensated().into_iter().map(UncompensatedRow::from).collect();
     let rollbacks = log.clone();
     explanation.tell_log(log, &rollbacks);
@@ -504,7 +515,7 @@ pub(super) async fn show(
         status: "unknown".to_owned(),
         ..Explanation::default()
     });
-    explanation.journal_trouble = journal_trouble(&admin.system.journal_health());
+    explanation.tell_trouble(&admin);
     (explanation.stored, explanation.letters_waiting) = (stored, letters_waiting);
     explanation.tell_log(log, &rollbacks);
     Ok(Json(explanation))

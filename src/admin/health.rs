@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use headworks_actors::{Health, SourceHandle, Status, System, TenantSnapshot};
+use headworks_actors::{Health, Outage, SourceHandle, Status, System, TenantSnapshot};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -75,6 +75,16 @@ impl Listening {
         sources.iter().filter_map(|(name, tls)| Some(format!("source {name}: {}", tls.warning(now)?))).collect()
     }
 
+    /// Sources of which a part does not come.
+    fn in_part(&self) -> Vec<String> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let partial = |(name, source): &(String, SourceHandle)| {
+            let outage = source.outage().filter(|outage| outage.is_partial)?;
+            Some(format!("source {name} does not bring in all: {}", standing(&outage)))
+        };
+        sources.iter().flatten().filter_map(partial).collect()
+    }
+
     fn why_not(&self) -> Option<String> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sources) = &*sources else { return Some("no source listens yet".to_owned()) };
@@ -82,7 +92,10 @@ impl Listening {
             // It has brought all that it was to bring.
             Some(Ok(())) => None,
             Some(Err(why)) => Some(format!("source {name} has failed: {why}")),
-            None => source.trouble().map(|why| format!("source {name} brings nothing in: {why}")),
+            None => source
+                .outage()
+                .filter(|outage| !outage.is_partial)
+                .map(|outage| format!("source {name} brings nothing in: {}", standing(&outage))),
         });
         let idle: Vec<_> = idle.collect();
         (!idle.is_empty()).then(|| idle.join("; "))
@@ -91,7 +104,7 @@ impl Listening {
 
 /// So long nothing at all is settled while batches wait, and the daemon counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
-/// So long the stores may take to be read.
+/// So long the stores may take to be read, and their servers to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is settled, since when no more was.
@@ -119,12 +132,14 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let tenants = admin.system.tenants();
     let mut checks = checks(&admin, &tenants);
     for check in checks.iter_mut().filter(|check| check.name == "stores" && check.ok) {
-        check.why = unread(&admin).await;
+        let (unread, away) = futures::future::join(unread(&admin), admin.servers.away(PATIENCE)).await;
+        check.why = unread.or(away);
         check.ok = check.why.is_none();
     }
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let notes = failing(&tenants).into_iter().chain(admin.listening.notes(SystemTime::now())).collect();
+    let notes = failing(&tenants).into_iter().chain(admin.listening.in_part());
+    let notes = notes.chain(admin.listening.notes(SystemTime::now())).collect();
     (status, Json(Ready { ready, checks, notes })).into_response()
 }
 
@@ -160,6 +175,13 @@ pub(super) fn trouble(admin: &Admin, tenants: &[TenantSnapshot]) -> Option<Strin
             _ => why.to_owned(),
         }
     })
+}
+
+/// Why, since when, and when it is tried again.
+pub(super) fn standing(outage: &Outage) -> String {
+    let Outage { why, since, next_attempt_at, .. } = outage;
+    let next = next_attempt_at.map_or(String::new(), |at| format!("; it is tried again at {at}"));
+    format!("{why} (since {since}{next})")
 }
 
 /// Tenants of whose events some were given up lately.

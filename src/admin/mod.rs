@@ -81,6 +81,7 @@ use crate::metrics::{Exported, Metrics};
 use crate::retention::Pruner;
 use crate::source::Replayer;
 use crate::store::patient::Patient;
+use crate::store::servers::Servers;
 use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use config::RunningConfig;
@@ -126,6 +127,7 @@ pub struct Admin {
     erasing: Arc<Mutex<()>>,
     listening: Listening,
     patient: Patient,
+    servers: Servers,
     progress: Arc<std::sync::Mutex<health::Progress>>,
     metrics: Metrics,
     exported: Exported,
@@ -165,6 +167,7 @@ impl Admin {
             erasing: Arc::default(),
             listening: Listening::default(),
             patient: Patient::default(),
+            servers: Servers::default(),
             progress: Arc::default(),
             running: None,
             ending: None,
@@ -203,6 +206,13 @@ impl Admin {
     #[must_use]
     pub fn largest_frame(mut self, bytes: usize) -> Self {
         self.largest_frame = bytes;
+        self
+    }
+
+    /// The stores on servers, which it asks whether they are there.
+    #[must_use]
+    pub(crate) fn servers(mut self, servers: Servers) -> Self {
+        self.servers = servers;
         self
     }
 

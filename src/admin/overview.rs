@@ -4,7 +4,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use headworks_actors::{SourceCounters, Status, TenantId, TenantSnapshot, UnixMillis};
+use headworks_actors::{Outage, SourceCounters, Status, TenantId, TenantSnapshot, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::health;
@@ -35,6 +35,8 @@ pub struct Overview {
     pub dead_letters_pending: u64,
     /// The counters of each source.
     pub sources: BTreeMap<Arc<str>, SourceCounters>,
+    /// The sources that bring nothing in, or not all, and why.
+    pub outages: BTreeMap<Arc<str>, Outage>,
     /// What the places of a row mean.
     pub columns: [&'static str; 14],
     /// A row a tenant, by name; empty with `tenants=false`.
@@ -171,6 +173,7 @@ pub(super) async fn show(
         in_flight_bytes: system.in_flight_bytes(),
         dead_letters_pending: system.dead_letters_pending(),
         sources: system.sources().into_iter().collect(),
+        outages: system.outages().into_iter().filter_map(|(name, outage)| Some((name, outage?))).collect(),
         columns: OVERVIEW_COLUMNS,
         tenants: if wanted.tenants { snapshots.into_iter().map(Row::from).collect() } else { vec![] },
     }))

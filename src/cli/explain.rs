@@ -70,6 +70,9 @@ pub(crate) fn render(told: &Explanation, width: usize) -> String {
     if let Some(why) = &told.journal_trouble {
         screen.line("", &format!("ALL TENANTS WAIT for the journal: {why}"));
     }
+    for why in &told.sources_trouble {
+        screen.line("", &format!("NOT EVERYTHING COMES IN from the source {why}"));
+    }
     if let Some(since) = told.since {
         screen.line("", &format!("so since {}, {}", moment(since, now), ago(since, now)));
     }

@@ -279,7 +279,12 @@ impl Changes {
         loop {
             tokio::select! {
                 biased;
-                _ = self.hangup.recv() => return,
+                _ = self.hangup.recv() => {
+                    if let Some(file) = &mut self.file {
+                        file.is_read();
+                    }
+                    return;
+                }
                 _ = self.looks.tick() => {
                     if self.file.as_mut().is_some_and(FileWatch::look) {
                         return;

@@ -32,7 +32,7 @@ struct List {
 enum Action {
     /// List the tenants, stored and running; the same as no word at all
     List(List),
-    /// Let a tenant go on that is in quarantine or was stopped
+    /// Let a tenant go on that is in quarantine or was stopped; a store that is away, or asked to be left alone, is asked at once
     Resume(OrderArgs),
     /// End a tenant's actors until it is resumed or restarted; its events are accepted and wait
     Stop(OrderArgs),

@@ -269,7 +269,7 @@ pub struct SourceConfig {
     /// Of `nats`: a file with a JWT and a seed, the seed of an nkey, or `USER:PASSWORD`. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
-    /// Of `nats`: after how long without a sign of life the server delivers a message again. Default 30 s.
+    /// Of `nats`: after how long without a sign of life the server delivers a message again. Default 5 s.
     #[serde(with = "units::duration")]
     pub ack_wait: Duration,
     /// Of `nats`: how many messages may be delivered and not acknowledged. Default 1024.
@@ -399,7 +399,7 @@ impl Default for SourceConfig {
             consumer: "headworks".into(),
             subject: None,
             credentials_file: None,
-            ack_wait: Duration::from_secs(30),
+            ack_wait: Duration::from_secs(5),
             max_ack_pending: 1024,
         }
     }

@@ -50,6 +50,13 @@ impl FileWatch {
         Self { path: path.to_owned(), told: seen.clone(), seen, was_empty }
     }
 
+    /// It is read now, for another reason: a change that is there already is none to be told.
+    pub fn is_read(&mut self) {
+        self.seen = Identity::of(&self.path);
+        self.told.clone_from(&self.seen);
+        self.was_empty = self.seen.as_ref().is_none_or(|seen| seen.len == 0);
+    }
+
     /// Whether the file is another than when this last said so, and has been as it is since the look before: one that is being
     /// written is waited for. So is one that is not there, or that was emptied: it is about to be written.
     pub fn look(&mut self) -> bool {
@@ -78,6 +85,19 @@ mod tests {
     /// What each of some looks says.
     fn looks(watch: &mut FileWatch, times: usize) -> Vec<bool> {
         (0..times).map(|_| watch.look()).collect()
+    }
+
+    #[test]
+    fn a_change_that_was_read_on_a_signal_is_not_told_again_and_the_next_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("my.toml");
+        write(&path, "a").unwrap();
+        let mut watch = FileWatch::new(&path);
+        write(&path, "half of").unwrap();
+        watch.is_read();
+        assert_eq!(looks(&mut watch, 3), [false, false, false]);
+        write(&path, "half of a file").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
     }
 
     #[test]

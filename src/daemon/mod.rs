@@ -418,6 +418,7 @@ impl Daemon {
                 .listening(listening.clone())
                 .stores(stores.erasable())
                 .patient(stores.patient())
+                .servers(stores.servers())
                 .metrics(metrics)
                 .largest_frame(largest_frame)
                 .running(running.subscribe())

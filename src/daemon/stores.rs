@@ -21,6 +21,8 @@ use crate::store::WebhookStore;
 use crate::store::manifest::{Kind, Manifest};
 #[cfg(unix)]
 use crate::store::patient::Patient;
+#[cfg(unix)]
+use crate::store::servers::{Server, Servers};
 use crate::store::sqlite::OpenError;
 use crate::store::{FilesOptions, FilesStore, SqliteOptions, SqliteStore, StoreReadError, StoreReader};
 #[cfg(feature = "object")]
@@ -247,6 +249,26 @@ impl Stores {
             #[cfg(feature = "webhook")]
             webhooks: webhooks.collect(),
         }
+    }
+
+    /// Those on servers.
+    #[cfg(unix)]
+    pub(super) fn servers(&self) -> Servers {
+        let server = |(name, store): (&StoreName, &Store)| {
+            let server = match store {
+                #[cfg(feature = "postgres")]
+                Store::Postgres(store) => Server::Postgres(store.clone()),
+                #[cfg(feature = "nats")]
+                Store::Nats(store) => Server::Nats(store.clone()),
+                #[cfg(feature = "object")]
+                Store::Object(store) => Server::Object(store.clone()),
+                #[cfg(feature = "webhook")]
+                Store::Webhook(store) => Server::Webhook(store.clone()),
+                _ => return None,
+            };
+            Some((name.clone(), server))
+        };
+        Servers::new(self.named.iter().filter_map(server).collect())
     }
 
     /// Whether one of them is the standard output.

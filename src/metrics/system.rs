@@ -108,6 +108,8 @@ impl Seen<'_> {
         let help = "What the sender marked as sent before, whether or not it had come.";
         each("redelivered", help, |s| s.redelivered)?;
         each("reconnects", "How often the source found its way back to what it reads from.", |s| s.reconnects)?;
+        each("lost_bytes", "Bytes that were lost before the source could read them.", |s| s.lost_bytes)?;
+        each("lost_datagrams", "Datagrams that were lost before the source could take them in.", |s| s.lost_datagrams)?;
         each("read_bytes", "Bytes of the source that were read.", |s| s.bytes)
     }
 
@@ -197,6 +199,10 @@ impl Seen<'_> {
         let help = "Connections of the source, and other ways into it, that are open.";
         let by_source = measured.connections_by_source.iter().map(|(source, open)| (source, *open));
         families.gauges("headworks_source_connections", In::Things, help, "source", by_source)?;
+        let help =
+            "Whether the source brings in what it is to: 1, or 0 where it is away from what it reads, or has failed.";
+        let up = measured.outages.iter().map(|(source, outage)| (source, u64::from(outage.is_none())));
+        families.gauges("headworks_source_up", In::Things, help, "source", up)?;
         let help = "Circuit breakers between a tenant and a store that are not closed.";
         let breakers = measured.breakers.iter().flat_map(|of| {
             let store = of.store.as_str();

@@ -3,12 +3,14 @@
 mod door;
 mod refusal;
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use headworks_actors::Intake;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,6 +18,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::allowed::Peer;
 use super::tls::Tls;
 use door::Door;
+
+/// How many connections the operating system takes before they are accepted: many clients come back at once after a restart. It may
+/// have a limit of its own (`net.core.somaxconn`, 4,096 on Linux).
+const BACKLOG: i32 = 1_024;
+
+/// Listens on an address.
+pub(in crate::source) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
+    // As the standard library does it: one that was there a moment ago holds the address else.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
 
 /// How long to wait before accepting again after the operating system refused a connection, as when it is out of file
 /// descriptors.

@@ -1,4 +1,5 @@
 mod address;
+mod again;
 mod client;
 mod decode;
 mod intake;

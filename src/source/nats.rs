@@ -4,8 +4,8 @@ mod session;
 mod subject;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -56,7 +56,7 @@ impl NatsOptions {
             subject: SubjectPattern::default(),
             credentials: None,
             ca: None,
-            ack_wait: Duration::from_secs(30),
+            ack_wait: Duration::from_secs(5),
             max_ack_pending: 1_024,
             ack: AckLevel::Journaled,
             max_frame: 1 << 20,
@@ -70,9 +70,9 @@ impl NatsOptions {
 /// The number of a message in its stream is its position in a stream of numbered frames, so that the journal knows which messages it
 /// has: one that is delivered again is acknowledged and not taken in again, and with a durable journal each is stored once however the
 /// processes end. Messages are taken in in the order of the stream: where a delivery was lost, what lies between is read from the stream
-/// itself rather than waited for.
+/// itself rather than waited for. So is what was delivered to a process that died with it: no redelivery is waited for.
 ///
-/// While it has no connection, or the stream is not there, it tries again, with growing delays, and says why by [`Intake::trouble`].
+/// While it has no connection, or the stream is not there, it tries again, with growing delays, and says why by [`Intake::fails`].
 #[derive(Debug)]
 pub struct NatsSource {
     site: Site,
@@ -90,7 +90,7 @@ impl NatsSource {
         };
         let framing = Framing::LengthPrefixed { max_bytes: options.max_frame + before };
         let spec = IngressSpec::new(&name, framing, decoder);
-        Self { site: Site { name, spec, options, trouble: Mutex::default(), is_warned: AtomicBool::new(false) } }
+        Self { site: Site { name, spec, options, is_warned: AtomicBool::new(false) } }
     }
 }
 
@@ -102,19 +102,20 @@ impl Source for NatsSource {
     fn run(self: Box<Self>, intake: Intake) -> LocalBoxFuture<'static, Result<(), String>> {
         async move {
             let site = self.site;
-            site.says(&intake, Some("it has no connection yet".to_owned()));
+            intake.begins("it has no connection yet");
             let (mut delay, mut newest) = (FIRST_DELAY, None);
             loop {
-                match session::serve(&site, &intake, &mut newest).await {
+                let why = match session::serve(&site, &intake, &mut newest).await {
                     Ended::Closing => return Ok(()),
-                    Ended::Refused(why) => site.waits(&intake, why),
+                    Ended::Refused(why) => why,
                     Ended::Broken(why) => {
                         delay = FIRST_DELAY;
-                        site.waits(&intake, why);
+                        why
                     }
-                }
+                };
                 // Not all at once where many lost the same server.
                 let jitter = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
+                intake.fails(&site.name, why, Some(jitter));
                 tokio::select! {
                     biased;
                     () = intake.closing() => return Ok(()),

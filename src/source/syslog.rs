@@ -85,8 +85,7 @@ impl SyslogSource {
         let spec = IngressSpec::new(&name, framing, decoder);
         let (mut udp, mut tcp, mut listen) = (None, None, listen);
         if options.transport != Transport::Udp {
-            let listener = TcpListener::bind(listen)?;
-            listener.set_nonblocking(true)?;
+            let listener = listener::bind(listen)?;
             // Where any port would do, it is the same one.
             listen = listener.local_addr()?;
             tcp = Some(listener);

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use headworks_actors::{IngressSpec, Intake, Source};
+use headworks_actors::{IngressSpec, Intake, Lost, Source};
 use tokio::sync::mpsc;
 
 pub use pattern::{InvalidPattern, PathPattern};
 use positions::Positions;
-use watcher::Watcher;
+use watcher::{Looked, Watcher};
 
 /// How often it is looked for files, and for what was appended to them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -95,9 +95,10 @@ impl Source for TailSource {
                     () = &mut closing => break,
                     _ = looks.tick() => {}
                 }
-                let jobs;
-                (watcher, jobs) = off_thread(watcher, Watcher::look).await?;
-                for job in jobs {
+                let looked;
+                (watcher, looked) = off_thread(watcher, Watcher::look).await?;
+                tell(&self.name, &intake, &looked);
+                for job in looked.jobs {
                     let running = running.clone();
                     intake.spread(move |intake| {
                         async move {
@@ -111,9 +112,21 @@ impl Source for TailSource {
             drop(running);
             // What they had read is fed by then.
             let _ = ended.recv().await;
-            off_thread(watcher, Watcher::end).await.map(|_| ())
+            let (_, looked) = off_thread(watcher, Watcher::end).await?;
+            tell(&self.name, &intake, &looked);
+            Ok(())
         }
         .boxed_local()
+    }
+}
+
+fn tell(name: &str, intake: &Intake, looked: &Looked) {
+    for (bytes, why) in &looked.gone {
+        intake.lost(name, Lost::Bytes(*bytes), why);
+    }
+    match &looked.wrong {
+        Some(why) => intake.fails_in_part(name, why, Some(LOOK_EVERY)),
+        None => intake.works(name),
     }
 }
 

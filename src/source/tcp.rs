@@ -76,8 +76,7 @@ impl TcpSource {
             let why = "frames that are counted are frames behind their length (Framing::LengthPrefixed)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let listener = TcpListener::bind(listen)?;
-        listener.set_nonblocking(true)?;
+        let listener = listener::bind(listen)?;
         Ok(Self { name: name.into(), spec, listener, options })
     }
 

@@ -20,6 +20,8 @@ pub(super) trait Serve: Send + Sync + 'static {
     fn store(&self, batch: &Batch, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
     /// See [`Storage::rollback`](headworks_actors::Storage::rollback).
     fn rollback(&self, id: &BatchId, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
+    /// Whether whoever it sends to is there.
+    fn look(&self) -> impl Future<Output = Outcome> + Send;
 }
 
 /// Its handle. The order of the fields matters: once the sender is gone the thread ends, and only then can it be joined.
@@ -32,6 +34,7 @@ pub(super) struct Desk {
 enum Job {
     Store(Batch, Attempt, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
+    Look(oneshot::Sender<Outcome>),
     Close(oneshot::Sender<()>),
 }
 
@@ -73,6 +76,15 @@ impl Desk {
 
     pub(super) async fn rollback(&self, id: &BatchId, attempt: Attempt) -> Outcome {
         self.ask(|reply| Job::Rollback(id.clone(), attempt, reply)).await
+    }
+
+    /// Whether whoever it sends to is there. While so many calls wait that no other has room, they tell.
+    pub(super) async fn look(&self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.try_send(Job::Look(reply)).is_err() {
+            return Ok(());
+        }
+        answer.await.map_or(Ok(()), |there| there.map_err(|why| why.to_string()))
     }
 
     /// Finishes what was handed over before; what comes later is answered with [`StorageError::Unavailable`].
@@ -118,6 +130,7 @@ async fn run<S: Serve>(server: Arc<S>, mut jobs: mpsc::Receiver<Job>, at_once: u
             match job {
                 Job::Store(batch, attempt, reply) => answer(reply, server.store(&batch, attempt)).await,
                 Job::Rollback(id, attempt, reply) => answer(reply, server.rollback(&id, attempt)).await,
+                Job::Look(reply) => answer(reply, server.look()).await,
                 Job::Close(_) => {}
             }
             drop(place);

@@ -14,6 +14,8 @@ pub mod object;
 #[cfg(all(unix, feature = "sqlite"))]
 pub(crate) mod patient;
 pub mod postgres;
+#[cfg(all(unix, feature = "sqlite"))]
+pub(crate) mod servers;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "stdout")]

@@ -176,7 +176,7 @@ mod tests {
         let (one, undo) = (batch(1, &["{}"]), Undo::for_attempt(Attempt(1)));
         let outage = store.store(&one, &undo).await.unwrap_err();
         assert!(
-            matches!(&outage, StorageError::Unavailable { detail } if detail.contains("whoever read it has gone")),
+            matches!(&outage, StorageError::Unavailable { detail, .. } if detail.contains("whoever read it has gone")),
             "{outage:?}"
         );
         pipe.0.lock().unwrap().1 = false;

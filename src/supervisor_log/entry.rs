@@ -40,6 +40,9 @@ pub struct LogEntry {
     /// Which store of the saga it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Which source it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Which restart in a row without progress, or which attempt to store, this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -58,7 +61,7 @@ pub struct LogEntry {
     /// How many more of its kind are summed up in it: see [`SupervisorEvent::repeats`].
     #[serde(skip_serializing_if = "is_zero")]
     pub repeats: u64,
-    /// Of an entry that sums up: when the first of them happened.
+    /// Of an entry that sums up: when the first of them happened. Of a source that fails or works again: since when it has failed.
     #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub since: Option<UnixMillis>,
     /// Of [`MISSED`]: how many entries are not here.
@@ -104,6 +107,7 @@ impl LogEntry {
             batch: event.batch.as_ref().map(ToString::to_string),
             batch_events: event.batch_events,
             store: event.store.as_ref().map(ToString::to_string),
+            source: event.source.as_ref().map(ToString::to_string),
             attempt: event.attempt,
             next_attempt_at: event.next_attempt_at,
             compensations_run: u64::from(event.compensations_run),

@@ -94,13 +94,14 @@ fn colour(what: &str) -> Option<console::Style> {
         | "hung"
         | "journal_fails"
         | "journal_full"
+        | "source_fails"
+        | "source_lost"
         | "missed" => Some(style.red()),
         "backing_off" | "parked" | "breaker_opened" | "ambiguous" | "stalled" | "split" | "started_over"
         | "spilling" | "silent" | "letters_full" => Some(style.yellow()),
         "restarted" | "resumed" | "unparked" | "breaker_closed" | "unstalled" | "unhung" | "journal_works"
-        | "journal_has_room" | "shedding_ended" | "caught_up" | "compensated" | "recovered" | "heard" => {
-            Some(style.green())
-        }
+        | "source_works" | "journal_has_room" | "shedding_ended" | "caught_up" | "compensated" | "recovered"
+        | "heard" => Some(style.green()),
         _ => None,
     }
 }

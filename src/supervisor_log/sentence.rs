@@ -3,7 +3,7 @@
 use headworks_actors::{StoreName, UnixMillis};
 
 use super::{CLOSED, LogEntry, MISSED, OPENED};
-use crate::text::{count, due, moment, plain, short};
+use crate::text::{count, due, moment, plain, short, span};
 
 /// The entry as a sentence or two, as told at `now`, below `above`: a cause that stands there already is not told again. One that
 /// sums up others says how many, and what the last one was.
@@ -35,6 +35,7 @@ fn one(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
     let named = entry.store.as_deref().filter(|store| *store != StoreName::ONLY.as_str());
     let there = named.map_or(String::new(), |store| format!(" in {store}"));
     let store = named.map_or("store".to_owned(), |store| format!("store {store}"));
+    let source = entry.source.as_deref().unwrap_or("of unknown name");
     let kept = match entry.events_kept {
         0 => String::new(),
         events => format!(" {} kept meanwhile.", are(events, "event")),
@@ -74,6 +75,16 @@ fn one(entry: &LogEntry, now: UnixMillis, above: Option<&LogEntry>) -> String {
         "journal_has_room" => "The journal has room again.".to_owned(),
         "journal_fails" => format!("The journal cannot be written, and no event is taken in until it can: {why}"),
         "journal_works" => "The journal can be written again, and events are taken in.".to_owned(),
+        "source_fails" => {
+            let since = entry.since.filter(|since| *since < entry.at);
+            let since = since.map_or(String::new(), |since| format!(" It has been so since {}.", moment(since, now)));
+            format!("The source {source} fails: {why}{since}{}", again("It is tried again"))
+        }
+        "source_works" => {
+            let lasted = entry.since.map_or(String::new(), |since| format!(", after {}", span(entry.at.0 - since.0)));
+            format!("The source {source} works again{lasted}.")
+        }
+        "source_lost" => format!("Something was lost before the source {source} could take it in: {why}"),
         "unhung" => "The thread of all actors turns again.".to_owned(),
         "silent" => format!("The tenant has fallen silent: {why}"),
         "heard" => format!("The tenant is heard again: {why}"),

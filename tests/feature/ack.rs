@@ -423,3 +423,31 @@ fn the_client_in_the_specification_works() {
     daemon.terminated().succeeded();
     assert_eq!(place.stored(), sorted(&lines("acme", 0..25)).0);
 }
+
+#[test]
+fn positions_end_at_the_largest_signed_number_and_what_is_beyond_is_refused_in_words() {
+    const LAST: u64 = i64::MAX as u64;
+    let place = Place::new();
+    let mut daemon = Process::spawn(&mut place.daemon());
+    let to = daemon.listens();
+    for next in [LAST + 1, u64::MAX] {
+        let refused = Client::hello(to, &format!("stream=s next={next} level=stored")).answer();
+        assert_eq!(refused, format!("error next=\"{next}\" is no position: a whole number from 1 to {LAST}"));
+    }
+    let refused = Client::hello(to, "stream=s next=18446744073709551616 level=stored").answer();
+    assert!(refused.ends_with("is no position: a whole number from 1 to 9223372036854775807"), "{refused}");
+    let mut client = Client::hello(to, &format!("stream=s next={} level=stored", LAST - 1));
+    assert_eq!(client.answer(), format!("ok last={} next={}", LAST - 2, LAST - 1));
+    client.send(&lines("acme", 0..4));
+    assert_eq!(client.answered(LAST - 1..=LAST), told([(LAST - 1, "ack"), (LAST, "ack")]));
+    let refused = client.answer();
+    assert!(
+        refused.starts_with("error the positions of this stream are used up: they end at 9223372036854775807"),
+        "{refused}"
+    );
+    // Nothing of that comes to harm, or to the store.
+    let mut client = Client::hello(to, &format!("stream=s next={LAST} level=stored skip=yes"));
+    assert!(client.answer().starts_with("error the positions of this stream are used up"));
+    daemon.terminated().succeeded();
+    assert_eq!(place.stored(), sorted(&lines("acme", 0..2)).0);
+}

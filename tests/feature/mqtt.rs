@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::rig::mosquitto::Mosquitto;
 use crate::rig::postgres::{AGAIN, Postgres};
-use crate::rig::prometheus::{samples, scrape};
-use crate::rig::{DEADLINE, Place, Process, lines};
+use crate::rig::prometheus::{Prometheus, bridge, samples, scrape};
+use crate::rig::{DEADLINE, Place, Process, lines, metric};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 const CONNECTED: &str = "connected to the broker";
 const AGAIN_CONNECTED: &str = "connected to the broker again";
-const AWAY: &str = "no connection to the broker; it is tried again until there is one";
+const AWAY: &str = "source_fails";
 
 fn daemon(place: &Place, broker: &Mosquitto, version: &str, more: &[(&str, &str)]) -> Command {
     let mut command = place.daemon();
@@ -212,13 +212,13 @@ fn a_broker_that_is_away_or_refuses_is_told_of_once_and_tried_until_it_does_not(
         let password = place.secret("password", "wrong\n");
         let more = [("USERNAME", "headworks"), ("PASSWORD_FILE", password.to_str().unwrap())];
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &more));
-        let told = process.says(AWAY);
-        assert!(told["why"].as_str().unwrap().contains("cannot connect to 127.0.0.1"), "{told}");
+        let told = process.says_in("what", AWAY);
+        assert!(told["detail"].as_str().unwrap().contains("cannot connect to 127.0.0.1"), "{told}");
         let why = is_ready(&place).unwrap();
         assert!(why.contains("source bus brings nothing in: there is no connection to the broker"), "{why}");
         broker.restart();
-        let told = process.says(AWAY);
-        assert!(told["why"].as_str().unwrap().contains("(username, password_file)"), "{told}");
+        let told = process.says_in("what", AWAY);
+        assert!(told["detail"].as_str().unwrap().contains("(username, password_file)"), "{told}");
         place.write("password", "right\n");
         process.says(AGAIN_CONNECTED);
         assert_eq!(is_ready(&place), None);
@@ -234,9 +234,9 @@ fn a_subscription_that_is_refused_is_told_with_its_topic() {
         let (place, mut broker) = (Place::new(), Mosquitto::unsubscribable());
         broker.restart();
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &[]));
-        let told = process.says(AWAY);
-        let why = told["why"].as_str().unwrap();
-        assert!(why.starts_with("it refuses the subscription to tenants/+/#: "), "{why}");
+        let told = process.says_in("what", AWAY);
+        let why = told["detail"].as_str().unwrap();
+        assert!(why.contains(": it refuses the subscription to tenants/+/#: "), "{why}");
         assert!(is_ready(&place).unwrap().contains("refuses the subscription"));
         process.terminated().succeeded();
     }
@@ -303,8 +303,8 @@ fn a_connection_is_encrypted_and_the_broker_must_be_who_it_says() {
     for version in ["v5", "v3.1.1"] {
         let other = ca("other.pem");
         let mut process = Process::spawn(&mut daemon(&place, &broker, version, &[("URL", &url), ("CA_FILE", &other)]));
-        let told = process.says(AWAY);
-        assert!(told["why"].as_str().unwrap().contains("no encrypted connection to 127.0.0.1"), "{told}");
+        let told = process.says_in("what", AWAY);
+        assert!(told["detail"].as_str().unwrap().contains("no encrypted connection to 127.0.0.1"), "{told}");
         process.terminated().succeeded();
         let ca = ca("ca.pem");
         let process = start(&mut daemon(&place, &broker, version, &[("URL", &url), ("CA_FILE", &ca)]));
@@ -312,5 +312,75 @@ fn a_connection_is_encrypted_and_the_broker_must_be_who_it_says() {
         broker.published(&["--cafile", trusted, "-t", "tenants/acme/a", "-q", "1", "-m", "{\"n\":1}"], b"");
         place.until(COUNT, if version == "v5" { 1 } else { 2 });
         process.terminated().succeeded();
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_is_in_the_log_the_metrics_the_report_and_an_alert_until_it_is_back() {
+    let (place, mut broker) = (Place::new(), Mosquitto::start());
+    let mut process = start(&mut daemon(&place, &broker, "v5", &[]));
+    broker.publish("tenants/acme/events", 1, &lines("acme", 0..3));
+    place.until(COUNT, 3);
+    let prometheus = Prometheus::start(&place, bridge(&place));
+    let [up, open] = ["up", "connections"].map(|name| format!("headworks_source_{name}{{source=\"bus\"}}"));
+    prometheus.until("it is scraped", |_| prometheus.value(&up) == Some(1.0));
+    assert_eq!(prometheus.value(&open), Some(1.0));
+    prometheus.until("nothing fires", BTreeSet::is_empty);
+
+    broker.stop();
+    let told = process.says_in("what", AWAY);
+    assert_eq!((&told["source"], told["next_attempt_at"].is_string()), (&"bus".into(), true), "{told}");
+    prometheus.until("the source is down", |firing| firing.contains("HeadworksSourceDown"));
+    assert_eq!((prometheus.value(&up), prometheus.value(&open)), (Some(0.0), Some(0.0)));
+    let say = |words: &[&str]| {
+        let told = place.run(&[words, &["--data", "data"]].concat()).succeeded().text();
+        told.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let away = "there is no connection to the broker 127.0.0.1:";
+    let log = say(&["log", "--what", "source_fails"]);
+    assert!(log.contains(&format!("The source bus fails: {away}")) && log.contains("It is tried again at"), "{log}");
+    let explained = say(&["explain", "acme"]);
+    assert!(explained.contains(&format!("NOT EVERYTHING COMES IN from the source bus: {away}")), "{explained}");
+    assert!(say(&["report"]).contains(&format!("source bus: {away}")), "{}", say(&["report"]));
+    let ready = is_ready(&place).unwrap();
+    assert!(ready.contains("(since ") && ready.contains("; it is tried again at "), "{ready}");
+    let top = say(&["top", "--once"]);
+    assert!(top.contains("source bus brings nothing in") && top.contains("NOT READY"), "{top}");
+
+    broker.restart();
+    let told = process.says_in("what", "source_works");
+    assert_eq!((&told["source"], told["since"].is_string()), (&"bus".into(), true), "{told}");
+    prometheus.until("the source is back", |firing| !firing.contains("HeadworksSourceDown"));
+    assert_eq!(prometheus.value(&open), Some(1.0));
+    assert!(say(&["log", "--what", "source_works"]).contains("The source bus works again, after"), "{log}");
+    assert_eq!(is_ready(&place), None);
+    process.terminated().succeeded();
+}
+
+#[test]
+fn two_daemons_with_one_client_id_say_so_and_leave_each_other_time_until_one_of_them_ends() {
+    for version in ["v5", "v3.1.1"] {
+        let mut broker = Mosquitto::start();
+        let places = [Place::new(), Place::new()];
+        let one_id = &[("CLIENT_ID", "twins")];
+        let mut twins = places.each_ref().map(|place| start(&mut daemon(place, &broker, version, one_id)));
+        let takeovers = broker.log();
+        for (place, twin) in places.iter().zip(&mut twins) {
+            let told = std::iter::repeat_with(|| twin.says_in("what", AWAY));
+            let why = told.map(|told| told["detail"].as_str().unwrap().to_owned());
+            let why = why.into_iter().find(|why| why.contains("client_id")).unwrap();
+            assert!(why.contains("\"twins\"") && why.contains("each daemon needs one of its own"), "{why}");
+            // It may be connected now; that counts once it lasts.
+            assert_eq!(metric(place, "headworks_source_up{source=\"bus\"}"), 0, "{version}");
+            assert!(is_ready(place).unwrap().contains("client_id"));
+        }
+        // Without a pause they would have been hundreds.
+        let takeovers = takeovers.try_iter().filter(|line| line.contains("already connected")).count();
+        assert!((2..20).contains(&takeovers), "{version}: {takeovers}");
+        let [first, second] = twins;
+        first.terminated().succeeded();
+        broker.publish("tenants/acme/events", 1, &lines("acme", 0..100));
+        places[1].until(COUNT, 100);
+        second.terminated().succeeded();
     }
 }

@@ -11,7 +11,7 @@ use crate::rig::{Place, Process};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 const READS: &str = "reads a NATS stream";
-const WAITS: &str = "a source waits: it tries again";
+const WAITS: &str = "source_fails";
 
 fn daemon(place: &Place, nats: &Nats, settings: &[(&str, &str)]) -> Command {
     let mut command = place.daemon();
@@ -88,7 +88,7 @@ fn a_server_that_is_killed_three_times_has_each_message_stored_once_and_in_order
         let client = nats.client("publish", &["events.acme.x", &all.to_string(), &(all + PART).to_string()]);
         place.until(COUNT, (all + PART / 3) as i64);
         nats.kill();
-        process.says(WAITS);
+        process.says_in("what", WAITS);
         nats.restart();
         process.says(READS);
         client.ended().succeeded();
@@ -170,6 +170,32 @@ fn messages_whose_deliveries_were_lost_are_taken_in_before_those_that_were_deliv
     assert_stored(&place, "acme", (0..100).filter(|n| *n != 6));
 }
 
+#[test]
+fn what_was_delivered_to_one_who_is_gone_is_taken_in_at_once_and_once() {
+    let (place, nats) = (Place::new(), made());
+    // Long enough that nothing is delivered again before the end.
+    let patient = &[("ACK_WAIT", "10m")];
+    let mut process = start(&place, &nats, patient);
+    process.says(READS);
+    process.terminated().succeeded();
+    nats.run("publish", &["events.acme.x", "0", "100"]);
+    nats.run("delete", &["EVENTS", "7"]);
+    // All that there is is held by one who dies with it, and nothing new comes that would show that.
+    nats.run("take", &["EVENTS", "headworks", "99"]);
+    let process = start(&place, &nats, patient);
+    place.until(COUNT, 99);
+    let told = nats.until("pending", 99);
+    assert_eq!((&told["left"], &told["redelivered"]), (&0.into(), &0.into()));
+    process.kill();
+    // The next one knows what is in the journal, and what is new comes behind it.
+    let process = start(&place, &nats, patient);
+    nats.run("publish", &["events.acme.x", "100", "110"]);
+    place.until(COUNT, 109);
+    nats.until("pending", 99);
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", (0..110).filter(|n| *n != 6));
+}
+
 /// What `ready` says.
 #[track_caller]
 fn assert_not_ready(place: &Place, says: &str) {
@@ -181,8 +207,8 @@ fn assert_not_ready(place: &Place, says: &str) {
 fn a_stream_that_is_missing_or_a_consumer_that_cannot_be_used_is_told_and_waited_for() {
     let (place, nats) = (Place::new(), Nats::start());
     let mut process = start(&place, &nats, &[]);
-    let why = |entry: Value| entry["why"].as_str().unwrap().to_owned();
-    let told = why(process.says(WAITS));
+    let why = |entry: Value| entry["detail"].as_str().unwrap().to_owned();
+    let told = why(process.says_in("what", WAITS));
     assert!(told.contains("the stream EVENTS cannot be read; does it exist?") && told.contains("not found"), "{told}");
     assert_not_ready(&place, "source bus brings nothing in: the stream EVENTS");
     nats.run("make", &["OTHERS", "others.>"]);
@@ -198,7 +224,7 @@ fn a_stream_that_is_missing_or_a_consumer_that_cannot_be_used_is_told_and_waited
     nats.run("consumer", &["EVENTS", "theirs", "{\"filter_subject\":\"events.zen.>\"}"]);
     nats.run("consumer", &["EVENTS", "like", "{\"max_deliver\":5,\"ack_wait\":7}"]);
     let mut process = start(&place, &nats, &[("CONSUMER", "theirs")]);
-    let told = why(process.says(WAITS));
+    let told = why(process.says_in("what", WAITS));
     assert!(told.contains("the consumer theirs") && told.contains("events.zen.>"), "{told}");
     process.terminated().succeeded();
     let mut process = start(&place, &nats, &[("CONSUMER", "like")]);
@@ -219,7 +245,7 @@ fn wrong_secrets_are_told_and_once_they_are_right_it_goes_on() {
     client("publish", &["events.acme.x", "0", "10"]);
     let secrets = place.secret("secrets", "app:wrong\n");
     let mut process = start(&place, &nats, &[("CREDENTIALS_FILE", secrets.to_str().unwrap())]);
-    let told = process.says(WAITS)["why"].as_str().unwrap().to_ascii_lowercase();
+    let told = process.says_in("what", WAITS)["detail"].as_str().unwrap().to_ascii_lowercase();
     assert!(told.contains("authorization violation") && !told.contains("wrong"), "{told}");
     assert_not_ready(&place, "authorization violation");
     place.write("secrets", "app:right\n");
@@ -259,7 +285,7 @@ fn a_server_must_be_who_it_says_where_certificates_are_asked_for() {
     nats.configure(&format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}", path("server.crt"), path("server.key")));
     nats.restart();
     let mut process = start(&place, &nats, &[("CA_FILE", &path("other.pem"))]);
-    let told = process.says(WAITS)["why"].as_str().unwrap().to_owned();
+    let told = process.says_in("what", WAITS)["detail"].as_str().unwrap().to_owned();
     assert!(told.contains("TLS") || told.contains("certificate"), "{told}");
     process.terminated().succeeded();
     let mut process = start(&place, &nats, &[("CA_FILE", &path("ca.pem"))]);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::rig::crash::{Account, Daemon, assert_sound, found};
 use crate::rig::postgres::Postgres;
-use crate::rig::{Place, Process, lines, send, sorted};
+use crate::rig::{DEADLINE, Place, Process, lines, send, sorted};
 
 fn daemon<'p>(place: &'p Place, postgres: &Postgres) -> Daemon<'p> {
     Daemon::new(place)
@@ -178,4 +178,37 @@ fn what_the_configuration_says_wrong_of_a_server_ends_with_78_and_servers_that_a
         process.listens();
         process.terminated().succeeded();
     }
+}
+
+#[test]
+fn a_server_that_is_away_at_the_start_and_whenever_it_is_asked_is_not_ready_until_it_is_there() {
+    let (place, mut postgres) = (Place::new(), Postgres::start());
+    postgres.kill();
+    let (process, address) = daemon(&place, &postgres).start();
+    // Nothing was sent: no batch waits that would show it.
+    let not_ready = |why: &str| {
+        let told = place.run(&["ready", "--data", "data"]).with(1).text();
+        assert!(told.contains(why), "{told}");
+    };
+    not_ready("the store cannot be reached: ");
+    send(address, &lines("acme", 0..3));
+    postgres.restart();
+    let began = std::time::Instant::now();
+    while place.run(&["ready", "--data", "data"]).code != Some(0) {
+        assert!(began.elapsed() < DEADLINE);
+    }
+    while postgres.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'headworks' AND tablename = 'events'") != "1"
+        || postgres.ask("SELECT count(*) FROM headworks.events") != "3"
+    {
+        assert!(began.elapsed() < DEADLINE);
+    }
+    postgres.freeze(true);
+    // What was heard of it a moment ago is forgotten by then.
+    let began = std::time::Instant::now();
+    while place.run(&["ready", "--data", "data"]).code == Some(0) {
+        assert!(began.elapsed() < DEADLINE);
+    }
+    not_ready("the store cannot be reached: it does not answer within 2s");
+    postgres.freeze(false);
+    process.terminated().succeeded();
 }

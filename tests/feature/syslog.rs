@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::rig::{DEADLINE, Place, Process, send};
+use crate::rig::prometheus::{Prometheus, bridge};
+use crate::rig::{DEADLINE, Place, Process, metric, send};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 
@@ -159,4 +160,33 @@ fn what_is_no_syslog_is_a_dead_letter_with_its_bytes_and_a_strange_host_is_a_ten
         assert!(letters.iter().any(|letter| letter == bytes), "{:?} of {letters:?}", String::from_utf8_lossy(bytes));
     }
     assert_eq!(letters.len(), 4, "{letters:?}");
+}
+
+#[test]
+fn datagrams_that_the_kernel_drops_are_counted_and_told_in_the_log_and_by_an_alert() {
+    let place = Place::new();
+    let (mut process, address) = start(&place, &[("TRANSPORT", "udp"), ("TENANT_FROM", "app_name")]);
+    let prometheus = Prometheus::start(&place, bridge(&place));
+    let counter = "headworks_source_lost_datagrams_total";
+    prometheus.until("it is scraped", |_| prometheus.value(counter) == Some(0.0));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let message = format!("<13>1 2026-11-22T09:00:00Z host acme - - - {}", "x".repeat(1_000));
+    // Nobody reads, and the kernel keeps a few hundred KiB.
+    process.signal("STOP");
+    for _ in 0..5_000 {
+        socket.send_to(message.as_bytes(), address).unwrap();
+    }
+    process.signal("CONT");
+    let told = process.says_in("what", "source_lost");
+    assert_eq!(told["source"], "logs");
+    let (lost, why) = told["detail"].as_str().unwrap().split_once(" datagrams: ").unwrap();
+    assert!(why.contains("the kernel dropped them"), "{told}");
+    let lost: u64 = lost.parse().unwrap();
+    assert!((1..5_000).contains(&lost), "{told}");
+    assert_eq!(metric(&place, "headworks_source_lost_datagrams_total{source=\"logs\"}"), lost);
+    place.until(COUNT, 5_000 - lost as i64);
+    prometheus.until("losses are told", |firing| firing.contains("HeadworksSourceLoses"));
+    let log = place.run(&["log", "--data", "data", "--what", "source_lost"]).succeeded().text();
+    assert!(log.contains("Something was lost before the source logs could"), "{log}");
+    process.terminated().succeeded();
 }

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::rig::{Place, Process, lines};
+use crate::rig::prometheus::{samples, scrape};
+use crate::rig::{Place, Process, lines, metric, until_metric};
 
 const COUNT: &str = "SELECT count(*) FROM events";
 
@@ -123,9 +124,14 @@ fn a_file_that_is_cut_is_read_from_its_beginning_and_that_is_said() {
     append(&log, b"{\"tenant\":");
     OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
     append(&log, &lines("acme", 100..150));
-    let said =
-        process.says("the file was cut or written anew in its place: at least so many bytes of it were not read");
-    assert!(said["lost_bytes"].as_u64().unwrap() <= 10, "{said}");
+    let said = process.says_in("what", "source_lost");
+    let why = said["detail"].as_str().unwrap();
+    let (bytes, of) = why.split_once(" bytes: ").unwrap();
+    assert!(bytes.parse::<u64>().unwrap() <= 10, "{why}");
+    let cut = "app.log was cut or written anew in its place: at least so many bytes of it were not read";
+    assert!(of.ends_with(cut) && said["source"] == "logs", "{said}");
+    let counted = samples(&scrape(&place, "*/*").1)["headworks_source_lost_bytes_total{source=\"logs\"}"];
+    assert_eq!(counted.to_string(), bytes);
     place.until(COUNT, 150);
     process.kill();
     // The same once more, while nobody looks: shorter than what was read, and then as long.
@@ -168,4 +174,59 @@ fn the_path_names_the_tenant_and_more_files_than_may_be_open_take_turns() {
     assert!(stored.values().all(|bodies| bodies[..] == expected), "{stored:?}");
     let positions: Value = serde_json::from_slice(&fs::read(place.data().join("tail/logs.json")).unwrap()).unwrap();
     assert_eq!(positions.as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn a_file_that_cannot_be_begun_with_is_told_everywhere_while_the_others_are_read_on() {
+    let place = Place::new();
+    let log = place.path("logs/app.log");
+    append(&log, &lines("acme", 0..10));
+    let mut process = start(&place, "*.log");
+    place.until(COUNT, 10);
+    // Where no positions can be kept, a file that is new is not begun with: a crash would take it in twice.
+    let positions = place.data().join("tail");
+    fs::rename(&positions, place.path("away")).unwrap();
+    fs::write(&positions, "").unwrap();
+    append(&place.path("logs/new.log"), &lines("acme", 20..30));
+    let told = process.says_in("what", "source_fails");
+    assert!(told["detail"].as_str().unwrap().contains("cannot keep the positions of files"), "{told}");
+    assert_eq!(metric(&place, "headworks_source_up{source=\"logs\"}"), 0);
+    assert_eq!(metric(&place, "headworks_source_connections{source=\"logs\"}"), 1, "the other one is read");
+    append(&log, &lines("acme", 10..20));
+    place.until(COUNT, 20);
+    let ready = place.run(&["ready", "--data", "data"]).succeeded().text();
+    assert!(ready.contains("source logs does not bring in all: cannot keep the positions"), "{ready}");
+    fs::remove_file(&positions).unwrap();
+    fs::rename(place.path("away"), &positions).unwrap();
+    place.until(COUNT, 30);
+    process.says_in("what", "source_works");
+    until_metric(&place, "headworks_source_up{source=\"logs\"}", 1);
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", 30);
+}
+
+#[test]
+fn the_last_line_of_a_file_that_was_deleted_is_taken_in_when_the_daemon_stops_and_of_one_that_is_there_it_waits() {
+    let place = Place::new();
+    let (gone, kept) = (place.path("logs/gone.log"), place.path("logs/kept.log"));
+    let of = |tenant: &str, numbers| lines(tenant, numbers);
+    append(&gone, &of("acme", 0..2));
+    append(&kept, &of("zen", 0..2));
+    let process = start(&place, "*.log");
+    place.until(COUNT, 4);
+    for (log, tenant) in [(&gone, "acme"), (&kept, "zen")] {
+        append(log, of(tenant, 2..3).trim_ascii_end());
+    }
+    let size = |log: &Path| fs::metadata(log).unwrap().len();
+    until_metric(&place, "headworks_source_read_bytes_total{source=\"logs\"}", size(&gone) + size(&kept));
+    fs::remove_file(&gone).unwrap();
+    process.terminated().succeeded();
+    assert_stored(&place, "acme", 3);
+    assert_stored(&place, "zen", 2);
+    append(&kept, b"\n");
+    let process = start(&place, "*.log");
+    place.until(COUNT, 6);
+    process.terminated().succeeded();
+    assert_stored(&place, "zen", 3);
+    assert_stored(&place, "acme", 3);
 }

@@ -84,7 +84,7 @@ async fn a_wrong_secret_is_an_outage_that_ends_when_the_file_has_the_right_one()
     options.secret_file = Some(secret(&place, "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
     let store = WebhookStore::open(options).unwrap();
     let outage = put(&store, &batch("acme", 1, &["{}"]), 1).await.unwrap_err();
-    let StorageError::Unavailable { detail } = &outage else { panic!("{outage:?}") };
+    let StorageError::Unavailable { detail, .. } = &outage else { panic!("{outage:?}") };
     assert!(detail.contains("answers 401 Unauthorized; check the secret in secret_file"), "{detail}");
     assert!(detail.contains("it says \"who are you?\\u{1b}[31m\""), "{detail}");
     assert!(receiver.says("refused")["why"].as_str().unwrap().contains("No matching signature"));
@@ -93,7 +93,7 @@ async fn a_wrong_secret_is_an_outage_that_ends_when_the_file_has_the_right_one()
     std::fs::remove_file(place.path("secret")).unwrap();
     let outage = put(&store, &batch("acme", 2, &["{}"]), 1).await.unwrap_err();
     assert!(
-        matches!(&outage, StorageError::Unavailable { detail } if detail.contains("cannot read the secret")),
+        matches!(&outage, StorageError::Unavailable { detail, .. } if detail.contains("cannot read the secret")),
         "{outage:?}"
     );
 }
@@ -163,18 +163,45 @@ fn a_tenant_that_is_resumed_has_a_server_asked_at_once_that_wanted_to_be_left_al
     receiver.mode("{\"answers\":[{\"status\":503,\"headers\":{\"retry-after\":\"3600\"}}]}");
     let mut command = place.daemon();
     command.env("HEADWORKS__STORE__TYPE", "webhook").env("HEADWORKS__STORE__URL", receiver.url());
-    // Nor does it ask by itself before the test is over.
+    // It asks soon, unless it is asked not to.
     command
-        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__BASE", "1h")
-        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__CAP", "1h");
+        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__BASE", "1ms")
+        .env("HEADWORKS__TENANTS__DEFAULTS__RETRY__CAP", "1ms");
     let mut process = Process::spawn(&mut command);
     send(process.listens(), &lines("acme", 0..5));
     receiver.says("answered");
     until_metric(&place, "headworks_tenants{status=\"parked\"}", 1);
+    let explained = place.run(&["explain", "acme", "--data", "data"]).succeeded().text();
+    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+    let why = "it asks to be left alone for 1h (`headworks tenants resume acme` has it asked before)";
+    assert!(explained.contains("; the store is asked again at ") && explained.contains(", in 59 min"), "{explained}");
+    assert!(explained.contains("attempt 0 of ") && explained.contains(why), "{explained}");
     let told = place.run(&["tenants", "resume", "acme", "--data", "data"]).succeeded();
     assert!(told.text().contains("its store had asked to be left alone, and is asked again now"), "{}", told.text());
     until_metric(&place, "headworks_events_stored_total", 5);
     assert_eq!(bodies(&place, "acme").len(), 5);
+    // Nothing was tried while it was left alone.
+    let receiver = database(&place).unwrap();
+    assert_eq!(receiver.query_row("SELECT attempt FROM batches", [], |row| row.get::<_, i64>(0)), Ok(2));
+    process.terminated().succeeded();
+}
+
+#[test]
+fn a_server_that_cannot_be_connected_to_is_not_ready_before_anything_is_sent_to_it() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, "");
+    receiver.kill();
+    let mut command = place.daemon();
+    command.env("HEADWORKS__STORE__TYPE", "webhook").env("HEADWORKS__STORE__URL", receiver.url());
+    let mut process = Process::spawn(&mut command);
+    process.listens();
+    let told = place.run(&["ready", "--data", "data"]).with(1).text();
+    assert!(told.contains("the store cannot be reached: cannot connect to http://127.0.0.1:"), "{told}");
+    receiver.restart();
+    let began = Instant::now();
+    while place.run(&["ready", "--data", "data"]).code != Some(0) {
+        assert!(began.elapsed() < crate::rig::DEADLINE);
+    }
     process.terminated().succeeded();
 }
 
@@ -246,7 +273,10 @@ async fn over_tls_a_server_is_trusted_by_the_certificates_of_the_file_and_no_oth
     assert_eq!(bodies(&place, "acme").len(), 1);
     options.ca_file = Some(other.path("ca.pem"));
     let refused = put(&WebhookStore::open(options.clone()).unwrap(), &batch("acme", 2, &["{}"]), 1).await.unwrap_err();
-    assert!(matches!(&refused, StorageError::Unavailable { detail } if detail.contains("certificate")), "{refused:?}");
+    assert!(
+        matches!(&refused, StorageError::Unavailable { detail, .. } if detail.contains("certificate")),
+        "{refused:?}"
+    );
     options.ca_file = Some(place.path("secret"));
     let refused = WebhookStore::open(options).unwrap_err();
     assert!(matches!(&refused, OpenError::Options(why) if why.contains("ca_file")), "{refused:?}");

@@ -111,7 +111,7 @@ async fn persist(
         let Err((cause, failed)) = tried else { return Ok(()) };
         let again = match failed {
             StorageError::Permanent { .. } => None,
-            StorageError::Unavailable { .. } => Some(retry.unavailable(policy, &mut rng)),
+            StorageError::Unavailable { retry_after, .. } => Some(retry.unavailable(policy, retry_after, &mut rng)),
             StorageError::Transient { retry_after, .. } => retry.failed(policy, retry_after, &mut rng),
         };
         let has_place = slot.lane.snapshot().uncompensated < MAX_UNCOMPENSATED;

@@ -45,6 +45,8 @@ pub(crate) struct Ingress {
     session: Option<u64>,
     /// It failed in the middle of a numbered read: which frames were taken is for the sender to ask anew.
     is_broken: bool,
+    /// There was more to read than there are positions.
+    is_used_up: bool,
 }
 
 /// What of the frames of one step went past the stage.
@@ -127,6 +129,7 @@ impl Ingress {
             brought: Brought::default(),
             session,
             is_broken: false,
+            is_used_up: false,
         }
     }
 
@@ -135,6 +138,10 @@ impl Ingress {
         let mut stage = self.stage.borrow_mut();
         let door = Door { shared: &self.shared, spec: &self.spec, arrived: self.shared.seam.now() };
         loop {
+            if self.step.numbers.as_ref().is_some_and(|numbers| numbers.next > self.spec.last_position) {
+                self.is_used_up = *position < input.len();
+                return true;
+            }
             // A frame of the common kind stays in registers on its way.
             if let Some(frame) = self.framer.whole(input, position) {
                 self.step.complete(&door, frame, &mut stage);
@@ -226,17 +233,22 @@ impl Ingress {
             let rest = self.dispatch();
             if rest.is_empty() {
                 if done {
-                    return Box::pin(actix::fut::ready(Ok(input)));
+                    return Box::pin(actix::fut::ready(self.taken_in(input)));
                 }
                 continue;
             }
             let waited = self.wait(rest);
             return if done {
-                Box::pin(waited.into_actor(self).map(move |(), _, _| Ok(input)))
+                Box::pin(waited.into_actor(self).map(move |(), ingress, _| ingress.taken_in(input)))
             } else {
                 Box::pin(waited.into_actor(self).then(move |(), ingress, _| ingress.advance(input, position)))
             };
         }
+    }
+
+    /// The answer to a read that was dealt with: its buffer, to be used again.
+    fn taken_in(&self, input: Vec<u8>) -> Result<Vec<u8>, Error> {
+        if self.is_used_up { Err(Error::PositionsUsedUp(self.spec.last_position)) } else { Ok(input) }
     }
 
     fn wait(&self, rest: Rest) -> impl Future<Output = ()> + use<> {

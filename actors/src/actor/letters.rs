@@ -172,6 +172,6 @@ pub(crate) async fn keep(shared: &Shared, letters: &[DeadLetter]) {
 pub(crate) fn describe(error: &StorageError) -> String {
     match error {
         StorageError::Transient { detail, .. } | StorageError::Permanent { detail } => detail.clone(),
-        StorageError::Unavailable { detail } => format!("unavailable: {detail}"),
+        StorageError::Unavailable { detail, .. } => format!("unavailable: {detail}"),
     }
 }

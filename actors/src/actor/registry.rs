@@ -23,7 +23,7 @@ use super::spec::TenantSpec;
 use super::streams::Streams;
 use super::supervise::Running;
 use super::tenants::{Admittance, Tenants};
-use crate::model::{BatchId, Cause, Code, Failure, Opening, Part, Role, SupervisorEvent, TenantId, What};
+use crate::model::{BatchId, Cause, Code, Failure, Opening, Outage, Part, Role, SupervisorEvent, TenantId, What};
 use crate::observe::{
     Collector, Folded, Folding, Meters, Observer, Outcome, Settled, SourceCounters, SourceLedger, StoreBreakers,
     SupervisorLog, Taps,
@@ -234,6 +234,14 @@ impl Shared {
             self.sources.iter().map(|source| (source.key().clone(), *source.value().lock())).collect();
         sources.sort_by(|a, b| a.0.cmp(&b.0));
         sources
+    }
+
+    /// The sources that run, by name, and why they bring nothing in, if they do not.
+    pub(crate) fn outages(&self) -> Vec<(Arc<str>, Option<Outage>)> {
+        let running = self.sources.iter().filter_map(|source| Some((source.key().clone(), source.value().outage()?)));
+        let mut running: Vec<_> = running.collect();
+        running.sort_by(|a, b| a.0.cmp(&b.0));
+        running
     }
 
     /// How many ways into each source are open, by name.

@@ -124,17 +124,24 @@ pub struct IngressSpec {
     pub(crate) source: Arc<str>,
     pub(crate) framing: Framing,
     pub(crate) decoder: Arc<dyn Decoder>,
+    pub(crate) last_position: u64,
 }
 
 impl IngressSpec {
     /// A stream of the source `source`: connections of one source share its counters.
     pub fn new(source: &str, framing: Framing, decoder: impl Decoder) -> Self {
-        Self { source: source.into(), framing, decoder: Arc::new(decoder) }
+        Self { source: source.into(), framing, decoder: Arc::new(decoder), last_position: u64::MAX }
     }
 
     /// The same with another decoder, made of its own: one that looks at what that says, for a sender that may not say everything.
     pub fn decoded_by<D: Decoder>(self, other: impl FnOnce(Arc<dyn Decoder>) -> D) -> Self {
         Self { decoder: Arc::new(other(self.decoder)), ..self }
+    }
+
+    /// The last position that a frame may have where frames are numbered: what comes behind it is refused with
+    /// [`PositionsUsedUp`](crate::Error::PositionsUsedUp). Default none.
+    pub fn last_position(self, position: u64) -> Self {
+        Self { last_position: position, ..self }
     }
 
     /// How its bytes are cut into frames.

@@ -121,7 +121,9 @@ impl Writer {
                         (Failed::Transient { retry_after: *retry_after }, Code::StoreTransient)
                     }
                     StorageError::Permanent { .. } => (Failed::Permanent, Code::StorePermanent),
-                    StorageError::Unavailable { .. } => (Failed::Unavailable, Code::StoreUnavailable),
+                    StorageError::Unavailable { retry_after, .. } => {
+                        (Failed::Unavailable { retry_after: *retry_after }, Code::StoreUnavailable)
+                    }
                 };
                 self.failed(failed, Cause::new(code, describe(&error)), What::Failed);
             }
@@ -165,14 +167,14 @@ impl Writer {
         self.steps
             .shared
             .failed(&Failure { batch: batch.clone(), ..self.steps.slot.failure(&self.steps.shared, cause.clone(), 0) });
-        if was_parked && !matches!(failed, Failed::Unavailable) {
+        if was_parked && !matches!(failed, Failed::Unavailable { .. }) {
             // It fails in another way now, so it is there.
             self.steps.shared.log(self.steps.slot.event(Role::Writer, What::Unparked));
         }
         let event = match (next_after, failed) {
             // Told once an outage, not once a probe.
-            (Some(_), Failed::Unavailable) if was_parked => None,
-            (Some(_), Failed::Unavailable) => Some(self.steps.slot.event(Role::Writer, What::Parked)),
+            (Some(_), Failed::Unavailable { .. }) if was_parked => None,
+            (Some(_), Failed::Unavailable { .. }) => Some(self.steps.slot.event(Role::Writer, What::Parked)),
             _ => Some(self.steps.slot.event(Role::Writer, what)),
         };
         if let Some(event) = event {

@@ -63,6 +63,20 @@ pub struct FailedActor {
     pub since: UnixMillis,
 }
 
+/// A source brings nothing in although it runs, or not all that it is to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Outage {
+    /// Why.
+    pub why: String,
+    /// Since when.
+    pub since: UnixMillis,
+    /// When it tries again, where it knows.
+    pub next_attempt_at: Option<UnixMillis>,
+    /// It is about a part of what the source is to bring in: the rest comes.
+    pub is_partial: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

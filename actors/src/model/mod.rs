@@ -26,7 +26,7 @@ pub(crate) use chunk::{Place, Sums};
 pub use event::{Event, EventRef};
 pub use failure::{Cause, Code, Failure};
 pub use flush::FlushReason;
-pub use health::{FailedActor, Hung, SystemHealth};
+pub use health::{FailedActor, Hung, Outage, SystemHealth};
 pub use status::Status;
 pub use store_name::{InvalidStoreName, StoreName};
 pub use stream::{InvalidStreamId, Origin, StreamId};
@@ -67,6 +67,9 @@ pub enum Error {
     /// Another connection has taken the stream over: nothing of the call was accepted.
     #[error("another connection has taken this stream over")]
     TakenOver,
+    /// A stream of numbered frames has had the [last](crate::IngressSpec::last_position) that it may have: nothing behind that was accepted.
+    #[error("the positions of this stream are used up: they end at {0}; begin another stream")]
+    PositionsUsedUp(u64),
     /// The journal cannot be begun.
     #[error("{0}")]
     Journal(String),

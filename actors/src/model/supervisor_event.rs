@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -151,6 +152,13 @@ whats! {
     JournalFull = "journal_full",
     /// It has room again.
     JournalHasRoom = "journal_has_room",
+    /// A source brings nothing in although it runs, or not all that it is to, and tries again; the cause says why. Told again where that
+    /// is another reason than before.
+    SourceFails = "source_fails",
+    /// It brings in all that it is to again.
+    SourceWorks = "source_works",
+    /// Something was lost before its source could take it in; the cause says how much, and why.
+    SourceLost = "source_lost",
     /// What the rules of retention let go of was pruned; the cause says how much, and of whom.
     Pruned = "pruned",
     /// A tenant, or the frames that are nobody's, have no room for more dead letters: the oldest go for each that comes, or those that
@@ -187,6 +195,8 @@ pub struct SupervisorEvent {
     pub what: What,
     /// Which store of the saga.
     pub store: Option<StoreName>,
+    /// Which source, where it is about one as a whole.
+    pub source: Option<Arc<str>>,
     /// Why.
     pub cause: Option<Cause>,
     /// Which batch it is about, where it is about one.
@@ -208,7 +218,7 @@ pub struct SupervisorEvent {
     /// a tenant has more than 20 of a kind in 10 s, those beyond are one entry. Its batch, cause and attempt are the last one's;
     /// its events and compensations are those of all.
     pub repeats: u64,
-    /// Of an entry that sums up: when the first of them happened.
+    /// Of an entry that sums up: when the first of them happened. Of a source that fails or works again: since when it has failed.
     pub since: Option<UnixMillis>,
 }
 
@@ -224,6 +234,7 @@ impl SupervisorEvent {
             epoch: 0,
             what,
             store: None,
+            source: None,
             cause: None,
             batch: None,
             batch_events: 0,
@@ -254,6 +265,9 @@ impl fmt::Display for SupervisorEvent {
         if let Some(store) = &self.store {
             write!(f, " store={store}")?;
         }
+        if let Some(source) = &self.source {
+            write!(f, " source={source}")?;
+        }
         if let Some(attempt) = self.attempt {
             write!(f, " attempt={attempt}")?;
         }
@@ -270,8 +284,11 @@ impl fmt::Display for SupervisorEvent {
         if self.events_kept > 0 {
             write!(f, " events_kept={}", self.events_kept)?;
         }
+        if self.repeats > 0 {
+            write!(f, " repeats={}", self.repeats)?;
+        }
         if let Some(since) = &self.since {
-            write!(f, " repeats={} since={since}", self.repeats)?;
+            write!(f, " since={since}")?;
         }
         if let Some(cause) = &self.cause {
             // A panic's text may span lines and hold anything; the log has one line an entry.

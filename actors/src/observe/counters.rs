@@ -2,8 +2,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
+use tokio::sync::watch;
 
-use crate::model::{FlushReason, Status, TenantId, UnixMillis};
+use crate::model::{FlushReason, Outage, Status, TenantId, UnixMillis};
 
 /// The counters of one tenant. They only grow.
 ///
@@ -197,6 +198,10 @@ pub struct SourceCounters {
     pub redelivered: u64,
     /// How often it found its way back to what it reads from.
     pub reconnects: u64,
+    /// Bytes that were lost before it could read them.
+    pub lost_bytes: u64,
+    /// Datagrams that were lost before it could take them in.
+    pub lost_datagrams: u64,
 }
 
 impl SourceCounters {
@@ -212,6 +217,18 @@ impl SourceCounters {
 pub(crate) struct SourceLedger {
     counters: Mutex<SourceCounters>,
     open: AtomicUsize,
+    /// How those are doing that were added under its name and have not ended as they should.
+    standings: Mutex<Vec<watch::Receiver<Standing>>>,
+}
+
+/// How a source is doing.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) outage: Option<Outage>,
+    /// The supervisor log has it.
+    pub(crate) is_told: bool,
+    /// It has brought in all that it was to.
+    pub(crate) is_over: bool,
 }
 
 impl SourceLedger {
@@ -219,9 +236,32 @@ impl SourceLedger {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many ways into the source are open.
+    /// How many ways into the source are open: none while there is nobody at their other end.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        match self.outage() {
+            Some(Some(outage)) if !outage.is_partial => 0,
+            _ => self.open.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A source was added.
+    pub(crate) fn watch(&self, standing: watch::Receiver<Standing>) {
+        let mut standings = self.standings();
+        standings.retain(|standing| !standing.borrow().is_over);
+        standings.push(standing);
+    }
+
+    /// Why a source of this name brings nothing in, if one does not; `None` where none runs.
+    pub(crate) fn outage(&self) -> Option<Option<Outage>> {
+        let standings = self.standings();
+        let mut running =
+            standings.iter().map(|standing| standing.borrow()).filter(|standing| !standing.is_over).peekable();
+        running.peek()?;
+        Some(running.find_map(|standing| standing.outage.clone()))
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Vec<watch::Receiver<Standing>>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -161,6 +161,7 @@ fn trace(event: &SupervisorEvent) {
                 epoch = event.epoch,
                 what = event.what.as_str(),
                 store = event.store.as_ref().map(StoreName::as_str),
+                source = event.source.as_deref(),
                 cause = event.cause.as_ref().map(|cause| cause.code.as_str()),
                 detail = event.cause.as_ref().map(|cause| &*cause.detail),
                 batch = event.batch.as_ref().map(tracing::field::display),
@@ -194,6 +195,8 @@ fn trace(event: &SupervisorEvent) {
         | What::StartedOver
         | What::Shedding
         | What::JournalFull
+        | What::SourceFails
+        | What::SourceLost
         | What::Discarded
         | What::DeadLettered => say!(warn),
         What::Restarted
@@ -202,6 +205,7 @@ fn trace(event: &SupervisorEvent) {
         | What::Unhung
         | What::JournalWorks
         | What::JournalHasRoom
+        | What::SourceWorks
         | What::Unparked
         | What::SheddingEnded
         | What::CaughtUp

@@ -13,7 +13,7 @@ mod sliding;
 mod tap;
 
 pub use counters::{Counters, SilenceDetail, SourceCounters, TenantSnapshot};
-pub(crate) use counters::{SourceLedger, WayIn};
+pub(crate) use counters::{SourceLedger, Standing, WayIn};
 pub use detail::{ActorDetail, Backlog, BatchDetail, BreakerDetail, OpenWindow, TenantDetail, ThrottleDetail};
 pub(crate) use folding::{Folded, Folding};
 pub use histogram::{Distribution, Histogram};

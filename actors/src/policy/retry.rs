@@ -103,9 +103,14 @@ impl Retry {
     }
 
     /// The store was not there: no attempt is spent, however often. The wait before it is asked again.
-    pub fn unavailable(&mut self, policy: &RetryPolicy, rng: &mut fastrand::Rng) -> Duration {
+    pub fn unavailable(
+        &mut self,
+        policy: &RetryPolicy,
+        retry_after: Option<Duration>,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         self.unavailable_in_a_row = self.unavailable_in_a_row.saturating_add(1);
-        policy.wait(self.unavailable_in_a_row, None, rng)
+        policy.wait(self.unavailable_in_a_row, retry_after, rng)
     }
 }
 
@@ -146,7 +151,7 @@ mod tests {
         let (policy, mut rng) = (RetryPolicy::default(), fastrand::Rng::with_seed(1));
         let mut retry = Retry::default();
         for _ in 0..100 {
-            assert!(retry.unavailable(&policy, &mut rng) <= policy.cap);
+            assert!(retry.unavailable(&policy, None, &mut rng) <= policy.cap);
         }
         let waits = (0..5).filter(|_| retry.failed(&policy, None, &mut rng).is_some()).count();
         assert_eq!((waits, retry.spent()), (4, 5));

@@ -106,6 +106,8 @@ pub enum StorageError {
     Unavailable {
         /// What happened.
         detail: String,
+        /// The earliest time at which the store wants to be asked again, where it says so: until then it is not, but by an operator.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -127,7 +129,12 @@ impl StorageError {
 
     /// The store is not there at all.
     pub fn unavailable(detail: impl fmt::Display) -> Self {
-        Self::Unavailable { detail: detail.to_string() }
+        Self::Unavailable { detail: detail.to_string(), retry_after: None }
+    }
+
+    /// The store is not there, or wants to be left alone, before `retry_after`.
+    pub fn unavailable_after(detail: impl fmt::Display, retry_after: Duration) -> Self {
+        Self::Unavailable { detail: detail.to_string(), retry_after: Some(retry_after) }
     }
 }
 

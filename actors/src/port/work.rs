@@ -210,10 +210,10 @@ impl Work {
                 let deadline = self.began.unwrap_or(now) + policy.deadline;
                 self.retry.failed(policy, retry_after, rng).filter(|after| now + *after < deadline)
             }
-            Failed::Unavailable => {
+            Failed::Unavailable { retry_after } => {
                 // An outage gives nothing up: the time begins anew with its end.
                 self.began = None;
-                Some(self.retry.unavailable(policy, rng))
+                Some(self.retry.unavailable(policy, retry_after, rng))
             }
             Failed::Permanent => None,
         }
@@ -295,7 +295,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Failed {
     Transient { retry_after: Option<Duration> },
-    Unavailable,
+    Unavailable { retry_after: Option<Duration> },
     Permanent,
 }
 

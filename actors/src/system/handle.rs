@@ -26,10 +26,10 @@ use crate::actor::streams::Stream;
 use crate::actor::supervisor::Supervisor;
 use crate::actor::tenant_supervisor::{passivate_soon, stop};
 use crate::model::{
-    Cause, Code, Error, Event, Failure, FlushReason, Opening, Role, StreamId, SupervisorEvent, SystemHealth, TenantId,
-    What,
+    Cause, Code, Error, Event, Failure, FlushReason, Opening, Outage, Role, StreamId, SupervisorEvent, SystemHealth,
+    TenantId, What,
 };
-use crate::observe::{Report, SourceCounters, SupervisorLog, TenantDetail, TenantSnapshot};
+use crate::observe::{Report, SourceCounters, Standing, SupervisorLog, TenantDetail, TenantSnapshot};
 use crate::policy::{AckLevel, Policy};
 use crate::port::{Entry, Health, Uncompensated};
 use crate::wire::{Framing, RawLines};
@@ -160,6 +160,13 @@ impl System {
         self.shared.all_sources()
     }
 
+    /// The sources that were added and have not brought in all that they were to, by name, and why they bring nothing in, if they do
+    /// not. One that has failed for good is among them.
+    #[must_use]
+    pub fn outages(&self) -> Vec<(Arc<str>, Option<Outage>)> {
+        self.shared.outages()
+    }
+
     /// The memory of all events in flight, in bytes.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
@@ -260,14 +267,16 @@ impl System {
             return Err(Error::Closed);
         }
         let (end, ended) = watch::channel(None);
-        let (tell, trouble) = watch::channel(None);
+        let (standing, standings) = watch::channel(Standing::default());
+        let (standing, seen) = (Arc::new(standing), standings.clone());
         let (shared, supervisors) = (self.shared.clone(), self.handle.supervisors.clone());
-        let intake = Intake { shared, supervisors, home: 0, trouble: Arc::new(tell) };
+        let intake = Intake { shared, supervisors, home: 0, standing: standing.clone() };
         let run = Run(Box::new(move || {
             async move {
                 let (shared, mut name) = (intake.shared.clone(), "of unknown name".to_owned());
                 let run = async {
                     source.name().clone_into(&mut name);
+                    shared.source(&name.as_str().into()).watch(seen);
                     let _feeding = begin(&shared).map_err(|closed| closed.to_string())?;
                     Box::new(source).run(intake).await
                 };
@@ -276,13 +285,19 @@ impl System {
                 let result = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(panicked);
                 if let Err(why) = &result {
                     source_failed(&shared, &name, why);
+                    let (since, why) = (shared.seam.now(), why.clone());
+                    let outage = Outage { why, since, next_attempt_at: None, is_partial: false };
+                    standing.send_modify(|standing| standing.outage = Some(outage));
+                }
+                if result.is_ok() {
+                    standing.send_replace(Standing { is_over: true, ..Standing::default() });
                 }
                 end.send_replace(Some(result));
             }
             .boxed_local()
         }));
         self.handle.supervisors[0].send(run).await.map_err(unanswered(Role::Supervisor))?;
-        Ok(SourceHandle { ended, trouble })
+        Ok(SourceHandle { ended, standing: standings })
     }
 
     /// Drops the tenant's events at the door from now on, counted, whether or not it is known yet.
@@ -401,9 +416,9 @@ impl System {
 
 fn source_failed(shared: &Shared, name: &str, why: &str) {
     let cause = Cause::new(Code::Source, format!("source {name}: {why}"));
+    let (at, source) = (shared.seam.now(), Some(Arc::<str>::from(name)));
     let event = SupervisorEvent::new(None, Role::Source, What::Failed);
-    shared.log(SupervisorEvent { cause: Some(cause.clone()), ..event });
-    let (at, source) = (shared.seam.now(), Some(name.into()));
+    shared.log(SupervisorEvent { source: source.clone(), cause: Some(cause.clone()), ..event });
     shared.failed(&Failure { at, tenant: None, source, batch: None, cause, events: 0 });
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::handle::System;
+use crate::model::Outage;
 use crate::observe::{Distribution, FailureTotal, StoreBreakers, StoreCalls};
 use crate::port::Health;
 
@@ -36,6 +37,9 @@ pub struct Measurements {
     pub connections: u64,
     /// How many ways into each source are open, by its name: connections, and what is read to its end.
     pub connections_by_source: Vec<(Arc<str>, u64)>,
+    /// The sources that were added and have not brought in all that they were to, by name, and why they bring nothing in, if they do
+    /// not; see [`System::outages`].
+    pub outages: Vec<(Arc<str>, Option<Outage>)>,
     /// The circuit breakers that are not closed, of each store, in the order of `stores`.
     pub breakers: Vec<StoreBreakers>,
     /// Dead letters that are still to be kept.
@@ -78,6 +82,7 @@ impl System {
             max_tenants: shared.tenants.max() as u64,
             connections: shared.homes.connections() as u64,
             connections_by_source: shared.open_by_source(),
+            outages: shared.outages(),
             breakers: shared.breakers(Instant::now()),
             dead_letters_pending: self.dead_letters_pending(),
             busy: shared.homes.busy(),

@@ -16,5 +16,5 @@ pub use builder::{Placement, SystemBuilder};
 pub use drain::{DrainReport, TenantDrained};
 pub use handle::{IngressHandle, System, TenantHandle};
 pub use measure::Measurements;
-pub use source::{Intake, Source, SourceHandle, Telling};
+pub use source::{Intake, Lost, Source, SourceHandle, Telling};
 pub use stream::{Answers, Receipt, Settlement};

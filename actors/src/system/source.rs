@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -11,7 +12,8 @@ use crate::actor::homes::Homes;
 use crate::actor::message::Run;
 use crate::actor::registry::{Phase, Shared};
 use crate::actor::spec::IngressSpec;
-use crate::model::{Cause, Error, Failure, StreamId};
+use crate::model::{Cause, Code, Error, Failure, Outage, Role, StreamId, SupervisorEvent, What};
+use crate::observe::Standing;
 use crate::policy::AckLevel;
 
 /// Something that brings bytes in: a listener, a file.
@@ -45,7 +47,7 @@ pub struct Intake {
     /// The thread it is used on.
     pub(super) home: usize,
     /// Why the source brings nothing in, if it does not.
-    pub(super) trouble: Arc<watch::Sender<Option<String>>>,
+    pub(super) standing: Arc<watch::Sender<Standing>>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -105,10 +107,89 @@ impl Intake {
         self.shared.failed(&Failure { at, tenant: None, source: Some(name), batch: None, cause, events: 1 });
     }
 
-    /// Says why the source brings nothing in although it runs, as while it is away from what it reads; `None` once it does again.
-    /// [`SourceHandle::trouble`] tells.
-    pub fn trouble(&self, why: Option<String>) {
-        self.trouble.send_replace(why);
+    /// Says that the source brings nothing in yet, as before it has found what it reads. That is in its [standing](System::outages), and
+    /// in no log.
+    pub fn begins(&self, why: impl Into<String>) {
+        let since = self.shared.seam.now();
+        let outage = Some(Outage { why: why.into(), since, next_attempt_at: None, is_partial: false });
+        self.standing.send_modify(|standing| standing.outage = outage);
+    }
+
+    /// Says why `source` brings nothing in although it runs, as while it is away from what it reads, and in how long it tries again, where
+    /// it knows. The supervisor log and the report have it once for each reason; [`SourceHandle::outage`], [`System::outages`] and the
+    /// metrics until it [works](Self::works).
+    pub fn fails(&self, source: &str, why: impl Into<String>, next: Option<Duration>) {
+        self.fails_so(source, why.into(), next, false);
+    }
+
+    /// The same where a part alone of what `source` is to bring in does not come.
+    pub fn fails_in_part(&self, source: &str, why: impl Into<String>, next: Option<Duration>) {
+        self.fails_so(source, why.into(), next, true);
+    }
+
+    fn fails_so(&self, source: &str, why: String, next: Option<Duration>, is_partial: bool) {
+        let now = self.shared.seam.now();
+        let next_attempt_at = next.map(|next| now.plus(next));
+        let mut new_since = None;
+        self.standing.send_modify(|standing| {
+            let before = standing.outage.take();
+            let is_new = !standing.is_told || before.as_ref().is_none_or(|before| before.why != why);
+            let since = before.map_or(now, |before| before.since);
+            new_since = is_new.then_some(since);
+            *standing = Standing {
+                outage: Some(Outage { why: why.clone(), since, next_attempt_at, is_partial }),
+                is_told: true,
+                ..Standing::default()
+            };
+        });
+        if let Some(since) = new_since {
+            let event =
+                SupervisorEvent { next_attempt_at, since: Some(since), ..self.event(source, What::SourceFails) };
+            self.tell(event, why);
+        }
+    }
+
+    /// Says that `source` brings in all that it is to, from now on or as before.
+    pub fn works(&self, source: &str) {
+        let mut since = None;
+        self.standing.send_modify(|standing| {
+            let Standing { outage, is_told, .. } = std::mem::take(standing);
+            since = outage.filter(|_| is_told).map(|outage| outage.since);
+        });
+        if since.is_some() {
+            self.shared.log(SupervisorEvent { since, ..self.event(source, What::SourceWorks) });
+        }
+    }
+
+    /// Counts, and says in the supervisor log and the report, that something was lost before `source` could take it in.
+    pub fn lost(&self, source: &str, lost: Lost, why: &str) {
+        let what = {
+            let ledger = self.shared.source(&source.into());
+            let mut counters = ledger.lock();
+            match lost {
+                Lost::Bytes(bytes) => {
+                    counters.lost_bytes += bytes;
+                    format!("{bytes} bytes")
+                }
+                Lost::Datagrams(datagrams) => {
+                    counters.lost_datagrams += datagrams;
+                    format!("{datagrams} datagrams")
+                }
+            }
+        };
+        self.tell(self.event(source, What::SourceLost), format!("{what}: {why}"));
+    }
+
+    fn event(&self, source: &str, what: What) -> SupervisorEvent {
+        SupervisorEvent { source: Some(source.into()), ..SupervisorEvent::new(None, Role::Source, what) }
+    }
+
+    fn tell(&self, event: SupervisorEvent, why: String) {
+        let (at, source) = (self.shared.seam.now(), event.source.clone());
+        // The report has no column for its name.
+        let cause = Cause::new(Code::Source, format!("source {}: {why}", source.as_deref().unwrap_or_default()));
+        self.shared.log(SupervisorEvent { cause: Some(Cause::new(Code::Source, why)), ..event });
+        self.shared.failed(&Failure { at, tenant: None, source, batch: None, cause, events: 0 });
     }
 
     /// Counts frames that came to `source` again and are known to it: received, and duplicates.
@@ -170,6 +251,16 @@ impl Intake {
     }
 }
 
+/// What was lost before a source could take it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many datagrams.
+    Datagrams(u64),
+}
+
 /// A connection that owes answers; see [`Intake::telling`].
 pub struct Telling(Arc<Shared>);
 
@@ -189,7 +280,7 @@ impl Drop for Telling {
 #[derive(Debug, Clone)]
 pub struct SourceHandle {
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
-    pub(super) trouble: watch::Receiver<Option<String>>,
+    pub(super) standing: watch::Receiver<Standing>,
 }
 
 impl SourceHandle {
@@ -199,10 +290,10 @@ impl SourceHandle {
         self.ended.borrow().clone()
     }
 
-    /// Why the source brings nothing in although it runs, if it says so.
+    /// Why the source brings nothing in, or not all, although it runs, if it says so.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.borrow().clone()
+    pub fn outage(&self) -> Option<Outage> {
+        self.standing.borrow().outage.clone()
     }
 
     /// Waits for the source to end.

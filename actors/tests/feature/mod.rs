@@ -18,6 +18,7 @@ mod hosted;
 mod isolation;
 mod measure;
 mod mute;
+mod outages;
 mod overflow;
 mod panics;
 mod property;

@@ -13,12 +13,13 @@ const KINDS = {
   restarts: ["Restarts", (what) => ["backing_off", "restarted", "quarantined", "resumed", "missed_heartbeat", "hung", "unhung", "stopped", "started"].includes(what)],
   rollbacks: ["Rollbacks", (what) => ["compensated", "compensation_failed", "split", "started_over", "discarded", "dead_lettered"].includes(what)],
   stores: ["Stores", (what) => ["journal_fails", "journal_works", "journal_full", "journal_has_room", "failed", "ambiguous", "parked", "unparked", "breaker_opened", "breaker_closed", "stalled", "unstalled"].includes(what)],
+  sources: ["Sources", (what) => what.startsWith("source_")],
 };
 
 function kind(what) {
-  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "journal_full", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "letters_full", "missed"].includes(what)) return "bad";
+  if (["failed", "quarantined", "stalled", "hung", "journal_fails", "journal_full", "source_fails", "source_lost", "compensation_failed", "breaker_opened", "dead_lettered", "discarded", "shedding", "letters_full", "missed"].includes(what)) return "bad";
   if (["ambiguous", "missed_heartbeat", "backing_off", "parked", "compensated", "split", "started_over", "spilling", "stopped", "draining", "silent"].includes(what)) return "warn";
-  if (["restarted", "unstalled", "unhung", "journal_works", "journal_has_room", "unparked", "breaker_closed", "resumed", "shedding_ended", "caught_up", "recovered", "heard"].includes(what)) return "good";
+  if (["restarted", "unstalled", "unhung", "journal_works", "journal_has_room", "source_works", "unparked", "breaker_closed", "resumed", "shedding_ended", "caught_up", "recovered", "heard"].includes(what)) return "good";
   return "calm";
 }
 
@@ -73,7 +74,7 @@ export function log(main, signal, { id } = {}) {
     for (let at = held.length - 1; at >= 0 && found.length < SHOWN; at--) {
       const entry = held[at];
       if (!fits(entry.what)) continue;
-      entry.all ??= `${entry.tenant ?? ""} ${entry.actor} ${entry.what} ${entry.what.replaceAll("_", " ")} ${entry.sentence}`.toLowerCase();
+      entry.all ??= `${entry.tenant ?? ""} ${entry.source ?? ""} ${entry.actor} ${entry.what} ${entry.what.replaceAll("_", " ")} ${entry.sentence}`.toLowerCase();
       if (entry.all.includes(words)) found.push(entry);
     }
     // The lines that stay are left alone, and with them what somebody selects.

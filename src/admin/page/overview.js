@@ -40,7 +40,8 @@ function attention() {
   const list = el("ul", { class: "list" });
   const fine = el("p", { class: "fine", hidden: true }, el("i", { "aria-hidden": "true" }, "✓ "), "No tenant needs help.");
   const more = el("a", { class: "more", href: "#/tenants/trouble" });
-  const node = card("Needs help", fine, list, more);
+  const sources = el("ul", { class: "list" });
+  const node = card("Needs help", fine, sources, list, more);
   const lines = Array.from({ length: SHOWN }, () => {
     const state = pill();
     const link = el("a", { class: "id" });
@@ -63,7 +64,10 @@ function attention() {
       const more = [row.uncompensated && `${count(row.uncompensated)} not undone`, row.status === "failing" && `${count(row.dead_lettered)} dead letters, more of them within the last minute`];
       text(words, [waits, ...more.filter(Boolean)].join("; "));
     });
-    show(fine, found.length === 0);
+    const away = Object.entries(model.overview.outages);
+    sources.replaceChildren(...away.slice(0, SHOWN).map(([name, { why, since }]) => el("li", { class: "row" },
+      el("span", { class: "pill bad" }, "source"), el("span", { class: "id" }, name), el("span", { class: "muted" }, `${why}; since ${clock(since)}`))));
+    show(fine, found.length === 0 && away.length === 0);
     show(more, found.length > SHOWN);
     text(more, `all ${count(found.length)}`);
   };
@@ -149,8 +153,8 @@ function failing(signal) {
     before = now;
     body.replaceChildren(...top.map((row) => el("tr", { class: row.last_minute ? "" : "past" },
       el("td", {}, row.tenant ? tenantLink(row.tenant) : el("span", { class: "muted" }, "no tenant")), el("td", {}, el("code", {}, row.code)),
-      ...[row.last_minute, row.last_hour, row.failures].map((number) => el("td", { class: "number" }, count(number))),
-      ...[row.first_at, row.last_at].map((time) => el("td", { class: "nowrap" }, clock(time))), el("td", { class: "sample", title: row.sample }, row.sample))));
+      ...[row.last_minute, row.last_hour, row.failures].map((number, at) => el("td", { class: "number", "data-label": head[at + 2] }, count(number))),
+      ...[row.first_at, row.last_at].map((time, at) => el("td", { class: "nowrap", "data-label": head[at + 5] }, clock(time))), el("td", { class: "sample", title: row.sample }, row.sample))));
   });
   return node;
 }

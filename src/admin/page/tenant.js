@@ -91,8 +91,8 @@ export function tenant(main, signal, { id }) {
     show(failing.querySelector(".fine"), next.failures.length === 0);
     show(failing.querySelector(".scroll"), next.failures.length > 0);
     failures.replaceChildren(...next.failures.map((row) => el("tr", { class: row.last_minute ? "" : "past" }, el("td", {}, el("code", {}, row.code)),
-      el("td", { class: "number" }, count(row.last_minute)), el("td", { class: "number" }, count(row.failures)),
-      el("td", { class: "nowrap" }, clock(row.first_at)), el("td", { class: "nowrap" }, clock(row.last_at)), el("td", { class: "sample", title: row.sample }, row.sample))));
+      el("td", { class: "number", "data-label": "Last minute" }, count(row.last_minute)), el("td", { class: "number", "data-label": "In all" }, count(row.failures)),
+      el("td", { class: "nowrap", "data-label": "First" }, clock(row.first_at)), el("td", { class: "nowrap", "data-label": "Last" }, clock(row.last_at)), el("td", { class: "sample", title: row.sample }, row.sample))));
     tick();
   }
 

@@ -29,7 +29,7 @@ pub use asked::HttpTenant;
 pub use tokens::{BadTokens, Tokens};
 
 use super::Tls;
-use super::listener::Port;
+use super::listener::{self, Port};
 
 /// How a listener for HTTP treats its clients.
 #[derive(Debug, Clone)]
@@ -91,8 +91,7 @@ impl HttpSource {
     /// # Errors
     /// The operating system refuses the address.
     pub fn bind(name: impl Into<String>, listen: SocketAddr, decoder: Json, options: HttpOptions) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen)?;
-        listener.set_nonblocking(true)?;
+        let listener = listener::bind(listen)?;
         Ok(Self { name: name.into(), decoder, listener, options })
     }
 

@@ -1,13 +1,15 @@
 //! Connections to a broker, one after the other, for as long as the system runs.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use headworks_actors::{AckLevel, Answers, Error, IngressHandle, Intake, RetryPolicy};
+use headworks_actors::{AckLevel, Answers, Error, IngressHandle, Intake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::again::{Again, LASTS};
 use super::intake::{Connection, End};
 use super::packets::{self, Incoming};
 use super::transport::{self, Transport};
@@ -21,18 +23,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// For so long at least what was fed last is answered for before the system goes on to close.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// How long it is waited for the next attempt to connect: up to 10 s, of any length within what doubles from 250 ms on.
-fn again() -> RetryPolicy {
-    RetryPolicy { base: Duration::from_millis(250), cap: Duration::from_secs(10), ..RetryPolicy::default() }
-}
-
 /// Takes messages in until the system closes; `fed` is told once nothing more will come.
 pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender<()>) {
+    intake.begins("there is no connection to the broker yet");
     let mut client = Client {
         window: Window::new(source.options.unique),
         is_subscribed: false,
-        away: None,
-        failures: 0,
+        is_away: false,
+        was_there: false,
+        again: Again::default(),
         rng: fastrand::Rng::new(),
         source,
         intake,
@@ -55,8 +54,7 @@ pub(super) async fn run(source: MqttSource, intake: Intake, fed: oneshot::Sender
             }
             Err(Error::Closed) => return,
             Err(why) => {
-                client.lost(why.to_string());
-                if client.waited().await {
+                if client.lost(why.to_string()).await {
                     return;
                 }
             }
@@ -70,10 +68,11 @@ struct Client {
     window: Window,
     /// The broker has the subscription, as long as it has the session.
     is_subscribed: bool,
-    /// Why there is no connection, as it was told last.
-    away: Option<String>,
-    /// Attempts to connect that failed, one after the other.
-    failures: u32,
+    /// There was no connection, and that was told.
+    is_away: bool,
+    again: Again,
+    /// Whether the last connection was there.
+    was_there: bool,
     rng: fastrand::Rng,
 }
 
@@ -97,16 +96,13 @@ impl Client {
                 Ok(connected) => self.connection(connected, ingress, &mut answers, fed).await,
                 Err(why) => End::Broken(why),
             };
-            match end {
-                End::Closing => return true,
-                End::Broken(why) => self.lost(why),
-                End::Ingress(why) => {
-                    // What of the last read was taken in is asked with the next one.
-                    self.lost(format!("taking in failed: {why}"));
-                    return self.waited().await;
-                }
-            }
-            if self.waited().await {
+            let is_over = match end {
+                End::Closing => true,
+                End::Broken(why) => self.lost(why).await,
+                // What of the last read was taken in is asked with the next one.
+                End::Ingress(why) => return self.lost(format!("taking in failed: {why}")).await,
+            };
+            if is_over {
                 return true;
             }
         }
@@ -122,45 +118,54 @@ impl Client {
         self.window.connected(has_session);
         let connection = Connection::new(&self.source, &self.intake, ingress, &mut self.window, keep_alive);
         let asks = !(has_session && self.is_subscribed);
-        let (mut away, mut failures, mut is_subscribed) = (self.away.take(), self.failures, self.is_subscribed);
+        let (mut is_away, mut is_subscribed, mut was_there) = (self.is_away, self.is_subscribed, false);
+        let (again, connected) = (RefCell::new(&mut self.again), Notify::new());
         let (name, options, intake) = (&self.source.name, &self.source.options, &self.intake);
         let ready = |granted: Option<u8>| {
             let (broker, topic) = (format!("{}:{}", options.url.host, options.url.port), options.topic.filter());
             if granted.is_some_and(|granted| granted < options.qos) {
                 tracing::warn!(target: "headworks", source = name, broker, topic, "the broker grants quality of service 0: what is on its way when a connection breaks is lost");
             }
-            match away.take() {
-                Some(_) => {
-                    intake.reconnected(name);
-                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker again");
-                }
-                None => {
-                    tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
+            if std::mem::take(&mut is_away) {
+                intake.reconnected(name);
+                tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker again");
+            } else {
+                tracing::info!(target: "headworks", source = name, broker, topic, has_session, "connected to the broker");
+            }
+            if again.borrow_mut().connected() {
+                intake.works(name);
+            }
+            (is_subscribed, was_there) = (true, true);
+            connected.notify_one();
+        };
+        let end = {
+            let lasts = async {
+                connected.notified().await;
+                sleep(LASTS).await;
+            };
+            let mut served = std::pin::pin!(connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS));
+            tokio::select! {
+                biased;
+                end = &mut served => end,
+                () = lasts => {
+                    again.borrow_mut().lasted();
+                    intake.works(name);
+                    served.await
                 }
             }
-            intake.trouble(None);
-            (failures, is_subscribed) = (0, true);
         };
-        let end = connection.run(io, read, asks, answers, ready, fed, LAST_ANSWERS).await;
-        (self.away, self.failures, self.is_subscribed) = (away, failures, is_subscribed);
+        (self.is_away, self.is_subscribed, self.was_there) = (is_away, is_subscribed, was_there);
         end
     }
 
-    /// There is no connection. Told where it was there, or the reason is another one.
-    fn lost(&mut self, why: String) {
-        self.failures += 1;
-        if self.away.as_ref() != Some(&why) {
-            let MqttSource { name, options, .. } = &self.source;
-            let broker = format!("{}:{}", options.url.host, options.url.port);
-            tracing::warn!(target: "headworks", source = name, broker, why, "no connection to the broker; it is tried again until there is one");
-            self.intake.trouble(Some(format!("there is no connection to the broker {broker}: {why}")));
-            self.away = Some(why);
-        }
-    }
-
-    /// Waits until it is to be tried again. True once the system closes.
-    async fn waited(&mut self) -> bool {
-        let wait = again().wait(self.failures, None, &mut self.rng);
+    /// There is no connection: tells it, and waits until it is to be tried again. True once the system closes.
+    async fn lost(&mut self, why: String) -> bool {
+        self.is_away = true;
+        let MqttSource { name, options, .. } = &self.source;
+        let was_there = std::mem::take(&mut self.was_there);
+        let (why, wait) = self.again.lost(why, was_there, &options.client_id, &mut self.rng);
+        let why = format!("there is no connection to the broker {}:{}: {why}", options.url.host, options.url.port);
+        self.intake.fails(name, why, Some(wait));
         tokio::select! {
             biased;
             () = self.intake.closing() => true,

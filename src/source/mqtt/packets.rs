@@ -250,7 +250,7 @@ fn of_v5(packet: v5::Packet) -> Result<Incoming, String> {
             let said = end.properties.and_then(|properties| properties.reason_string);
             let what = match end.reason_code {
                 v5::DisconnectReasonCode::SessionTakenOver => {
-                    "another client came with the same client_id: each daemon needs one of its own".to_owned()
+                    format!("{TAKEN_OVER}: each daemon needs one of its own")
                 }
                 other => format!("its reason is {other:?}"),
             };
@@ -259,6 +259,9 @@ fn of_v5(packet: v5::Packet) -> Result<Incoming, String> {
         other => return Err(format!("it sent a packet that has no place here: {:?}", other.packet_type())),
     })
 }
+
+/// What a broker of version 5 says where it gives the session to somebody else.
+pub(super) const TAKEN_OVER: &str = "another client came with the same client_id";
 
 const CREDENTIALS: &str = "username and password are not what it expects (username, password_file)";
 const NOT_AUTHORIZED: &str = "the user may not connect (username, password_file)";

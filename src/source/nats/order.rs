@@ -45,6 +45,16 @@ impl Order {
         Self { taken, last_delivery: None, is_certain: false, newest }
     }
 
+    /// Where it goes on.
+    pub(super) fn next(&self) -> u64 {
+        self.taken + 1
+    }
+
+    /// This one, the next there is, was read from the stream and not delivered.
+    pub(super) fn read(&mut self, message: u64, published: i128) {
+        (self.taken, self.newest) = (message, self.newest.max(Some(published)));
+    }
+
     pub(super) fn see(&mut self, of: Delivery) -> Verdict {
         let follows = self.last_delivery.is_some_and(|last| of.delivery == last + 1);
         self.last_delivery = Some(of.delivery);
@@ -149,7 +159,14 @@ mod tests {
                             pending.remove(at);
                         }
                     }
-                    Deed::Reconnect => order = Order::new(taken.last().copied().unwrap_or(0), order.newest),
+                    Deed::Reconnect => {
+                        order = Order::new(taken.last().copied().unwrap_or(0), order.newest);
+                        // What was delivered before is read.
+                        for message in stream[..next].iter().filter(|message| **message >= order.next()).copied().collect::<Vec<_>>() {
+                            order.read(message, i128::from(message));
+                            taken.push(message);
+                        }
+                    }
                     _ => {}
                 }
                 let Some(come) = come else { continue };

@@ -77,6 +77,11 @@ impl Server {
         self.consumer.cached_info().ack_floor.stream_sequence
     }
 
+    /// The last message that was delivered to anybody, as it was when it connected.
+    pub(super) fn delivered(&self) -> u64 {
+        self.consumer.cached_info().delivered.stream_sequence
+    }
+
     /// The last message there is.
     pub(super) fn last(&self) -> u64 {
         self.stream.cached_info().state.last_sequence
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!(differences(&like, &options), Vec::<String>::new());
         let other = AnyConsumer { ack_wait: Duration::from_secs(1), max_ack_pending: 7, max_deliver: 3, ..like };
         let told = differences(&other, &options).join("\n");
-        for says in ["ack_wait 1s, and not 30s", "max_ack_pending 7, and not 1024", "after 3 deliveries"] {
+        for says in ["ack_wait 1s, and not 5s", "max_ack_pending 7, and not 1024", "after 3 deliveries"] {
             assert!(told.contains(says), "{told}");
         }
     }

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
@@ -38,25 +37,8 @@ pub(super) struct Site {
     pub(super) name: String,
     pub(super) spec: IngressSpec,
     pub(super) options: NatsOptions,
-    /// What it waits for, if it does.
-    pub(super) trouble: Mutex<Option<String>>,
     /// It was told what may lose messages.
     pub(super) is_warned: AtomicBool,
-}
-
-impl Site {
-    /// Something new keeps it from its work, or nothing does. Gives what was said before.
-    pub(super) fn says(&self, intake: &Intake, why: Option<String>) -> Option<String> {
-        intake.trouble(why.clone());
-        std::mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), why)
-    }
-
-    /// Says what it waits for, once.
-    pub(super) fn waits(&self, intake: &Intake, why: String) {
-        if self.says(intake, Some(why.clone())).as_ref() != Some(&why) {
-            tracing::warn!(target: "headworks", source = self.name, %why, "a source waits: it tries again");
-        }
-    }
 }
 
 /// Why a session ended.
@@ -224,6 +206,9 @@ struct Taking<'s> {
 
 impl Taking<'_> {
     async fn all(&mut self, newest: &mut Option<i128>) -> String {
+        if let Err(why) = self.catch_up().await {
+            return why;
+        }
         loop {
             let delivered = self.state.delivered.borrow_mut().pop_front();
             let taken = match delivered {
@@ -243,6 +228,20 @@ impl Taking<'_> {
                 return why;
             }
         }
+    }
+
+    /// Takes in what was delivered to a process that died with it, or over a connection that is gone. The server would deliver it again
+    /// only once `ack_wait` is over, and it is acknowledged then.
+    async fn catch_up(&mut self) -> Result<(), String> {
+        let delivered = self.server.delivered();
+        while self.order.next() <= delivered
+            && let Some(held) = self.server.message_from(self.order.next()).await?
+            && held.sequence <= delivered
+        {
+            self.add(held.sequence, &held.subject, &held.payload).await?;
+            self.order.read(held.sequence, held.time.unix_timestamp_nanos());
+        }
+        self.feed().await
     }
 
     async fn one(&mut self, delivered: Delivered) -> Result<(), String> {
@@ -364,19 +363,18 @@ async fn begin(site: &Site, intake: &Intake) -> Result<(Server, IngressHandle, A
         return Err(site.replaced(server.last() + 1));
     }
     let messages = server.messages().await?;
-    if site.says(intake, None).is_some() {
-        let (stream, consumer) = (&options.stream, &options.consumer);
-        let warnings = match site.is_warned.swap(true, Ordering::Relaxed) {
-            true => {
-                intake.reconnected(&site.name);
-                vec![]
-            }
-            false => server.warnings(options),
-        };
-        for warning in warnings {
-            tracing::warn!(target: "headworks", source = site.name, "{warning}");
+    intake.works(&site.name);
+    let (stream, consumer) = (&options.stream, &options.consumer);
+    let warnings = match site.is_warned.swap(true, Ordering::Relaxed) {
+        true => {
+            intake.reconnected(&site.name);
+            vec![]
         }
-        tracing::info!(target: "headworks", source = site.name, stream, consumer, after = answers.last(), "reads a NATS stream");
+        false => server.warnings(options),
+    };
+    for warning in warnings {
+        tracing::warn!(target: "headworks", source = site.name, "{warning}");
     }
+    tracing::info!(target: "headworks", source = site.name, stream, consumer, after = answers.last(), "reads a NATS stream");
     Ok((server, ingress, answers, messages))
 }

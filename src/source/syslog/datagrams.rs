@@ -2,7 +2,8 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use headworks_actors::{IngressSpec, Intake};
+use headworks_actors::{IngressSpec, Intake, Lost};
+use tokio::time::Instant;
 
 use crate::source::octet_counted::frame;
 
@@ -11,6 +12,9 @@ const LARGEST: usize = 65_536;
 
 /// So many bytes of datagrams are fed at once, if so many are there.
 const FED: usize = 256 << 10;
+
+/// How often it is told at the most what was dropped.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How often the kernel is asked what it dropped.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -28,13 +32,15 @@ pub(super) async fn take_in(
     let mut closing = std::pin::pin!(intake.closing());
     let mut asks = tokio::time::interval(ASK_EVERY);
     asks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut drops = Drops { port, untold: 0, told: None };
     let (mut datagram, mut fed) = (vec![0; LARGEST], Vec::new());
     loop {
         let received = tokio::select! {
             biased;
             () = &mut closing => break,
             _ = asks.tick() => {
-                ask(name, port, lost);
+                drops.ask(lost);
+                drops.tell(name, intake, TELL_EVERY);
                 continue;
             }
             received = socket.recv_from(&mut datagram) => received,
@@ -63,20 +69,38 @@ pub(super) async fn take_in(
     // What the kernel still has cannot be taken in any more.
     let left = std::iter::from_fn(|| socket.try_recv(&mut datagram).ok()).take(1_000_000).count() as u64;
     if left > 0 {
-        let total = lost.fetch_add(left, Ordering::Relaxed) + left;
-        tracing::warn!(target: "headworks", source = name, lost = left, lost_in_all = total, "datagrams that came while the system closes are not taken in");
+        lost.fetch_add(left, Ordering::Relaxed);
+        intake.lost(name, Lost::Datagrams(left), "they came while the system closes, and are not taken in");
     }
-    ask(name, port, lost);
+    drops.ask(lost);
+    drops.tell(name, intake, Duration::ZERO);
     ingress.finish(true).await.map_err(|why| why.to_string())
 }
 
-/// Asks the kernel what it dropped, and says so where it is more than before.
-fn ask(name: &str, port: u16, lost: &AtomicU64) {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
-    let dropped: u64 = tables.iter().map(|table| drops(table, port)).sum();
-    let before = lost.fetch_max(dropped, Ordering::Relaxed);
-    if dropped > before {
-        tracing::warn!(target: "headworks", source = name, lost = dropped - before, lost_in_all = dropped, "the kernel dropped datagrams: they came faster than they were taken in");
+/// What the kernel dropped of a port.
+struct Drops {
+    port: u16,
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Drops {
+    /// Asks the kernel.
+    fn ask(&mut self, lost: &AtomicU64) {
+        let tables =
+            ["/proc/net/udp", "/proc/net/udp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+        let dropped: u64 = tables.iter().map(|table| drops(table, self.port)).sum();
+        let before = lost.fetch_max(dropped, Ordering::Relaxed);
+        self.untold += dropped.saturating_sub(before);
+    }
+
+    /// Says what was dropped, if anything was: what goes on and on, once in so long.
+    fn tell(&mut self, name: &str, intake: &Intake, every: Duration) {
+        if self.untold > 0 && self.told.is_none_or(|told| told.elapsed() >= every) {
+            let why = "the kernel dropped them, since they came faster than they were taken in";
+            intake.lost(name, Lost::Datagrams(std::mem::take(&mut self.untold)), why);
+            self.told = Some(Instant::now());
+        }
     }
 }
 

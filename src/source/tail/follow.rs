@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) enum End {
     Gone,
     /// What was read of it is not there any more: so many bytes of it were not taken in.
     Cut(u64),
+    /// It has no name any more, the system closes, and so many bytes of it were not read.
+    Left(u64),
     /// It is to be opened anew.
     Failed(String),
 }
@@ -99,6 +101,11 @@ async fn follow_to_end(intake: &Intake, job: Job) -> End {
         end = reader.take_in(&ingress, intake) => end,
         () = &mut settling => return End::Failed("another reader took its stream over".to_owned()),
     };
+    if let (End::Closing, Some(left)) = (&end, reader.left()) {
+        // Nobody will end its last line. What was not read of it cannot be taken in any more.
+        let _ = ingress.finish(true).await;
+        return if left == 0 { End::Gone } else { End::Left(left) };
+    }
     let finished = ingress.finish(false).await;
     if finished.is_ok() && !matches!(end, End::Closing | End::Failed(_)) {
         tokio::select! {
@@ -216,6 +223,12 @@ impl Reader<'_> {
                 },
             }
         }
+    }
+
+    /// A file that has no name any more is not there for the next process: how many bytes of it were not read, if it is one.
+    fn left(&self) -> Option<u64> {
+        let of = self.file.metadata().ok().filter(|of| of.nlink() == 0)?;
+        Some(of.len().saturating_sub(self.offset))
     }
 
     /// Takes in what was read, but for lines that the journal has.

@@ -22,6 +22,9 @@ const SEARCH_EVERY: u64 = 240;
 /// So many complaints are remembered, lest they be told again.
 const MOST_TOLD: usize = 10_000;
 
+/// So many are named at once.
+const MOST_NAMED: usize = 3;
+
 /// Looks after all files of a source: which there are, which are open, and how far each is.
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -32,6 +35,10 @@ pub(super) struct Watcher {
     open: BTreeMap<PlaceOnDisk, Open>,
     lost: Arc<AtomicU64>,
     told: HashSet<String>,
+    /// What keeps it from reading what it is to read, and at which look it last did.
+    wrong: BTreeMap<String, u64>,
+    /// What was lost since the last look: how many bytes, and why.
+    gone: Vec<(u64, String)>,
     looks: u64,
     /// Streams that were named so far.
     streams: u64,
@@ -55,6 +62,16 @@ struct Seen {
     tenant: Option<String>,
     size: u64,
     modified: i64,
+}
+
+/// What came of a look.
+pub(super) struct Looked {
+    /// The files to begin with.
+    pub(super) jobs: Vec<Job>,
+    /// Why not all is read that is to be, if it is not.
+    pub(super) wrong: Option<String>,
+    /// What was lost: how many bytes, and why.
+    pub(super) gone: Vec<(u64, String)>,
 }
 
 impl Seen {
@@ -86,11 +103,12 @@ impl Watcher {
         lost: Arc<AtomicU64>,
     ) -> Self {
         let (open, told) = (BTreeMap::new(), HashSet::new());
-        Self { name, spec, options, positions, open, lost, told, looks: 0, streams: 0 }
+        let (wrong, gone) = (BTreeMap::new(), vec![]);
+        Self { name, spec, options, positions, open, lost, told, wrong, gone, looks: 0, streams: 0 }
     }
 
-    /// Looks at everything; gives the files to begin with.
-    pub(super) fn look(&mut self) -> Vec<Job> {
+    /// Looks at everything.
+    pub(super) fn look(&mut self) -> Looked {
         let mut seen = self.find();
         // Behind that, so that a file which has a successor is seen as it was left.
         self.look_at_open();
@@ -99,22 +117,43 @@ impl Watcher {
         if self.looks.is_multiple_of(SAVE_EVERY) {
             self.save();
         }
+        let looks = self.looks;
+        // Positions are not saved at each look.
+        self.wrong.retain(|_, last| *last + SAVE_EVERY >= looks);
         self.looks += 1;
-        jobs
+        Looked { jobs, wrong: self.why(), gone: std::mem::take(&mut self.gone) }
+    }
+
+    /// What is wrong, in one line.
+    fn why(&self) -> Option<String> {
+        let first: Vec<_> = self.wrong.keys().take(MOST_NAMED).map(String::as_str).collect();
+        let more = match self.wrong.len() - first.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        (!first.is_empty()).then(|| first.join("; ") + &more)
     }
 
     /// The last look.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self) -> Looked {
         self.look_at_open();
         self.save();
+        Looked { jobs: vec![], wrong: self.why(), gone: std::mem::take(&mut self.gone) }
     }
 
     fn save(&mut self) -> bool {
         let saved = self.positions.save();
         if let Err(why) = &saved {
-            self.tell(format!("cannot keep the positions of files: {why}"));
+            self.fails(format!("cannot keep the positions of files: {why}"));
         }
         saved.is_ok()
+    }
+
+    /// It is so at this look.
+    fn fails(&mut self, what: String) {
+        if self.wrong.len() < MOST_TOLD {
+            self.wrong.insert(what, self.looks);
+        }
     }
 
     /// Says it once.
@@ -129,7 +168,7 @@ impl Watcher {
         let mut refused = vec![];
         let found =
             self.options.pattern.find(|path, why| refused.push(format!("cannot read {}: {why}", path.display())));
-        refused.into_iter().for_each(|what| self.tell(what));
+        refused.into_iter().for_each(|what| self.fails(what));
         let mut places = HashSet::new();
         let mut seen = vec![];
         for found in found {
@@ -195,17 +234,17 @@ impl Watcher {
                 self.positions.records.remove(&place);
                 self.lose(&path, bytes, "was cut or written anew in its place");
             }
-            End::Failed(why) => self.tell(format!("{} is opened anew: {why}", path.display())),
+            End::Left(bytes) => {
+                self.positions.records.remove(&place);
+                self.lose(&path, bytes, "was deleted just before the stop");
+            }
+            End::Failed(why) => self.fails(format!("{} is opened anew: {why}", path.display())),
         }
     }
 
-    fn lose(&self, path: &Path, bytes: u64, what: &str) {
-        let total = self.lost.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let path = path.display();
-        tracing::warn!(
-            target: "headworks", source = self.name, %path, lost_bytes = bytes, lost_bytes_in_all = total,
-            "the file {what}: at least so many bytes of it were not read"
-        );
+    fn lose(&mut self, path: &Path, bytes: u64, what: &str) {
+        self.lost.fetch_add(bytes, Ordering::Relaxed);
+        self.gone.push((bytes, format!("{} {what}: at least so many bytes of it were not read", path.display())));
     }
 
     /// Looks for files that are known and that the pattern does not find any more: renamed while nobody looked.
@@ -277,7 +316,7 @@ impl Watcher {
                 }
                 // It is another one by now.
                 Err(None) => drop(unread.insert(log)),
-                Err(Some(why)) => self.tell(why),
+                Err(Some(why)) => self.fails(why),
             }
         }
         // Which stream a file is must be known before any of its lines is taken in.

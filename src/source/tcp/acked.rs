@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::answers::{Gate, Lines, write_all};
 use super::connection::{Beginning, End, read_all};
-use crate::source::ack::{Hello, Reply};
+use crate::source::ack::{Hello, MAX_POSITION, Reply};
 use crate::source::listener::Connection;
 
 /// How long a connection that the server ends waits for the client to read why.
@@ -28,7 +28,7 @@ pub(super) async fn serve(
     let opened = tokio::select! {
         biased;
         () = intake.closing() => Err(Error::Closed),
-        opened = intake.open_stream(spec, id, next, level) => opened,
+        opened = intake.open_stream(spec.last_position(MAX_POSITION), id, next, level) => opened,
     };
     let (ingress, answers) = match opened {
         Ok(opened) => opened,
@@ -39,6 +39,9 @@ pub(super) async fn serve(
         }
         Err(why) => return refuse(&mut stream, why.to_string()).await,
     };
+    if skip && answers.last() >= MAX_POSITION {
+        return refuse(&mut stream, Error::PositionsUsedUp(MAX_POSITION).to_string()).await;
+    }
     let telling = intake.telling();
     let last = answers.last();
     let (mut lines, gate) = (Lines::default(), Gate::default());
@@ -87,7 +90,7 @@ pub(super) async fn serve(
     };
     let end = ended.map_err(|why| format!("writing acknowledgements failed: {why}"))?;
     let reply = match &end {
-        End::Refused(why @ Error::TakenOver) => Reply::Error(why.to_string()),
+        End::Refused(why @ (Error::TakenOver | Error::PositionsUsedUp(_))) => Reply::Error(why.to_string()),
         End::Idle(why) => Reply::Error(why.clone()),
         _ => Reply::End,
     };

@@ -81,8 +81,7 @@ impl WebSocketSource {
         decoder: Json,
         options: WebSocketOptions,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen)?;
-        listener.set_nonblocking(true)?;
+        let listener = listener::bind(listen)?;
         Ok(Self { name: name.into(), decoder, listener, options })
     }
 

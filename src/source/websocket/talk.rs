@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::super::ack::{FirstLine, Hello, Reply};
+use super::super::ack::{FirstLine, Hello, MAX_POSITION, Reply};
 use super::super::tcp::Gate;
 use super::lines::{Known, Reader};
 use super::telling::Teller;
@@ -135,16 +135,20 @@ impl Talk {
             Ok(stream) => stream,
             Err(end) => return (end, None),
         };
+        let spec = self.spec.clone().last_position(MAX_POSITION);
         let opened = tokio::select! {
             biased;
             () = self.intake.closing() => Err(Error::Closed),
-            opened = self.intake.open_stream(self.spec.clone(), stream, next, level.max(self.least)) => opened,
+            opened = self.intake.open_stream(spec, stream, next, level.max(self.least)) => opened,
         };
         let (ingress, mut answers) = match opened {
             Ok(opened) => opened,
             Err(why) => return (End::of(&why), None),
         };
         let last = answers.last();
+        if skip && last >= MAX_POSITION {
+            return (End::of(&Error::PositionsUsedUp(MAX_POSITION)), None);
+        }
         let ok = Reply::Ok { last, next: if skip { last + 1 } else { next } };
         let known = Known::new(&self.spec, if skip { 0 } else { last + 1 - next });
         let mut telling = std::pin::pin!(teller.tell(ok, &mut answers));

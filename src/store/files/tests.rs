@@ -354,7 +354,7 @@ fn a_file_that_is_missing_or_was_cut_or_is_not_on_record_is_damage_and_nothing_i
     let refused = |writer: &mut Writer, says: &str| {
         writer.shelves.clear();
         let outage = writer.store(&[Store::new(&batch(9, &[b"x".to_vec()]), Attempt(1))]).remove(0).unwrap_err();
-        assert!(matches!(&outage, StorageError::Unavailable { detail } if detail.contains(says)), "{outage:?}");
+        assert!(matches!(&outage, StorageError::Unavailable { detail, .. } if detail.contains(says)), "{outage:?}");
         assert_eq!(std::fs::read(&index).unwrap_or_default(), records);
     };
     std::fs::rename(path(1), root.join("aside")).unwrap();

@@ -46,6 +46,11 @@ impl Serve for Writer {
         let failed = |why: Failure| why.storage_error(&format!("roll back batch {id}"), &self.link.place);
         self.rollback(id, attempt).await.map_err(failed)
     }
+
+    async fn look(&self) -> Outcome {
+        let failed = |why: Failure| StorageError::unavailable(why.explain());
+        self.link.open().await.map(drop).map_err(failed)
+    }
 }
 
 impl NatsStore {
@@ -79,6 +84,11 @@ impl NatsStore {
     #[must_use]
     pub fn place(&self) -> &str {
         &self.shared.place
+    }
+
+    /// Whether its stream is there.
+    pub(crate) async fn look(&self) -> Result<(), String> {
+        self.shared.desk.look().await
     }
 
     /// Finishes what was handed over before, for every clone. Calls that come later are answered with

@@ -49,6 +49,7 @@ type Outcome = Result<(), StorageError>;
 enum Job {
     Store(Batch, Attempt, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
+    Look(oneshot::Sender<Result<(), Failure>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -101,6 +102,15 @@ impl ObjectStore {
     #[must_use]
     pub fn place(&self) -> &str {
         &self.shared.place
+    }
+
+    /// Whether its place is there. While so many calls wait that no other has room, they tell.
+    pub(crate) async fn look(&self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.jobs.try_send(Job::Look(reply)).is_err() {
+            return Ok(());
+        }
+        answer.await.map_or(Ok(()), |there| there.map_err(|why| why.explain()))
     }
 
     /// Finishes what was handed over before, for every clone. Calls that come later are answered with
@@ -195,6 +205,7 @@ impl Desk {
                 let what = format!("roll back batch {id}");
                 self.in_turn(&id.tenant, &what, reply, self.writer.rollback(&id, attempt)).await;
             }
+            Job::Look(reply) => drop(reply.send(self.writer.look().await)),
             Job::Close(_) => {}
         }
     }

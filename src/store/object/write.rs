@@ -53,6 +53,17 @@ impl Writer {
         self.is_ready.get_or_try_init(|| self.make_ready()).await.copied()
     }
 
+    /// Whether the place is there now.
+    pub(super) async fn look(&self) -> Result<(), Failure> {
+        self.ready().await?;
+        self.link.get(&self.decided()).await.map(drop)
+    }
+
+    /// Where it is kept what was decided for the place.
+    fn decided(&self) -> String {
+        format!("{}/store.json", key::OWN)
+    }
+
     async fn make_ready(&self) -> Result<(), Failure> {
         let (options, compacts) = (&self.link.options, self.link.compacts());
         let asked = Decided {
@@ -63,7 +74,7 @@ impl Writer {
             compacts,
         };
         let json = serde_json::to_vec_pretty(&asked).map_err(|why| Failure::Unfit(why.to_string()))?;
-        let (key, json) = (format!("{}/store.json", key::OWN), Bytes::from(json));
+        let (key, json) = (self.decided(), Bytes::from(json));
         if self.link.create(&key, json.clone()).await? {
             // What says yes to the same question twice would let a batch be stored twice, and in spite of its rollback.
             if self.link.create(&key, json.clone()).await? {

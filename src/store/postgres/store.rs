@@ -87,6 +87,14 @@ impl PostgresStore {
         &self.shared.target.place
     }
 
+    /// Whether its server answers, over a connection of its own: those of batches may be busy.
+    pub(crate) async fn look(&self) -> Result<(), String> {
+        let (client, connection) = self.shared.target.connect().await.map_err(|why| why.explain())?;
+        let answered = client.simple_query("").await.map_err(|why| Failure::from(why).explain());
+        connection.abort();
+        answered.map(drop)
+    }
+
     /// Finishes what was handed over before and closes the connections, for every clone. Calls that come later are answered with
     /// [`StorageError::Unavailable`]; closing again is a success.
     ///

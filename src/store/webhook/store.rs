@@ -50,6 +50,10 @@ impl Serve for Target {
     fn rollback(&self, id: &BatchId, attempt: Attempt) -> impl Future<Output = Outcome> + Send {
         self.rollback(id, attempt)
     }
+
+    fn look(&self) -> impl Future<Output = Outcome> + Send {
+        self.look()
+    }
 }
 
 impl fmt::Debug for WebhookStore {
@@ -81,6 +85,11 @@ impl WebhookStore {
     /// Has the server asked again with the tenant's next attempt, however long it wanted to be left alone (`Retry-After`); whether it was.
     pub fn ask_again(&self, tenant: &TenantId) -> bool {
         self.shared.target.ask_again(tenant)
+    }
+
+    /// Whether its server can be connected to; it is sent nothing.
+    pub(crate) async fn look(&self) -> Result<(), String> {
+        self.shared.desk.look().await
     }
 
     /// Finishes what was handed over before and closes the connections, for every clone. Calls that come later are answered with

@@ -157,14 +157,25 @@ impl Target {
         self.send(&what, url, message).await.map_err(|failed| failed.error)
     }
 
+    pub(super) async fn look(&self) -> Outcome {
+        let is_tls = self.url.scheme_str() == Some("https");
+        let host = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let connecting = tokio::net::TcpStream::connect((host, port));
+        let limit = self.options.connect_timeout;
+        let away =
+            |why: &dyn std::fmt::Display| StorageError::unavailable(format!("cannot connect to {}: {why}", self.url));
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map(drop).map_err(|why| away(&why)),
+            Err(_) => Err(away(&format!("no answer within {}", humantime::format_duration(limit)))),
+        }
+    }
+
     async fn send(&self, what: &str, to: &Uri, message: Message) -> Result<(), Failed> {
         let tenant = message.tenant.clone();
         if let Some(wait) = self.known().left_alone(&tenant, Instant::now()) {
-            let detail = format!(
-                "cannot {what}: {to} asked to be left alone, for another {} s; `headworks tenants resume` has it asked before",
-                wait.as_secs() + 1
-            );
-            return Err(Failed { error: StorageError::unavailable(detail), is_certain: true });
+            let detail = format!("cannot {what}: {to} asked to be left alone, for another {}", patience(wait, &tenant));
+            return Err(Failed { error: StorageError::unavailable_after(detail, wait), is_certain: true });
         }
         let unready = |why: String| Failed {
             error: StorageError::unavailable(format!("cannot {what}: {why}")),
@@ -222,15 +233,24 @@ impl Target {
             Verdict::Passing => (StorageError::transient(detail), false),
             Verdict::TenantLater(wait) => {
                 self.known().tenants.insert(tenant.clone(), Instant::now() + wait);
-                (StorageError::unavailable(detail), true)
+                let asks =
+                    format!("{detail}; it asks to be left alone with this tenant for {}", patience(wait, tenant));
+                (StorageError::unavailable_after(asks, wait), true)
             }
             Verdict::Later(wait) => {
                 self.known().later = Some(Instant::now() + wait);
-                (StorageError::unavailable(detail), true)
+                let asks = format!("{detail}; it asks to be left alone for {}", patience(wait, tenant));
+                (StorageError::unavailable_after(asks, wait), true)
             }
         };
         Err(Failed { error, is_certain })
     }
+}
+
+/// How long, and how not to wait for so long.
+fn patience(wait: Duration, tenant: &TenantId) -> String {
+    let wait = Duration::from_secs(wait.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX));
+    format!("{} (`headworks tenants resume {tenant}` has it asked before)", humantime::format_duration(wait))
 }
 
 /// The beginning of an answer, in one line.

@@ -29,7 +29,7 @@ impl State {
             // It answered, if not to please.
             Failed::Permanent => return (0, None, self.close_breaker(store).then_some(BreakerTurned::Closed)),
             // For all of its tenants, and so no matter of this one.
-            Failed::Unavailable => return (0, None, None),
+            Failed::Unavailable { .. } => return (0, None, None),
         }
         let policy = self.policy.breaker;
         let at = self.breakers.iter().position(|(other, _)| other == store).unwrap_or_else(|| {

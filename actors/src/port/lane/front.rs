@@ -145,7 +145,8 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Option<FailedAttempt> {
         let state = &mut *self.lock();
-        let is_probe = matches!(failure, Failed::Unavailable) && state.work.as_ref().is_some_and(|work| work.parked);
+        let is_probe =
+            matches!(failure, Failed::Unavailable { .. }) && state.work.as_ref().is_some_and(|work| work.parked);
         state.counters.attempts_failed += u64::from(!is_probe);
         let work = state.work.as_mut()?;
         let store = work.failed(&cause)?;
@@ -153,7 +154,7 @@ impl Lane {
         let (in_a_row, tripped, breaker) = state.call_failed(&store, failure, now);
         let work = state.work.as_mut()?;
         let (batch, attempt) = (work.batch.id().clone(), work.attempt());
-        work.parked = matches!(failure, Failed::Unavailable);
+        work.parked = matches!(failure, Failed::Unavailable { .. });
         work.woken = false;
         let mut next_after = work.next_after(&state.policy.retry, failure, now, rng);
         if let (Some(after), Some(tripped)) = (&mut next_after, tripped) {
