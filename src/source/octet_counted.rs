@@ -24,6 +24,8 @@ impl Reframer {
     /// What was read becomes what is to be fed.
     pub(in crate::source) fn reframe(&mut self, bytes: &mut Vec<u8>) {
         let read = std::mem::take(bytes);
+        // A line is a few bytes longer where it follows its length.
+        bytes.reserve(read.len() + read.len() / 16);
         let mut rest = &read[..];
         if !self.kept.is_empty() && self.counted == 0 && !self.skips_line {
             // At most one message that is not ended, and what was read.

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
+use rangemap::RangeInclusiveMap;
 use tokio::sync::Notify;
 
 use super::registry::Shared;
-use crate::model::{Code, StreamId, UnixMillis};
+use crate::model::position_set::blocks;
+use crate::model::{Code, PositionSet, StreamId, UnixMillis};
 use crate::observe::Outcome;
 use crate::policy::AckLevel;
 use crate::port::{Entry, Position, RecoveredStream};
@@ -55,20 +56,20 @@ struct State {
     /// Where that is on record.
     marked: Position,
     /// Positions beyond `last` that an earlier process accepted.
-    ahead: RangeInclusiveSet<u64>,
+    ahead: PositionSet,
     /// Positions that an earlier process dealt with, and of which it is not known yet whether they are settled.
-    unread: RangeInclusiveSet<u64>,
+    unread: PositionSet,
     /// Accepted and not settled.
-    open: RangeInclusiveSet<u64>,
+    open: PositionSet,
     /// Those of them that are answered when they are settled.
-    owed: RangeInclusiveSet<u64>,
+    owed: PositionSet,
     /// Those that are answered when the journal has committed them.
-    recorded: Vec<(Position, RangeInclusiveSet<u64>)>,
+    recorded: Vec<(Position, PositionSet)>,
     /// Those that were shed, and are answered when that is committed.
-    shed: Vec<(Position, RangeInclusiveSet<u64>)>,
+    shed: Vec<(Position, PositionSet)>,
     /// Those ahead that were shed before their sender came to them again, and where that is on record.
     shed_ahead: RangeInclusiveMap<u64, Position>,
-    acks: RangeInclusiveSet<u64>,
+    acks: PositionSet,
     nacks: RangeInclusiveMap<u64, Nack>,
     /// Refusals that a connection was given to tell. Whether its sender heard of them is known when it comes again: by where it goes
     /// on. Until then they are not forgotten, lest it be told that all is well.
@@ -93,20 +94,15 @@ struct State {
 impl State {
     /// What is owed of these positions is true now.
     fn acknowledge(&mut self, range: &RangeInclusive<u64>) {
-        let owed = parts(&self.owed, range);
+        let owed = self.owed.within(range);
         self.owed.remove(range.clone());
-        self.acks.extend(owed);
+        owed.into_iter().for_each(|range| self.acks.insert(range));
     }
 }
 
-/// The positions of one chunk.
-fn ranges(positions: &[u64]) -> RangeInclusiveSet<u64> {
-    positions.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
-}
-
-/// The parts of `range` that are in `set`.
-fn parts(set: &RangeInclusiveSet<u64>, range: &RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
-    set.overlapping(range).map(|part| clip(part, range)).collect()
+/// The runs of positions.
+fn ranges(positions: &[u64]) -> impl Iterator<Item = RangeInclusive<u64>> {
+    positions.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some(*run.first()?..=*run.last()?))
 }
 
 impl Stream {
@@ -169,22 +165,22 @@ impl Stream {
         state.last = goes_on;
         state.heard = Some(next - 1).filter(|_| state.has_recorded);
         state.recorded.clear();
-        state.acks = RangeInclusiveSet::new();
+        state.acks = PositionSet::default();
         if level == AckLevel::Stored {
             state.owed = state.open.clone();
         }
-        let mut done = RangeInclusiveSet::new();
+        let mut done = PositionSet::default();
         if next <= last {
-            let unread = parts(&state.unread, &(next..=last));
-            state.owed.extend(unread);
-            done.extend(state.owed.gaps(&(next..=last)));
+            let asked = next..=last;
+            state.unread.within(&asked).into_iter().for_each(|unread| state.owed.insert(unread));
+            done.insert(asked.clone());
+            state.owed.within(&asked).into_iter().for_each(|owed| done.remove(owed));
             for (refused, _) in state.nacks.iter() {
                 done.remove(refused.clone());
             }
-            for shed in state.shed.iter().flat_map(|(_, ranges)| ranges.iter()) {
-                done.remove(shed.clone());
+            for shed in state.shed.iter().flat_map(|(_, shed)| shed.within(&asked)) {
+                done.remove(shed);
             }
-            let asked = next..=last;
             for (range, nack) in overlapping(&state.told, &asked) {
                 done.remove(range.clone());
                 state.nacks.insert(range, nack);
@@ -247,8 +243,9 @@ impl Stream {
             changed.as_mut().enable();
             {
                 let state = self.lock();
-                let recorded = state.recorded.iter().chain(&state.shed).map(|(_, ranges)| ranges.len()).sum::<usize>();
-                if state.session != session || state.acks.len() + state.nacks.len() + recorded <= MOST_ANSWERS {
+                let recorded = state.recorded.iter().chain(&state.shed).map(|(_, set)| set);
+                let acks: usize = recorded.chain([&state.acks]).map(PositionSet::at_most_runs).sum();
+                if state.session != session || acks + state.nacks.len() <= MOST_ANSWERS {
                     return;
                 }
             }
@@ -260,14 +257,18 @@ impl Stream {
     pub(crate) fn accepted(&self, positions: &[u64], least: AckLevel, at: Position) {
         let mut state = self.lock();
         state.marked = state.marked.max(at);
-        let ranges = ranges(positions);
-        for range in ranges.iter() {
-            state.open.insert(range.clone());
+        let level = state.level.max(least);
+        let State { open, acks, owed, recorded, .. } = &mut *state;
+        if level == AckLevel::Journaled {
+            recorded.push((at, PositionSet::of(positions)));
         }
-        match state.level.max(least) {
-            AckLevel::Received => state.acks.extend(ranges),
-            AckLevel::Journaled => state.recorded.push((at, ranges)),
-            AckLevel::Stored => state.owed.extend(ranges),
+        for (block, bits) in blocks(positions) {
+            open.add(block, bits);
+            match level {
+                AckLevel::Received => acks.add(block, bits),
+                AckLevel::Journaled => {}
+                AckLevel::Stored => owed.add(block, bits),
+            }
         }
         drop(state);
         self.changed.notify_waiters();
@@ -294,7 +295,7 @@ impl Stream {
     /// Whatever an earlier process has not settled was found.
     fn all_found(&self) {
         let mut state = self.lock();
-        for range in std::mem::take(&mut state.unread) {
+        for range in std::mem::take(&mut state.unread).runs() {
             state.acknowledge(&range);
         }
         drop(state);
@@ -313,11 +314,10 @@ impl Stream {
 
     fn nack(&self, positions: &[u64], code: Code, retry_after: Option<Duration>) {
         let mut state = self.lock();
-        let ranges = ranges(positions);
         if self.id.is_lasting() {
-            state.unrecorded.extend(ranges.iter().map(|range| (range.clone(), code)));
+            state.unrecorded.extend(ranges(positions).map(|range| (range, code)));
         }
-        state.nacks.extend(ranges.into_iter().map(|range| (range, (code, retry_after))));
+        state.nacks.extend(ranges(positions).map(|range| (range, (code, retry_after))));
         drop(state);
         self.changed.notify_waiters();
     }
@@ -329,13 +329,13 @@ impl Stream {
             return;
         }
         let mut state = self.lock();
-        for range in ranges(positions) {
-            let unsettled = [parts(&state.open, &range), parts(&state.unread, &range)].concat();
-            state.acks.insert(range.clone());
-            for range in unsettled {
-                state.acks.remove(range.clone());
-                state.owed.insert(range);
-            }
+        for (block, bits) in blocks(positions) {
+            let unsettled = state.open.of_block(block).or(state.unread.of_block(block)).and(bits);
+            state.acks.add(block, bits);
+            state.acks.take(block, unsettled);
+            state.owed.add(block, unsettled);
+        }
+        for range in ranges(positions).filter(|_| !state.shed_ahead.is_empty()).collect::<Vec<_>>() {
             let shed = state.shed_ahead.overlapping(&range).map(|(part, at)| (*at, clip(part, &range)));
             for (at, part) in shed.collect::<Vec<_>>() {
                 state.acks.remove(part.clone());
@@ -351,18 +351,21 @@ impl Stream {
     /// Events have their outcome.
     pub(crate) fn settled(&self, positions: &[u64], outcome: Outcome, code: Option<Code>) {
         let mut state = self.lock();
-        for range in ranges(positions) {
+        let State { open, acks, owed, nacks, session, .. } = &mut *state;
+        let mut refused = PositionSet::default();
+        let told = match (outcome, code) {
+            // Dropped by a hook's rule it has no code: then it is as good as stored.
+            (Outcome::DeadLettered | Outcome::Discarded, Some(_)) => &mut refused,
+            _ => acks,
+        };
+        for (block, bits) in blocks(positions) {
+            open.take(block, bits);
+            let owed = owed.take(block, bits);
             // Where no connection has come yet, nobody knows what it will be owed.
-            let owed = if state.session == 0 { vec![range.clone()] } else { parts(&state.owed, &range) };
-            state.open.remove(range.clone());
-            state.owed.remove(range);
-            match (outcome, code) {
-                // Dropped by a hook's rule it has no code: then it is as good as stored.
-                (Outcome::DeadLettered | Outcome::Discarded, Some(code)) => {
-                    state.nacks.extend(owed.into_iter().map(|range| (range, (code, None))));
-                }
-                _ => state.acks.extend(owed),
-            }
+            told.add(block, if *session == 0 { bits } else { owed });
+        }
+        if let Some(code) = code {
+            nacks.extend(refused.runs().into_iter().map(|range| (range, (code, None))));
         }
         drop(state);
         self.changed.notify_waiters();
@@ -372,9 +375,9 @@ impl Stream {
     /// committed: a nack is final.
     pub(crate) fn shed(&self, positions: &[u64], at: Position) {
         let mut state = self.lock();
-        let mut shed = RangeInclusiveSet::new();
+        let mut shed = PositionSet::default();
         for range in ranges(positions) {
-            for ahead in parts(&state.ahead, &range) {
+            for ahead in state.ahead.within(&range) {
                 state.shed_ahead.insert(ahead, at);
             }
             if state.session == 0 {
@@ -384,7 +387,7 @@ impl Stream {
             if state.session != 0 {
                 state.given_up.insert(range.clone(), at);
             }
-            for owed in parts(&state.owed, &range) {
+            for owed in state.owed.within(&range) {
                 state.shed_ahead.remove(owed.clone());
                 state.given_up.remove(owed.clone());
                 shed.insert(owed);
@@ -453,19 +456,19 @@ impl Stream {
         let recorded = std::mem::take(&mut state.recorded);
         for (at, ranges) in recorded {
             if is_committed(at) {
-                state.acks.extend(ranges);
+                state.acks.add_all(ranges);
             } else {
                 state.recorded.push((at, ranges));
             }
         }
         for (at, ranges) in std::mem::take(&mut state.shed) {
             if is_committed(at) {
-                state.nacks.extend(ranges.into_iter().map(|range| (range, (Code::Shed, None))));
+                state.nacks.extend(ranges.runs().into_iter().map(|range| (range, (Code::Shed, None))));
             } else {
                 state.shed.push((at, ranges));
             }
         }
-        let acks = std::mem::take(&mut state.acks).into_iter().map(Answer::Ack);
+        let acks = std::mem::take(&mut state.acks).runs().into_iter().map(Answer::Ack);
         let nacks = std::mem::take(&mut state.nacks);
         if self.id.is_lasting() {
             state.told.extend(nacks.iter().map(|(range, nack)| (range.clone(), *nack)));
@@ -521,7 +524,7 @@ pub(crate) struct Numbers {
     /// The position of the next frame.
     pub(crate) next: u64,
     /// Positions that an earlier process accepted.
-    known: RangeInclusiveSet<u64>,
+    known: PositionSet,
 }
 
 impl Numbers {
@@ -534,7 +537,7 @@ impl Numbers {
     pub(crate) fn count(&mut self) -> (u64, bool) {
         let position = self.next;
         self.next += 1;
-        (position, !self.known.is_empty() && self.known.contains(&position))
+        (position, !self.known.is_empty() && self.known.contains(position))
     }
 }
 
@@ -574,7 +577,7 @@ impl Streams {
             for (from, to, code) in left.refused {
                 state.unread.remove(from..=to);
                 // As it was on record when this process began.
-                for shed in parts(&state.ahead, &(from..=to)) {
+                for shed in state.ahead.within(&(from..=to)) {
                     state.shed_ahead.insert(shed, Position::default());
                 }
                 if from <= left.position {

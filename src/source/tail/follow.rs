@@ -5,8 +5,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headworks_actors::{AckLevel, Answer, Answers, Error, IngressHandle, IngressSpec, Intake, StreamId};
-use rangemap::RangeInclusiveSet;
+use headworks_actors::{AckLevel, Answer, Answers, Error, IngressHandle, IngressSpec, Intake, PositionSet, StreamId};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::positions::{RECENT, hash};
@@ -122,7 +123,7 @@ async fn follow_to_end(intake: &Intake, job: Job) -> End {
 struct Marks {
     /// All lines up to this one are settled.
     settled: u64,
-    beyond: RangeInclusiveSet<u64>,
+    beyond: PositionSet,
     /// How many lines, and bytes, and the hash of the last of them.
     ends: VecDeque<(u64, u64, u64)>,
 }
@@ -135,10 +136,9 @@ async fn settle(mut answers: Answers, marks: &Mutex<Marks>, progress: &Mutex<Pro
             let (Answer::Ack(range) | Answer::Nack(range, ..)) = answer;
             marks.beyond.insert(range);
         }
-        let next = marks.settled + 1;
-        if let Some(range) = marks.beyond.get(&next).cloned() {
-            marks.settled = *range.end();
-            marks.beyond.remove(0..=*range.end());
+        if let Some(last) = marks.beyond.run_from(marks.settled + 1) {
+            marks.settled = last;
+            marks.beyond.remove(0..=last);
         }
         let mut settled = None;
         while marks.ends.front().is_some_and(|(lines, ..)| *lines <= marks.settled) {
@@ -168,11 +168,12 @@ struct Reader<'r> {
 impl Reader<'_> {
     async fn take_in(&mut self, ingress: &IngressHandle, intake: &Intake) -> End {
         let mut closing = std::pin::pin!(intake.closing());
-        let mut is_quiet = false;
+        let (mut is_quiet, mut used) = (false, vec![]);
         loop {
             let look = *self.look.borrow_and_update();
             let (file, offset, recent) = (self.file.clone(), self.offset, self.recent.clone());
-            let reading = tokio::task::spawn_blocking(move || read_behind(&file, offset, &recent));
+            let block = std::mem::take(&mut used);
+            let reading = tokio::task::spawn_blocking(move || read_behind(&file, offset, &recent, block));
             let read = tokio::select! {
                 biased;
                 () = &mut closing => return End::Closing,
@@ -187,7 +188,10 @@ impl Reader<'_> {
             if !block.is_empty() {
                 is_quiet = false;
                 match self.feed(block, ingress).await {
-                    Ok(()) => continue,
+                    Ok(block) => {
+                        used = block;
+                        continue;
+                    }
                     Err(Error::Closed) => return End::Closing,
                     Err(why) => return End::Failed(why.to_string()),
                 }
@@ -204,7 +208,7 @@ impl Reader<'_> {
                 // Nobody will end its last line.
                 return match self.unfinished {
                     0 => End::Gone,
-                    _ => self.feed(b"\n".to_vec(), ingress).await.map_or(End::Closing, |()| End::Gone),
+                    _ => self.feed(b"\n".to_vec(), ingress).await.map_or(End::Closing, |_| End::Gone),
                 };
             }
             let changed = async {
@@ -231,55 +235,63 @@ impl Reader<'_> {
         Some(of.len().saturating_sub(self.offset))
     }
 
-    /// Takes in what was read, but for lines that the journal has.
-    async fn feed(&mut self, mut block: Vec<u8>, ingress: &IngressHandle) -> Result<(), Error> {
+    /// Takes in what was read, but for lines that the journal has. Gives the memory back.
+    async fn feed(&mut self, mut block: Vec<u8>, ingress: &IngressHandle) -> Result<Vec<u8>, Error> {
         let length = block.len() as u64;
-        let mut recent = std::mem::take(&mut self.recent);
-        let before = recent.len();
-        recent.extend_from_slice(&block);
-        let last = |end: usize| &recent[end.saturating_sub(RECENT)..end];
         match memchr::memrchr(b'\n', &block) {
             Some(at) => {
-                self.lines += memchr::memchr_iter(b'\n', &block).count() as u64;
-                self.unfinished = length - at as u64 - 1;
-                let end = (self.lines, self.offset + at as u64 + 1, hash(last(before + at + 1)));
+                let (lines, unfinished) = block.split_at(at + 1);
+                self.lines += memchr::memchr_iter(b'\n', lines).count() as u64;
+                self.unfinished = unfinished.len() as u64;
+                let recent = hash(&last(&self.recent, lines));
+                let end = (self.lines, self.offset + lines.len() as u64, recent);
                 self.marks.lock().unwrap_or_else(PoisonError::into_inner).ends.push_back(end);
             }
             None => self.unfinished += length,
         }
-        self.recent = last(recent.len()).to_vec();
+        self.recent = last(&self.recent, &block);
         self.offset += length;
         let mut known = 0;
         while self.skip > 0 {
             match memchr::memchr(b'\n', &block[known..]) {
                 Some(at) => (known, self.skip) = (known + at + 1, self.skip - 1),
-                None => return Ok(()),
+                None => return Ok(block),
             }
         }
         block.drain(..known);
-        ingress.feed(block).await.map(drop)
+        ingress.feed(block).await
     }
 }
 
-/// What is behind the offset; `None` where what was before it has changed: the file was cut, and maybe written again.
-fn read_behind(file: &File, offset: u64, recent: &[u8]) -> io::Result<Option<Vec<u8>>> {
+/// The last bytes, of what was read before and of what was read now.
+fn last(before: &[u8], read: &[u8]) -> Vec<u8> {
+    let of_read = read.len().min(RECENT);
+    let of_before = before.len().min(RECENT - of_read);
+    [&before[before.len() - of_before..], &read[read.len() - of_read..]].concat()
+}
+
+/// What is behind the offset, in the memory of `block`; `None` where what was before it has changed: the file was cut, and maybe
+/// written again.
+fn read_behind(file: &File, offset: u64, recent: &[u8], mut block: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     if file.metadata()?.len() < offset {
         return Ok(None);
     }
-    let mut block = vec![0; recent.len() + BLOCK];
-    let mut filled = 0;
-    while filled < block.len() {
-        match file.read_at(&mut block[filled..], offset - recent.len() as u64 + filled as u64) {
+    block.clear();
+    block.reserve_exact(BLOCK);
+    while block.len() < BLOCK {
+        let at = offset + block.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut block), at) {
             Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-            Err(why) => return Err(why),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
         }
     }
-    block.truncate(filled);
-    if !block.starts_with(recent) {
-        return Ok(None);
+    // Afterwards: what is there now was there when the block was read.
+    let mut before = [0; RECENT];
+    let before = &mut before[..recent.len()];
+    match file.read_exact_at(before, offset - recent.len() as u64) {
+        Ok(()) => Ok((before == recent).then_some(block)),
+        Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(why) => Err(why),
     }
-    block.drain(..recent.len());
-    Ok(Some(block))
 }

@@ -28,9 +28,13 @@ pub(in crate::source) struct Gate {
 impl Gate {
     /// Waits while it is shut.
     pub(in crate::source) async fn passed(&self) {
-        while self.writing.get() && self.ahead.get() >= AHEAD {
+        while self.is_shut() {
             self.moved.notified().await;
         }
+    }
+
+    pub(in crate::source) fn is_shut(&self) -> bool {
+        self.writing.get() && self.ahead.get() >= AHEAD
     }
 
     /// So many bytes were read.

@@ -201,11 +201,13 @@ pub(in crate::source) async fn read_all(
                 Ok(used) => used,
                 Err(why) => return End::Refused(why),
             };
-            buffer = if fitting < capacity { Vec::new() } else { used };
-            capacity = fitting;
+            (buffer, capacity) = (used, fitting);
         }
         buffer.clear();
-        buffer.reserve_exact(capacity);
+        // What was made of a read may have taken less memory, or more.
+        if !(capacity..=capacity + capacity / 8).contains(&buffer.capacity()) {
+            buffer = Vec::with_capacity(capacity);
+        }
         let read = async {
             idle.apart(gate.passed()).await;
             in_time(idle, input.read_buf(&mut buffer)).await

@@ -1,10 +1,11 @@
 //! What comes in: messages as lines.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::stream::SplitStream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, poll};
 use headworks_actors::{Error, Framer, IngressHandle, IngressSpec, Intake};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -13,6 +14,9 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::super::tcp::Gate;
 use super::talk::{End, Socket};
+
+/// So many bytes of messages are fed at once, and one message more, if so many are there.
+const TOGETHER: usize = 64 << 10;
 
 /// Messages as they come.
 pub(super) struct Reader<'r> {
@@ -29,7 +33,8 @@ impl<'r> Reader<'r> {
 
     /// The lines of the next message, each with its end.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, End> {
-        loop {
+        let mut lines = vec![];
+        while lines.is_empty() {
             let message = async {
                 self.gate.passed().await;
                 timeout(self.idle, self.input.next()).await
@@ -39,44 +44,70 @@ impl<'r> Reader<'r> {
                 () = &mut self.closing => return Err(End::System),
                 message = message => message,
             };
-            let lines = match message {
-                Ok(Some(Ok(message @ (Message::Text(_) | Message::Binary(_))))) => message.into_data(),
-                // A ping is answered by itself.
-                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
-                Ok(None | Some(Ok(Message::Close(_)))) => return Err(End::Client),
-                Ok(Some(Err(why))) => return Err(broken(why)),
-                Err(_) => {
-                    let idle = humantime::format_duration(self.idle);
-                    let why = format!("nothing whole came for {idle} (idle_timeout), not even the answer to a ping");
-                    return Err(End::Refused(CloseCode::Policy, why));
-                }
+            let Ok(message) = message else {
+                let idle = humantime::format_duration(self.idle);
+                let why = format!("nothing whole came for {idle} (idle_timeout), not even the answer to a ping");
+                return Err(End::Refused(CloseCode::Policy, why));
             };
-            self.gate.read(lines.len());
-            // One without a line says nothing.
-            if !lines.is_empty() {
-                let mut lines = Vec::from(lines);
-                if lines.last() != Some(&b'\n') {
-                    lines.push(b'\n');
-                }
-                return Ok(lines);
+            self.add(message, &mut lines)?;
+        }
+        Ok(lines)
+    }
+
+    /// Adds the lines of the messages that are there already: what is fed together is dispatched together.
+    async fn more(&mut self, lines: &mut Vec<u8>) -> Result<(), End> {
+        if poll!(&mut self.closing).is_ready() {
+            return Err(End::System);
+        }
+        while lines.len() < TOGETHER && !self.gate.is_shut() {
+            match poll!(self.input.next()) {
+                Poll::Ready(message) => self.add(message, lines)?,
+                Poll::Pending => break,
             }
         }
+        Ok(())
+    }
+
+    fn add(&self, message: Option<tungstenite::Result<Message>>, lines: &mut Vec<u8>) -> Result<(), End> {
+        let message = match message {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message.into_data(),
+            // A ping is answered by itself.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return Ok(()),
+            None | Some(Ok(Message::Close(_))) => return Err(End::Client),
+            Some(Err(why)) => return Err(broken(why)),
+        };
+        self.gate.read(message.len());
+        lines.extend_from_slice(&message);
+        // One without a line says nothing.
+        if message.last().is_some_and(|last| *last != b'\n') {
+            lines.push(b'\n');
+        }
+        Ok(())
     }
 
     /// Feeds the lines of `first` and of all that comes, but for those that are passed over.
     pub(super) async fn feed_all(&mut self, first: Vec<u8>, ingress: &IngressHandle, mut known: Known) -> End {
         let mut lines = first;
         loop {
+            let more = self.more(&mut lines).await;
             known.pass(&mut lines);
-            if !lines.is_empty()
-                && let Err(why) = ingress.feed(lines).await
-            {
-                return End::of(&why);
+            if !lines.is_empty() {
+                lines = match ingress.feed(lines).await {
+                    Ok(used) => used,
+                    Err(why) => return End::of(&why),
+                };
+                lines.clear();
+            } else if more.is_ok() {
+                // No memory is held for what may be long in coming.
+                drop(std::mem::take(&mut lines));
+                lines = match self.next().await {
+                    Ok(lines) => lines,
+                    Err(end) => return end,
+                };
             }
-            lines = match self.next().await {
-                Ok(lines) => lines,
-                Err(end) => return end,
-            };
+            if let Err(end) = more {
+                return end;
+            }
         }
     }
 }
