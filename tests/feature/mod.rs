@@ -17,6 +17,8 @@ mod data_dir;
 mod dead_letters;
 mod demo;
 mod disk_faults;
+#[cfg(all(feature = "postgres", feature = "parquet", feature = "nats", feature = "webhook"))]
+mod erasure;
 mod failing;
 mod files;
 mod files_rotation;
@@ -49,6 +51,8 @@ mod object_crash;
 mod object_daemon;
 #[cfg(feature = "parquet")]
 mod object_faults;
+#[cfg(feature = "parquet")]
+mod object_retention;
 #[cfg(feature = "parquet")]
 mod object_store;
 mod open_files;

@@ -258,8 +258,8 @@ async fn with_schema_check_a_role_that_may_make_nothing_stores_and_where_there_a
     assert_outage(put(&store, &batch("acme", 2, &["b"]), 1).await, "grant it to the user in url");
     postgres.ask("GRANT INSERT ON headworks.events TO writer");
     put(&store, &batch("acme", 2, &["b"]), 1).await.unwrap();
-    postgres.ask("UPDATE headworks.headworks SET version = 3");
-    assert_refused(PostgresStore::open(options), "have version 3, but this headworks knows only 2");
+    postgres.ask("UPDATE headworks.headworks SET version = 4");
+    assert_refused(PostgresStore::open(options), "have version 4, but this headworks knows only 3");
 }
 
 #[tokio::test]

@@ -55,11 +55,19 @@ mod compact;
 #[cfg(feature = "object")]
 mod content;
 #[cfg(feature = "object")]
+mod cursor;
+#[cfg(feature = "object")]
 mod error;
+#[cfg(feature = "object")]
+mod gone;
 #[cfg(feature = "object")]
 mod key;
 #[cfg(feature = "object")]
+mod letting_go;
+#[cfg(feature = "object")]
 mod link;
+#[cfg(feature = "object")]
+mod listing;
 #[cfg(feature = "object")]
 mod ndjson;
 #[cfg(feature = "object")]
@@ -73,18 +81,24 @@ mod rows;
 #[cfg(feature = "object")]
 mod store;
 #[cfg(feature = "object")]
+mod turns;
+#[cfg(feature = "object")]
 mod write;
 
 pub use options::{ObjectFormat, ObjectOptions};
 
 #[cfg(feature = "object")]
+pub(in crate::store) use cursor::Cursor;
+#[cfg(feature = "object")]
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]
 pub(crate) use key::Template;
+#[cfg(all(feature = "object", feature = "sqlite"))]
+pub(crate) use letting_go::Holding;
 #[cfg(feature = "object")]
 pub(crate) use link::check_url;
 #[cfg(feature = "object")]
-pub(in crate::store) use reader::Cursor;
+pub(in crate::store) use reader::HeldInObjects;
 #[cfg(feature = "object")]
 pub use reader::ObjectReader;
 #[cfg(feature = "object")]
