@@ -26,6 +26,7 @@ use crate::store::NatsStore;
 use crate::store::ObjectStore;
 #[cfg(feature = "postgres")]
 use crate::store::PostgresStore;
+use crate::store::manifest::Kind;
 use crate::store::{FilesStore, SqliteStore};
 use crate::text::count;
 
@@ -182,6 +183,22 @@ impl Eraser {
         #[cfg(not(any(feature = "stdout", feature = "webhook")))]
         let sent = |_: &(StoreName, Erasable)| None;
         self.0.stores.iter().filter_map(sent).collect()
+    }
+
+    /// Whether the store `store` is of that kind.
+    pub(crate) fn is_now(&self, kind: Kind) -> bool {
+        self.0.stores.iter().filter(|(name, _)| *name == StoreName::ONLY).any(|(_, store)| match store {
+            Erasable::Sqlite(_) => kind == Kind::Sqlite,
+            Erasable::Files(_) => kind == Kind::Files,
+            #[cfg(feature = "postgres")]
+            Erasable::Postgres(_) => kind == Kind::Postgres,
+            #[cfg(feature = "object")]
+            Erasable::Object(_) => kind == Kind::Object,
+            #[cfg(feature = "nats")]
+            Erasable::Nats(_) => kind == Kind::Nats,
+            #[cfg(any(feature = "stdout", feature = "webhook"))]
+            Erasable::Sent(_) => false,
+        })
     }
 
     /// What is beyond the reach of these stores, in sentences.

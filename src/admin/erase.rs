@@ -109,7 +109,7 @@ pub(super) async fn erase(
         return Err(Problem::new(StatusCode::CONFLICT, "this system has no stores that tenants can be erased from"));
     };
     let _one_at_a_time = admin.erasing.lock().await;
-    let sent = known(&admin, eraser, &tenant).await?;
+    let beyond = known(&admin, eraser, &tenant).await?;
     let closed = Closed::new(&admin.system, &tenant);
     // What is in flight is in the journal: once it is stored, the journal has nothing of it that counts.
     if let Some(handle) = admin.system.tenant(&tenant) {
@@ -142,11 +142,11 @@ pub(super) async fn erase(
     let not = |(store, why), is_tried_again| NotErased { store, why, is_tried_again };
     let mut not_erased: Vec<_> = gone.waits.into_iter().map(|of| not(of, true)).collect();
     not_erased.extend(gone.refused.into_iter().map(|of| not(of, false)));
-    if !sent.is_empty() {
-        let names: Vec<_> = sent.iter().map(|(name, _)| name.as_str()).collect();
-        told += &format!("; what was sent to {} is beyond reach", names.join(", "));
+    if !beyond.is_empty() {
+        let names: Vec<_> = beyond.iter().map(|(name, _)| name.as_str()).collect();
+        told += &format!("; what went to {} is out of reach", names.join(", "));
     }
-    not_erased.extend(sent.into_iter().map(|of| not(of, false)));
+    not_erased.extend(beyond.into_iter().map(|of| not(of, false)));
     told += &meanwhile(dropped, let_in);
     admin.system.log_order(&tenant, What::Erased, &told);
     let mut remains =
@@ -179,18 +179,20 @@ fn meanwhile(dropped: u64, let_in: bool) -> String {
     came + then
 }
 
-/// Somebody must know the tenant. The stores that its batches were sent away to, from where nothing comes back.
+/// Somebody must know the tenant. Where something of it may be that is out of reach, and why.
 async fn known(admin: &Admin, eraser: &Eraser, tenant: &TenantId) -> Result<Vec<(StoreName, String)>, Problem> {
-    let (wanted, sent) = (tenant.clone(), eraser.sent());
+    let (wanted, eraser) = (tenant.clone(), eraser.clone());
     let is_here = admin.system.tenant(tenant).is_some();
-    let (is_known, sent) = admin
+    let (is_known, beyond) = admin
         .read(move |store| {
-            let sent: Vec<_> = sent.into_iter().filter(|(name, _)| store.goes_to(&wanted, name)).collect();
-            Ok((is_here || store.knows(&wanted)?, sent))
+            let sent = eraser.sent().into_iter().filter(|(name, _)| store.goes_to(&wanted, name));
+            let left = store.left(&wanted, |kind| eraser.is_now(kind)).into_iter();
+            let beyond: Vec<_> = sent.chain(left.map(|why| (StoreName::ONLY, why))).collect();
+            Ok((is_here || store.knows(&wanted)?, beyond))
         })
         .await?;
     match is_known {
-        true => Ok(sent),
+        true => Ok(beyond),
         false => Err(Problem::not_found(format!("there is no tenant {tenant}: no event and no dead letter of it"))),
     }
 }

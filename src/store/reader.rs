@@ -261,6 +261,33 @@ impl StoreReader {
         Ok(false)
     }
 
+    /// What is there of the tenant in places that the store `store` had when it was of another type: of which, and what to do, in sentences.
+    pub(crate) fn left(&self, tenant: &TenantId, is_now: impl Fn(Kind) -> bool) -> Vec<String> {
+        let mut left = vec![];
+        let mut add = |kind: &str, has: Result<bool, StoreReadError>, help: &str| match has {
+            Ok(true) => left.push(format!("what it stored when it was of type {kind:?} is still there; {help}")),
+            Ok(false) => {}
+            Err(why) => {
+                left.push(format!("nobody can tell what is left from when it was of type {kind:?}: {why}; {help}"))
+            }
+        };
+        if let Some(files) = self.files.as_ref().filter(|_| !is_now(Kind::Files)) {
+            let help = "remove the directory of the tenant in the folder events of the data directory";
+            add("files", files.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = self.postgres.as_ref().filter(|_| !is_now(Kind::Postgres)) {
+            let help = "delete its rows there by SQL, from batches and events";
+            add("postgres", postgres.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        #[cfg(feature = "object")]
+        if let Some(object) = self.object.as_ref().filter(|_| !is_now(Kind::Object)) {
+            let help = "delete its objects there, also those below _headworks";
+            add("object", object.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        left
+    }
+
     /// Whether the tenant's batches go through this store.
     pub(crate) fn goes_to(&self, tenant: &TenantId, store: &StoreName) -> bool {
         self.manifest.saga_of(tenant).contains(store)

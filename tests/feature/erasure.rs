@@ -2,9 +2,7 @@
 //! the end.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
+use std::time::Instant;
 
 use super::retention::{audited, told};
 use crate::rig::crash::Daemon;
@@ -12,7 +10,7 @@ use crate::rig::nats::Nats;
 use crate::rig::postgres::Postgres;
 use crate::rig::s3::{BUCKET, Fault, S3};
 use crate::rig::webhook::Receiver;
-use crate::rig::{DEADLINE, Place, Process, lines, send};
+use crate::rig::{DEADLINE, Place, Process, lines, send, settled};
 
 const STREAM: &str = "BATCHES";
 
@@ -24,21 +22,6 @@ fn daemon(place: &Place) -> Daemon<'_> {
         .with("tenants.defaults.window.max_age", "20ms")
         .with("tenants.defaults.retry.base", "10ms")
         .with("tenants.defaults.retry.cap", "100ms")
-}
-
-/// Waits until the daemon has nothing in flight.
-fn settled(place: &Place) {
-    let began = Instant::now();
-    loop {
-        let audit = place.run(&["audit", "--data", "data", "--json"]);
-        // The server of S3 fails over what goes while it lists it.
-        let told: Value = serde_json::from_slice(&audit.out).unwrap_or_default();
-        if told["all"]["events"]["in_flight"] == 0 {
-            return;
-        }
-        assert!(began.elapsed() < DEADLINE, "{}{}", audit.text(), audit.err);
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn in_one_line(text: &str) -> String {
@@ -348,10 +331,35 @@ fn what_was_sent_to_a_webhook_is_named_and_all_else_is_erased() {
     assert!(told.contains(&why) && told.ends_with("\nacme is erased everywhere but in hook\n"), "{told}");
     assert_eq!(place.number("SELECT count(*) FROM events WHERE tenant = 'acme'"), 0);
     let log = in_one_line(&place.run(&["log", "--data", "data", "--what", "erased"]).succeeded().text());
-    assert!(log.contains("what was sent to hook is beyond reach"), "{log}");
+    assert!(log.contains("what went to hook is out of reach"), "{log}");
     // Nothing of this one went there.
     let told = place.run(&["tenants", "erase", "zen", "--yes", "--data", "data"]).succeeded().text();
     assert!(told.starts_with("zen: 300 events") && !told.contains("NOT ERASED"), "{told}");
+    process.terminated().succeeded();
+    audited(&place);
+}
+
+#[test]
+fn what_a_store_has_from_when_it_was_of_another_type_is_named_and_what_is_in_the_database_is_erased() {
+    let place = Place::new();
+    let (process, address) = in_files(&place).start();
+    send(address, &lines("acme", 0..10));
+    settled(&place);
+    process.terminated().succeeded();
+    let (process, address) = daemon(&place).start();
+    send(address, &lines("acme", 10..30));
+    settled(&place);
+    let told = place.run(&ERASE).with(1).text();
+    assert!(told.starts_with("acme: 20 events and 0 dead letters erased\n"), "{told}");
+    let why =
+        "\nNOT ERASED in store: what it stored when it was of type \"files\" is still there; remove the directory";
+    assert!(told.contains(why), "{told}");
+    process.terminated().succeeded();
+    // Now it is one on files again.
+    let (process, _) = in_files(&place).start();
+    let told = place.run(&ERASE).succeeded().text();
+    assert!(told.starts_with("acme: 10 events and 0 dead letters erased\n"), "{told}");
+    assert_eq!(lines_of(&place, "acme"), 0);
     process.terminated().succeeded();
     audited(&place);
 }

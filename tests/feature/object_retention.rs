@@ -22,7 +22,7 @@ use crate::rig::batches::{assert_outage, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::prometheus::{samples, scrape};
 use crate::rig::s3::{BUCKET, Fault, S3, objects, stored};
-use crate::rig::{DEADLINE, Place, Process, connect, lines, send};
+use crate::rig::{DEADLINE, Place, Process, connect, lines, send, settled};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -444,21 +444,6 @@ fn pour(to: SocketAddr, from: u64, events: u64) {
         if connection.write_all(&both).is_err() {
             return;
         }
-    }
-}
-
-/// Waits until the daemon has nothing in flight.
-fn settled(place: &Place) {
-    let began = Instant::now();
-    loop {
-        let audit = place.run(&["audit", "--data", "data", "--json"]);
-        // The server of S3 fails over what goes while it lists it.
-        let told: Value = serde_json::from_slice(&audit.out).unwrap_or_default();
-        if told["all"]["events"]["in_flight"] == 0 {
-            return;
-        }
-        assert!(began.elapsed() < DEADLINE, "{}{}", audit.text(), audit.err);
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

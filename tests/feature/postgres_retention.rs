@@ -19,7 +19,7 @@ use crate::rig::batches::{assert_outage, batch, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::postgres::{Postgres, stored};
 use crate::rig::prometheus::{samples as samples_of, scrape};
-use crate::rig::{DEADLINE, Place, Process, connect, lines, send};
+use crate::rig::{DEADLINE, Place, Process, connect, lines, send, settled};
 
 fn rules(max_age: Option<u64>, max_bytes: usize) -> RetentionPolicy {
     RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() }
@@ -375,19 +375,6 @@ fn pour(to: SocketAddr, from: u64, events: u64) {
         if connection.write_all(&both).is_err() {
             return;
         }
-    }
-}
-
-/// Waits until the daemon has nothing in flight.
-fn settled(place: &Place) {
-    let began = Instant::now();
-    loop {
-        let audit: Value = serde_json::from_slice(&place.run(&["audit", "--data", "data", "--json"]).out).unwrap();
-        if audit["all"]["events"]["in_flight"] == 0 {
-            return;
-        }
-        assert!(began.elapsed() < DEADLINE, "{audit}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

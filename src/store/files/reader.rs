@@ -217,6 +217,12 @@ impl FilesReader {
         self.root.join(tenant.as_str()).join(shelf::INDEX).exists()
     }
 
+    /// Whether there are events of the tenant.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) fn holds(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        Ok(!self.places(tenant)?.is_empty())
+    }
+
     /// Makes sure that the next batch is at hand, if there is one; when its first event arrived.
     #[cfg(feature = "sqlite")]
     pub(in crate::store) fn peek(

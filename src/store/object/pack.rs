@@ -165,16 +165,17 @@ impl Writer {
         Ok(done.into_iter().map(|(name, _)| name).chain(going).collect())
     }
 
-    /// Those that are gone on purpose, or are about to be, which need not wait any more, and the others.
+    /// Those that are gone on purpose, which need not wait any more, and those that may be in one pack: what is to be erased is in none with
+    /// what is not.
     async fn without_those_that_go(&self, of: &BatchId, names: Vec<Name>) -> Result<(Vec<Name>, Vec<Name>), Failure> {
         let gone = gone::of(&self.link, &of.tenant).await?.0;
-        let is_going = |name: &Name| gone.has(&name.batch) || gone.is_erasing(&name.batch);
-        let (going, names): (Vec<_>, Vec<_>) = names.into_iter().partition(is_going);
-        let rest: Vec<_> = going.iter().filter(|name| gone.has(&name.batch)).map(|name| self.link.key(name)).collect();
+        let (going, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| gone.has(&name.batch));
+        let (erasing, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| gone.is_erasing(&name.batch));
+        let rest: Vec<_> = going.iter().map(|name| self.link.key(name)).collect();
         if !rest.is_empty() {
             self.link.delete(&rest).await?;
         }
-        Ok((going, names))
+        Ok((going, if names.is_empty() { erasing } else { names }))
     }
 
     /// What becomes of a batch that waits and is in a pack already, or was rolled back; with the key to be deleted.

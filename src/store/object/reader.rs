@@ -147,6 +147,11 @@ impl ObjectReader {
         })
     }
 
+    /// Whether there are objects of the tenant.
+    pub(in crate::store) fn holds(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        self.ask(async |link| Ok(!listing::listing(link, tenant).await?.0.is_empty()))
+    }
+
     /// Makes sure that the next batch is at hand, if there is one; when its first event arrived.
     pub(in crate::store) fn peek(
         &self,

@@ -191,6 +191,15 @@ impl PostgresReader {
         })
     }
 
+    /// Whether there are events of the tenant.
+    pub(in crate::store) fn holds(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM @.batches WHERE tenant = $1 AND stored)";
+        self.ask(async |client, options| {
+            let row = client.query_one(&in_namespace(sql, options), &[&tenant.as_str()]).await?;
+            Ok(row.try_get(0)?)
+        })
+    }
+
     /// Makes sure that the next batch is at hand, if there is one; when its first event arrived.
     pub(in crate::store) fn peek(
         &self,
