@@ -505,7 +505,7 @@ fn metrics_log_query_and_dry_run_tell_of_it_live_and_at_rest() {
     let (place, s3) = (Place::new(), S3::start());
     let never = |daemon: Daemon<'_>| daemon.with("retention.every", "1day").command(None);
     let mut process = Process::spawn(&mut never(daemon(&place, &s3, "never")));
-    pour(process.listens(), 0, 1_000);
+    send(process.listens(), &[lines("acme", 0..1_000), lines("zen", 0..1_000)].concat());
     settled(&place);
     let would = place.json(&["prune", "--dry-run", "--json", "--data", "data"]);
     let events = would["events"][0]["events"].as_u64().unwrap();
@@ -531,7 +531,7 @@ fn metrics_log_query_and_dry_run_tell_of_it_live_and_at_rest() {
     assert_eq!(nothing.text(), "", "it is known, and has nothing");
     process.terminated().succeeded();
     let mut process = Process::spawn(&mut never(daemon(&place, &s3, "never")));
-    pour(process.listens(), 1_000, 1_000);
+    send(process.listens(), &[lines("acme", 1_000..2_000), lines("zen", 1_000..2_000)].concat());
     process.terminated().succeeded();
     let prune = |more: &[&str]| {
         let mut command = place.command(&[&["prune", "--data", "data"], more].concat());
