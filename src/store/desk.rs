@@ -93,6 +93,7 @@ impl Desk {
 
     /// Does something else on the thread, between the calls of others.
     #[cfg(feature = "nats")]
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, StorageError>> + Send + 'static,

@@ -86,6 +86,7 @@ impl Writer {
     }
 
     /// The number that the next message of the stream will have.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
     pub(super) async fn mark(&self) -> Result<u64, Failure> {
         let open = self.link.open().await?;
         if !open.can_purge {
@@ -95,6 +96,7 @@ impl Writer {
     }
 
     /// Takes away all messages of the tenant, fences too, with numbers below this one; how many there were. The server does it whole.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
     pub(super) async fn erase(&self, tenant: &TenantId, before: u64) -> Result<u64, Failure> {
         let open = self.link.open().await?;
         fault_point("in-erase");

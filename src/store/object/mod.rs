@@ -96,7 +96,7 @@ pub(in crate::store) use cursor::Cursor;
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]
 pub(crate) use key::Template;
-#[cfg(all(feature = "object", feature = "sqlite"))]
+#[cfg(feature = "object")]
 pub(crate) use letting_go::Holding;
 #[cfg(feature = "object")]
 pub(crate) use link::check_url;

@@ -11,12 +11,10 @@ use tokio::task::JoinSet;
 
 use super::ObjectOptions;
 use super::error::{Failure, OpenError};
-#[cfg(feature = "sqlite")]
 use super::letting_go::Holding;
 use super::link::Link;
 use super::turns::Turns;
 use super::write::Writer;
-#[cfg(feature = "sqlite")]
 use crate::retention::{Asked, Pruned};
 use crate::store::joined::Joined;
 
@@ -132,20 +130,17 @@ impl ObjectStore {
     }
 
     /// What there is, by tenant.
-    #[cfg(feature = "sqlite")]
     pub(crate) async fn stock(&self) -> Result<Vec<Holding>, StorageError> {
         let writer = self.shared.writer.clone();
         self.run(None, "look for what is to be pruned", async move { writer.stock().await }).await
     }
 
     /// Whether something of it may be due.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn is_to_be_looked_at(&self, holding: &Holding, asked: &Asked) -> bool {
         self.shared.writer.letting_go.is_to_be_looked_at(holding, asked)
     }
 
     /// Lets go of what is due of what there was then, or says what that would be.
-    #[cfg(feature = "sqlite")]
     pub(crate) async fn prune(
         &self,
         holding: Arc<Holding>,
@@ -158,14 +153,12 @@ impl ObjectStore {
     }
 
     /// How many events were pruned, where that is known.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn pruned(&self) -> impl Fn() -> Option<u64> + Send + Sync + use<> {
         let writer = self.shared.writer.clone();
         move || writer.letting_go.pruned()
     }
 
     /// Takes down in the place itself that all is to be erased that there is of the tenant; whether there is anything.
-    #[cfg(feature = "sqlite")]
     pub(crate) async fn mark_erasure(&self, tenant: &TenantId) -> Result<bool, StorageError> {
         let (writer, id) = (self.shared.writer.clone(), tenant.clone());
         let mark = async move { writer.mark_erasure(&id).await };
@@ -174,7 +167,6 @@ impl ObjectStore {
 
     /// Erases what was marked, and adds how many events went to `events`. What is not erased yet where it fails is still there, and a second
     /// call goes on.
-    #[cfg(feature = "sqlite")]
     pub(crate) async fn erase(&self, tenant: &TenantId, events: &mut u64) -> Result<(), StorageError> {
         const WHAT: &str = "erase a tenant's events";
         let (writer, id) = (self.shared.writer.clone(), tenant.clone());
@@ -189,7 +181,6 @@ impl ObjectStore {
     }
 
     /// Does something on the store's thread, in the turn of the tenant.
-    #[cfg(feature = "sqlite")]
     async fn run<T: Send + 'static>(
         &self,
         of: Option<TenantId>,
