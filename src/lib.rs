@@ -83,6 +83,8 @@ pub mod backup;
 pub mod config;
 #[cfg(feature = "sqlite")]
 pub mod daemon;
+#[cfg(feature = "sqlite")]
+mod erasure;
 pub mod journal;
 pub mod jsonl;
 #[cfg(feature = "metrics")]

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use headworks_actors::{DeadLetterQuery, System, TenantId, What};
+use headworks_actors::{StorageError, StoreName, System, TenantId, What};
 use serde::{Deserialize, Serialize};
 
 use super::body::Whole;
 use super::tenants::drained;
 use super::{Admin, Problem};
+use crate::erasure::Eraser;
 
 /// The word that a tenant is to be erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Erased {
     pub tenant: TenantId,
     /// Events, in all stores together.
     pub events: u64,
+    /// Messages of NATS streams, each a batch, or the word that one was taken back.
+    #[serde(default)]
+    pub messages: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Frames that came meanwhile and were dropped at the door. They are counted as muted.
@@ -34,8 +38,22 @@ pub struct Erased {
     /// Whether its events are let in again. They are not where it was muted before.
     #[serde(default)]
     pub let_in: bool,
+    /// Stores that have events of it yet, or may have.
+    #[serde(default)]
+    pub not_erased: Vec<NotErased>,
     /// What is not gone yet, or does not go by this, in sentences.
     pub remains: Vec<String>,
+}
+
+/// A store from which a tenant was not erased, or not all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotErased {
+    /// Which.
+    pub store: StoreName,
+    /// Why.
+    pub why: String,
+    /// Whether the daemon goes on by itself until it is done.
+    pub is_tried_again: bool,
 }
 
 /// How long what is in flight may take to be stored first.
@@ -87,8 +105,11 @@ pub(super) async fn erase(
         let why = format!("{tenant} is not erased: confirm is {confirm}; repeat the id of the tenant there");
         return Err(Problem::new(StatusCode::CONFLICT, why));
     }
+    let Some(eraser) = &admin.eraser else {
+        return Err(Problem::new(StatusCode::CONFLICT, "this system has no stores that tenants can be erased from"));
+    };
     let _one_at_a_time = admin.erasing.lock().await;
-    refused(&admin, &tenant).await?;
+    let beyond = known(&admin, eraser, &tenant).await?;
     let closed = Closed::new(&admin.system, &tenant);
     // What is in flight is in the journal: once it is stored, the journal has nothing of it that counts.
     if let Some(handle) = admin.system.tenant(&tenant) {
@@ -108,25 +129,25 @@ pub(super) async fn erase(
             format!("{tenant} is not erased: the journal cannot be written, and would bring back what the stores lose");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
     }
-    // Taken down everywhere before anything goes: the next start goes on where a crash cut this short.
-    if let Some(replayer) = &admin.replayer {
-        replayer.letters().begin_erasing_letters(&tenant).await.map_err(Problem::internal)?;
-    }
-    let stores = || admin.stores.iter().filter_map(|(_, store)| store.as_ref());
-    for store in stores() {
-        store.begin_erasure(&tenant).await.map_err(Problem::internal)?;
-    }
-    let mut events = 0;
-    for store in stores() {
-        events += store.go_on_erasing(&tenant).await.map_err(Problem::internal)?;
-    }
-    let dead_letters = match &admin.replayer {
-        Some(replayer) => replayer.letters().erase_letters(&tenant).await.map_err(Problem::internal)?,
-        None => 0,
-    };
+    let gone = eraser.erase(&tenant).await.map_err(|why| match why {
+        StorageError::Unavailable { .. } => {
+            let why = format!("{tenant} is not erased, and nothing was changed: {why}");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
+        }
+        why => Problem::internal(why),
+    })?;
     let (dropped, let_in) = (closed.dropped(), !closed.was_muted);
     drop(closed);
-    let told = format!("{events} events and {dead_letters} dead letters{}", meanwhile(dropped, let_in));
+    let mut told = gone.in_words();
+    let not = |(store, why), is_tried_again| NotErased { store, why, is_tried_again };
+    let mut not_erased: Vec<_> = gone.waits.into_iter().map(|of| not(of, true)).collect();
+    not_erased.extend(gone.refused.into_iter().map(|of| not(of, false)));
+    if !beyond.is_empty() {
+        let names: Vec<_> = beyond.iter().map(|(name, _)| name.as_str()).collect();
+        told += &format!("; what went to {} is out of reach", names.join(", "));
+    }
+    not_erased.extend(beyond.into_iter().map(|of| not(of, false)));
+    told += &meanwhile(dropped, let_in);
     admin.system.log_order(&tenant, What::Erased, &told);
     let mut remains =
         vec!["its name and the counts of its events, and the supervisor log of what befell it".to_owned()];
@@ -139,7 +160,9 @@ pub(super) async fn erase(
             "the bytes of its events in segments of layout = \"index\", until their segment is given back".to_owned(),
         );
     }
-    Ok(Json(Erased { tenant, events, dead_letters, dropped, let_in, remains }))
+    remains.extend(eraser.remains().into_iter().map(str::to_owned));
+    let (events, messages, dead_letters) = (gone.events, gone.messages, gone.dead_letters);
+    Ok(Json(Erased { tenant, events, messages, dead_letters, dropped, let_in, not_erased, remains }))
 }
 
 /// What became of what came while a tenant was erased, and becomes of what comes after it.
@@ -156,35 +179,20 @@ fn meanwhile(dropped: u64, let_in: bool) -> String {
     came + then
 }
 
-/// A store that cannot erase must have nothing of it, and somebody must know the tenant.
-async fn refused(admin: &Admin, tenant: &TenantId) -> Result<(), Problem> {
-    let unable: Vec<_> =
-        admin.stores.iter().filter(|(_, store)| store.is_none()).map(|(name, _)| name.clone()).collect();
-    let wanted = tenant.clone();
-    let (held, is_known) = admin
+/// Somebody must know the tenant. Where something of it may be that is out of reach, and why.
+async fn known(admin: &Admin, eraser: &Eraser, tenant: &TenantId) -> Result<Vec<(StoreName, String)>, Problem> {
+    let (wanted, eraser) = (tenant.clone(), eraser.clone());
+    let is_here = admin.system.tenant(tenant).is_some();
+    let (is_known, beyond) = admin
         .read(move |store| {
-            let mut held = None;
-            for name in unable {
-                if store.events_in(&name, &wanted)? > 0 {
-                    held = Some(name);
-                }
-            }
-            let mut query = DeadLetterQuery::default();
-            query.tenant = Some(wanted.clone());
-            let is_known =
-                store.tenants()?.iter().any(|totals| totals.tenant == wanted) || store.count_dead_letters(&query)? > 0;
-            Ok((held, is_known))
+            let sent = eraser.sent().into_iter().filter(|(name, _)| store.goes_to(&wanted, name));
+            let left = store.left(&wanted, |kind| eraser.is_now(kind)).into_iter();
+            let beyond: Vec<_> = sent.chain(left.map(|why| (StoreName::ONLY, why))).collect();
+            Ok((is_here || store.knows(&wanted)?, beyond))
         })
         .await?;
-    if let Some(store) = held {
-        let why = format!(
-            "{tenant} is not erased: the store {store} has events of it in plain files or on a server, and cannot erase them while it \
-             runs; stop the daemon and remove the directory of the tenant there, or delete its rows from batches and events by SQL"
-        );
-        return Err(Problem::new(StatusCode::CONFLICT, why));
+    match is_known {
+        true => Ok(beyond),
+        false => Err(Problem::not_found(format!("there is no tenant {tenant}: no event and no dead letter of it"))),
     }
-    if !is_known && admin.system.tenant(tenant).is_none() {
-        return Err(Problem::not_found(format!("there is no tenant {tenant}: no event and no dead letter of it")));
-    }
-    Ok(())
 }

@@ -72,11 +72,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::{Json, Router};
-use headworks_actors::{StoreName, System};
+use headworks_actors::System;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::Running;
+use crate::erasure::Eraser;
 use crate::metrics::{Exported, Metrics};
 use crate::retention::Pruner;
 use crate::source::Replayer;
@@ -86,7 +87,7 @@ use crate::store::{SqliteStore, StoreReadError, StoreReader};
 
 pub use config::RunningConfig;
 pub use dead_letters::{ExportRequest, PurgeRequest, Purged, ReplayRequest, edited, export_letters};
-pub use erase::{EraseRequest, Erased};
+pub use erase::{EraseRequest, Erased, NotErased};
 pub use events::{EventRow, EventsAs, EventsRequest, write_events};
 pub use explain::{
     Compensations, ExplainedActor, ExplainedBacklog, ExplainedBatch, ExplainedBreaker, ExplainedFailure,
@@ -122,7 +123,7 @@ pub struct Admin {
     /// Held while the rules of a tenant are changed.
     rules: Arc<Mutex<()>>,
     largest_frame: usize,
-    stores: Arc<Vec<(StoreName, Option<SqliteStore>)>>,
+    eraser: Option<Eraser>,
     /// Held while a tenant is erased.
     erasing: Arc<Mutex<()>>,
     listening: Listening,
@@ -163,7 +164,7 @@ impl Admin {
             pruner: None,
             rules: Arc::default(),
             largest_frame: 1 << 30,
-            stores: Arc::default(),
+            eraser: None,
             erasing: Arc::default(),
             listening: Listening::default(),
             patient: Patient::default(),
@@ -195,10 +196,10 @@ impl Admin {
         self
     }
 
-    /// The stores by name, from which tenants may be erased; `None` for one that cannot.
+    /// Tenants may be erased.
     #[must_use]
-    pub fn stores(mut self, stores: Vec<(StoreName, Option<SqliteStore>)>) -> Self {
-        self.stores = Arc::new(stores);
+    pub(crate) fn eraser(mut self, eraser: Eraser) -> Self {
+        self.eraser = Some(eraser);
         self
     }
 

@@ -58,6 +58,7 @@ pub(super) fn schemas() -> Value {
     let list = |items: Value| json!({ "type": "array", "items": items });
     let named = |schema: &str| json!({ "$ref": format!("#/components/schemas/{schema}") });
     let cause = || object(&[("code", text()), ("detail", text())]);
+    let not_erased = || object(&[("store", text()), ("why", text()), ("is_tried_again", flag())]);
     let millis = || json!({ "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX });
     let words = headworks_actors::Code::ALL.iter().map(|code| Some(code.as_str()));
     let codes: Vec<_> = words.chain([None]).collect();
@@ -156,7 +157,7 @@ pub(super) fn schemas() -> Value {
         // And a `remark`, where there was nothing to do.
         "Ordered": object(&[("tenant", tenant_id()), ("order", json!({ "type": "string", "enum": ORDERS }))]),
         "EraseRequest": request(1, &[("confirm", tenant_id())]),
-        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "dead_letters", "dropped"]), &[("let_in", flag()), ("remains", list(text()))]].concat()),
+        "Erased": object(&[&[("tenant", tenant_id())][..], &numbers(&["events", "messages", "dead_letters", "dropped"]), &[("let_in", flag()), ("not_erased", list(not_erased())), ("remains", list(text()))]].concat()),
         "Policy": object(&[("window", json!({ "type": "object" })), ("retry", json!({ "type": "object" }))]),
         "PolicyRequest": request(1, &[("set", settings())]),
         "PolicyChanged": object(&[("tenant", tenant_id()), ("changes", list(change))]),

@@ -1,4 +1,4 @@
-use headworks::admin::{EraseRequest, Erased, Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
+use headworks::admin::{EraseRequest, Erased, NotErased, Order, Ordered, PolicyChanged, PolicyRequest, TenantRow};
 use headworks::text::count;
 use headworks::{Policy, TenantId};
 use serde::{Deserialize, Serialize};
@@ -166,9 +166,13 @@ fn erase(EraseArgs { target: Target { tenant, data }, yes, json: as_json }: &Era
     let request = EraseRequest { confirm: tenant.clone() };
     let path = format!("/v1/tenants/{}/erase", encoded(tenant.as_str()));
     let erased: Erased = live(data, "erase")?.send("POST", &path, &request)?;
-    said(*as_json, &erased, || {
-        let Erased { events, dead_letters, dropped, let_in, remains, .. } = &erased;
-        let mut text = format!("{tenant}: {events} events and {dead_letters} dead letters erased\n");
+    let done = said(*as_json, &erased, || {
+        let Erased { events, messages, dead_letters, dropped, let_in, not_erased, remains, .. } = &erased;
+        let messages = match messages {
+            0 => String::new(),
+            messages => format!(", {} of NATS", count(*messages, "message")),
+        };
+        let mut text = format!("{tenant}: {events} events{messages} and {dead_letters} dead letters erased\n");
         if *dropped > 0 {
             text += &format!("dropped at the door meanwhile: {}\n", count(*dropped, "frame"));
         }
@@ -179,8 +183,24 @@ fn erase(EraseArgs { target: Target { tenant, data }, yes, json: as_json }: &Era
             false => "it stays muted: its events are dropped at the door\n",
         };
         text.extend(remains.iter().map(|what| format!("what remains: {}\n", inert(what))));
+        for NotErased { store, why, is_tried_again } in not_erased {
+            let (how, then) = match is_tried_again {
+                true => (
+                    "not yet erased",
+                    "; the daemon goes on with it by itself, and the supervisor log says when it is done",
+                ),
+                false => ("NOT ERASED", ""),
+            };
+            text += &format!("{how} in {store}: {}{then}\n", inert(why));
+        }
+        if !not_erased.is_empty() {
+            let names: Vec<_> = not_erased.iter().map(|of| of.store.as_str()).collect();
+            text += &format!("{tenant} is erased everywhere but in {}\n", names.join(", "));
+        }
         text
-    })
+    })?;
+    // A script that must see to it that nothing is left has to hear of this.
+    Ok(if erased.not_erased.is_empty() { done } else { Exit::Failure })
 }
 
 fn route(tenant: &TenantId) -> String {

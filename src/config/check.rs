@@ -264,7 +264,7 @@ fn check_retention(config: &Config) -> Result<(), Problem> {
         let kind = kind.as_str();
         let what = format!(
             "says that stored events are pruned, but their batches go to {store}, which is type = {kind:?} and prunes nothing: \
-             choose type = \"sqlite\", \"files\" or \"postgres\", or leave the rule out"
+             choose type = \"sqlite\", \"files\", \"postgres\" or \"object\", or leave the rule out"
         );
         Err(Problem::new(at.iter().copied().chain(["retention"]), what))
     };

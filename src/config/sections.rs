@@ -816,7 +816,7 @@ impl StoreKind {
 
     /// Whether it obeys the rules of retention.
     pub(crate) fn prunes(self) -> bool {
-        matches!(self, Self::Sqlite | Self::Files | Self::Postgres)
+        matches!(self, Self::Sqlite | Self::Files | Self::Postgres | Self::Object)
     }
 
     /// Whether nothing of it lies in the data directory.

@@ -334,7 +334,8 @@ impl Daemon {
         #[cfg(feature = "otlp")]
         let telemetry = crate::telemetry::Ready::of(&config.telemetry).map_err(DaemonError::Telemetry)?;
         let stores = Stores::open(&config)?;
-        let erasures = Erasures::finish(&stores.database, &stores.databases())?;
+        let eraser = stores.eraser();
+        let erasures = Erasures::finish(&eraser)?;
         Stores::declare(&config)?;
         let journal = match config.journal.kind {
             JournalKind::Memory => None,
@@ -402,6 +403,7 @@ impl Daemon {
             system: system.clone(),
             letters: stores.database.clone(),
             stores: stores.pruned(),
+            eraser: eraser.clone(),
             running: running.subscribe(),
         };
         let retention = Retention::start(pruning, orders, full);
@@ -416,7 +418,7 @@ impl Daemon {
             let admin = Admin::new(system.clone(), data_dir_path.clone())
                 .replayer(replayer.clone())
                 .listening(listening.clone())
-                .stores(stores.erasable())
+                .eraser(eraser)
                 .patient(stores.patient())
                 .servers(stores.servers())
                 .metrics(metrics)

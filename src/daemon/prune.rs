@@ -42,6 +42,10 @@ pub enum PruneError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] crate::store::postgres::OpenError),
+    /// A store in objects cannot be used.
+    #[cfg(feature = "object")]
+    #[error(transparent)]
+    Object(#[from] crate::store::object::OpenError),
     /// A database cannot be read or written.
     #[error(transparent)]
     Store(#[from] StorageError),
@@ -87,6 +91,12 @@ pub async fn prune_at_rest(
             stores.push((name.clone(), crate::store::PostgresStore::open(options.clone())?.into()));
         }
     }
+    #[cfg(feature = "object")]
+    for (name, options) in manifest.object.iter().filter(|_| config.tenants.prunes()) {
+        if *name == StoreName::ONLY || manifest.stores.get(name) == Some(&Kind::Object) {
+            stores.push((name.clone(), crate::store::ObjectStore::open(options.clone())?.into()));
+        }
+    }
     let mut report = Report::default();
     let now = UnixMillis::now();
     let of = |tenant: &TenantId| {
@@ -107,6 +117,8 @@ pub async fn prune_at_rest(
             PrunedStore::Files(store) => store.close().await?,
             #[cfg(feature = "postgres")]
             PrunedStore::Postgres(store) => store.close().await?,
+            #[cfg(feature = "object")]
+            PrunedStore::Object(store) => store.close().await?,
         }
     }
     pruned?;

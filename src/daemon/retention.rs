@@ -1,6 +1,6 @@
-//! Prunes what the rules of retention let go of, on a thread of its own.
+//! Prunes what the rules of retention let go of, and goes on with what is to be erased, on a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Running;
+use crate::erasure::Eraser;
 use crate::retention::{Orders, Pass, PrunedStore, Report, Rest, prune_letters};
 use crate::store::SqliteStore;
 use crate::text::count;
@@ -38,6 +39,8 @@ pub(super) struct Pruning {
     pub(super) system: System,
     pub(super) letters: SqliteStore,
     pub(super) stores: Vec<(StoreName, PrunedStore)>,
+    /// What was begun to be erased, and could not be ended, goes on before each pass.
+    pub(super) eraser: Eraser,
     pub(super) running: watch::Receiver<Arc<Running>>,
 }
 
@@ -73,7 +76,13 @@ fn run(mut pruning: Pruning, mut orders: Orders, mut full: Full, mut stopped: on
         let mut told = Told::default();
         let mut is_failing = false;
         let system = pruning.system.clone();
+        let mut unfinished = Unfinished::default();
         'passes: loop {
+            tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                () = unfinished.go_on(&pruning) => {}
+            }
             let order = {
                 let mut due = std::pin::pin!(pruning.wait());
                 loop {
@@ -173,6 +182,39 @@ impl Pruning {
     fn prunes(&self) -> bool {
         let by_config = self.running.borrow().config.tenants.prunes();
         by_config || self.system.tenants().iter().any(|told| !self.system.policy(&told.tenant).retention.keeps_all())
+    }
+}
+
+/// Erasures that could not be ended.
+#[derive(Default)]
+struct Unfinished {
+    /// Of whom it was told why.
+    told: BTreeSet<TenantId>,
+}
+
+impl Unfinished {
+    async fn go_on(&mut self, Pruning { eraser, system, .. }: &Pruning) {
+        let finished = match eraser.finish_elsewhere().await {
+            Ok(finished) => finished,
+            Err(why) => {
+                tracing::error!(target: "headworks", %why, "it cannot be looked up what is to be erased yet; that is tried again");
+                return;
+            }
+        };
+        for (tenant, gone) in finished {
+            if gone.waits.is_empty() {
+                self.told.remove(&tenant);
+                system.log_order(
+                    &tenant,
+                    What::Erased,
+                    &format!("{}, the rest of what could not be ended before", gone.in_words()),
+                );
+            } else if self.told.insert(tenant.clone()) {
+                for (store, why) in gone.waits {
+                    tracing::warn!(target: "headworks", %tenant, %store, why, "what is to be erased of a tenant is still there; that is tried again");
+                }
+            }
+        }
     }
 }
 

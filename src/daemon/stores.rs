@@ -8,9 +8,8 @@ use headworks_actors::{BoxStorage, Saga, StorageError, StorageExt, StoreLimits, 
 
 use super::DaemonError;
 use crate::config::{Config, StoreConfig, StoreKind};
-#[cfg(feature = "postgres")]
-use crate::metrics::OfStore;
-use crate::metrics::OfStores;
+use crate::erasure::{Erasable, Eraser};
+use crate::metrics::{OfStore, OfStores};
 use crate::retention::PrunedStore;
 #[cfg(feature = "nats")]
 use crate::store::NatsStore;
@@ -188,18 +187,35 @@ impl Stores {
         Ok(Self { database, named, path: config.store_path() })
     }
 
-    /// All of them, those that can erase a tenant's events with the way to do so.
-    pub(super) fn erasable(&self) -> Vec<(StoreName, Option<SqliteStore>)> {
-        let store = |store: &Store| match store {
-            Store::Sqlite(store) => Some(store.clone()),
-            _ => None,
+    /// What erases tenants from all of them. The store `store` may have been in the database before.
+    pub(super) fn eraser(&self) -> Eraser {
+        let erasable = |(name, store): (&StoreName, &Store)| {
+            let erasable = match store {
+                Store::Sqlite(store) => Erasable::Sqlite(store.clone()),
+                Store::Files(store) => Erasable::Files(store.clone()),
+                #[cfg(feature = "postgres")]
+                Store::Postgres(store) => Erasable::Postgres(store.clone()),
+                #[cfg(feature = "object")]
+                Store::Object(store) => Erasable::Object(store.clone()),
+                #[cfg(feature = "nats")]
+                Store::Nats(store) => Erasable::Nats(store.clone()),
+                #[cfg(feature = "webhook")]
+                Store::Webhook(store) => Erasable::Sent(format!(
+                    "what was sent to the webhook {} cannot be taken back from here; ask whoever runs it to erase it there",
+                    store.url()
+                )),
+                #[cfg(feature = "stdout")]
+                Store::Stdout(_) => {
+                    Erasable::Sent("what was printed on the standard output cannot be taken back from here".to_owned())
+                }
+            };
+            (name.clone(), erasable)
         };
-        self.named.iter().map(|(name, named)| (name.clone(), store(named))).collect()
-    }
-
-    /// Those that are databases.
-    pub(super) fn databases(&self) -> Vec<(StoreName, SqliteStore)> {
-        self.erasable().into_iter().filter_map(|(name, store)| Some((name, store?))).collect()
+        let mut all: Vec<_> = self.named.iter().map(erasable).collect();
+        if !matches!(self.named.get(&StoreName::ONLY), Some(Store::Sqlite(_))) {
+            all.push((StoreName::ONLY, Erasable::Sqlite(self.database.clone())));
+        }
+        Eraser::new(self.database.clone(), all)
     }
 
     /// Those that prune.
@@ -209,7 +225,9 @@ impl Stores {
             Store::Files(store) => Some((name.clone(), store.clone().into())),
             #[cfg(feature = "postgres")]
             Store::Postgres(store) => Some((name.clone(), store.clone().into())),
-            #[cfg(any(feature = "nats", feature = "object", feature = "stdout", feature = "webhook"))]
+            #[cfg(feature = "object")]
+            Store::Object(store) => Some((name.clone(), store.clone().into())),
+            #[cfg(any(feature = "nats", feature = "stdout", feature = "webhook"))]
             _ => None,
         };
         self.named.iter().filter_map(pruned).collect()
@@ -217,24 +235,33 @@ impl Stores {
 
     /// What those on servers count.
     pub(super) fn counts(&self) -> OfStores {
-        #[cfg(not(feature = "postgres"))]
-        return std::sync::Arc::new(Vec::new);
-        #[cfg(feature = "postgres")]
-        {
-            let counts = |(name, store): (&StoreName, &Store)| match store {
-                Store::Postgres(store) => Some((name.to_string(), store.counts())),
-                _ => None,
-            };
-            let all: Vec<_> = self.named.iter().filter_map(counts).collect();
-            std::sync::Arc::new(move || {
-                let told = all.iter().map(|(store, counts)| OfStore {
-                    store: store.clone(),
-                    misfits: counts.misfits().map(|(column, misfits)| (column.to_owned(), misfits)).collect(),
-                    pruned: counts.pruned(),
-                });
-                told.collect()
-            })
+        #[cfg_attr(
+            not(any(feature = "object", feature = "postgres")),
+            expect(unused_mut, reason = "none is on a server")
+        )]
+        let mut all: Vec<Box<dyn Fn() -> OfStore + Send + Sync>> = vec![];
+        #[cfg(any(feature = "object", feature = "postgres"))]
+        for (name, store) in &self.named {
+            let name = name.to_string();
+            match store {
+                #[cfg(feature = "postgres")]
+                Store::Postgres(store) => {
+                    let counts = store.counts();
+                    all.push(Box::new(move || OfStore {
+                        store: name.clone(),
+                        misfits: counts.misfits().map(|(column, misfits)| (column.to_owned(), misfits)).collect(),
+                        pruned: counts.pruned(),
+                    }));
+                }
+                #[cfg(feature = "object")]
+                Store::Object(store) => {
+                    let pruned = store.pruned();
+                    all.push(Box::new(move || OfStore { store: name.clone(), misfits: vec![], pruned: pruned() }));
+                }
+                _ => {}
+            }
         }
+        std::sync::Arc::new(move || all.iter().map(|told| told()).collect())
     }
 
     /// Those that leave a server alone at its word.

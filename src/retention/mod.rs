@@ -44,6 +44,10 @@
 //! nothing is given up as soon as with a batch; the others are pruned all the same. Its fences stay for an hour at least, which is longer than
 //! an attempt may be on its way there whose process is gone.
 //!
+//! A store in [objects](crate::store::object) gives up whole objects, of several batches where they are compacted, once the youngest in one is due.
+//! It counts them in one object a tenant, which says first up to which batch all are gone, and then they are deleted: see `gone.rs` there. An
+//! object is as old as it is there, and takes what it takes there, compressed.
+//!
 //! # Space
 //!
 //! The layout `index` gives back whole segments, once all that is in one is gone: one batch of a tenant that keeps all is enough to
@@ -69,7 +73,7 @@ pub use rule::{Kept, Pruned, due};
 #[cfg(feature = "postgres")]
 pub(crate) use walk::Listed;
 #[cfg(feature = "sqlite")]
-pub(crate) use walk::{FENCES, LOOK, Step, Stock, Walk};
+pub(crate) use walk::{Asked, FENCES, LOOK, Step, Stock, Walk};
 
 #[cfg(doc)]
 use headworks_actors::RetentionPolicy;

@@ -1,14 +1,20 @@
 use std::collections::BTreeSet;
 use std::future::Future;
+#[cfg(feature = "object")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_actors::{BatchId, RetentionPolicy, StorageError, StoreName, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{Pruned, Step, Stock, Walk};
+use super::{Asked, Pruned, Step, Stock, Walk};
+#[cfg(feature = "object")]
+use crate::store::ObjectStore;
 #[cfg(feature = "postgres")]
 use crate::store::PostgresStore;
 use crate::store::files::{self, Mark};
+#[cfg(feature = "object")]
+use crate::store::object::Holding;
 use crate::store::sqlite::ReadError;
 use crate::store::{FilesReader, FilesStore, SqliteReader, SqliteStore};
 
@@ -29,6 +35,9 @@ pub enum PrunedStore {
     /// Batch by batch, and the partitions that nothing is in any more.
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
+    /// Object by object.
+    #[cfg(feature = "object")]
+    Object(ObjectStore),
 }
 
 impl PrunedStore {
@@ -38,6 +47,8 @@ impl PrunedStore {
             Self::Sqlite(_) | Self::Files(_) => false,
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => true,
+            #[cfg(feature = "object")]
+            Self::Object(_) => true,
         }
     }
 }
@@ -51,6 +62,13 @@ impl From<SqliteStore> for PrunedStore {
 impl From<FilesStore> for PrunedStore {
     fn from(store: FilesStore) -> Self {
         Self::Files(store)
+    }
+}
+
+#[cfg(feature = "object")]
+impl From<ObjectStore> for PrunedStore {
+    fn from(store: ObjectStore) -> Self {
+        Self::Object(store)
     }
 }
 
@@ -74,8 +92,14 @@ enum Looked {
         reader: FilesReader,
         marks: Vec<Mark>,
     },
+    #[cfg(feature = "object")]
+    Objects {
+        name: StoreName,
+        store: ObjectStore,
+        holdings: Vec<Arc<Holding>>,
+    },
     /// Its server is: the others go on.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "object", feature = "postgres"))]
     Away(StorageError),
 }
 
@@ -88,20 +112,12 @@ enum Ledger {
 }
 
 impl Ledger {
-    /// Begins to look for what is due of a tenant, among what was there then. Where something of it is `in_flight`, its newest batch
-    /// may be one that comes again, and stays.
-    async fn walk(
-        &self,
-        stock: &Stock,
-        tenant: &TenantId,
-        rules: &RetentionPolicy,
-        now: UnixMillis,
-        in_flight: bool,
-    ) -> Result<Walk, PassError> {
+    /// Begins to look for what is due of a tenant, among what was there then.
+    async fn walk(&self, stock: &Stock, asked: Asked) -> Result<Walk, PassError> {
         Ok(match self {
-            Self::Sqlite(_, reader) => reader.walk(stock, tenant, rules, now, in_flight)?,
+            Self::Sqlite(_, reader) => reader.walk(stock, asked)?,
             #[cfg(feature = "postgres")]
-            Self::Postgres(store) => store.walk(stock.newest, tenant, rules, now, in_flight).await?,
+            Self::Postgres(store) => store.walk(stock.newest, asked).await?,
         })
     }
 
@@ -230,6 +246,13 @@ impl Pass {
                     Ok(stock) => Looked::Ledger { name, ledger: Ledger::Postgres(store), stock },
                     Err(why) => Looked::Away(why),
                 },
+                #[cfg(feature = "object")]
+                PrunedStore::Object(store) => match store.stock().await {
+                    Ok(holdings) => {
+                        Looked::Objects { name, store, holdings: holdings.into_iter().map(Arc::new).collect() }
+                    }
+                    Err(why) => Looked::Away(why),
+                },
             });
         }
         Ok(Self { stores: looked })
@@ -262,7 +285,11 @@ impl Pass {
                 Looked::Files { name, store, reader, marks } => {
                     steps_of_files((name, store, reader, marks), now, &of, &mut settling, dry_run, report).await
                 }
-                #[cfg(feature = "postgres")]
+                #[cfg(feature = "object")]
+                Looked::Objects { name, store, holdings } => {
+                    steps_of_objects((name, store, holdings), now, &of, &mut settling, dry_run, report).await
+                }
+                #[cfg(any(feature = "object", feature = "postgres"))]
                 Looked::Away(why) => Err(PassError::Write(why.clone())),
             };
             first = first.and(ran.map_err(|why| match why {
@@ -310,6 +337,43 @@ async fn steps_of_files(
     Ok(())
 }
 
+#[cfg(feature = "object")]
+async fn steps_of_objects(
+    (name, store, holdings): (&StoreName, &ObjectStore, &[Arc<Holding>]),
+    now: UnixMillis,
+    of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
+    settling: &mut Settling<impl Future<Output = Result<(), StorageError>>>,
+    dry_run: bool,
+    report: &mut Report,
+) -> Result<(), PassError> {
+    let mut first = Ok(());
+    for holding in holdings {
+        let tenant = &holding.tenant;
+        let (rules, rest) = of(tenant);
+        if rules.keeps_all() {
+            continue;
+        }
+        if rest == Rest::Owed {
+            report.held_back.insert(tenant.clone());
+            continue;
+        }
+        let asked = Asked { tenant: tenant.clone(), rules, now, in_flight: rest == Rest::InFlight };
+        if !store.is_to_be_looked_at(holding, &asked) {
+            continue;
+        }
+        if !dry_run {
+            settling.settle().await?;
+        }
+        match store.prune(holding.clone(), asked, dry_run).await {
+            Ok(pruned) if pruned != Pruned::default() => add(report, name, tenant, pruned),
+            Ok(_) => {}
+            // An object of one tenant that is damaged keeps no other from it.
+            Err(why) => first = first.and(Err(why)),
+        }
+    }
+    Ok(first?)
+}
+
 async fn steps_of_ledger(
     (name, ledger, stock): (&StoreName, &Ledger, &Stock),
     now: UnixMillis,
@@ -328,7 +392,8 @@ async fn steps_of_ledger(
             report.held_back.insert(tenant.clone());
             continue;
         }
-        let mut walk = ledger.walk(stock, tenant, &rules, now, rest == Rest::InFlight).await?;
+        let asked = Asked { tenant: tenant.clone(), rules, now, in_flight: rest == Rest::InFlight };
+        let mut walk = ledger.walk(stock, asked).await?;
         let mut all = Pruned::default();
         while let Some(step) = ledger.next_step(&mut walk).await? {
             if dry_run {

@@ -28,12 +28,22 @@ pub(crate) struct Stock {
     pub(crate) fences: Vec<BatchId>,
 }
 
+/// What is asked to be pruned.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Whose.
+    pub(crate) tenant: TenantId,
+    /// By which rules, and when.
+    pub(crate) rules: RetentionPolicy,
+    pub(crate) now: UnixMillis,
+    /// Something of the tenant is in flight: its newest batch may be one that comes again, and stays.
+    pub(crate) in_flight: bool,
+}
+
 /// A way through the oldest batches of one tenant, as far as they are due.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    pub(crate) tenant: TenantId,
-    pub(crate) rules: RetentionPolicy,
-    pub(crate) now: UnixMillis,
+    pub(crate) asked: Asked,
     /// Everything up to this one was taken.
     pub(crate) after: i64,
     /// Nothing behind this one is taken.
@@ -57,7 +67,7 @@ impl Walk {
     /// What is to go together, of the oldest that follow; none where nothing more is due.
     pub(crate) fn step(&mut self, oldest: Vec<Listed>) -> Option<Step> {
         let kept: Vec<_> = oldest.iter().map(|(_, kept, _)| *kept).collect();
-        let due = due(&kept, self.bytes, &self.rules, self.now);
+        let due = due(&kept, self.bytes, &self.asked.rules, self.asked.now);
         let mut step = Step { batches: vec![], holds: Pruned::default() };
         for (batch, Kept { bytes, .. }, events) in oldest.into_iter().take(due) {
             let holds = &mut step.holds;

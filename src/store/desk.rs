@@ -3,6 +3,8 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
+#[cfg(feature = "nats")]
+use std::pin::Pin;
 use std::sync::{Arc, mpsc as std_mpsc};
 
 use futures::FutureExt;
@@ -35,6 +37,9 @@ enum Job {
     Store(Batch, Attempt, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
     Look(oneshot::Sender<Outcome>),
+    /// Anything else, with the way to answer it.
+    #[cfg(feature = "nats")]
+    Do(Pin<Box<dyn Future<Output = ()> + Send>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -98,7 +103,20 @@ impl Desk {
         }
     }
 
-    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Outcome>) -> Job) -> Outcome {
+    /// Does something else on the thread, between the calls of others.
+    #[cfg(feature = "nats")]
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.ask(|reply| Job::Do(Box::pin(answer(reply, work)))).await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StorageError>>) -> Job,
+    ) -> Result<T, StorageError> {
         let gone = |_| {
             let place = &self.place;
             StorageError::unavailable(format!(
@@ -131,6 +149,8 @@ async fn run<S: Serve>(server: Arc<S>, mut jobs: mpsc::Receiver<Job>, at_once: u
                 Job::Store(batch, attempt, reply) => answer(reply, server.store(&batch, attempt)).await,
                 Job::Rollback(id, attempt, reply) => answer(reply, server.rollback(&id, attempt)).await,
                 Job::Look(reply) => answer(reply, server.look()).await,
+                #[cfg(feature = "nats")]
+                Job::Do(work) => work.await,
                 Job::Close(_) => {}
             }
             drop(place);
@@ -143,7 +163,10 @@ async fn run<S: Serve>(server: Arc<S>, mut jobs: mpsc::Receiver<Job>, at_once: u
 }
 
 /// Whoever dropped the call will ask again or roll back: its request is cut off.
-async fn answer(mut reply: oneshot::Sender<Outcome>, work: impl Future<Output = Outcome>) {
+async fn answer<T>(
+    mut reply: oneshot::Sender<Result<T, StorageError>>,
+    work: impl Future<Output = Result<T, StorageError>>,
+) {
     let outcome = tokio::select! {
         biased;
         () = reply.closed() => return,

@@ -157,8 +157,8 @@ impl Source {
             #[cfg(feature = "postgres")]
             Self::Postgres(reader, cursor) => Ok(reader.read_next(cursor, visit)?),
             #[cfg(feature = "object")]
-            Self::Object(reader, cursor) => {
-                reader.read_next(cursor, visit);
+            Self::Object(_, cursor) => {
+                cursor.read_next(visit);
                 Ok(())
             }
         }

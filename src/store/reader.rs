@@ -4,7 +4,7 @@ use std::path::Path;
 use headworks_actors::{DeadLetter, DeadLetterPage, DeadLetterQuery, Opening, StoreName, TenantId};
 
 #[cfg(feature = "object")]
-use super::object::{self, ObjectReader};
+use super::object::{self, HeldInObjects, ObjectReader};
 #[cfg(feature = "postgres")]
 use super::postgres::{self, HeldOnServer, PostgresReader};
 use super::{FilesReader, SqliteReader, files, sqlite};
@@ -162,12 +162,19 @@ impl StoreReader {
                 }
             }
         };
-        let of_files = self.files.as_ref().map_or_else(|| Ok(vec![]), FilesReader::pruned)?;
+        let mut gone = self.database.gone()?;
+        if let Some(files) = &self.files {
+            gone.extend(gone_of_files(files)?);
+        }
         #[cfg(feature = "postgres")]
-        let on_server = self.postgres.as_ref().map_or_else(|| Ok(vec![]), |postgres| postgres.pruned())?;
-        #[cfg(not(feature = "postgres"))]
-        let on_server = vec![];
-        add(&StoreName::ONLY, self.first_tenants()?, [self.database.gone()?, of_files, on_server].concat());
+        if let Some(postgres) = &self.postgres {
+            gone.extend(postgres.gone()?);
+        }
+        #[cfg(feature = "object")]
+        if let Some(object) = &self.object {
+            gone.extend(object.gone()?.into_iter().map(|(tenant, pruned, erased)| (tenant, pruned + erased)));
+        }
+        add(&StoreName::ONLY, self.first_tenants()?, gone);
         for (name, further) in &self.further {
             add(name, further.tenants()?, further.gone()?);
         }
@@ -188,11 +195,19 @@ impl StoreReader {
     }
 
     fn pruned_in(&self, on_servers: bool) -> Result<u64, StoreReadError> {
-        #[cfg(not(feature = "postgres"))]
+        #[cfg(not(any(feature = "object", feature = "postgres")))]
         let _ = on_servers;
         #[cfg(feature = "postgres")]
-        let all_of = |pruned: &[(TenantId, u64)]| pruned.iter().map(|(_, events)| events).sum::<u64>();
-        let of_files = |files: &FilesReader| Ok(files.pruned()?.iter().map(|(_, events)| events).sum::<u64>());
+        let on_server = |postgres: &PostgresReader| match on_servers {
+            true => Ok::<u64, StoreReadError>(postgres.pruned()?.iter().map(|(_, events)| events).sum()),
+            false => Ok(0),
+        };
+        #[cfg(feature = "object")]
+        let in_objects = |object: &ObjectReader| match on_servers {
+            true => Ok::<u64, StoreReadError>(object.gone()?.iter().map(|(_, pruned, _)| pruned).sum()),
+            false => Ok(0),
+        };
+        let of_files = |files: &FilesReader| Ok(files.gone()?.iter().map(|(_, pruned, _)| pruned).sum::<u64>());
         let mut pruned = self.database.pruned()? + self.files.as_ref().map_or(Ok::<_, StoreReadError>(0), of_files)?;
         for (_, further) in &self.further {
             pruned += match further {
@@ -200,30 +215,82 @@ impl StoreReader {
                 Further::Files(files) => of_files(files)?,
                 Further::Unreadable => 0,
                 #[cfg(feature = "postgres")]
-                Further::Postgres(postgres) if on_servers => all_of(&postgres.pruned()?),
-                #[cfg(feature = "postgres")]
-                Further::Postgres(_) => 0,
+                Further::Postgres(postgres) => on_server(postgres)?,
                 #[cfg(feature = "object")]
-                Further::Object(_) => 0,
+                Further::Object(object) => in_objects(object)?,
             };
         }
         #[cfg(feature = "postgres")]
-        if let Some(postgres) = self.postgres.as_ref().filter(|_| on_servers) {
-            pruned += all_of(&postgres.pruned()?);
+        if let Some(postgres) = &self.postgres {
+            pruned += on_server(postgres)?;
+        }
+        #[cfg(feature = "object")]
+        if let Some(object) = &self.object {
+            pruned += in_objects(object)?;
         }
         Ok(pruned)
     }
 
-    /// How many events of the tenant the store of this name holds.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn events_in(&self, store: &StoreName, tenant: &TenantId) -> Result<u64, StoreReadError> {
-        let totals = match self.further.iter().find(|(name, _)| name == store) {
-            Some((_, further)) => further.tenants()?,
-            None => self.first_tenants()?,
+    /// Whether any store or dead letter has, or had, something of the tenant, as far as that can be read.
+    pub(crate) fn knows(&self, tenant: &TenantId) -> Result<bool, StoreReadError> {
+        let mut query = DeadLetterQuery::default();
+        query.tenant = Some(tenant.clone());
+        if self.database.knows(tenant)? || self.count_dead_letters(&query)? > 0 {
+            return Ok(true);
+        }
+        if self.files.as_ref().is_some_and(|files| files.knows(tenant)) {
+            return Ok(true);
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = &self.postgres
+            && postgres.knows(tenant)?
+        {
+            return Ok(true);
+        }
+        #[cfg(feature = "object")]
+        if let Some(object) = &self.object
+            && object.knows(tenant)?
+        {
+            return Ok(true);
+        }
+        for (_, further) in &self.further {
+            if further.knows(tenant)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What is there of the tenant in places that the store `store` had when it was of another type: of which, and what to do, in sentences.
+    pub(crate) fn left(&self, tenant: &TenantId, is_now: impl Fn(Kind) -> bool) -> Vec<String> {
+        let mut left = vec![];
+        let mut add = |kind: &str, has: Result<bool, StoreReadError>, help: &str| match has {
+            Ok(true) => left.push(format!("what it stored when it was of type {kind:?} is still there; {help}")),
+            Ok(false) => {}
+            Err(why) => {
+                left.push(format!("nobody can tell what is left from when it was of type {kind:?}: {why}; {help}"))
+            }
         };
-        Ok(totals.iter().find(|totals| totals.tenant == *tenant).map_or(0, |totals| totals.events))
+        if let Some(files) = self.files.as_ref().filter(|_| !is_now(Kind::Files)) {
+            let help = "remove the directory of the tenant in the folder events of the data directory";
+            add("files", files.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = self.postgres.as_ref().filter(|_| !is_now(Kind::Postgres)) {
+            let help = "delete its rows there by SQL, from batches and events";
+            add("postgres", postgres.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        #[cfg(feature = "object")]
+        if let Some(object) = self.object.as_ref().filter(|_| !is_now(Kind::Object)) {
+            let help = "delete its objects there, also those below _headworks";
+            add("object", object.holds(tenant).map_err(StoreReadError::from), help);
+        }
+        left
+    }
+
+    /// Whether the tenant's batches go through this store.
+    pub(crate) fn goes_to(&self, tenant: &TenantId, store: &StoreName) -> bool {
+        self.manifest.saga_of(tenant).contains(store)
     }
 
     /// The totals of every tenant that has an event or a dead letter, by name. Of several stores that a tenant's batches go through,
@@ -327,23 +394,21 @@ impl StoreReader {
     pub fn holdings(&self, events: Option<Opening>, frames: Option<Opening>) -> Result<Holdings, StoreReadError> {
         let mut holdings = self.database.holdings(events, frames)?;
         let in_files = self.files.as_ref().map_or_else(|| Ok(vec![]), |files| files.held(events))?;
-        for HeldInFiles { tenant, events, whole, pruned } in in_files {
-            if pruned > 0 {
-                *holdings.pruned.entry(tenant.clone()).or_default() += pruned;
-            }
+        for HeldInFiles { tenant, events, whole, pruned, erased } in in_files {
+            add(&mut holdings.pruned, &tenant, pruned);
+            add(&mut holdings.erased, &tenant, erased);
             let held = holdings.tenants.entry(tenant).or_default();
-            // What was pruned counts as held.
-            held.events += events + pruned;
-            held.rows += whole + pruned;
+            // What is gone on purpose counts as held.
+            held.events += events + pruned + erased;
+            held.rows += whole + pruned + erased;
             // Nothing is deleted from a file by hand: what is not whole is damaged.
             held.damaged += events.saturating_sub(whole);
         }
         #[cfg(feature = "postgres")]
         if let Some(postgres) = &self.postgres {
-            for HeldOnServer { tenant, events, rows, pruned } in postgres.held(events)? {
-                if pruned > 0 {
-                    *holdings.pruned.entry(tenant.clone()).or_default() += pruned;
-                }
+            for HeldOnServer { tenant, events, rows, pruned, erased } in postgres.held(events)? {
+                add(&mut holdings.pruned, &tenant, pruned);
+                add(&mut holdings.erased, &tenant, erased);
                 let held = holdings.tenants.entry(tenant).or_default();
                 held.events += events;
                 held.rows += rows;
@@ -352,11 +417,13 @@ impl StoreReader {
         #[cfg(feature = "object")]
         if let Some(object) = &self.object {
             let (in_objects, damage) = object.held(events)?;
-            for (tenant, stored, whole) in in_objects {
+            for HeldInObjects { tenant, events, whole, pruned, erased } in in_objects {
+                add(&mut holdings.pruned, &tenant, pruned);
+                add(&mut holdings.erased, &tenant, erased);
                 let held = holdings.tenants.entry(tenant).or_default();
-                held.events += stored;
-                held.rows += whole;
-                held.damaged += stored.saturating_sub(whole);
+                held.events += events + pruned + erased;
+                held.rows += whole + pruned + erased;
+                held.damaged += events.saturating_sub(whole);
             }
             holdings.damage.extend(damage);
         }
@@ -375,10 +442,12 @@ impl StoreReader {
         });
         let mut by_store = BTreeMap::from([(StoreName::ONLY, first.collect::<BTreeMap<_, _>>())]);
         let mut pruned_by = BTreeMap::from([(StoreName::ONLY, std::mem::take(&mut holdings.pruned))]);
+        let mut erased_by = BTreeMap::from([(StoreName::ONLY, std::mem::take(&mut holdings.erased))]);
         for (name, further) in &self.further {
-            let (held, pruned, damage) = further.held(events)?;
+            let AllHeld { held, pruned, erased, damage } = further.held(events)?;
             by_store.insert(name.clone(), held);
             pruned_by.insert(name.clone(), pruned);
+            erased_by.insert(name.clone(), erased);
             holdings.damage.extend(damage.into_iter().map(|damage| format!("in {name}: {damage}")));
         }
         let tenants: BTreeSet<_> =
@@ -394,9 +463,10 @@ impl StoreReader {
             let (_, first) = kept.next().unwrap_or((StoreName::ONLY, Kept::default()));
             let further: Vec<_> = kept.collect();
             let mut readable = self.manifest.saga_of(&tenant).iter().filter(|name| self.manifest.is_readable(name));
-            let of_first = readable.next().and_then(|name| pruned_by.get(name));
-            if let Some(pruned) = of_first.and_then(|tenants| tenants.get(&tenant)) {
-                holdings.pruned.insert(tenant.clone(), *pruned);
+            let first_of_it = readable.next();
+            for (by, of_it) in [(&pruned_by, &mut holdings.pruned), (&erased_by, &mut holdings.erased)] {
+                let gone = first_of_it.and_then(|name| by.get(name)).and_then(|tenants| tenants.get(&tenant));
+                add(of_it, &tenant, gone.copied().unwrap_or(0));
             }
             let held = holdings.tenants.entry(tenant.clone()).or_default();
             (held.events, held.rows, held.damaged) = (first.events, first.rows, first.damaged);
@@ -426,8 +496,28 @@ impl StoreReader {
 /// Something of each tenant.
 type OfTenants<T> = BTreeMap<TenantId, T>;
 
-/// What is held of each tenant, how many of these events were pruned, and what is damaged.
-type AllHeld = (OfTenants<Kept>, OfTenants<u64>, Vec<String>);
+/// Of a store, with what counts as held though it is gone: what was pruned, and what was erased on an operator's word.
+#[derive(Default)]
+struct AllHeld {
+    held: OfTenants<Kept>,
+    pruned: OfTenants<u64>,
+    erased: OfTenants<u64>,
+    damage: Vec<String>,
+}
+
+impl AllHeld {
+    fn add(&mut self, tenant: TenantId, kept: Kept, pruned: u64, erased: u64) {
+        add(&mut self.pruned, &tenant, pruned);
+        add(&mut self.erased, &tenant, erased);
+        self.held.insert(tenant, kept);
+    }
+}
+
+fn add(to: &mut OfTenants<u64>, tenant: &TenantId, events: u64) {
+    if events > 0 {
+        *to.entry(tenant.clone()).or_default() += events;
+    }
+}
 
 impl Further {
     fn tenants(&self) -> Result<Vec<TenantTotals>, StoreReadError> {
@@ -443,57 +533,73 @@ impl Further {
     }
 
     fn held(&self, events: Option<Opening>) -> Result<AllHeld, StoreReadError> {
-        Ok(match self {
+        let mut all = AllHeld::default();
+        match self {
             Self::Sqlite(database) => {
-                let Holdings { tenants, pruned, damage, .. } = database.holdings(events, None)?;
+                let Holdings { tenants, pruned, erased, damage, .. } = database.holdings(events, None)?;
                 let kept = |held: Held| Kept { events: held.events, rows: held.rows, damaged: held.damaged };
-                (tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect(), pruned, damage)
+                let held = tenants.into_iter().map(|(tenant, held)| (tenant, kept(held))).collect();
+                all = AllHeld { held, pruned, erased, damage };
             }
             Self::Files(files) => {
-                let (mut kept, mut gone) = (BTreeMap::new(), BTreeMap::new());
-                for HeldInFiles { tenant, events, whole, pruned } in files.held(events)? {
-                    let damaged = events.saturating_sub(whole);
-                    if pruned > 0 {
-                        gone.insert(tenant.clone(), pruned);
-                    }
-                    kept.insert(tenant, Kept { events: events + pruned, rows: whole + pruned, damaged });
+                for HeldInFiles { tenant, events, whole, pruned, erased } in files.held(events)? {
+                    let (gone, damaged) = (pruned + erased, events.saturating_sub(whole));
+                    let kept = Kept { events: events + gone, rows: whole + gone, damaged };
+                    all.add(tenant, kept, pruned, erased);
                 }
-                (kept, gone, vec![])
             }
-            Self::Unreadable => (BTreeMap::new(), BTreeMap::new(), vec![]),
+            Self::Unreadable => {}
             #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => {
                 // Rows that are not there were deleted: a server's own checksums tell of damage.
-                let (mut held, mut gone) = (BTreeMap::new(), BTreeMap::new());
-                for HeldOnServer { tenant, events, rows, pruned } in postgres.held(events)? {
-                    if pruned > 0 {
-                        gone.insert(tenant.clone(), pruned);
-                    }
-                    held.insert(tenant, Kept { events, rows, damaged: 0 });
+                for HeldOnServer { tenant, events, rows, pruned, erased } in postgres.held(events)? {
+                    all.add(tenant, Kept { events, rows, damaged: 0 }, pruned, erased);
                 }
-                (held, gone, vec![])
             }
             #[cfg(feature = "object")]
             Self::Object(object) => {
                 let (held, damage) = object.held(events)?;
-                let kept = |events: u64, rows| Kept { events, rows, damaged: events.saturating_sub(rows) };
-                let held = held.into_iter().map(|(tenant, events, rows)| (tenant, kept(events, rows))).collect();
-                (held, BTreeMap::new(), damage)
+                all.damage = damage;
+                for HeldInObjects { tenant, events, whole, pruned, erased } in held {
+                    let (gone, damaged) = (pruned + erased, events.saturating_sub(whole));
+                    let kept = Kept { events: events + gone, rows: whole + gone, damaged };
+                    all.add(tenant, kept, pruned, erased);
+                }
             }
-        })
+        }
+        Ok(all)
     }
 
     fn gone(&self) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
         match self {
             Self::Sqlite(database) => Ok(database.gone()?),
-            Self::Files(files) => Ok(files.pruned()?.into_iter().filter(|(_, events)| *events > 0).collect()),
+            Self::Files(files) => gone_of_files(files),
             Self::Unreadable => Ok(vec![]),
             #[cfg(feature = "postgres")]
-            Self::Postgres(postgres) => Ok(postgres.pruned()?),
+            Self::Postgres(postgres) => Ok(postgres.gone()?),
             #[cfg(feature = "object")]
-            Self::Object(_) => Ok(vec![]),
+            Self::Object(object) => {
+                Ok(object.gone()?.into_iter().map(|(tenant, pruned, erased)| (tenant, pruned + erased)).collect())
+            }
         }
     }
+
+    fn knows(&self, tenant: &TenantId) -> Result<bool, StoreReadError> {
+        match self {
+            Self::Sqlite(database) => Ok(database.knows(tenant)?),
+            Self::Files(files) => Ok(files.knows(tenant)),
+            Self::Unreadable => Ok(false),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(postgres) => Ok(postgres.knows(tenant)?),
+            #[cfg(feature = "object")]
+            Self::Object(object) => Ok(object.knows(tenant)?),
+        }
+    }
+}
+
+fn gone_of_files(files: &FilesReader) -> Result<Vec<(TenantId, u64)>, StoreReadError> {
+    let all = files.gone()?.into_iter().map(|(tenant, pruned, erased)| (tenant, pruned + erased));
+    Ok(all.filter(|(_, events)| *events > 0).collect())
 }
 
 fn of_files(files: &FilesReader) -> Result<Vec<TenantTotals>, StoreReadError> {

@@ -18,6 +18,8 @@ mod dead_letters;
 mod demo;
 mod disk_faults;
 mod downstream;
+#[cfg(all(feature = "postgres", feature = "parquet", feature = "nats", feature = "webhook"))]
+mod erasure;
 mod failing;
 mod files;
 mod files_rotation;
@@ -50,6 +52,8 @@ mod object_crash;
 mod object_daemon;
 #[cfg(feature = "parquet")]
 mod object_faults;
+#[cfg(feature = "parquet")]
+mod object_retention;
 #[cfg(feature = "parquet")]
 mod object_store;
 mod open_files;

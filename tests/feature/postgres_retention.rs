@@ -19,7 +19,7 @@ use crate::rig::batches::{assert_outage, batch, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::postgres::{Postgres, stored};
 use crate::rig::prometheus::{samples as samples_of, scrape};
-use crate::rig::{DEADLINE, Place, Process, connect, lines, send};
+use crate::rig::{DEADLINE, Place, Process, connect, lines, send, settled};
 
 fn rules(max_age: Option<u64>, max_bytes: usize) -> RetentionPolicy {
     RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() }
@@ -321,12 +321,12 @@ async fn tables_of_the_first_version_are_brought_to_this_one_with_all_that_is_in
     put(&store, &batch("acme", 1, &["a"]), 1).await.unwrap();
     store.close().await.unwrap();
     postgres
-        .ask("DROP TABLE headworks.pruned; DROP INDEX headworks.fences; UPDATE headworks.headworks SET version = 1");
+        .ask("DROP TABLE headworks.pruned, headworks.erased; DROP INDEX headworks.fences; UPDATE headworks.headworks SET version = 1");
     assert_eq!(postgres.reader("headworks").bodies(&tenant("acme")).unwrap(), [b"a"]);
     let mut options = postgres.options("headworks");
     options.schema = SchemaMode::Check;
     let why = PostgresStore::open(options.clone()).unwrap_err().to_string();
-    assert!(why.contains("have version 1, and this headworks needs 2") && why.contains("schema = \"make\""), "{why}");
+    assert!(why.contains("have version 1, and this headworks needs 3") && why.contains("schema = \"make\""), "{why}");
     let opened = (0..4).map(|_| {
         let options = postgres.options("headworks");
         std::thread::spawn(move || PostgresStore::open(options).map(drop))
@@ -335,7 +335,7 @@ async fn tables_of_the_first_version_are_brought_to_this_one_with_all_that_is_in
     let store = PostgresStore::open(options).unwrap();
     put(&store, &batch("acme", 1, &["a"]), 2).await.unwrap();
     assert_eq!(events(&pass(&store, &rules(Some(1_000), 0), Rest::Settled, i64::MAX).await), 1);
-    assert_eq!(postgres.ask("SELECT version FROM headworks.headworks"), "2");
+    assert_eq!(postgres.ask("SELECT version FROM headworks.headworks"), "3");
 }
 
 /// Small batches of two tenants, of which one keeps the newest 20 KiB, and the other all.
@@ -375,19 +375,6 @@ fn pour(to: SocketAddr, from: u64, events: u64) {
         if connection.write_all(&both).is_err() {
             return;
         }
-    }
-}
-
-/// Waits until the daemon has nothing in flight.
-fn settled(place: &Place) {
-    let began = Instant::now();
-    loop {
-        let audit: Value = serde_json::from_slice(&place.run(&["audit", "--data", "data", "--json"]).out).unwrap();
-        if audit["all"]["events"]["in_flight"] == 0 {
-            return;
-        }
-        assert!(began.elapsed() < DEADLINE, "{audit}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -458,7 +445,7 @@ fn the_newest_stay_within_their_bound_and_metrics_log_query_and_dry_run_tell_of_
     before.terminated().succeeded();
     // As an earlier headworks left it.
     postgres
-        .ask("DROP TABLE headworks.pruned; DROP INDEX headworks.fences; UPDATE headworks.headworks SET version = 1");
+        .ask("DROP TABLE headworks.pruned, headworks.erased; DROP INDEX headworks.fences; UPDATE headworks.headworks SET version = 1");
     assert_eq!(told(&audited(&place), "acme"), (10, 0));
     assert_eq!(place.run(&["query", "acme", "--data", "data"]).succeeded().out, lines("acme", 0..10));
     let mut process = Process::spawn(&mut never(

@@ -1,32 +1,22 @@
 //! The store on PostgreSQL, against a server: its contract, its tables, its errors.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use futures::future::join_all;
 use headworks::store::postgres::{BodyColumn, OpenError, Partition, SchemaMode, SslMode};
 use headworks::store::{PostgresOptions, PostgresReader, PostgresStore};
-use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, TenantId, UnixMillis, conformance};
+use headworks::{Attempt, Batch, ChunkBuilder, Opening, Seq, Storage, StorageError, UnixMillis};
 
 use crate::rig::batches::{assert_outage, batch, put, tenant};
-use crate::rig::postgres::Postgres;
-
-#[track_caller]
-fn assert_refused(opened: Result<PostgresStore, OpenError>, says: &str) -> String {
-    let why = opened.unwrap_err();
-    assert!(matches!(why, OpenError::Refused { .. }) && why.to_string().contains(says), "{why}");
-    why.to_string()
-}
+use crate::rig::postgres::{Postgres, assert_refused, keeps_the_contract};
 
 #[tokio::test]
 async fn the_postgres_store_keeps_the_contract_and_so_it_does_with_one_connection_and_the_smallest_queue_and_groups() {
     let postgres = Postgres::start();
     for kind in ["whole", "small", "parts"] {
-        let opened = Cell::new(0);
-        let namespace = |number: i32| format!("{kind}_{number}");
-        let options = |number: i32| {
-            let mut options = postgres.options(&namespace(number));
+        let options = |namespace: &str| {
+            let mut options = postgres.options(namespace);
             match kind {
                 "small" => (options.queue, options.group_max_bytes, options.pool_size) = (1, 0, 1),
                 "parts" => options.partition = Partition::Day,
@@ -34,14 +24,7 @@ async fn the_postgres_store_keeps_the_contract_and_so_it_does_with_one_connectio
             }
             options
         };
-        let make = async || {
-            opened.set(opened.get() + 1);
-            PostgresStore::open(options(opened.get())).unwrap()
-        };
-        let bodies = async |_: &PostgresStore, tenant: &TenantId| {
-            PostgresReader::new(options(opened.get())).unwrap().bodies(tenant).unwrap()
-        };
-        conformance::storage(make, bodies).await;
+        keeps_the_contract(kind, options).await;
     }
 }
 
@@ -258,8 +241,8 @@ async fn with_schema_check_a_role_that_may_make_nothing_stores_and_where_there_a
     assert_outage(put(&store, &batch("acme", 2, &["b"]), 1).await, "grant it to the user in url");
     postgres.ask("GRANT INSERT ON headworks.events TO writer");
     put(&store, &batch("acme", 2, &["b"]), 1).await.unwrap();
-    postgres.ask("UPDATE headworks.headworks SET version = 3");
-    assert_refused(PostgresStore::open(options), "have version 3, but this headworks knows only 2");
+    postgres.ask("UPDATE headworks.headworks SET version = 4");
+    assert_refused(PostgresStore::open(options), "have version 4, but this headworks knows only 3");
 }
 
 #[tokio::test]

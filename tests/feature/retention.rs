@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::prometheus::{samples, scrape};
-use crate::rig::{Bodies, DEADLINE, Place, Process, connect, lines, send};
+use crate::rig::{Bodies, DEADLINE, Place, Process, connect, lines, send, settled};
 
 const LAYOUTS: [&str; 2] = ["rows", "index"];
 
@@ -170,19 +170,6 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
         assert_pruned_from_the_front(&place);
         let integrity: String = place.database().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(integrity, "ok");
-    }
-}
-
-/// Waits until the daemon has nothing in flight.
-fn settled(place: &Place) {
-    let began = Instant::now();
-    loop {
-        let audit: Value = serde_json::from_slice(&place.run(&["audit", "--data", "data", "--json"]).out).unwrap();
-        if audit["all"]["events"]["in_flight"] == 0 {
-            return;
-        }
-        assert!(began.elapsed() < DEADLINE, "{audit}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

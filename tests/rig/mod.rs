@@ -175,6 +175,22 @@ impl Place {
     }
 }
 
+/// Waits until the daemon has nothing in flight.
+#[track_caller]
+pub(crate) fn settled(place: &Place) {
+    let began = Instant::now();
+    loop {
+        let audit = place.run(&["audit", "--data", "data", "--json"]);
+        // The server of S3 in tests fails over what goes while it lists it: it is asked again.
+        let told: Value = serde_json::from_slice(&audit.out).unwrap_or_default();
+        if told["all"]["events"]["in_flight"] == 0 {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "{}{}", audit.text(), audit.err);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A number of `/metrics`, as the control socket tells it: 0 where there is no such sample.
 pub(crate) fn metric(place: &Place, sample: &str) -> u64 {
     let mut stream = std::os::unix::net::UnixStream::connect(place.data().join("control.sock")).unwrap();

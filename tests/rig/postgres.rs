@@ -2,6 +2,7 @@
 //! as the test likes. And what lies between a client and a server, to be cut.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,8 +14,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headworks::store::postgres::PostgresReader;
-use headworks::store::{PostgresOptions, PostgresStore};
+use headworks::store::postgres::OpenError;
+use headworks::store::{PostgresOptions, PostgresReader, PostgresStore};
+use headworks::{TenantId, conformance};
 use tempfile::TempDir;
 
 use super::{Bodies, DEADLINE, Place};
@@ -198,6 +200,27 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The suite of every store passes, with a store of its own in a namespace of its own for each case; `kind` names them.
+pub(crate) async fn keeps_the_contract(kind: &str, options: impl Fn(&str) -> PostgresOptions) {
+    let opened = Cell::new(0);
+    let options = || options(&format!("{kind}_{}", opened.get()));
+    let make = async || {
+        opened.set(opened.get() + 1);
+        PostgresStore::open(options()).unwrap()
+    };
+    let bodies =
+        async |_: &PostgresStore, tenant: &TenantId| PostgresReader::new(options()).unwrap().bodies(tenant).unwrap();
+    conformance::storage(make, bodies).await;
+}
+
+/// The store was not opened, since what is there is not fit or does not let it in; all that it says.
+#[track_caller]
+pub(crate) fn assert_refused(opened: Result<PostgresStore, OpenError>, says: &str) -> String {
+    let why = opened.unwrap_err();
+    assert!(matches!(why, OpenError::Refused { .. }) && why.to_string().contains(says), "{why}");
+    why.to_string()
 }
 
 pub(crate) fn url(address: SocketAddr) -> String {

@@ -216,6 +216,11 @@ impl S3 {
         objects(&self.folder.path().join("s3").join(BUCKET).join(prefix).join("_headworks/batches"))
     }
 
+    /// What the store keeps for itself.
+    pub(crate) fn own(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        objects(&self.folder.path().join("s3").join(BUCKET).join(prefix).join("_headworks"))
+    }
+
     /// Takes an object away, past the server.
     pub(crate) fn take(&self, prefix: &str, key: &str) -> Vec<u8> {
         let path = self.folder.path().join("s3").join(BUCKET).join(prefix).join(key);
@@ -277,7 +282,7 @@ async fn answered(
         Fault::None => done.await,
         Fault::Status(status, code) => {
             let body = s3s::Body::from(format!("<Error><Code>{code}</Code></Error>"));
-            Ok(Response::builder().status(status).body(body).unwrap())
+            Ok(Response::builder().status(status).header("etag", "\"0\"").body(body).unwrap())
         }
         Fault::CutBefore => Err(Cut),
         Fault::CutAfter => {

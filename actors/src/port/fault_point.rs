@@ -18,9 +18,9 @@
 //! | `after-letters` | is among the dead letters, and the outcome is not on record yet |
 //! | `before-letters` | was refused at the door, as a frame, and its dead letter is not kept yet |
 //! | `after-outcome` | has its outcome, which the journal need not have committed |
-//! | `in-prune` | is deleted with others by its tenant's retention, and that is not committed |
+//! | `in-prune` | is deleted with others by its tenant's retention, and that is not committed; an object: it is counted, and still there |
 //! | `after-prune` | is deleted so, and that is committed |
-//! | `in-erase` | is erased with others, and that is committed, and more of its tenant is still there |
+//! | `in-erase` | is erased with others, and that is committed, and more of its tenant is still there; in files and NATS: before it is |
 //!
 //! Without the feature `testing` a point is nothing at all, and the variable means nothing.
 

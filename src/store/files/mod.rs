@@ -26,8 +26,9 @@
 //! - **Pruned**, where the retention of a tenant says so: whole files, once all batches in them are due, with their records. The file
 //!   that is written to is closed once its oldest batch is due. So an event may stay longer than `max_age`, by as much as its
 //!   file took to fill: with `rotate_every` at most by that, else at most by `max_age` again.
+//! - **Erased**, on an operator's word: all files of a tenant, in the same way, and the fences with them.
 //! - **Not kept:** the time of each event, beside what is in its body; the record has the arrival of a batch's first and
-//!   last event. To begin anew, stop and move the tenant's directory away.
+//!   last event.
 //! - **Damage.** Files that were changed by others are left alone: the calls of their tenant are answered with
 //!   [`StorageError::Unavailable`] and say what is wrong, and other tenants go on.
 //! - **Case.** Where the file system does not tell upper from lower case, the second of two tenants whose ids differ in
@@ -195,6 +196,18 @@ impl FilesStore {
     #[cfg(feature = "sqlite")]
     pub(crate) async fn prune(&self, tenant: &TenantId, step: Step) -> Result<Pruned, StorageError> {
         self.ask(|reply| Job::Prune(tenant.clone(), step, reply)).await?
+    }
+
+    /// The number of the last file that has something of the tenant by now. What comes later goes to another one.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn mark_erasure(&self, tenant: &TenantId) -> Result<Option<u32>, StorageError> {
+        self.ask(|reply| Job::MarkErasure(tenant.clone(), reply)).await?
+    }
+
+    /// Deletes the tenant's files up to the one of this number, and all that the index knows of their batches; how many events went.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn erase(&self, tenant: &TenantId, through: u32) -> Result<u64, StorageError> {
+        self.ask(|reply| Job::Erase(tenant.clone(), through, reply)).await?
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StorageError> {

@@ -59,7 +59,7 @@ struct Progress {
 struct Known {
     places: Vec<Place>,
     #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "an audit asks for it"))]
-    pruned: Vec<(Opening, Pruned)>,
+    gone: Vec<(Opening, Pruned, u64)>,
 }
 
 /// What the files hold of one tenant, for an audit. All of them count events.
@@ -73,6 +73,8 @@ pub(crate) struct HeldInFiles {
     pub(crate) whole: u64,
     /// Those that were pruned.
     pub(crate) pruned: u64,
+    /// Those that went on an operator's word.
+    pub(crate) erased: u64,
 }
 
 /// A batch that is there.
@@ -124,11 +126,11 @@ impl FilesReader {
             loop {
                 look += 1;
                 let known = self.known(&tenant, &mut Progress::default())?;
-                let pruned =
-                    || known.pruned.iter().filter(|(of, _)| is_of_it(*of)).map(|(_, pruned)| pruned.events).sum();
+                let of_it = || known.gone.iter().filter(|(of, ..)| is_of_it(*of));
                 let (mut events, mut whole, mut is_all) = (0, 0, true);
-                let before: u64 = known.pruned.iter().map(|(_, pruned)| pruned.batches).sum();
-                let pruned = pruned();
+                let before: u64 = known.gone.iter().map(|(_, gone, _)| gone.batches).sum();
+                let erased: u64 = of_it().map(|(.., erased)| erased).sum();
+                let pruned = of_it().map(|(_, gone, _)| gone.events).sum::<u64>().saturating_sub(erased);
                 for place in known.places.into_iter().filter(|place| is_of_it(place.batch.opening)) {
                     let count = place.events;
                     events += count;
@@ -137,34 +139,35 @@ impl FilesReader {
                         Err(_) => is_all = false,
                     }
                 }
-                // What could not be read may have been pruned meanwhile.
-                let now = |known: Known| known.pruned.iter().map(|(_, pruned)| pruned.batches).sum::<u64>();
+                // What could not be read may have gone meanwhile.
+                let now = |known: Known| known.gone.iter().map(|(_, gone, _)| gone.batches).sum::<u64>();
                 if is_all || look == LOOKS || now(self.known(&tenant, &mut Progress::default())?) == before {
-                    return Ok(HeldInFiles { tenant, events, whole, pruned });
+                    return Ok(HeldInFiles { tenant, events, whole, pruned, erased });
                 }
             }
         };
         tenants.into_iter().map(held).collect()
     }
 
-    /// Of each tenant, by name: how many events were pruned.
+    /// Of each tenant, by name: how many events were pruned, and how many were erased.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn pruned(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
+    pub(crate) fn gone(&self) -> Result<Vec<(TenantId, u64, u64)>, ReadError> {
         let tenants = super::tenants(&self.root).map_err(|why| ReadError::new(&self.root, why))?;
         let pruned = |tenant: TenantId| {
             let path = self.root.join(tenant.as_str()).join(shelf::INDEX);
-            let mut pruned = 0;
+            let (mut gone, mut erased) = (0, 0);
             let read = File::open(&path).and_then(|index| {
                 record::read_while(BufReader::new(index), |record, _| {
                     if let Record::Begins { pruned: of, .. } = &record {
-                        pruned = of.iter().map(|of| of.pruned.events).sum();
+                        gone = of.iter().map(|of| of.pruned.events).sum();
+                        erased = of.iter().map(|of| of.erased).sum();
                     }
                     // It is the second line, if there is one.
                     matches!(record, Record::Head { .. })
                 })
             });
             read.map_err(|why| ReadError::new(&path, why))?;
-            Ok((tenant, pruned))
+            Ok((tenant, gone.saturating_sub(erased), erased))
         };
         tenants.into_iter().map(pruned).collect()
     }
@@ -212,6 +215,12 @@ impl FilesReader {
     #[cfg(feature = "sqlite")]
     pub(in crate::store) fn knows(&self, tenant: &TenantId) -> bool {
         self.root.join(tenant.as_str()).join(shelf::INDEX).exists()
+    }
+
+    /// Whether there are events of the tenant.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) fn holds(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        Ok(!self.places(tenant)?.is_empty())
     }
 
     /// Makes sure that the next batch is at hand, if there is one; when its first event arrived.
@@ -281,12 +290,12 @@ impl FilesReader {
         let (head, gone) = record::beginning(BufReader::new(&index)).map_err(cannot)?;
         let start = if read.at < gone { 0 } else { head + read.at - gone };
         index.seek(SeekFrom::Start(start)).map_err(cannot)?;
-        let (mut places, mut pruned) = (HashMap::new(), vec![]);
+        let (mut places, mut went) = (HashMap::new(), vec![]);
         let mut file = (read.file, read.from);
         let end = record::read(BufReader::new(index), |record| match record {
             Record::Begins { file: first, at, pruned: of, .. } => {
                 file = (first, at);
-                pruned = of.into_iter().map(|of| (Opening(of.opening), of.pruned)).collect();
+                went = of.into_iter().map(|of| (Opening(of.opening), of.pruned, of.erased)).collect();
             }
             Record::Rotated { file: next, at, .. } => file = (next, at),
             Record::Stored { batch, from, to, events, hash, first_arrived, last_arrived, .. } => {
@@ -303,7 +312,7 @@ impl FilesReader {
                 *read = Progress { at, file: file.0, from: file.1 };
                 let mut places: Vec<_> = places.into_values().collect();
                 places.sort_by_key(|place| (place.from, place.to));
-                Ok(Known { places, pruned })
+                Ok(Known { places, gone: went })
             }
             End::Damaged(number) => Err(ReadError::new(&path, format!("line {number} was changed"))),
         }

@@ -68,6 +68,14 @@ pub(super) struct PrunedOf {
     pub(super) opening: u64,
     #[serde(flatten)]
     pub(super) pruned: Pruned,
+    /// Events among them that went on an operator's word.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) erased: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_none(events: &u64) -> bool {
+    *events == 0
 }
 
 /// Attempts at a batch up to this one must not land.
@@ -220,7 +228,7 @@ mod tests {
                 file: 3,
                 at: 0,
                 index_from: 7,
-                pruned: vec![PrunedOf { opening: 9, pruned: Pruned { batches: 1, events: 2, bytes: 3 } }],
+                pruned: vec![PrunedOf { opening: 9, pruned: Pruned { batches: 1, events: 2, bytes: 3 }, erased: 1 }],
                 fences: vec![Fence { batch: batch.clone(), attempt }],
             },
             Record::Stored {

@@ -194,7 +194,7 @@ proptest! {
         }
         let held = FilesReader::open(root).unwrap().held(Some(Opening(1))).unwrap().remove(0);
         let events = expected.len() as u64;
-        prop_assert_eq!(held, HeldInFiles { tenant: tenant(), events, whole: events, pruned: pruned as u64 });
+        prop_assert_eq!(held, HeldInFiles { tenant: tenant(), events, whole: events, pruned: pruned as u64, erased: 0 });
         prop_assert_eq!(sent, expected.len() + pruned + rolled_back);
         prop_assert_eq!(bodies_and_lines(root), expected);
     }
@@ -300,7 +300,7 @@ fn whole_files_go_once_all_in_them_is_too_old_and_the_last_one_once_its_tenant_i
     assert_eq!(writer.prune(&tenant(), &settled).unwrap().events, 1);
     assert_eq!((files(root), bodies(root)), (vec![3], vec![b"later".to_vec()]));
     // One that is pruned and one that is not are known in the index for what they are.
-    assert_eq!(reader.pruned().unwrap(), [(tenant(), 5)]);
+    assert_eq!(reader.gone().unwrap(), [(tenant(), 5, 0)]);
     put(&mut writer, 6, "later");
     assert_eq!(bodies_and_lines(root), [b"later"]);
 }

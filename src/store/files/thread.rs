@@ -3,6 +3,8 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+#[cfg(feature = "sqlite")]
+use headworks_actors::fault_point::fault_point;
 use headworks_actors::{Attempt, BatchId, Cause, Code, StorageError, TenantId, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,6 +24,10 @@ pub(super) enum Job {
     Count(TenantId, oneshot::Sender<Option<u64>>),
     #[cfg(feature = "sqlite")]
     Prune(TenantId, Step, oneshot::Sender<Result<Pruned, StorageError>>),
+    #[cfg(feature = "sqlite")]
+    MarkErasure(TenantId, oneshot::Sender<Result<Option<u32>, StorageError>>),
+    #[cfg(feature = "sqlite")]
+    Erase(TenantId, u32, oneshot::Sender<Result<u64, StorageError>>),
     Close(oneshot::Sender<Outcome>),
 }
 
@@ -71,6 +77,15 @@ impl Writer {
                 #[cfg(feature = "sqlite")]
                 Job::Prune(tenant, step, reply) => {
                     let _ = reply.send(self.prune(&tenant, &step));
+                }
+                #[cfg(feature = "sqlite")]
+                Job::MarkErasure(tenant, reply) => {
+                    let _ = reply.send(self.guarded(&tenant, |shelf| shelf.mark_erasure(UnixMillis::now())));
+                }
+                #[cfg(feature = "sqlite")]
+                Job::Erase(tenant, through, reply) => {
+                    fault_point("in-erase");
+                    let _ = reply.send(self.guarded(&tenant, |shelf| shelf.erase(through)));
                 }
                 Job::Close(reply) => {
                     jobs.close();

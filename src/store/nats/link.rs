@@ -264,10 +264,18 @@ impl Open {
         }
     }
 
-    /// Purges what lies on a subject before the message of this number.
-    pub(super) async fn purge(&self, subject: &str, before: u64) -> Result<(), Failure> {
+    /// The number that the next message will have.
+    pub(super) async fn next_number(&self) -> Result<u64, Failure> {
+        match self.asked(self.stream.get_info()).await? {
+            Ok(info) => Ok(info.state.last_sequence + 1),
+            Err(why) => Err(Failure::Away(format!("the stream cannot be looked at: {}", chain(&why)))),
+        }
+    }
+
+    /// Purges what lies on a subject, which may have wildcards, before the message of this number; how many messages went.
+    pub(super) async fn purge(&self, subject: &str, before: u64) -> Result<u64, Failure> {
         match self.asked(self.stream.purge().filter(subject).sequence(before).into_future()).await? {
-            Ok(_) => Ok(()),
+            Ok(purged) => Ok(purged.purged),
             Err(why) => match why.kind() {
                 PurgeErrorKind::JetStream(error) => Err(Failure::from(&error)),
                 _ => Err(Failure::Away(format!("what lies on {subject} cannot be purged: {}", chain(&why)))),

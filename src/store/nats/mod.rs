@@ -38,6 +38,8 @@
 //!   refused for good, and halved.
 //! - **The stream** is made where it is not there, unless somebody else is to; one that is there is checked: it must take the subjects, keep
 //!   messages that were consumed (retention `limits`, from which a work queue may be sourced), acknowledge, and change no subjects.
+//! - **Erased.** What is erased of a tenant is purged by its subjects, in one request, fences too; what consumers, mirrors and streams that are
+//!   sourced from this one have of it they keep.
 //! - The server takes about 0.3 KiB of memory for each subject that has messages, so for each batch that is kept: choose `window` large, and limit the
 //!   stream's age or size. What it expires is gone; a batch that comes again after that is there again.
 

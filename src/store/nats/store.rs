@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "sqlite")]
+use headworks_actors::TenantId;
 use headworks_actors::{Attempt, Batch, BatchId, Storage, StorageError, Undo};
 
 use super::NatsStoreOptions;
@@ -27,6 +29,8 @@ pub struct NatsStore {
 
 struct Shared {
     place: String,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
+    writer: Arc<Writer>,
     desk: Desk,
 }
 
@@ -74,10 +78,10 @@ impl NatsStore {
             }
             begun => begun.map(drop),
         };
-        let desk = Desk::open("headworks-nats", place.clone(), writer, (queue, queue), begin);
+        let desk = Desk::open("headworks-nats", place.clone(), writer.clone(), (queue, queue), begin);
         let refused = |why: Failure| OpenError::Refused { place: place.clone(), detail: why.explain().to_owned() };
         let desk = desk.map_err(OpenError::Thread)?.map_err(refused)?;
-        Ok(Self { shared: Arc::new(Shared { place, desk }) })
+        Ok(Self { shared: Arc::new(Shared { place, writer, desk }) })
     }
 
     /// Where it publishes: the stream and the URL. No secret is in it.
@@ -102,6 +106,28 @@ impl NatsStore {
     pub async fn close(&self) -> Result<(), StorageError> {
         self.shared.desk.close().await;
         Ok(())
+    }
+
+    /// A number above those of all messages that there are.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn mark_erasure(&self) -> Result<u64, StorageError> {
+        let writer = self.shared.writer.clone();
+        let mark = async move {
+            let failed = |why: Failure| why.storage_error("look for what is to be erased", &writer.link.place);
+            writer.mark().await.map_err(failed)
+        };
+        self.shared.desk.run(mark).await
+    }
+
+    /// Takes away the tenant's messages with numbers below this one; how many there were. What consumers have of them they keep.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn erase(&self, tenant: &TenantId, before: u64) -> Result<u64, StorageError> {
+        let (writer, tenant) = (self.shared.writer.clone(), tenant.clone());
+        let erase = async move {
+            let failed = |why: Failure| why.storage_error("erase a tenant's messages", &writer.link.place);
+            writer.erase(&tenant, before).await.map_err(failed)
+        };
+        self.shared.desk.run(erase).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The subjects of batches. Pure.
 
-use headworks_actors::BatchId;
+use headworks_actors::{BatchId, TenantId};
 
 use crate::nats::escaped;
 
@@ -42,6 +42,11 @@ impl Template {
         self.0.replace(BATCH, &batch).replace(TENANT, &escaped(id.tenant.as_str()))
     }
 
+    /// The subjects of all batches of the tenant, and of nobody else's.
+    pub(super) fn of_tenant(&self, tenant: &TenantId) -> String {
+        self.0.replace(BATCH, "*").replace(TENANT, &escaped(tenant.as_str()))
+    }
+
     /// All subjects.
     pub(super) fn wildcard(&self) -> String {
         self.0.replace(TENANT, "*").replace(BATCH, "*")
@@ -72,6 +77,8 @@ mod tests {
         let subject = |id: &str| template.subject(&id.parse().unwrap());
         assert_eq!(subject("5f0c9b1e2d3a4f60/acme/42"), "prod.acme.x.5f0c9b1e2d3a4f60-42");
         assert_eq!(subject("5f0c9b1e2d3a4f60/a.b/42.2.1"), "prod.a%2Eb.x.5f0c9b1e2d3a4f60-42-2-1");
+        let of = |tenant: &str| template.of_tenant(&tenant.parse().unwrap());
+        assert_eq!((of("acme"), of("a.b")), ("prod.acme.x.*".to_owned(), "prod.a%2Eb.x.*".to_owned()));
         for bad in [
             "",
             "events",

@@ -1,5 +1,6 @@
 use bytes::Bytes;
-use headworks_actors::{Attempt, Batch, BatchId};
+use headworks_actors::fault_point::fault_point;
+use headworks_actors::{Attempt, Batch, BatchId, TenantId};
 
 use super::error::Failure;
 use super::link::{Answer, Link};
@@ -65,7 +66,7 @@ impl Writer {
                 Some(What::Fence(fence)) if fence >= attempt => {
                     let before = there.map_or(0, |there| there.sequence);
                     if open.can_purge {
-                        return open.purge(&subject, before).await;
+                        return open.purge(&subject, before).await.map(drop);
                     }
                     return Err(Failure::Refused(format!(
                         "the stream denies purges (deny_purge): the batch may be on {subject}, before message {before}, which takes it back"
@@ -82,6 +83,24 @@ impl Writer {
             }
         }
         Err(contested(&subject))
+    }
+
+    /// The number that the next message of the stream will have.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
+    pub(super) async fn mark(&self) -> Result<u64, Failure> {
+        let open = self.link.open().await?;
+        if !open.can_purge {
+            return Err(Failure::Refused("the stream denies purges (deny_purge)".into()));
+        }
+        open.next_number().await
+    }
+
+    /// Takes away all messages of the tenant, fences too, with numbers below this one; how many there were. The server does it whole.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the daemon erases"))]
+    pub(super) async fn erase(&self, tenant: &TenantId, before: u64) -> Result<u64, Failure> {
+        let open = self.link.open().await?;
+        fault_point("in-erase");
+        open.purge(&self.link.template.of_tenant(tenant), before).await
     }
 }
 

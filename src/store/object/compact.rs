@@ -88,6 +88,11 @@ impl Waiting {
         }
     }
 
+    /// It is not there any more.
+    pub(super) fn forget(&self, name: &Name) {
+        self.remove(&Group::of(name), std::slice::from_ref(name));
+    }
+
     fn remove(&self, group: &Group, names: &[Name]) {
         let mut groups = self.groups();
         let Some((total, batches)) = groups.get_mut(group) else { return };

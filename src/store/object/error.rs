@@ -171,7 +171,7 @@ fn help(why: &Error) -> Option<&'static str> {
         _ if text.contains("ExpiredToken") => "renew the credentials",
         _ if text.contains("RequestTimeTooSkewed") => "set the clock of this machine",
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } if io_error(why).is_none() => {
-            "check the keys in credentials_file or in the environment, and what they may do: list, get and put"
+            "check the keys in credentials_file or in the environment, and what they may do: list, get and put, and delete where objects go"
         }
         Error::NotFound { .. } if io_error(why).is_some() => "was it moved while in use? Put it back",
         _ => match io_error(why)?.kind() {

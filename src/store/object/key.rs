@@ -239,6 +239,12 @@ pub(super) fn mark_of(key: &str) -> Option<(TenantId, Opening, &str)> {
     Some((id.tenant, id.opening, name))
 }
 
+/// Which page a key is a mark on: of which opening, and its number.
+pub(super) fn page_of(key: &str) -> Option<(Opening, u64)> {
+    let (_, opening, _) = mark_of(key)?;
+    Some((opening, key.rsplit('/').nth(1)?.parse().ok()?))
+}
+
 /// So many batches of a tenant share a page. It costs a request and a listing to begin one; a rollback looks at each day on it.
 pub(super) const PAGE: u64 = 64;
 
@@ -290,6 +296,14 @@ mod tests {
             let why = Template::new(text, "parquet").unwrap_err();
             assert!(why.contains(says), "{text}: {why}");
         }
+    }
+
+    #[test]
+    fn a_mark_is_on_a_page() {
+        let id = BatchId::new(Opening(7), tenant("acme"), Seq(64 * 5 + 3));
+        let (opening, block, folder) = page(&id, PAGE);
+        assert_eq!(page_of(&format!("{folder}/day-all")), Some((opening, block)));
+        assert_eq!((block, page_of("_headworks/store.json")), (5, None));
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! acme/2026-11-22/5f0c9b1e2d3a4f60-000000000042.ndjson.zst     a batch of tenant acme; `zstdcat`, DuckDB, Spark, ...
 //! _headworks/store.json                                        what was decided at the first start
 //! _headworks/pages/acme/5f0c9b1e2d3a4f60/000000000000/...      marks about 64 batches, empty objects
+//! _headworks/gone/acme.json                                    what was pruned or erased of it, counted
 //! ```
 //!
 //! With [`ObjectOptions::compact_after`]:
@@ -45,8 +46,10 @@
 //!   it was seen* (`If-Match`, in a directory a lock), so that none brings back what another took out; where a pack is only announced, it
 //!   takes its name. See `pack.rs` for who sees whom. Nothing is known of what is settled, nor need be: a pack may be made of whatever is
 //!   stored, since a rollback is as good after as before. Here a page is of 1024 batches, and a pack of one page.
-//! - **Nothing is pruned.** Rules of the bucket may expire objects, of which the audit tells as missing. Pages must stay for as
-//!   long as a batch may come again or be rolled back.
+//! - **Pruned and erased** are whole objects, the oldest of an opening first. `_headworks/gone/acme.json` says up to which batch all are
+//!   gone, and how many events those were, *before* the first of them is deleted, and is replaced *if it is still as it was seen*. Readers
+//!   go by its word, so that each event counts once at every moment, and what is left of a batch that is gone, or brought there late, is
+//!   nobody's. Pages go with all that is marked on them: nothing of it comes again. See `gone.rs` and `letting_go.rs`.
 
 mod options;
 
@@ -55,11 +58,19 @@ mod compact;
 #[cfg(feature = "object")]
 mod content;
 #[cfg(feature = "object")]
+mod cursor;
+#[cfg(feature = "object")]
 mod error;
+#[cfg(feature = "object")]
+mod gone;
 #[cfg(feature = "object")]
 mod key;
 #[cfg(feature = "object")]
+mod letting_go;
+#[cfg(feature = "object")]
 mod link;
+#[cfg(feature = "object")]
+mod listing;
 #[cfg(feature = "object")]
 mod ndjson;
 #[cfg(feature = "object")]
@@ -73,18 +84,24 @@ mod rows;
 #[cfg(feature = "object")]
 mod store;
 #[cfg(feature = "object")]
+mod turns;
+#[cfg(feature = "object")]
 mod write;
 
 pub use options::{ObjectFormat, ObjectOptions};
 
 #[cfg(feature = "object")]
+pub(in crate::store) use cursor::Cursor;
+#[cfg(feature = "object")]
 pub use error::{OpenError, ReadError};
 #[cfg(feature = "object")]
 pub(crate) use key::Template;
 #[cfg(feature = "object")]
+pub(crate) use letting_go::Holding;
+#[cfg(feature = "object")]
 pub(crate) use link::check_url;
 #[cfg(feature = "object")]
-pub(in crate::store) use reader::Cursor;
+pub(in crate::store) use reader::HeldInObjects;
 #[cfg(feature = "object")]
 pub use reader::ObjectReader;
 #[cfg(feature = "object")]

@@ -18,6 +18,7 @@ use headworks_actors::{Attempt, BatchId};
 use super::compact::Group;
 use super::content::{self, Content, Head, Index};
 use super::error::Failure;
+use super::gone;
 use super::key::{Name, PackName};
 use super::page::{Mark, Page};
 use super::write::{Writer, aside, conflict, damaged};
@@ -100,6 +101,11 @@ impl Writer {
     /// Puts batches that wait into one object, and takes them away from where they waited; those that need not wait any more.
     pub(super) async fn pack(&self, group: &Group, names: Vec<Name>) -> Result<Vec<Name>, Failure> {
         let Some(of) = names.first().map(|name| name.batch.clone()) else { return Ok(vec![]) };
+        let _alone = self.letting_go.packing.of(&of.tenant).await;
+        let (going, names) = self.without_those_that_go(&of, names).await?;
+        if names.is_empty() {
+            return Ok(going);
+        }
         let waiting = self.fetched(&names).await?;
         let page = self.read(&of).await?;
         let places = || names.iter().map(|name| name.batch.place());
@@ -156,7 +162,20 @@ impl Writer {
         if !keys.is_empty() {
             self.link.delete(&keys).await?;
         }
-        Ok(done.into_iter().map(|(name, _)| name).collect())
+        Ok(done.into_iter().map(|(name, _)| name).chain(going).collect())
+    }
+
+    /// Those that are gone on purpose, which need not wait any more, and those that may be in one pack: what is to be erased is in none with
+    /// what is not.
+    async fn without_those_that_go(&self, of: &BatchId, names: Vec<Name>) -> Result<(Vec<Name>, Vec<Name>), Failure> {
+        let gone = gone::of(&self.link, &of.tenant).await?.0;
+        let (going, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| gone.has(&name.batch));
+        let (erasing, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| gone.is_erasing(&name.batch));
+        let rest: Vec<_> = going.iter().map(|name| self.link.key(name)).collect();
+        if !rest.is_empty() {
+            self.link.delete(&rest).await?;
+        }
+        Ok((going, if names.is_empty() { erasing } else { names }))
     }
 
     /// What becomes of a batch that waits and is in a pack already, or was rolled back; with the key to be deleted.

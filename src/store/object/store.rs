@@ -1,17 +1,21 @@
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use headworks_actors::{Attempt, Batch, BatchId, Cause, Code, Storage, StorageError, TenantId, Undo};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::ObjectOptions;
 use super::error::{Failure, OpenError};
+use super::letting_go::Holding;
 use super::link::Link;
+use super::turns::Turns;
 use super::write::Writer;
+use crate::retention::{Asked, Pruned};
 use crate::store::joined::Joined;
 
 /// A store in objects; see the [module](super) for what is in it. Clones share one thread.
@@ -39,17 +43,23 @@ pub struct ObjectStore {
 /// The order of the fields matters: once the sender is gone the thread ends, and only then can it be joined.
 struct Shared {
     place: String,
+    writer: Arc<Writer>,
     jobs: mpsc::Sender<Job>,
     _thread: Joined,
 }
 
 type Outcome = Result<(), StorageError>;
 
+/// How long a place that cannot say how much was pruned is left alone.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What the store is asked for.
 enum Job {
     Store(Batch, Attempt, oneshot::Sender<Outcome>),
     Rollback(BatchId, Attempt, oneshot::Sender<Outcome>),
     Look(oneshot::Sender<Result<(), Failure>>),
+    /// Anything else, of one tenant or of all, with the way to answer it.
+    Do(Option<TenantId>, BoxFuture<'static, ()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -71,7 +81,7 @@ impl ObjectStore {
     pub fn open(options: ObjectOptions) -> Result<Self, OpenError> {
         let queue = options.queue.max(1);
         let writer = Arc::new(Writer::new(Link::new(options, true).map_err(OpenError::Options)?));
-        let place = writer.link.place.clone();
+        let (place, shared) = (writer.link.place.clone(), writer.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpenError::Thread)?;
         let (jobs, waiting) = mpsc::channel(queue);
         let (tell, told) = std_mpsc::sync_channel(1);
@@ -87,7 +97,7 @@ impl ObjectStore {
                 }
                 // Whoever opens it waits for this.
                 let _ = tell.send(Ok(()));
-                Desk { writer, turns: Mutex::default() }.run(waiting, queue).await;
+                Desk { writer, turns: Turns::default() }.run(waiting, queue).await;
             });
         };
         let thread =
@@ -95,7 +105,7 @@ impl ObjectStore {
         let refused = |why: Failure| OpenError::Refused { place: place.clone(), detail: why.explain() };
         let gone = |_| OpenError::Thread(std::io::Error::other("it has died"));
         told.recv().map_err(gone)?.map_err(refused)?;
-        Ok(Self { shared: Arc::new(Shared { place, jobs, _thread: Joined::new(thread) }) })
+        Ok(Self { shared: Arc::new(Shared { place, writer: shared, jobs, _thread: Joined::new(thread) }) })
     }
 
     /// Where it stores: the URL. No secret is in it.
@@ -129,7 +139,78 @@ impl ObjectStore {
         Ok(())
     }
 
-    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Outcome>) -> Job) -> Outcome {
+    /// What there is, by tenant.
+    pub(crate) async fn stock(&self) -> Result<Vec<Holding>, StorageError> {
+        let writer = self.shared.writer.clone();
+        self.run(None, "look for what is to be pruned", async move { writer.stock().await }).await
+    }
+
+    /// Whether something of it may be due.
+    pub(crate) fn is_to_be_looked_at(&self, holding: &Holding, asked: &Asked) -> bool {
+        self.shared.writer.letting_go.is_to_be_looked_at(holding, asked)
+    }
+
+    /// Lets go of what is due of what there was then, or says what that would be.
+    pub(crate) async fn prune(
+        &self,
+        holding: Arc<Holding>,
+        asked: Asked,
+        dry_run: bool,
+    ) -> Result<Pruned, StorageError> {
+        let (writer, tenant) = (self.shared.writer.clone(), holding.tenant.clone());
+        let prune = async move { writer.prune(&holding, &asked, dry_run).await };
+        self.run(Some(tenant), "prune a tenant's events", prune).await
+    }
+
+    /// How many events were pruned, where that is known.
+    pub(crate) fn pruned(&self) -> impl Fn() -> Option<u64> + Send + Sync + use<> {
+        let writer = self.shared.writer.clone();
+        move || writer.letting_go.pruned()
+    }
+
+    /// Takes down in the place itself that all is to be erased that there is of the tenant; whether there is anything.
+    pub(crate) async fn mark_erasure(&self, tenant: &TenantId) -> Result<bool, StorageError> {
+        let (writer, id) = (self.shared.writer.clone(), tenant.clone());
+        let mark = async move { writer.mark_erasure(&id).await };
+        self.run(Some(tenant.clone()), "look for what is to be erased", mark).await
+    }
+
+    /// Erases what was marked, and adds how many events went to `events`. What is not erased yet where it fails is still there, and a second
+    /// call goes on.
+    pub(crate) async fn erase(&self, tenant: &TenantId, events: &mut u64) -> Result<(), StorageError> {
+        const WHAT: &str = "erase a tenant's events";
+        let (writer, id) = (self.shared.writer.clone(), tenant.clone());
+        let erase = async move {
+            let mut gone = 0;
+            let done = writer.erase(&id, &mut gone).await;
+            Ok((gone, done.map_err(|why| why.storage_error(WHAT, &writer.link.place))))
+        };
+        let (gone, done) = self.run(Some(tenant.clone()), WHAT, erase).await?;
+        *events += gone;
+        done
+    }
+
+    /// Does something on the store's thread, in the turn of the tenant.
+    async fn run<T: Send + 'static>(
+        &self,
+        of: Option<TenantId>,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let place = self.shared.place.clone();
+        self.ask(|reply| {
+            let work = async move {
+                let _ = reply.send(told(work, what, &place).await);
+            };
+            Job::Do(of, work.boxed())
+        })
+        .await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StorageError>>) -> Job,
+    ) -> Result<T, StorageError> {
         let gone = || {
             let place = self.place();
             StorageError::unavailable(format!("the store in {place} is closed, or its thread has died; open it again"))
@@ -153,7 +234,7 @@ impl Storage for ObjectStore {
 /// Hands out what is asked for, and sees to it that a tenant's calls are done one after the other, also those whose callers are gone.
 struct Desk {
     writer: Arc<Writer>,
-    turns: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl Desk {
@@ -163,6 +244,15 @@ impl Desk {
         let compacting = desk.writer.link.options.compact_after.map(|after| {
             let writer = desk.writer.clone();
             tokio::spawn(async move { writer.keep_compacting(after).await })
+        });
+        // For whoever counts.
+        let knowing = tokio::spawn({
+            let writer = desk.writer.clone();
+            async move {
+                while writer.know_pruned().await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         });
         let (room, mut under_way, mut closing) = (Arc::new(Semaphore::new(at_once)), JoinSet::new(), vec![]);
         loop {
@@ -185,6 +275,7 @@ impl Desk {
             }
         }
         while under_way.join_next().await.is_some() {}
+        knowing.abort();
         if let Some(compacting) = compacting {
             compacting.abort();
             let _ = compacting.await;
@@ -206,6 +297,13 @@ impl Desk {
                 self.in_turn(&id.tenant, &what, reply, self.writer.rollback(&id, attempt)).await;
             }
             Job::Look(reply) => drop(reply.send(self.writer.look().await)),
+            Job::Do(of, work) => {
+                let _turn = match &of {
+                    Some(tenant) => Some(self.turns.of(tenant).await),
+                    None => None,
+                };
+                work.await;
+            }
             Job::Close(_) => {}
         }
     }
@@ -217,30 +315,22 @@ impl Desk {
         reply: oneshot::Sender<Outcome>,
         work: impl Future<Output = Result<(), Failure>>,
     ) {
-        let turn = self.lock().entry(tenant.clone()).or_default().clone();
-        let mine = turn.lock().await;
+        let _turn = self.turns.of(tenant).await;
         // Whoever dropped the call will ask again or roll back: either is right without it.
         if !reply.is_closed() {
-            let place = &self.writer.link.place;
-            let outcome = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(done) => done.map_err(|why| why.storage_error(what, place)),
-                // Spends an attempt, so that a batch that brings this about is given up in the end.
-                Err(panic) => {
-                    let why = Cause::from_panic(Code::StorePanic, &*panic).detail;
-                    Err(StorageError::transient(format!("cannot {what} in {place}: the store panicked: {why}")))
-                }
-            };
-            let _ = reply.send(outcome);
-        }
-        drop(mine);
-        let mut turns = self.lock();
-        // The map's and this one: nobody waits.
-        if Arc::strong_count(&turn) == 2 {
-            turns.remove(tenant);
+            let _ = reply.send(told(work, what, &self.writer.link.place).await);
         }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+/// What comes of it, for whoever asked.
+async fn told<T>(work: impl Future<Output = Result<T, Failure>>, what: &str, place: &str) -> Result<T, StorageError> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done.map_err(|why| why.storage_error(what, place)),
+        // Spends an attempt, so that a batch that brings this about is given up in the end.
+        Err(panic) => {
+            let why = Cause::from_panic(Code::StorePanic, &*panic).detail;
+            Err(StorageError::transient(format!("cannot {what} in {place}: the store panicked: {why}")))
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::compact::Waiting;
 use super::content::{self, Head, Rows};
 use super::error::Failure;
 use super::key::{self, Day, Name};
+use super::letting_go::LettingGo;
 use super::link::Link;
 use super::page::{Mark, Page};
 
@@ -40,12 +41,14 @@ pub(super) struct Writer {
     pages: Mutex<HashMap<TenantId, (Opening, u64, Page)>>,
     is_ready: OnceCell<()>,
     pub(super) waiting: Waiting,
+    pub(super) letting_go: LettingGo,
 }
 
 impl Writer {
     pub(super) fn new(link: Link) -> Self {
         let waiting = Waiting::new(&link.options);
-        Self { link, pages: Mutex::default(), is_ready: OnceCell::new(), waiting }
+        let (pages, is_ready) = (Mutex::default(), OnceCell::new());
+        Self { link, pages, is_ready, waiting, letting_go: LettingGo::default() }
     }
 
     /// Sees to it, once, that the place is one for this store, and that it can keep what this store needs.
@@ -216,7 +219,17 @@ impl Writer {
 
     /// Its opening, its number and its folder.
     pub(super) fn page(&self, id: &BatchId) -> (Opening, u64, String) {
-        key::page(id, if self.link.compacts() { key::PACKED_PAGE } else { key::PAGE })
+        key::page(id, self.page_size())
+    }
+
+    /// So many batches share a page.
+    pub(super) fn page_size(&self) -> u64 {
+        if self.link.compacts() { key::PACKED_PAGE } else { key::PAGE }
+    }
+
+    /// The page that the tenant is on is to be begun anew.
+    pub(super) fn forget_page(&self, tenant: &TenantId) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
     /// Notes that there is a mark, on the page that the tenant is on.

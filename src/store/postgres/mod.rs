@@ -28,7 +28,7 @@
 //!   [`SchemaMode::Check`] by somebody else, and waited for). `DROP TABLE headworks.events_2026_11_22` takes a day away.
 //! - **Retention** deletes whole batches with their rows in `batches`, and counts them in `pruned`, in one transaction; see
 //!   [`retention`](crate::retention). Partitions of the past that no batch is in any more are dropped. Of rows that are deleted by hand the
-//!   totals go on counting, and the audit tells as missing. All that is in a namespace is pruned by the rules of the daemon that stores there:
+//!   totals go on counting, and the audit tells as missing. What is erased of a tenant is counted in `erased`, in the same way. All that is in a namespace is pruned by the rules of the daemon that stores there:
 //!   two daemons need two.
 
 mod options;
@@ -41,6 +41,8 @@ mod connect;
 mod copy;
 #[cfg(feature = "postgres")]
 mod counts;
+#[cfg(feature = "postgres")]
+mod erase;
 #[cfg(feature = "postgres")]
 mod error;
 #[cfg(feature = "postgres")]

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use headworks_actors::fault_point::fault_point;
-use headworks_actors::{BatchId, RetentionPolicy, StorageError, TenantId, UnixMillis};
+use headworks_actors::{BatchId, StorageError, TenantId, UnixMillis};
 use tokio_postgres::error::SqlState;
 
 use super::copy::Timestamp;
@@ -13,7 +13,7 @@ use super::reader::tenant;
 use super::schema::in_namespace;
 use super::worker::Session;
 use super::{PostgresStore, partition};
-use crate::retention::{FENCES, Kept, LOOK, Listed, Pruned, Step, Stock, Walk};
+use crate::retention::{Asked, FENCES, Kept, LOOK, Listed, Pruned, Step, Stock, Walk};
 
 /// All tenants, each by one look into the index.
 const TENANTS: &str = "
@@ -34,13 +34,13 @@ const OLDEST: &str = "
     SELECT number, last_arrived, body_bytes, events FROM @.batches
     WHERE tenant = $1 AND stored AND number > $2 AND number <= $3 ORDER BY number LIMIT $4";
 
-/// The rows of the ledger go, and are counted; when their events arrived.
+/// The rows of the ledger go, and are counted in the table `!`; when their events arrived.
 const TAKE: &str = "
     WITH gone AS (
         DELETE FROM @.batches WHERE tenant = $1::text AND number = ANY($2) AND stored
         RETURNING split_part(id, '/', 1) AS opening, events, body_bytes, first_arrived, last_arrived
     ), counted AS (
-        INSERT INTO @.pruned AS p (opening, tenant, events)
+        INSERT INTO @.! AS p (opening, tenant, events)
         SELECT opening, $1::text, sum(events)::int8 FROM gone GROUP BY opening
         ON CONFLICT (opening, tenant) DO UPDATE SET events = p.events + excluded.events
     )
@@ -56,26 +56,16 @@ impl PostgresStore {
         self.on_connection("look for what is to be pruned", stock).await
     }
 
-    /// See [`Walk`]. Where something of the tenant is `in_flight`, its newest batch may be one that comes again, and stays.
-    pub(crate) async fn walk(
-        &self,
-        newest: i64,
-        tenant: &TenantId,
-        rules: &RetentionPolicy,
-        now: UnixMillis,
-        in_flight: bool,
-    ) -> Result<Walk, StorageError> {
-        let (tenant, rules) = (tenant.clone(), rules.clone());
-        let walk = Walk { tenant, rules, now, after: 0, upto: newest, bytes: 0 };
-        self.on_connection("look for what is to be pruned", async move |session: &mut Session| {
-            begin(session, walk, in_flight).await
-        })
-        .await
+    /// See [`Walk`].
+    pub(crate) async fn walk(&self, newest: i64, asked: Asked) -> Result<Walk, StorageError> {
+        let walk = Walk { asked, after: 0, upto: newest, bytes: 0 };
+        let begin = async move |session: &mut Session| begin(session, walk).await;
+        self.on_connection("look for what is to be pruned", begin).await
     }
 
     /// The next that are to go together; none where nothing more is due.
     pub(crate) async fn next_step(&self, walk: &mut Walk) -> Result<Option<Step>, StorageError> {
-        let (tenant, after, upto) = (walk.tenant.clone(), walk.after, walk.upto);
+        let (tenant, after, upto) = (walk.asked.tenant.clone(), walk.after, walk.upto);
         let oldest = self.on_connection("look for what is to be pruned", async move |session: &mut Session| {
             oldest(session, &tenant, after, upto).await
         });
@@ -86,7 +76,7 @@ impl PostgresStore {
     pub(crate) async fn prune(&self, tenant: &TenantId, step: Step) -> Result<Pruned, StorageError> {
         let tenant = tenant.clone();
         let take = self.on_connection("prune a tenant's events", async move |session: &mut Session| {
-            take(session, &tenant, &step.batches).await
+            take(session, &tenant, &step.batches, Why::Pruned).await
         });
         let pruned = take.await?;
         fault_point("after-prune");
@@ -110,7 +100,12 @@ impl PostgresStore {
     }
 }
 
-async fn oldest(session: &mut Session, tenant: &TenantId, after: i64, upto: i64) -> Result<Vec<Listed>, Failure> {
+pub(super) async fn oldest(
+    session: &mut Session,
+    tenant: &TenantId,
+    after: i64,
+    upto: i64,
+) -> Result<Vec<Listed>, Failure> {
     let sql = in_namespace(OLDEST, session.options());
     let rows = session.client.query(&sql, &[&tenant.as_str(), &after, &upto, &LOOK]).await?;
     let oldest = rows.iter().map(|row| {
@@ -138,34 +133,52 @@ async fn stock(session: &mut Session) -> Result<Stock, Failure> {
     Ok(Stock { newest, tenants, fences: fences.collect::<Result<_, Failure>>()? })
 }
 
-async fn begin(session: &mut Session, mut walk: Walk, in_flight: bool) -> Result<Walk, Failure> {
+async fn begin(session: &mut Session, mut walk: Walk) -> Result<Walk, Failure> {
     let (client, options) = (&session.client, session.options());
-    let tenant = walk.tenant.as_str();
-    if walk.rules.max_bytes > 0 {
+    let tenant = walk.asked.tenant.as_str();
+    if walk.asked.rules.max_bytes > 0 {
         let sql =
             "SELECT coalesce(sum(body_bytes), 0)::int8 FROM @.batches WHERE tenant = $1 AND stored AND number <= $2";
         let row = client.query_one(&in_namespace(sql, options), &[&tenant, &walk.upto]).await?;
         walk.bytes = row.try_get::<_, i64>(0)?.cast_unsigned();
     }
-    if in_flight {
+    if walk.asked.in_flight {
         let sql = "SELECT coalesce(max(number) - 1, 0) FROM @.batches WHERE tenant = $1 AND stored AND number <= $2";
         walk.upto = client.query_one(&in_namespace(sql, options), &[&tenant, &walk.upto]).await?.try_get(0)?;
     }
     Ok(walk)
 }
 
-async fn take(session: &mut Session, tenant: &TenantId, batches: &[i64]) -> Result<Pruned, Failure> {
+/// Why events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Pruned,
+    Erased,
+}
+
+pub(super) async fn take(
+    session: &mut Session,
+    tenant: &TenantId,
+    batches: &[i64],
+    why: Why,
+) -> Result<Pruned, Failure> {
     let target = session.target.clone();
     let transaction = session.client.transaction().await?;
-    let row = transaction.query_one(&in_namespace(TAKE, &target.options), &[&tenant.as_str(), &batches]).await?;
+    let counted = if why == Why::Pruned { "pruned" } else { "erased" };
+    let sql = in_namespace(&TAKE.replace('!', counted), &target.options);
+    let row = transaction.query_one(&sql, &[&tenant.as_str(), &batches]).await?;
     let number = |at| Ok::<_, Failure>(row.try_get::<_, i64>(at)?.cast_unsigned());
     // Where one is not there, it was rolled back meanwhile, and is not counted.
     let pruned = Pruned { batches: number(0)?, events: number(1)?, bytes: number(2)? };
     let span: (Option<Timestamp>, Option<Timestamp>) = (row.try_get(3)?, row.try_get(4)?);
     transaction.execute(&in_namespace(DELETE, &target.options), &[&batches, &span.0, &span.1]).await?;
-    fault_point("in-prune");
+    if why == Why::Pruned {
+        fault_point("in-prune");
+    }
     transaction.commit().await?;
-    target.counts.prune(pruned.events);
+    if why == Why::Pruned {
+        target.counts.prune(pruned.events);
+    }
     Ok(pruned)
 }
 

@@ -65,6 +65,8 @@ pub(in crate::store) struct HeldOnServer {
     /// Those that are there, and those that were pruned.
     pub(in crate::store) rows: u64,
     pub(in crate::store) pruned: u64,
+    /// On an operator's word. They count with the others, too.
+    pub(in crate::store) erased: u64,
 }
 
 /// A batch, by its row.
@@ -120,14 +122,16 @@ impl PostgresReader {
 
     /// What is held of every tenant, of one opening or of all, at one moment.
     pub(in crate::store) fn held(&self, opening: Option<Opening>) -> Result<Vec<HeldOnServer>, ReadError> {
-        let sql = "SELECT tenant, sum(events)::int8, sum(there)::int8, sum(pruned)::int8 FROM (
+        let sql = "SELECT tenant, sum(events)::int8, sum(there)::int8, sum(pruned)::int8, sum(erased)::int8 FROM (
                        SELECT b.tenant, b.events, (
                            SELECT count(*) FROM @.events e
                            WHERE e.batch = b.number AND e.arrived_at BETWEEN b.first_arrived AND b.last_arrived
-                       ) AS there, 0 AS pruned
+                       ) AS there, 0 AS pruned, 0 AS erased
                        FROM @.batches b WHERE b.stored AND b.id >= $1 AND b.id < $2
                        UNION ALL
-                       SELECT tenant, 0, 0, events FROM @.pruned WHERE opening || '/' >= $1 AND opening || '/' < $2
+                       SELECT tenant, 0, 0, events, 0 FROM @.pruned WHERE opening || '/' >= $1 AND opening || '/' < $2
+                       UNION ALL
+                       SELECT tenant, 0, 0, 0, events FROM @.erased WHERE opening || '/' >= $1 AND opening || '/' < $2
                    ) AS held GROUP BY tenant";
         let (low, high) = match opening {
             // What follows the slash is the zero.
@@ -135,11 +139,12 @@ impl PostgresReader {
             None => (String::new(), char::MAX.to_string()),
         };
         self.ask(async |client, options| {
-            let rows = client.query(&counting_pruned(client, sql, options).await?, &[&low, &high]).await?;
+            let rows = client.query(&counting_gone(client, sql, options).await?, &[&low, &high]).await?;
             let held = rows.iter().map(|row| {
                 let number = |at| Ok::<_, Failure>(row.try_get::<_, i64>(at)?.cast_unsigned());
-                let (tenant, pruned) = (tenant(row.try_get(0)?)?, number(3)?);
-                Ok(HeldOnServer { tenant, events: number(1)? + pruned, rows: number(2)? + pruned, pruned })
+                let (tenant, pruned, erased) = (tenant(row.try_get(0)?)?, number(3)?, number(4)?);
+                let gone = pruned + erased;
+                Ok(HeldOnServer { tenant, events: number(1)? + gone, rows: number(2)? + gone, pruned, erased })
             });
             held.collect()
         })
@@ -147,12 +152,20 @@ impl PostgresReader {
 
     /// How many events of each tenant were pruned, since the tables were made.
     pub(in crate::store) fn pruned(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
-        let sql = "SELECT tenant, sum(events)::int8 FROM @.pruned GROUP BY tenant";
+        self.by_tenant("SELECT tenant, sum(events)::int8 FROM @.pruned GROUP BY tenant")
+    }
+
+    /// How many events of each tenant were stored and are gone since, pruned or erased.
+    pub(in crate::store) fn gone(&self) -> Result<Vec<(TenantId, u64)>, ReadError> {
+        let both = "(SELECT tenant, events FROM @.pruned UNION ALL SELECT tenant, events FROM @.erased) AS gone";
+        self.by_tenant(&format!("SELECT tenant, sum(events)::int8 FROM {both} GROUP BY tenant"))
+    }
+
+    fn by_tenant(&self, sql: &str) -> Result<Vec<(TenantId, u64)>, ReadError> {
         self.ask(async |client, options| {
-            let rows = client.query(&counting_pruned(client, sql, options).await?, &[]).await?;
-            let pruned =
-                rows.iter().map(|row| Ok((tenant(row.try_get(0)?)?, row.try_get::<_, i64>(1)?.cast_unsigned())));
-            pruned.collect()
+            let rows = client.query(&counting_gone(client, sql, options).await?, &[]).await?;
+            let told = rows.iter().map(|row| Ok((tenant(row.try_get(0)?)?, row.try_get::<_, i64>(1)?.cast_unsigned())));
+            told.collect()
         })
     }
 
@@ -170,10 +183,19 @@ impl PostgresReader {
 
     pub(in crate::store) fn knows(&self, tenant: &TenantId) -> Result<bool, ReadError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM @.batches WHERE tenant = $1)
-                       OR EXISTS (SELECT 1 FROM @.pruned WHERE tenant = $1)";
+                       OR EXISTS (SELECT 1 FROM @.pruned WHERE tenant = $1) OR EXISTS (SELECT 1 FROM @.erased WHERE tenant = $1)";
         self.ask(async |client, options| {
-            let sql = counting_pruned(client, sql, options).await?;
+            let sql = counting_gone(client, sql, options).await?;
             let row = client.query_one(&sql, &[&tenant.as_str()]).await?;
+            Ok(row.try_get(0)?)
+        })
+    }
+
+    /// Whether there are events of the tenant.
+    pub(in crate::store) fn holds(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM @.batches WHERE tenant = $1 AND stored)";
+        self.ask(async |client, options| {
+            let row = client.query_one(&in_namespace(sql, options), &[&tenant.as_str()]).await?;
             Ok(row.try_get(0)?)
         })
     }
@@ -282,12 +304,16 @@ pub(super) fn tenant(name: &str) -> Result<TenantId, Failure> {
     TenantId::new(name).map_err(|why| Failure::Unfit(format!("a batch there is of tenant {name:?}: {why}")))
 }
 
-/// A question about what was pruned, which tables that no later headworks has written to since know nothing of.
-async fn counting_pruned(client: &Client, sql: &str, options: &PostgresOptions) -> Result<String, Failure> {
-    let name = in_namespace("@.pruned", options);
-    let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await?;
-    let nothing =
-        "(SELECT '' COLLATE \"C\" AS opening, '' COLLATE \"C\" AS tenant, 0::int8 AS events WHERE false) AS nothing";
-    let sql = if there.try_get(0)? { sql.to_owned() } else { sql.replace("@.pruned", nothing) };
+/// A question about what was pruned and erased, of which tables know nothing that no later headworks has written to since.
+async fn counting_gone(client: &Client, sql: &str, options: &PostgresOptions) -> Result<String, Failure> {
+    let mut sql = sql.to_owned();
+    for name in ["@.pruned", "@.erased"].into_iter().filter(|name| sql.contains(name)).collect::<Vec<_>>() {
+        let place = in_namespace(name, options);
+        let there = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&place]).await?;
+        if !there.try_get::<_, bool>(0)? {
+            let nothing = "(SELECT '' COLLATE \"C\" AS opening, '' COLLATE \"C\" AS tenant, 0::int8 AS events WHERE false) AS nothing";
+            sql = sql.replace(name, nothing);
+        }
+    }
     Ok(in_namespace(&sql, options))
 }

@@ -7,7 +7,7 @@ use super::error::Failure;
 use super::{Partition, PostgresOptions, SchemaMode, columns};
 
 /// The version of the tables, in `headworks.version`.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 
 /// The tables. `@` is the namespace, `%` the type of a body, and `$`, `^` and `&` say how events are partitioned.
 ///
@@ -20,7 +20,7 @@ CREATE TABLE @.headworks (
     body    text NOT NULL,     -- the type of events.body
     partition text NOT NULL    -- of events: none, day, month
 );
-INSERT INTO @.headworks VALUES (2, '%', '$');
+INSERT INTO @.headworks VALUES (3, '%', '$');
 CREATE SEQUENCE @.batch_numbers;
 CREATE TABLE @.batches (
     id            text COLLATE \"C\" PRIMARY KEY,  -- opening/tenant/seq
@@ -64,6 +64,16 @@ CREATE TABLE @.pruned (
 CREATE INDEX fences ON @.batches (id) WHERE NOT stored;
 ";
 
+/// What version 3 has beyond the second: events that were erased on an operator's word, which the audit tells apart from those.
+const ERASED: &str = "
+CREATE TABLE @.erased (
+    opening text COLLATE \"C\" NOT NULL,         -- of those that stored them
+    tenant  text COLLATE \"C\" NOT NULL,
+    events  bigint NOT NULL,
+    PRIMARY KEY (opening, tenant)
+);
+";
+
 /// Tells our own making of tables from everybody else's locks: "hdwk".
 pub(super) const LOCK: i64 = 0x6864_776b;
 
@@ -95,12 +105,13 @@ pub(super) async fn ready(client: &mut Client, target: &Target) -> Result<(), Fa
 
 async fn make(client: &mut Client, options: &PostgresOptions, may_make: bool) -> Result<(), Failure> {
     match (found(client, options).await?, may_make) {
-        (Some((1, ..)), true) => {
+        (Some((1..VERSION, ..)), true) => {
             let transaction = client.transaction().await?;
             transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
             // Another may have done it meanwhile.
-            if matches!(found(transaction.client(), options).await?, Some((1, ..))) {
-                let sql = format!("{PRUNED} UPDATE @.headworks SET version = {VERSION}");
+            if let Some((before @ 1..VERSION, ..)) = found(transaction.client(), options).await? {
+                let pruned = if before < 2 { PRUNED } else { "" };
+                let sql = format!("{pruned} {ERASED} UPDATE @.headworks SET version = {VERSION}");
                 transaction.batch_execute(&in_namespace(&sql, options)).await?;
             }
             transaction.commit().await?;
@@ -136,7 +147,7 @@ async fn make(client: &mut Client, options: &PostgresOptions, may_make: bool) ->
                 _ => (", arrived_at", " PARTITION BY RANGE (arrived_at)"),
             };
             let tables = TABLES.replace('$', options.partition.as_str()).replace('^', key).replace('&', by);
-            transaction.batch_execute(&in_namespace(&(tables + PRUNED), options)).await?;
+            transaction.batch_execute(&in_namespace(&(tables + PRUNED + ERASED), options)).await?;
             Ok(transaction.commit().await?)
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use headworks_actors::fault_point::fault_point;
-use headworks_actors::{StorageError, TenantId};
+use headworks_actors::{StorageError, StoreName, TenantId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{SqliteStore, letters};
@@ -14,6 +14,13 @@ const STEP: i64 = 20_000;
 /// What stands in the place of events that were erased: how many they were, by the opening that stored them. It is kept where the
 /// counts of purged letters are, under a kind of its own.
 pub(super) const ERASED: &str = "stored";
+
+/// What is being erased in a store that is no database begins so, and goes on with its name.
+const ELSEWHERE: &str = "store:";
+
+fn elsewhere(store: &StoreName) -> String {
+    format!("{ELSEWHERE}{store}")
+}
 
 impl SqliteStore {
     /// Erases every event of the tenant, and overwrites their bytes in the file; the answer is how many there were. Of a layout in
@@ -72,6 +79,51 @@ impl SqliteStore {
             Ok((all("events")?, all("letters")?))
         })
         .await
+    }
+
+    /// Takes down that what stores elsewhere have of the tenant is to be erased, each up to the number that it gave; all of it or nothing.
+    pub(crate) async fn begin_elsewhere(
+        &self,
+        tenant: &TenantId,
+        marks: Vec<(StoreName, i64)>,
+    ) -> Result<(), StorageError> {
+        let id = tenant.clone();
+        let begin = move |conn: &Connection| {
+            let sql =
+                "INSERT INTO erasing VALUES (?1, ?2, ?3) ON CONFLICT (tenant, what) DO UPDATE SET upto = excluded.upto";
+            let mut begin = conn.prepare_cached(sql)?;
+            marks
+                .iter()
+                .try_for_each(|(name, upto)| begin.execute(params![id.as_str(), elsewhere(name), upto]).map(drop))
+        };
+        self.change("begin to erase what is kept of a tenant", begin).await
+    }
+
+    /// What is begun elsewhere and not ended: whose events, where, and up to which number.
+    pub(crate) async fn elsewhere(&self) -> Result<Vec<(TenantId, StoreName, i64)>, StorageError> {
+        self.read("look for erasures", |conn| {
+            let mut found = conn.prepare("SELECT tenant, what, upto FROM erasing ORDER BY tenant, what")?;
+            let mut rows = found.query([])?;
+            let mut all = vec![];
+            while let Some(row) = rows.next()? {
+                let what: String = row.get(1)?;
+                if let Some(name) = what.strip_prefix(ELSEWHERE).and_then(|name| StoreName::new(name).ok()) {
+                    all.push((letters::tenant(0, &row.get::<_, String>(0)?)?, name, row.get(2)?));
+                }
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// It is done there.
+    pub(crate) async fn end_elsewhere(&self, tenant: &TenantId, store: &StoreName) -> Result<(), StorageError> {
+        let (id, what) = (tenant.clone(), elsewhere(store));
+        let end = move |conn: &Connection| {
+            let sql = "DELETE FROM erasing WHERE tenant = ?1 AND what = ?2";
+            conn.prepare_cached(sql)?.execute([id.as_str(), &what]).map(drop)
+        };
+        self.change("end to erase what is kept of a tenant", end).await
     }
 
     /// The same for its dead letters; they are counted as purged.

@@ -2,12 +2,12 @@
 //! writes is asked for no more than the deletion.
 
 use headworks_actors::fault_point::fault_point;
-use headworks_actors::{BatchId, RetentionPolicy, StorageError, TenantId, UnixMillis};
+use headworks_actors::{BatchId, StorageError, TenantId, UnixMillis};
 use rusqlite::{Connection, params};
 
 use super::erase::remove;
 use super::{ReadError, SqliteReader, SqliteStore, letters};
-use crate::retention::{FENCES, Kept, LOOK, Pruned, Step, Stock, Walk};
+use crate::retention::{Asked, FENCES, Kept, LOOK, Pruned, Step, Stock, Walk};
 
 /// What stands in the place of events that were pruned, where [`ERASED`](super::erase::ERASED) does.
 pub(super) const PRUNED: &str = "pruned";
@@ -30,14 +30,8 @@ impl SqliteReader {
 
     /// Begins to look for what is due of a tenant, among what was there then. Where something of it is `in_flight`, its newest batch
     /// may be one that comes again, and stays.
-    pub(crate) fn walk(
-        &self,
-        stock: &Stock,
-        tenant: &TenantId,
-        rules: &RetentionPolicy,
-        now: UnixMillis,
-        in_flight: bool,
-    ) -> Result<Walk, ReadError> {
+    pub(crate) fn walk(&self, stock: &Stock, asked: Asked) -> Result<Walk, ReadError> {
+        let tenant = &asked.tenant;
         let number = |sql: &str, upto: i64| {
             let found: rusqlite::Result<Option<i64>> = self
                 .conn
@@ -46,19 +40,19 @@ impl SqliteReader {
             found.map(|found| found.unwrap_or(0)).map_err(|error| self.failed(&error))
         };
         let bytes = number("SELECT sum(bytes) FROM stored_totals WHERE tenant = ?1 AND ?2 >= 0", stock.newest)?;
-        let upto = if in_flight {
+        let upto = if asked.in_flight {
             number("SELECT max(batch_id) - 1 FROM batches WHERE tenant = ?1 AND batch_id <= ?2", stock.newest)?
         } else {
             stock.newest
         };
-        Ok(Walk { tenant: tenant.clone(), rules: rules.clone(), now, after: 0, upto, bytes: bytes.cast_unsigned() })
+        Ok(Walk { asked, after: 0, upto, bytes: bytes.cast_unsigned() })
     }
 
     /// The next that are to go together; none where nothing more is due.
     pub(crate) fn next_step(&self, walk: &mut Walk) -> Result<Option<Step>, ReadError> {
         let sql = "SELECT batch_id, last_arrived, body_bytes, events FROM batches
                    WHERE tenant = ?1 AND batch_id > ?2 AND batch_id <= ?3 ORDER BY batch_id LIMIT ?4";
-        let oldest = self.all(sql, params![walk.tenant.as_str(), walk.after, walk.upto, LOOK], |row| {
+        let oldest = self.all(sql, params![walk.asked.tenant.as_str(), walk.after, walk.upto, LOOK], |row| {
             let kept = Kept { arrived: UnixMillis(row.get(1)?), bytes: row.get::<_, i64>(2)?.cast_unsigned() };
             Ok((row.get::<_, i64>(0)?, kept, row.get::<_, i64>(3)?.cast_unsigned()))
         })?;
@@ -162,6 +156,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::SqliteOptions;
+    use headworks_actors::RetentionPolicy;
+
     use super::*;
     use crate::store::Layout;
 
@@ -232,7 +228,7 @@ mod tests {
                             let rules = RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() };
                             let reader = SqliteReader::open(store.path()).unwrap();
                             let stock = reader.stock().unwrap();
-                            let mut walk = reader.walk(&stock, &acme(), &rules, UnixMillis(now), in_flight).unwrap();
+                            let mut walk = reader.walk(&stock, Asked { tenant: acme(), rules, now: UnixMillis(now), in_flight }).unwrap();
                             while let Some(step) = reader.next_step(&mut walk).unwrap() {
                                 let holds = step.holds;
                                 prop_assert_eq!(store.prune(&acme(), step).await.unwrap(), holds);
@@ -284,7 +280,9 @@ mod tests {
         let rules = RetentionPolicy { max_age: None, max_bytes: 10_000, ..RetentionPolicy::default() };
         let reader = SqliteReader::open(store.path()).unwrap();
         let stock = reader.stock().unwrap();
-        let mut walk = reader.walk(&stock, &acme(), &rules, UnixMillis(0), false).unwrap();
+        let mut walk = reader
+            .walk(&stock, Asked { tenant: acme(), rules: rules.clone(), now: UnixMillis(0), in_flight: false })
+            .unwrap();
         while let Some(step) = reader.next_step(&mut walk).unwrap() {
             store.prune(&acme(), step).await.unwrap();
         }
@@ -308,7 +306,9 @@ mod tests {
             }
             let reader = SqliteReader::open(&path).unwrap();
             let stock = reader.stock().unwrap();
-            let mut walk = reader.walk(&stock, &acme(), &rules, UnixMillis(0), false).unwrap();
+            let mut walk = reader
+                .walk(&stock, Asked { tenant: acme(), rules: rules.clone(), now: UnixMillis(0), in_flight: false })
+                .unwrap();
             while let Some(step) = reader.next_step(&mut walk).unwrap() {
                 store.prune(&acme(), step).await.unwrap();
             }

@@ -140,8 +140,8 @@ CREATE TABLE stored_totals (
 ) WITHOUT ROWID;
 CREATE TABLE erasing (
     tenant TEXT NOT NULL,
-    what   TEXT NOT NULL,    -- 'events' or 'letters': what is being erased of it
-    upto   INTEGER NOT NULL, -- batches or letters with numbers up to this one
+    what   TEXT NOT NULL,    -- 'events' or 'letters': what is being erased of it; or 'store:' and the name of a store elsewhere
+    upto   INTEGER NOT NULL, -- batches or letters with numbers up to this one; elsewhere as that store counts
     PRIMARY KEY (tenant, what)
 ) WITHOUT ROWID;
 INSERT INTO stored_totals SELECT tenant, count(*), sum(events), sum(body_bytes) FROM batches GROUP BY tenant;

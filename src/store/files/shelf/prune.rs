@@ -31,12 +31,20 @@ pub(crate) struct Step {
     pub(crate) holds: Pruned,
 }
 
+/// Why files go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Pruned,
+    Erased,
+}
+
 /// What the index says of the files that go.
 #[derive(Default)]
 struct Going {
     batches: HashMap<BatchId, Removed>,
     fences: HashMap<BatchId, Attempt>,
-    pruned: BTreeMap<u64, Pruned>,
+    /// What went before, by opening: all of it, and the events of it that were erased.
+    pruned: BTreeMap<u64, (Pruned, u64)>,
     /// Where the records behind them begin.
     tail: Option<u64>,
     /// As in the index.
@@ -48,7 +56,7 @@ impl Going {
         match record {
             Record::Begins { index_from, pruned, fences, .. } => {
                 self.beginning = (ends, index_from);
-                self.pruned.extend(pruned.iter().map(|of| (of.opening, of.pruned)));
+                self.pruned.extend(pruned.iter().map(|of| (of.opening, (of.pruned, of.erased))));
                 self.fences.extend(fences.into_iter().map(|fence| (fence.batch, fence.attempt)));
             }
             Record::Rotated { file, .. } if file.checked_sub(1) == Some(through) => self.tail = Some(ends),
@@ -83,13 +91,31 @@ impl Shelf {
         }
         let closed = &self.loaded()?.ledger.closed;
         match through.filter(|file| closed.iter().any(|closed| closed.file == *file)) {
-            Some(through) => self.give_up(through, step.fences),
+            Some(through) => self.give_up(through, step.fences, Why::Pruned),
             None => Ok(Pruned::default()),
         }
     }
 
+    /// Closes the file that is written to, if there is something in it; the number of the last one that is closed then.
+    pub(in super::super) fn mark_erasure(&mut self, now: UnixMillis) -> Result<Option<u32>> {
+        let state = self.loaded()?;
+        if state.ledger.end > state.ledger.from {
+            let closing = state.ledger.closing(now.0);
+            self.write(vec![closing])?;
+        }
+        Ok(self.loaded()?.ledger.closed.last().map(|closed| closed.file))
+    }
+
+    /// Gives up the closed files up to this one, as far as they are there; how many events were in them.
+    pub(in super::super) fn erase(&mut self, through: u32) -> Result<u64> {
+        if !self.loaded()?.ledger.closed.iter().any(|closed| closed.file == through) {
+            return Ok(0);
+        }
+        Ok(self.give_up(through, true, Why::Erased)?.events)
+    }
+
     /// Gives up the closed files up to this one.
-    fn give_up(&mut self, through: u32, without_fences: bool) -> Result<Pruned> {
+    fn give_up(&mut self, through: u32, without_fences: bool, why: Why) -> Result<Pruned> {
         let (path, fresh) = (self.dir.join(INDEX), self.dir.join(FRESH));
         let tenant = self.tenant.clone();
         let state = self.loaded()?;
@@ -111,7 +137,9 @@ impl Shelf {
         let mut all = Pruned::default();
         for (batch, place) in &going.batches {
             let pruned = Pruned { batches: 1, events: place.events, bytes: place.to - place.from };
-            *going.pruned.entry(batch.opening.0).or_default() += pruned;
+            let (before, erased) = going.pruned.entry(batch.opening.0).or_default();
+            *before += pruned;
+            *erased += if why == Why::Erased { pruned.events } else { 0 };
             all += pruned;
         }
         let mut fences: Vec<_> = going
@@ -124,7 +152,8 @@ impl Shelf {
         let (head_len, index_from) = going.beginning;
         let first = state.ledger.closed.iter().find(|closed| closed.file > through);
         let (file, at) = first.map_or((state.ledger.file, state.ledger.from), |first| (first.file, first.from));
-        let pruned = going.pruned.into_iter().map(|(opening, pruned)| PrunedOf { opening, pruned }).collect();
+        let pruned = going.pruned.into_iter();
+        let pruned = pruned.map(|(opening, (pruned, erased))| PrunedOf { opening, pruned, erased }).collect();
         let begins = Record::Begins { file, at, index_from: index_from + tail - head_len, pruned, fences };
         let mut lines = vec![];
         for record in [Record::Head { version: VERSION, tenant }, begins] {
