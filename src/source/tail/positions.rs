@@ -107,6 +107,11 @@ impl Positions {
         Ok(Self { path, saved: records.clone(), records })
     }
 
+    /// Whether the next process will know that this file is this stream.
+    pub(super) fn is_saved(&self, place: &PlaceOnDisk, stream: &str) -> bool {
+        self.saved.get(place).is_some_and(|record| record.stream == stream)
+    }
+
     /// Puts them on the disk, whole or not at all, if they are others than those there.
     pub(super) fn save(&mut self) -> io::Result<()> {
         if self.records == self.saved {

@@ -307,11 +307,10 @@ impl Watcher {
                 unread.insert(log);
                 continue;
             }
-            let records = self.positions.records.get(&seen.place).map(|record| record.stream.clone());
             match self.open_one(seen) {
                 Ok(job) => {
                     unread.insert(log);
-                    is_new |= records.as_deref() != Some(job.stream.as_str());
+                    is_new |= !self.positions.is_saved(&seen.place, job.stream.as_str());
                     jobs.push(job);
                 }
                 // It is another one by now.
