@@ -349,7 +349,7 @@ mod tests {
             ("type = 'nats'\nurl = 'nats://h'", "stream", "name of a stream"),
             ("type = 'nats'\nurl = 'nats://h'\nstream = 's'\nsubject = 'a..b'", "subject", "events.{tenant}.>"),
             ("type = 'nats'\nurl = 'nats://h'\nstream = 's'\nlisten = '127.0.0.1:1'", "listen", "\"tcp\""),
-            ("ack_wait = '5s'", "ack_wait", "\"nats\""),
+            ("ack_wait = '7s'", "ack_wait", "\"nats\""),
         ] {
             let why = Layers::default().toml("f", format!("[sources.a]\n{text}")).read().unwrap_err();
             assert_eq!(why.key(), Some(&*format!("sources.a.{key}")), "{why}");

@@ -80,6 +80,31 @@ fn what_was_accepted_and_not_stored_is_stored_by_the_next_process_in_the_batches
     });
 }
 
+#[test]
+fn what_is_read_back_gives_back_all_the_memory_that_it_took_and_no_more_however_many_events_a_chunk_has() {
+    virtual_time(async {
+        // Up to some batches and a part of a chunk that is in the last of them, too.
+        for count in 1..40 {
+            let mut world = World::faulty(Fault::Unavailable.always());
+            let window = WindowPolicy { max_age: secs(1), ..windows_of(7).window };
+            let policy = Policy { window, ..windows_of(7) };
+            let first = world.start(policy.clone());
+            feed(&first, events("a", 0..count)).await;
+            world.crash(first).await;
+            world.store.heal();
+            let second = world.start(policy);
+            pass(secs(10)).await;
+            assert_eq!(second.stored("a"), events("a", 0..count));
+            assert_eq!(
+                (second.system.in_flight_bytes(), second.snapshot("a").counters.restarts),
+                (0, 0),
+                "{count} events"
+            );
+            world.end(second).await;
+        }
+    });
+}
+
 fn cuts_of(world: &World) -> Vec<BatchId> {
     let cut = |entry| if let Entry::Cut { batch, .. } = entry { Some(batch) } else { None };
     world.journal.entries().into_iter().filter_map(cut).collect()

@@ -45,12 +45,14 @@ pub(crate) struct Sender {
     heard: u64,
 }
 
-/// What a journal keeps of a chunk: the origin only where a sender will ask for it.
+/// What a journal keeps of a chunk: the origin only where a sender will ask for it. It is made of its parts, and takes the memory that
+/// these take.
 pub(crate) fn without_passing_origin(chunk: &Chunk) -> Chunk {
-    let Some(origin) = chunk.origin().filter(|origin| !origin.stream.is_lasting()) else { return chunk.clone() };
-    assert_eq!(origin.positions.len(), chunk.len());
     let (bytes, times) = (chunk.bytes().to_vec(), chunk.times().to_vec());
-    Chunk::from_parts(chunk.tenant().clone(), chunk.arrived(), bytes, chunk.ends(), times).unwrap()
+    let read = Chunk::from_parts(chunk.tenant().clone(), chunk.arrived(), bytes, chunk.ends(), times).unwrap();
+    let Some(origin) = chunk.origin() else { return read };
+    assert_eq!(origin.positions.len(), chunk.len());
+    if origin.stream.is_lasting() { read.with_origin(origin.clone()) } else { read }
 }
 
 fn recovered(seq: u64, (chunk, place): &(Arc<Chunk>, Place)) -> RecoveredChunk {

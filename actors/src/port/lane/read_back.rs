@@ -80,17 +80,21 @@ impl Lane {
         state.first = place.seq;
         state.cut_of_first = place.index as usize;
         state.turn += 1;
-        for seq in place.seq..next {
+        for (seq, chunk) in (begin..next).zip(chunks).skip_while(|(seq, _)| *seq < place.seq) {
             if lost_chunks.contains(&seq) {
                 let events = read.iter().find(|chunk| chunk.seq == seq).map_or(0, |chunk| chunk.events);
                 state.lose(self, events, now);
                 continue;
             }
-            let Some(Part { chunk, range }) = part(seq, place, ChunkPlace { seq: next, index: 0 }) else { continue };
+            let cut = if seq == place.seq { place.index as usize } else { 0 };
+            if cut >= chunk.len() {
+                continue;
+            }
+            state.chunks.cut(cut, chunk.body_bytes_of(0..cut));
+            // One that is in a batch as well is copied. The copy is what is measured when it is settled: its memory is not the same.
+            let chunk = Arc::unwrap_or_clone(chunk);
             let footprint = chunk.footprint();
-            state.chunks.cut(range.start, chunk.body_bytes_of(0..range.start));
-            // It may be in a batch as well.
-            state.chunks.push(Arc::unwrap_or_clone(chunk), now, footprint);
+            state.chunks.push(chunk, now, footprint);
         }
         state.spill.left(spilled, later);
         let uncut = state.chunks.sums();
