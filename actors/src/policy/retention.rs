@@ -6,8 +6,8 @@ use super::{lasting, sized, units};
 
 /// How much of a tenant's stored events is kept, and for how long: the oldest go first, batch by batch.
 ///
-/// A rule for stores that prune, which of those of this project are the embedded ones and PostgreSQL; a store of somebody else's has
-/// rules of its own. By default nothing is pruned.
+/// A rule for stores that prune, which of those of this project are the embedded ones, plain files, PostgreSQL and objects; a store of
+/// somebody else's has rules of its own. By default nothing is pruned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionPolicy {
