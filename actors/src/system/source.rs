@@ -107,8 +107,8 @@ impl Intake {
         self.shared.failed(&Failure { at, tenant: None, source: Some(name), batch: None, cause, events: 1 });
     }
 
-    /// Says that the source brings nothing in yet, as before it has found what it reads. That is in its [standing](System::outages), and
-    /// in no log.
+    /// Says that the source brings nothing in yet, as before it has found what it reads. That is in its
+    /// [standing](crate::System::outages), and in no log.
     pub fn begins(&self, why: impl Into<String>) {
         let since = self.shared.seam.now();
         let outage = Some(Outage { why: why.into(), since, next_attempt_at: None, is_partial: false });
@@ -116,8 +116,8 @@ impl Intake {
     }
 
     /// Says why `source` brings nothing in although it runs, as while it is away from what it reads, and in how long it tries again, where
-    /// it knows. The supervisor log and the report have it once for each reason; [`SourceHandle::outage`], [`System::outages`] and the
-    /// metrics until it [works](Self::works).
+    /// it knows. The supervisor log and the report have it once for each reason; [`SourceHandle::outage`],
+    /// [`System::outages`](crate::System::outages) and the metrics until it [works](Self::works).
     pub fn fails(&self, source: &str, why: impl Into<String>, next: Option<Duration>) {
         self.fails_so(source, why.into(), next, false);
     }
