@@ -35,7 +35,7 @@ const SLICE: Duration = Duration::from_millis(4);
 
 /// Once so many windows are cut and their writers not told, what follows has slices of its own among those of cuts, so that neither is
 /// ever starved, and what piles up is bounded.
-const PILE: usize = 4096;
+const PILE: usize = 1024;
 
 /// What an alarm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod uncut;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -41,6 +42,10 @@ use shed::Shedding;
 pub(crate) use spill::{Spilled, TakenBack, Unspilled, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 use uncut::Uncut;
+
+/// The clock cuts what is due, which costs the least. Where it is so far behind it has more to do than it can: then a tenant whose events
+/// still come cuts its window itself, so that no more of it waits in memory.
+const BEHIND: Duration = Duration::from_millis(50);
 
 /// What the journal holds of one tenant.
 pub(crate) struct Lane {
@@ -340,7 +345,8 @@ impl Lane {
         let uncut = state.chunks.sums();
         let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        Arrival::Accepted { wake: full, due: alarm.then_some(due), ack: policy.ack, footprint, over }
+        let wake = full || at >= due + BEHIND;
+        Arrival::Accepted { wake, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
     /// How much may be in use before a chunk of `footprint`, if the lane holds more than its share of `memory` with it.
