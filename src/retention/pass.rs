@@ -302,6 +302,23 @@ impl Pass {
     }
 }
 
+/// By what rules, and how far, unless all of the tenant's is kept, or has to be for now.
+fn to_be_pruned(
+    tenant: &TenantId,
+    of: impl Fn(&TenantId) -> (RetentionPolicy, Rest),
+    report: &mut Report,
+) -> Option<(RetentionPolicy, Rest)> {
+    let (rules, rest) = of(tenant);
+    if rules.keeps_all() {
+        return None;
+    }
+    if rest == Rest::Owed {
+        report.held_back.insert(tenant.clone());
+        return None;
+    }
+    Some((rules, rest))
+}
+
 async fn steps_of_files(
     (name, store, reader, marks): (&StoreName, &FilesStore, &FilesReader, &[Mark]),
     now: UnixMillis,
@@ -312,14 +329,7 @@ async fn steps_of_files(
 ) -> Result<(), PassError> {
     for mark in marks {
         let tenant = &mark.tenant;
-        let (rules, rest) = of(tenant);
-        if rules.keeps_all() {
-            continue;
-        }
-        if rest == Rest::Owed {
-            report.held_back.insert(tenant.clone());
-            continue;
-        }
+        let Some((rules, rest)) = to_be_pruned(tenant, &of, report) else { continue };
         let Some(step) = reader.due(mark, &rules, now, rest)? else { continue };
         let pruned = if dry_run {
             step.holds
@@ -349,14 +359,7 @@ async fn steps_of_objects(
     let mut first = Ok(());
     for holding in holdings {
         let tenant = &holding.tenant;
-        let (rules, rest) = of(tenant);
-        if rules.keeps_all() {
-            continue;
-        }
-        if rest == Rest::Owed {
-            report.held_back.insert(tenant.clone());
-            continue;
-        }
+        let Some((rules, rest)) = to_be_pruned(tenant, &of, report) else { continue };
         let asked = Asked { tenant: tenant.clone(), rules, now, in_flight: rest == Rest::InFlight };
         if !store.is_to_be_looked_at(holding, &asked) {
             continue;
@@ -384,14 +387,7 @@ async fn steps_of_ledger(
 ) -> Result<(), PassError> {
     let mut done_with = vec![];
     for tenant in &stock.tenants {
-        let (rules, rest) = of(tenant);
-        if rules.keeps_all() {
-            continue;
-        }
-        if rest == Rest::Owed {
-            report.held_back.insert(tenant.clone());
-            continue;
-        }
+        let Some((rules, rest)) = to_be_pruned(tenant, &of, report) else { continue };
         let asked = Asked { tenant: tenant.clone(), rules, now, in_flight: rest == Rest::InFlight };
         let mut walk = ledger.walk(stock, asked).await?;
         let mut all = Pruned::default();

@@ -1,8 +1,6 @@
 //! The store on files whose files are rotated and pruned, as the command uses it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,7 +8,7 @@ use serde_json::Value;
 
 use super::crash_acks::{self, POINTS, killed};
 use crate::rig::crash::{Daemon, found, kill_at_random};
-use crate::rig::{DEADLINE, Place, connect, lines, send};
+use crate::rig::{DEADLINE, Place, lines, pour, send};
 
 /// The events files of a tenant, oldest first.
 fn files(place: &Place, tenant: &str) -> Vec<PathBuf> {
@@ -71,17 +69,6 @@ fn pruned<'p>(place: &'p Place) -> Daemon<'p> {
         .with("tenants.by_id.acme.retention.max_bytes", "20KiB")
         .with("tenants.defaults.throttle.events_per_second", "2000")
         .with("tenants.defaults.throttle.delay_for", "1day")
-}
-
-/// Both tenants in turn, in order, from `from` on, until nobody takes it.
-fn pour(to: SocketAddr, from: usize, events: usize) {
-    let mut connection = connect(to);
-    for n in from..from + events {
-        let both = [lines("acme", n..n + 1), lines("zen", n..n + 1)].concat();
-        if connection.write_all(&both).is_err() {
-            return;
-        }
-    }
 }
 
 /// How many events of each tenant were ever stored.
@@ -164,7 +151,7 @@ fn killed_while_files_are_pruned_nothing_is_lost_or_counted_wrongly() {
     for life in 0..15u64 {
         let (process, address) = daemon.start();
         std::thread::scope(|scope| {
-            scope.spawn(|| pour(address, usize::try_from(life).unwrap() * 10_000, 500));
+            scope.spawn(|| pour(address, life * 10_000, 500));
             kill_at_random(process, life, Duration::from_millis(900));
         });
         gone = assert_pruned_from_the_front(&place).max(gone);

@@ -2,8 +2,6 @@
 //! or counted, and nothing younger goes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,12 +15,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::object_store::id;
-use super::retention::{audited, told};
+use super::retention::{assert_pruned_from_the_front, audited, told};
 use crate::rig::batches::{assert_outage, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::prometheus::{samples, scrape};
 use crate::rig::s3::{BUCKET, Fault, S3, objects, stored};
-use crate::rig::{DEADLINE, Place, Process, connect, lines, send, settled};
+use crate::rig::{DEADLINE, Place, Process, lines, pour, send, settled};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -421,32 +419,6 @@ fn daemon<'p>(place: &'p Place, s3: &S3, compact_after: &str) -> Daemon<'p> {
         .with("tenants.by_id.acme.retention.max_bytes", "5KiB")
 }
 
-/// What is there of a tenant is the end of what was stored of it, without a gap; nothing of the other one is gone.
-#[track_caller]
-fn assert_pruned_from_the_front(place: &Place) {
-    let (audit, stored) = (audited(place), stored(place));
-    for (tenant, keeps_all) in [("acme", false), ("zen", true)] {
-        let (all, pruned) = told(&audit, tenant);
-        let number = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).unwrap()["n"].as_u64().unwrap();
-        let there: Vec<u64> = stored.get(tenant).into_iter().flatten().map(number).collect();
-        assert_eq!(all, pruned + there.len() as u64, "{tenant}");
-        assert!(!keeps_all || pruned == 0, "{tenant}");
-        assert!(there.windows(2).all(|pair| pair[1] == pair[0] + 1), "{tenant}: {there:?}");
-        assert!(there.first().is_none_or(|first| *first == pruned), "{tenant}: {pruned} are gone, and {there:?} there");
-    }
-}
-
-/// Both tenants in turn, in order, from `from` on, until nobody takes it.
-fn pour(to: SocketAddr, from: u64, events: u64) {
-    let mut connection = connect(to);
-    for n in usize::try_from(from).unwrap()..usize::try_from(from + events).unwrap() {
-        let both = [lines("acme", n..n + 1), lines("zen", n..n + 1)].concat();
-        if connection.write_all(&both).is_err() {
-            return;
-        }
-    }
-}
-
 #[test]
 fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
     for compact_after in ["never", "1s"] {
@@ -483,7 +455,7 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
             let (process, _) = daemon.start();
             settled(&place);
             process.terminated().succeeded();
-            assert_pruned_from_the_front(&place);
+            assert_pruned_from_the_front(&place, &stored(&place));
             let audit = audited(&place);
             // One of the two may be ahead by what a torn connection brought of it.
             let (acme, zen) = (told(&audit, "acme").0, told(&audit, "zen").0);
@@ -496,7 +468,7 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
             next = acme.max(zen);
         }
         assert!(told(&audited(&place), "acme").1 > 0, "{compact_after}");
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &stored(&place));
     }
 }
 
@@ -518,7 +490,7 @@ fn metrics_log_query_and_dry_run_tell_of_it_live_and_at_rest() {
         there.iter().filter(|(key, _)| key.starts_with("acme/")).map(|(_, bytes)| bytes.len()).sum()
     };
     assert!(size(&s3) <= 5 << 10);
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &stored(&place));
     let text = scrape(&place, "").1;
     assert_eq!(samples(&text)["headworks_events_pruned_total"], events as f64);
     let log = place.run(&["log", "--data", "data", "--what", "pruned"]).succeeded().text();
@@ -543,7 +515,7 @@ fn metrics_log_query_and_dry_run_tell_of_it_live_and_at_rest() {
     let did = prune(&[]);
     assert_eq!(did, would.replace("would be", "were"));
     assert!(size(&s3) <= 4 << 10);
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &stored(&place));
     // Counted on, over a restart, once the server has said so.
     let all = told(&audited(&place), "acme").1;
     let mut process = Process::spawn(&mut never(daemon(&place, &s3, "never")));

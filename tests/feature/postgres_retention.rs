@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
-use std::io::Write;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use headworks::retention::{Pass, PrunedStore, Report, Rest};
@@ -12,14 +10,13 @@ use headworks::store::postgres::{Partition, SchemaMode};
 use headworks::store::{PostgresOptions, PostgresStore, SqliteOptions, SqliteStore};
 use headworks::{Attempt, Batch, RetentionPolicy, Storage, StorageError, StoreName, TenantId, UnixMillis};
 use proptest::prelude::*;
-use serde_json::Value;
 
-use super::retention::{audited, told};
+use super::retention::{assert_pruned_from_the_front, audited, told};
 use crate::rig::batches::{assert_outage, batch, batch_at, put, tenant};
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::postgres::{Postgres, stored};
 use crate::rig::prometheus::{samples as samples_of, scrape};
-use crate::rig::{DEADLINE, Place, Process, connect, lines, send, settled};
+use crate::rig::{DEADLINE, Place, Process, lines, pour, send, settled};
 
 fn rules(max_age: Option<u64>, max_bytes: usize) -> RetentionPolicy {
     RetentionPolicy { max_age: max_age.map(Duration::from_millis), max_bytes, ..RetentionPolicy::default() }
@@ -352,32 +349,6 @@ fn daemon<'p>(place: &'p Place, postgres: &Postgres) -> Daemon<'p> {
         .with("tenants.by_id.acme.retention.max_bytes", "20KiB")
 }
 
-/// What is there of a tenant is the end of what was stored of it, without a gap; nothing of the other one is gone.
-#[track_caller]
-fn assert_pruned_from_the_front(place: &Place) {
-    let (audit, stored) = (audited(place), stored(place));
-    for (tenant, keeps_all) in [("acme", false), ("zen", true)] {
-        let (all, pruned) = told(&audit, tenant);
-        let number = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).unwrap()["n"].as_u64().unwrap();
-        let there: Vec<u64> = stored.get(tenant).into_iter().flatten().map(number).collect();
-        assert_eq!(all, pruned + there.len() as u64, "{tenant}");
-        assert!(!keeps_all || pruned == 0, "{tenant}");
-        assert!(there.windows(2).all(|pair| pair[1] == pair[0] + 1), "{tenant}: {there:?}");
-        assert!(there.first().is_none_or(|first| *first == pruned), "{tenant}: {pruned} are gone, and {there:?} there");
-    }
-}
-
-/// Both tenants in turn, in order, from `from` on, until nobody takes it.
-fn pour(to: SocketAddr, from: u64, events: u64) {
-    let mut connection = connect(to);
-    for n in usize::try_from(from).unwrap()..usize::try_from(from + events).unwrap() {
-        let both = [lines("acme", n..n + 1), lines("zen", n..n + 1)].concat();
-        if connection.write_all(&both).is_err() {
-            return;
-        }
-    }
-}
-
 fn sum_of_acme(postgres: &Postgres) -> u64 {
     let sum = "SELECT coalesce(sum(body_bytes), 0) FROM headworks.batches WHERE tenant = 'acme'";
     postgres.ask(sum).parse().unwrap()
@@ -417,7 +388,7 @@ fn killed_while_it_prunes_the_daemon_and_the_server_have_pruned_and_counted_or_n
         let (process, _) = daemon(&place, &postgres).start();
         settled(&place);
         process.terminated().succeeded();
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &stored(&place));
         let audit = audited(&place);
         // One of the two may be ahead by what a torn connection brought of it.
         let (acme, zen) = (told(&audit, "acme").0, told(&audit, "zen").0);
@@ -430,7 +401,7 @@ fn killed_while_it_prunes_the_daemon_and_the_server_have_pruned_and_counted_or_n
         next = acme.max(zen);
     }
     assert!(told(&audited(&place), "acme").1 > 0);
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &stored(&place));
     let orphans =
         "SELECT count(*) FROM headworks.events WHERE batch NOT IN (SELECT number FROM headworks.batches WHERE stored)";
     assert_eq!(postgres.ask(orphans), "0");
@@ -461,7 +432,7 @@ fn the_newest_stay_within_their_bound_and_metrics_log_query_and_dry_run_tell_of_
     let did = place.run(&["prune", "--data", "data"]).succeeded().text();
     assert!(did.ends_with(&format!("\n{events} events and 0 dead letters were pruned.\n")), "{did}");
     assert!(sum_of_acme(&postgres) <= 20 << 10);
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &stored(&place));
     let (_, text) = scrape(&place, "");
     let samples = samples_of(&text);
     assert_eq!(samples["headworks_events_pruned_total"], events as f64);
@@ -487,7 +458,7 @@ fn the_newest_stay_within_their_bound_and_metrics_log_query_and_dry_run_tell_of_
     let did = prune(&[]);
     assert_eq!(did, would.replace("would be", "were"));
     assert!(sum_of_acme(&postgres) <= 10 << 10);
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &stored(&place));
     // Counted on, over a restart.
     let all = told(&audited(&place), "acme").1;
     let mut process = Process::spawn(&mut never(daemon(&place, &postgres)));

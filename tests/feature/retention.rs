@@ -2,15 +2,13 @@
 //! whenever the process dies.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::rig::crash::{Daemon, kill_at_random};
 use crate::rig::prometheus::{samples, scrape};
-use crate::rig::{Bodies, DEADLINE, Place, Process, connect, lines, send, settled};
+use crate::rig::{Bodies, DEADLINE, Place, Process, lines, pour, send, settled};
 
 const LAYOUTS: [&str; 2] = ["rows", "index"];
 
@@ -47,11 +45,11 @@ fn numbers(stored: &Bodies, tenant: &str) -> Vec<u64> {
 
 /// What is there of a tenant is the end of what was stored of it, without a gap; nothing of the other one is gone.
 #[track_caller]
-fn assert_pruned_from_the_front(place: &Place) {
-    let (audit, stored) = (audited(place), place.stored());
+pub(super) fn assert_pruned_from_the_front(place: &Place, stored: &Bodies) {
+    let audit = audited(place);
     for (tenant, keeps_all) in [("acme", false), ("zen", true)] {
         let (all, pruned) = told(&audit, tenant);
-        let there = numbers(&stored, tenant);
+        let there = numbers(stored, tenant);
         assert_eq!(all, pruned + there.len() as u64, "{tenant}");
         assert!(!keeps_all || pruned == 0, "{tenant}");
         assert!(there.windows(2).all(|pair| pair[1] == pair[0] + 1), "{tenant}: {there:?}");
@@ -64,17 +62,6 @@ fn slow<'p>(place: &'p Place, layout: &str) -> Daemon<'p> {
     daemon(place, layout)
         .with("tenants.defaults.throttle.events_per_second", "2000")
         .with("tenants.defaults.throttle.delay_for", "1day")
-}
-
-/// Both tenants in turn, in order, from `from` on, until nobody takes it.
-fn pour(to: SocketAddr, from: usize, events: usize) {
-    let mut connection = connect(to);
-    for n in from..from + events {
-        let both = [lines("acme", n..n + 1), lines("zen", n..n + 1)].concat();
-        if connection.write_all(&both).is_err() {
-            return;
-        }
-    }
 }
 
 const PRUNED: &str = "SELECT coalesce(sum(letters), 0) FROM purged_letters WHERE kind = 'pruned'";
@@ -108,7 +95,7 @@ fn the_newest_stay_within_their_bound_while_events_come_and_all_is_accounted_for
         // What comes in between two looks is there beyond the bound.
         let all = sum_of(&place, "zen");
         assert!(most < all, "{layout}: of {all} bytes {most} were there at once");
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &place.stored());
         let (_, text) = scrape(&place, "");
         let pruned = samples(&text)["headworks_events_pruned_total"];
         assert_eq!(pruned, place.number(PRUNED) as f64);
@@ -120,7 +107,7 @@ fn the_newest_stay_within_their_bound_while_events_come_and_all_is_accounted_for
         let copy = place.run(&["backup", "copy", "--data", "data"]);
         assert_eq!(copy.code, Some(0), "{}", copy.err);
         process.terminated().succeeded();
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &place.stored());
         place.run(&["restore", "copy", "--data", "restored"]).succeeded();
         place.run(&["audit", "--data", "restored"]).succeeded();
     }
@@ -144,7 +131,7 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
             if point.is_empty() {
                 std::thread::scope(|scope| {
                     scope.spawn(|| pour(address, next, 20_000));
-                    kill_at_random(process, next as u64, Duration::from_millis(400));
+                    kill_at_random(process, next, Duration::from_millis(400));
                 });
             } else {
                 pour(address, next, 200_000);
@@ -154,7 +141,7 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
             let (process, _) = slow(&place, layout).start();
             settled(&place);
             process.terminated().succeeded();
-            assert_pruned_from_the_front(&place);
+            assert_pruned_from_the_front(&place, &place.stored());
             let audit = audited(&place);
             // One of the two may be ahead by what a torn connection brought of it.
             let (acme, zen) = (told(&audit, "acme").0, told(&audit, "zen").0);
@@ -164,10 +151,10 @@ fn killed_while_it_prunes_it_has_pruned_and_counted_or_neither_and_goes_on() {
                 send(address, &lines(who, usize::try_from(from).unwrap()..usize::try_from(upto).unwrap()));
                 process.terminated().succeeded();
             }
-            next = usize::try_from(acme.max(zen)).unwrap();
+            next = acme.max(zen);
         }
         assert!(place.number(PRUNED) > 0);
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &place.stored());
         let integrity: String = place.database().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(integrity, "ok");
     }
@@ -250,7 +237,7 @@ fn a_daemon_that_runs_prunes_when_it_is_told_to_and_a_dry_run_only_says_what_wou
     assert_eq!(none, "0 events and 0 dead letters were pruned.\n");
     let log = place.run(&["log", "--data", "data", "--what", "pruned"]).succeeded().text();
     assert!(log.contains(&format!("{events} events: {events} of acme")), "{log}");
-    assert_pruned_from_the_front(&place);
+    assert_pruned_from_the_front(&place, &place.stored());
     process.terminated().succeeded();
 }
 
@@ -277,7 +264,7 @@ fn a_directory_at_rest_is_pruned_by_hand_and_a_dry_run_only_says_what_would_go()
         assert_eq!(did, would.replace("would be", "were"));
         assert!(place.number(PRUNED) >= 500 && sum_of(&place, "acme") <= 10 << 10);
         assert!(prune(&["--json"]).contains("\"dead_letters\": 0"));
-        assert_pruned_from_the_front(&place);
+        assert_pruned_from_the_front(&place, &place.stored());
         let none = place.run(&["prune", "--data", "data"]).succeeded().text();
         assert!(
             none.starts_with("0 events and 0 dead letters were pruned.\nNo rule says that anything is to go"),

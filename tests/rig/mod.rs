@@ -246,6 +246,17 @@ pub(crate) fn lines(tenant: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
 }
 
 /// A connection that panics rather than wait for ever.
+/// Lines of `acme` and of `zen` in turn, in order, from `from` on, until nobody takes them.
+pub(crate) fn pour(to: SocketAddr, from: u64, events: u64) {
+    let mut connection = connect(to);
+    for n in usize::try_from(from).unwrap()..usize::try_from(from + events).unwrap() {
+        let both = [lines("acme", n..n + 1), lines("zen", n..n + 1)].concat();
+        if connection.write_all(&both).is_err() {
+            return;
+        }
+    }
+}
+
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     let connection = TcpStream::connect(to).unwrap();
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
