@@ -43,8 +43,12 @@ pub(crate) use spill::{Spilled, TakenBack, Unspilled, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 use uncut::Uncut;
 
-/// The clock cuts what is due, which costs the least. Where it is so far behind it has more to do than it can: then a tenant whose events
-/// still come cuts its window itself, so that no more of it waits in memory.
+/// A due window of fewer chunks is cut by its tenant as soon as more arrives: the lane is near the processor then, and what follows is
+/// soon done. One of more is left to the clock, which cuts those of all tenants before it has any stored.
+const FEW: usize = 64;
+
+/// Where the clock is so far behind it has more to do than it can: then a tenant whose events still come does not wait for it, so that
+/// no more of them wait in memory.
 const BEHIND: Duration = Duration::from_millis(50);
 
 /// What the journal holds of one tenant.
@@ -345,7 +349,8 @@ impl Lane {
         let uncut = state.chunks.sums();
         let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        let wake = full || at >= due + BEHIND;
+        let patience = if state.chunks.len() < FEW { Duration::ZERO } else { BEHIND };
+        let wake = full || at >= due + patience;
         Arrival::Accepted { wake, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
