@@ -1,7 +1,6 @@
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use super::{EventRef, Origin, TenantId, UnixMillis};
 
@@ -12,7 +11,7 @@ type Ends = SmallVec<[u32; 4]>;
 ///
 /// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
 /// Immutable once built, so that windows, batches and retries share it without a copy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     tenant: TenantId,
     arrived: UnixMillis,
@@ -23,17 +22,6 @@ pub struct Chunk {
     times: Vec<Option<UnixMillis>>,
     /// Where the events stood in their sender's stream, where the sender says so.
     origin: Option<Box<Origin>>,
-    /// Where it stands among those that its tenant was accepted, once it is.
-    place: Place,
-}
-
-/// Where a chunk stands among all those of its tenant.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Place {
-    /// When it was accepted.
-    pub(crate) accepted: Option<Instant>,
-    /// What all come to, up to the end of this one.
-    pub(crate) until: Sums,
 }
 
 /// What a row of chunks comes to.
@@ -43,6 +31,18 @@ pub(crate) struct Sums {
     pub(crate) body_bytes: usize,
     /// Their memory.
     pub(crate) footprint: usize,
+}
+
+impl Add for Sums {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            events: self.events + more.events,
+            body_bytes: self.body_bytes + more.body_bytes,
+            footprint: self.footprint + more.footprint,
+        }
+    }
 }
 
 impl Sub for Sums {
@@ -57,35 +57,10 @@ impl Sub for Sums {
     }
 }
 
-/// By what it holds, wherever it stands.
-impl PartialEq for Chunk {
-    fn eq(&self, other: &Self) -> bool {
-        self.tenant == other.tenant
-            && self.arrived == other.arrived
-            && self.bytes == other.bytes
-            && self.ends == other.ends
-            && self.times == other.times
-            && self.origin == other.origin
-    }
-}
-
-impl Eq for Chunk {}
-
 impl Chunk {
     /// Stands for a chunk that is lost: it holds no event.
     pub(crate) fn lost(tenant: TenantId) -> Self {
-        let (arrived, ends, place) = (UnixMillis(0), Ends::new(), Place::default());
-        Self { tenant, arrived, bytes: vec![], ends, times: vec![], origin: None, place }
-    }
-
-    /// Where it stands among those of its tenant.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// It stands there from now on.
-    pub(crate) fn with_place(self, place: Place) -> Self {
-        Self { place, ..self }
+        Self { tenant, arrived: UnixMillis(0), bytes: vec![], ends: Ends::new(), times: vec![], origin: None }
     }
 
     /// Whose events these are.
@@ -161,15 +136,7 @@ impl Chunk {
         let fits = ends.is_sorted()
             && ends.last().is_some_and(|end| *end as usize == bytes.len())
             && times.len() <= ends.len();
-        fits.then(|| Self {
-            tenant,
-            arrived,
-            bytes,
-            ends: Ends::from_slice(ends),
-            times,
-            origin: None,
-            place: Place::default(),
-        })
+        fits.then(|| Self { tenant, arrived, bytes, ends: Ends::from_slice(ends), times, origin: None })
     }
 
     /// The size of the event bodies in `range` together, in bytes.
@@ -186,11 +153,16 @@ impl Chunk {
         end - self.start_of(range.start)
     }
 
+    /// What it comes to.
+    pub(crate) fn sums(&self) -> Sums {
+        Sums { events: self.len(), body_bytes: self.body_bytes(), footprint: self.footprint() }
+    }
+
     /// What it costs in memory, in bytes: the measure of every budget.
     #[must_use]
     pub fn footprint(&self) -> usize {
         // The block, its bounds, the vectors' heads and the places in the journal that point here.
-        const HEAD: usize = 200;
+        const HEAD: usize = 160;
         // It stands in every batch that had events of it, and holds nothing that could be given back.
         if self.ends.is_empty() {
             return 0;
@@ -257,7 +229,6 @@ impl Chunk {
             ends: Ends::from_slice(&self.ends[..n]),
             times: self.times[..timed].to_vec(),
             origin,
-            place: Place::default(),
         };
         self.bytes.drain(..end as usize);
         self.times.drain(..timed);
@@ -343,7 +314,7 @@ impl ChunkBuilder {
             return None;
         }
         let Self { bytes, ends, times } = std::mem::take(self);
-        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None, place: Place::default() })
+        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None })
     }
 }
 

@@ -451,7 +451,7 @@ impl State {
     /// Puts a chunk behind those that are not cut.
     fn push(&mut self, chunk: Chunk, at: Instant, footprint: usize) -> &Arc<Chunk> {
         self.bytes += footprint;
-        self.chunks.push(chunk, at, footprint)
+        self.chunks.push(chunk, at)
     }
 
     fn above_share(&self, footprint: usize, memory: Memory) -> Option<usize> {

@@ -92,9 +92,7 @@ impl Lane {
             }
             state.chunks.cut(cut, chunk.body_bytes_of(0..cut));
             // One that is in a batch as well is copied. The copy is what is measured when it is settled: its memory is not the same.
-            let chunk = Arc::unwrap_or_clone(chunk);
-            let footprint = chunk.footprint();
-            state.chunks.push(chunk, now, footprint);
+            state.chunks.push(Arc::unwrap_or_clone(chunk), now);
         }
         state.spill.left(spilled, later);
         let uncut = state.chunks.sums();

@@ -6,23 +6,39 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::model::{Chunk, Part, Place, Sums};
+use crate::model::{Chunk, Part, Sums};
 use crate::policy::Room;
 
 /// In the order of their seq.
 ///
-/// Each is kept as the part of a batch that it is going to be, and has in itself what all of them come to by then: where a window ends
-/// is found by a look at a few, however many there are. Those that came a while ago are far from the processor, and where the windows of
-/// many tenants are due in the same moment, a look at each would make them late.
+/// Each is kept as the part of a batch that it is going to be; when it was accepted lies beside, and what all of them come to is marked
+/// now and then. So where a window ends is found by a search of the times and the marks, and a look at no more chunks than lie between
+/// two marks, however many there are: those that came a while ago are far from the processor, and where the windows of many tenants are
+/// due in the same moment, a look at each would make them late.
+///
+/// Between two marks lie `STRIDE` chunks.
 #[derive(Debug, Default)]
-pub(super) struct Uncut {
+pub(super) struct Uncut<const STRIDE: usize = 32> {
     parts: VecDeque<Part>,
-    /// When the last of them was accepted.
-    last: Option<Instant>,
-    /// Of all chunks that ever came.
+    /// When each of them was accepted.
+    accepted: VecDeque<Instant>,
+    /// Between them; none where there are few.
+    marks: VecDeque<Mark>,
+    /// Before the first of them.
+    begin: Mark,
+    /// What of the first is cut; its memory is not.
+    cut: Sums,
+    /// What all that ever came comes to.
     came: Sums,
-    /// Of what is cut, or gone otherwise.
-    gone: Sums,
+}
+
+/// A place before a chunk.
+#[derive(Debug, Default, Clone, Copy)]
+struct Mark {
+    /// How many chunks came before it, ever.
+    chunks: usize,
+    /// What they come to.
+    sums: Sums,
 }
 
 /// The first events of those that are not cut.
@@ -38,31 +54,31 @@ pub(super) struct Taken {
     pub(super) goes_on: bool,
 }
 
-impl Uncut {
+impl<const STRIDE: usize> Uncut<STRIDE> {
     pub(super) fn len(&self) -> usize {
         self.parts.len()
     }
 
     /// What all of it comes to. The memory of a chunk of which a part is cut is that of the whole chunk.
     pub(super) fn sums(&self) -> Sums {
-        self.came - self.gone
+        self.came - self.gone()
     }
 
     /// One that was accepted at `accepted`, and not before those that are there, whatever the clocks of two threads say.
-    pub(super) fn push(&mut self, chunk: Chunk, accepted: Instant, footprint: usize) -> &Arc<Chunk> {
+    pub(super) fn push(&mut self, chunk: Chunk, accepted: Instant) -> &Arc<Chunk> {
+        let chunks = self.begin.chunks + self.len();
+        if chunks.is_multiple_of(STRIDE) && self.len() >= STRIDE {
+            self.marks.push_back(Mark { chunks, sums: self.came });
+        }
+        self.came = self.came + chunk.sums();
+        self.accepted.push_back(self.accepted.back().map_or(accepted, |last| accepted.max(*last)));
         let range = 0..chunk.len();
-        self.came.events += chunk.len();
-        self.came.body_bytes += chunk.body_bytes();
-        self.came.footprint += footprint;
-        self.last = self.last.max(Some(accepted));
-        let chunk = Arc::new(chunk.with_place(Place { accepted: self.last, until: self.came }));
-        &self.parts.push_back_mut(Part { chunk, range }).chunk
+        &self.parts.push_back_mut(Part { chunk: Arc::new(chunk), range }).chunk
     }
 
     /// So many events of the first chunk are cut, which have so many bytes.
     pub(super) fn cut(&mut self, events: usize, body_bytes: usize) {
-        self.gone.events += events;
-        self.gone.body_bytes += body_bytes;
+        self.cut = self.cut + Sums { events, body_bytes, footprint: 0 };
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Part> {
@@ -71,7 +87,7 @@ impl Uncut {
 
     /// When it was accepted.
     pub(super) fn accepted(&self, index: usize) -> Option<Instant> {
-        self.get(index)?.chunk.place().accepted
+        self.accepted.get(index).copied()
     }
 
     pub(super) fn first(&self) -> Option<&Part> {
@@ -81,34 +97,30 @@ impl Uncut {
     /// The longest row of whole chunks, from the one at `index` on, that a window has room for and remains open: how many they are,
     /// and what they come to. None where the first of them holds no event, for that opens no window.
     pub(super) fn fitting(&self, index: usize, room: Room) -> (usize, Sums) {
-        let before = self.until(index);
-        let fits = |part: &Part| {
-            let Place { accepted, until } = part.chunk.place();
-            *accepted < Some(room.until)
-                && until.events < before.events + room.events
-                && until.body_bytes <= before.body_bytes + room.body_bytes
-        };
-        // Most often all of it.
-        let is_all = self.parts.back().is_some_and(fits);
-        let until = if is_all { self.len() } else { self.parts.partition_point(fits) };
-        let opens = self.get(index).is_some_and(|first| first.chunk.place().until.events > before.events);
-        if opens && until > index { (until - index, self.until(until) - before) } else { (0, Sums::default()) }
+        let cut = if index == 0 { self.cut } else { Sums::default() };
+        let before = self.before(index) + cut;
+        // Most often all of them.
+        let is_all = self.accepted.back().is_some_and(|last| *last < room.until);
+        let in_time = if is_all { self.len() } else { self.accepted.partition_point(|at| *at < room.until) };
+        let (end, sums) = self.seek(in_time, |sums| {
+            sums.events < before.events + room.events && sums.body_bytes <= before.body_bytes + room.body_bytes
+        });
+        let opens = self.get(index).is_some_and(|first| first.chunk.len() > cut.events);
+        if opens && end > index { (end - index, sums - before) } else { (0, Sums::default()) }
     }
 
     /// The first `events` of them go; `begin` of the first chunk are gone already.
     pub(super) fn take(&mut self, events: usize, begin: usize) -> Taken {
-        let wanted = self.gone.events + events;
+        let gone = self.gone();
+        let wanted = gone.events + events;
         // The chunk that the last of them lies in.
-        let (last, goes_on) = match wanted == self.came.events {
+        let last = match wanted == self.came.events {
             // Most often all of it.
-            true => (self.parts.iter().rposition(|part| !part.range.is_empty()).unwrap_or_default(), false),
-            false => {
-                let last = self.parts.partition_point(|part| part.chunk.place().until.events < wanted);
-                (last, self.until(last + 1).events > wanted)
-            }
+            true => self.parts.iter().rposition(|part| !part.range.is_empty()).unwrap_or_default(),
+            false => self.seek(self.len(), |sums| sums.events < wanted).0,
         };
+        let goes_on = self.before(last + 1).events > wanted;
         let whole = (last + usize::from(!goes_on)).min(self.len());
-        let mut gone = self.until(whole);
         let mut parts = self.take_parts(whole);
         if let Some(first) = parts.first_mut() {
             first.range.start = begin.min(first.range.end);
@@ -116,18 +128,24 @@ impl Uncut {
         let mut end = parts.last().map_or(0, |part| part.range.end);
         if goes_on && let Some(Part { chunk, .. }) = self.parts.front() {
             let from = if whole == 0 { begin } else { 0 };
-            let range = from..from + (wanted - gone.events);
+            let range = from..from + (wanted - self.gone().events);
             end = range.end;
-            gone.events = wanted;
-            gone.body_bytes += chunk.body_bytes_of(range.clone());
+            self.cut =
+                self.cut + Sums { events: range.len(), body_bytes: chunk.body_bytes_of(range.clone()), footprint: 0 };
             parts.push(Part { chunk: chunk.clone(), range });
         }
-        let sums = gone - std::mem::replace(&mut self.gone, gone);
-        Taken { parts, sums, chunks: whole, end, goes_on }
+        Taken { parts, sums: self.gone() - gone, chunks: whole, end, goes_on }
     }
 
-    /// The parts of the first `count` chunks, which are not looked at.
+    /// The first `count` chunks go.
+    pub(super) fn drain(&mut self, count: usize) -> Drain<'_, Part> {
+        self.pass(count);
+        self.parts.drain(..count)
+    }
+
+    /// The parts of the first `count` chunks, which go.
     fn take_parts(&mut self, count: usize) -> Vec<Part> {
+        self.pass(count);
         if count <= self.len() / 2 {
             return self.parts.drain(..count).collect();
         }
@@ -137,17 +155,45 @@ impl Uncut {
         Vec::from(std::mem::replace(&mut self.parts, rest))
     }
 
-    /// The first `count` chunks go.
-    pub(super) fn drain(&mut self, count: usize) -> Drain<'_, Part> {
-        if count > 0 {
-            self.gone = self.until(count);
+    /// The first `count` chunks are about to go.
+    fn pass(&mut self, count: usize) {
+        if count == 0 {
+            return;
         }
-        self.parts.drain(..count)
+        self.begin = Mark { chunks: self.begin.chunks + count, sums: self.before(count) };
+        self.cut = Sums::default();
+        self.accepted.drain(..count);
+        while self.marks.pop_front_if(|mark| mark.chunks <= self.begin.chunks).is_some() {}
     }
 
-    /// What all that ever came amounts to, up to before the chunk at `index`; what is cut of the first of them is before that.
-    fn until(&self, index: usize) -> Sums {
-        index.checked_sub(1).and_then(|last| self.get(last)).map_or(self.gone, |part| part.chunk.place().until)
+    /// What is gone of all that ever came.
+    fn gone(&self) -> Sums {
+        self.begin.sums + self.cut
+    }
+
+    /// What all chunks come to that ever came, up to before the one at `index`.
+    fn before(&self, index: usize) -> Sums {
+        self.seek(index.min(self.len()), |_| true).1
+    }
+
+    /// How many of the first `most` chunks fit, and what they come to with all that ever came before them: which fits says of that.
+    fn seek(&self, most: usize, fits: impl Fn(Sums) -> bool) -> (usize, Sums) {
+        if most == self.len() && fits(self.came) {
+            return (most, self.came);
+        }
+        let begin = self.begin.chunks;
+        let near = self.marks.partition_point(|mark| mark.chunks <= begin + most && fits(mark.sums));
+        let Mark { chunks, mut sums } =
+            near.checked_sub(1).and_then(|near| self.marks.get(near)).copied().unwrap_or(self.begin);
+        let mut count = chunks - begin;
+        for part in self.parts.range(count..most) {
+            let with = sums + part.chunk.sums();
+            if !fits(with) {
+                break;
+            }
+            (count, sums) = (count + 1, with);
+        }
+        (count, sums)
     }
 }
 
@@ -195,76 +241,90 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_cut_and_what_fits_is_what_a_look_at_each_event_says(steps in proptest::collection::vec(step(), 1..60)) {
-            let began = Instant::now() + Duration::from_secs(1);
-            let (mut uncut, mut model) = (Uncut::default(), Model::new());
-            // Of each chunk that is there: its number, when it came, how many events it has, its memory.
-            let mut chunks: VecDeque<(usize, Instant, usize, usize)> = VecDeque::new();
-            let (mut clock, mut pushed, mut begin) = (began, 0, 0);
-            for step in steps {
-                match step {
-                    Step::Push(sizes, later) => {
-                        let way = Duration::from_millis(later.unsigned_abs());
-                        let at = if later < 0 { clock - way } else { clock + way };
-                        clock = clock.max(at);
-                        let chunk = chunk(&sizes);
-                        let footprint = chunk.footprint();
-                        uncut.push(chunk, at, footprint);
-                        model.extend(sizes.iter().enumerate().map(|(nth, size)| (pushed, nth, *size)));
-                        chunks.push_back((pushed, clock, sizes.len(), footprint));
-                        pushed += 1;
-                    }
-                    Step::Take(share) => {
-                        let events = model.len() * share / 1_000;
-                        if events == 0 {
-                            continue;
-                        }
-                        let taken = uncut.take(events, begin);
-                        let wanted: Vec<_> = model.drain(..events).collect();
-                        let (last, nth, _) = wanted[events - 1];
-                        let got: Vec<_> = taken.parts.iter().flat_map(|part| part.range.clone().map(|n| part.chunk.get(n).body.len())).collect();
-                        prop_assert_eq!(got, wanted.iter().map(|(_, _, size)| *size).collect::<Vec<_>>());
-                        let whole = chunks.iter().take_while(|(number, _, len, _)| *number < last || *number == last && nth + 1 == *len).count();
-                        let gone: Vec<_> = chunks.drain(..whole).collect();
-                        let goes_on = chunks.front().is_some_and(|(number, ..)| *number == last);
-                        prop_assert_eq!((taken.chunks, taken.end, taken.goes_on), (whole, nth + 1, goes_on));
-                        let body_bytes = wanted.iter().map(|(_, _, size)| size).sum();
-                        let footprint = gone.iter().map(|(.., footprint)| footprint).sum();
-                        prop_assert_eq!(taken.sums, Sums { events, body_bytes, footprint });
-                        begin = if goes_on { nth + 1 } else { 0 };
-                    }
-                    Step::Drain(count) => {
-                        let count = count.min(chunks.len());
-                        uncut.drain(count);
-                        let gone: Vec<_> = chunks.drain(..count).map(|(number, ..)| number).collect();
-                        model.retain(|(number, ..)| !gone.contains(number));
-                        begin = if count > 0 { 0 } else { begin };
-                    }
-                    Step::Fit(events, body_bytes, millis, from) => {
-                        let Some((_, first, ..)) = chunks.get(from).copied() else { continue };
-                        let until = first + Duration::from_millis(millis);
-                        let (mut fit, mut sums) = (0, Sums::default());
-                        for (number, at, _, footprint) in chunks.iter().skip(from) {
-                            let of_it: Vec<_> = model.iter().filter(|(chunk, ..)| chunk == number).map(|(_, _, size)| *size).collect();
-                            let with = Sums {
-                                events: sums.events + of_it.len(),
-                                body_bytes: sums.body_bytes + of_it.iter().sum::<usize>(),
-                                footprint: sums.footprint + footprint,
-                            };
-                            let opens = fit > 0 || !of_it.is_empty();
-                            if !opens || *at >= until || with.events >= events || with.body_bytes > body_bytes {
-                                break;
-                            }
-                            (fit, sums) = (fit + 1, with);
-                        }
-                        let told = uncut.fitting(from, Room { events, body_bytes, until });
-                        prop_assert_eq!(told, (fit, sums));
-                    }
-                }
-                let all = uncut.sums();
-                prop_assert_eq!((all.events, uncut.len()), (model.len(), chunks.len()));
-                prop_assert_eq!(all.body_bytes, model.iter().map(|(_, _, size)| size).sum::<usize>());
-                prop_assert_eq!(all.footprint, chunks.iter().map(|(.., footprint)| footprint).sum::<usize>());
-            }
+            is_as_a_look_at_each_event_says::<3>(&steps)?;
+            is_as_a_look_at_each_event_says::<32>(&steps)?;
         }
+    }
+
+    fn is_as_a_look_at_each_event_says<const STRIDE: usize>(steps: &[Step]) -> Result<(), TestCaseError> {
+        let began = Instant::now() + Duration::from_secs(1);
+        let (mut uncut, mut model) = (Uncut::<STRIDE>::default(), Model::new());
+        // Of each chunk that is there: its number, when it came, how many events it has, its memory.
+        let mut chunks: VecDeque<(usize, Instant, usize, usize)> = VecDeque::new();
+        let (mut clock, mut pushed, mut begin) = (began, 0, 0);
+        for step in steps.iter().cloned() {
+            match step {
+                Step::Push(sizes, later) => {
+                    let way = Duration::from_millis(later.unsigned_abs());
+                    let at = if later < 0 { clock - way } else { clock + way };
+                    clock = clock.max(at);
+                    let chunk = chunk(&sizes);
+                    let footprint = chunk.footprint();
+                    uncut.push(chunk, at);
+                    model.extend(sizes.iter().enumerate().map(|(nth, size)| (pushed, nth, *size)));
+                    chunks.push_back((pushed, clock, sizes.len(), footprint));
+                    pushed += 1;
+                }
+                Step::Take(share) => {
+                    let events = model.len() * share / 1_000;
+                    if events == 0 {
+                        continue;
+                    }
+                    let taken = uncut.take(events, begin);
+                    let wanted: Vec<_> = model.drain(..events).collect();
+                    let (last, nth, _) = wanted[events - 1];
+                    let got: Vec<_> = taken
+                        .parts
+                        .iter()
+                        .flat_map(|part| part.range.clone().map(|n| part.chunk.get(n).body.len()))
+                        .collect();
+                    prop_assert_eq!(got, wanted.iter().map(|(_, _, size)| *size).collect::<Vec<_>>());
+                    let whole = chunks
+                        .iter()
+                        .take_while(|(number, _, len, _)| *number < last || *number == last && nth + 1 == *len)
+                        .count();
+                    let gone: Vec<_> = chunks.drain(..whole).collect();
+                    let goes_on = chunks.front().is_some_and(|(number, ..)| *number == last);
+                    prop_assert_eq!((taken.chunks, taken.end, taken.goes_on), (whole, nth + 1, goes_on));
+                    let body_bytes = wanted.iter().map(|(_, _, size)| size).sum();
+                    let footprint = gone.iter().map(|(.., footprint)| footprint).sum();
+                    prop_assert_eq!(taken.sums, Sums { events, body_bytes, footprint });
+                    begin = if goes_on { nth + 1 } else { 0 };
+                }
+                Step::Drain(count) => {
+                    let count = count.min(chunks.len());
+                    uncut.drain(count);
+                    let gone: Vec<_> = chunks.drain(..count).map(|(number, ..)| number).collect();
+                    model.retain(|(number, ..)| !gone.contains(number));
+                    begin = if count > 0 { 0 } else { begin };
+                }
+                Step::Fit(events, body_bytes, millis, from) => {
+                    let Some((_, first, ..)) = chunks.get(from).copied() else { continue };
+                    let until = first + Duration::from_millis(millis);
+                    let (mut fit, mut sums) = (0, Sums::default());
+                    for (number, at, _, footprint) in chunks.iter().skip(from) {
+                        let of_it: Vec<_> =
+                            model.iter().filter(|(chunk, ..)| chunk == number).map(|(_, _, size)| *size).collect();
+                        let with = Sums {
+                            events: sums.events + of_it.len(),
+                            body_bytes: sums.body_bytes + of_it.iter().sum::<usize>(),
+                            footprint: sums.footprint + footprint,
+                        };
+                        let opens = fit > 0 || !of_it.is_empty();
+                        if !opens || *at >= until || with.events >= events || with.body_bytes > body_bytes {
+                            break;
+                        }
+                        (fit, sums) = (fit + 1, with);
+                    }
+                    let told = uncut.fitting(from, Room { events, body_bytes, until });
+                    prop_assert_eq!(told, (fit, sums));
+                }
+            }
+            let all = uncut.sums();
+            prop_assert_eq!((all.events, uncut.len()), (model.len(), chunks.len()));
+            prop_assert_eq!(all.body_bytes, model.iter().map(|(_, _, size)| size).sum::<usize>());
+            prop_assert_eq!(all.footprint, chunks.iter().map(|(.., footprint)| footprint).sum::<usize>());
+        }
+        Ok(())
     }
 }
