@@ -30,58 +30,61 @@ use crate::port::{Hooks, Stores};
 const FAILING_FOR: Duration = Duration::from_secs(60);
 
 /// One tenant, for as long as it is awake: its addresses, its lane, its rules.
+///
+/// What the door looks at comes first, and lies together: with very many tenants nearly all of this is far from the processor.
+#[repr(C)]
 pub(crate) struct Slot {
-    pub(crate) id: TenantId,
-    /// The saga.
-    pub(crate) stores: Arc<Stores>,
-    /// Its place at each of them.
-    pub(super) seats: Box<[Seat]>,
-    pub(crate) hooks: Arc<Hooks>,
-    /// Whether it was given rules of its own with its spec.
-    pub(super) has_own_policy: bool,
-    pub(crate) lane: Lane,
-    /// Whether the tenant's lane may have got room.
-    pub(crate) room: Notify,
     pub(crate) muted: AtomicBool,
     /// See [`is_gone`](Self::is_gone).
     pub(super) gone: AtomicBool,
     /// What an earlier process left has to be dealt with before new events are taken.
     pub(crate) recovering: AtomicBool,
-    /// A task reads back what was spilled.
-    pub(super) reading: AtomicBool,
-    /// It came up because it was on record, and nobody has spawned it since.
-    pub(crate) is_unclaimed: AtomicBool,
+    /// A hint is on its way.
+    pub(crate) chunks_hinted: AtomicBool,
+    pub(crate) batches_hinted: AtomicBool,
     pub(crate) idle: AtomicBool,
-    pub(super) awake_since: Instant,
-    /// Batches settled so far.
-    pub(crate) settled: AtomicU64,
-    pub(crate) tenant: Post<Tenant>,
-    pub(crate) writer: Post<Writer>,
-    pub(super) upkeep: Mutex<Upkeep>,
-    /// A task of the aggregator is at the batch in front.
-    pub(crate) compensating: AtomicBool,
-    /// A task of the aggregator is at the compensations that could not be done.
-    pub(crate) pursuing: AtomicBool,
+    /// Another than the writer takes its steps right now.
+    pub(super) hosting: AtomicBool,
+    /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
+    pub(super) flush: AtomicU8,
     /// Whether an alarm is set for the next heartbeat.
     pub(crate) beating: AtomicBool,
     /// A heartbeat was sent, and is not answered yet.
     pub(crate) beat_sent: AtomicBool,
-    /// A hint is on its way.
-    pub(crate) chunks_hinted: AtomicBool,
-    pub(crate) batches_hinted: AtomicBool,
-    /// Another than the writer takes its steps right now.
-    pub(super) hosting: AtomicBool,
-    /// What that one hands over to the writer.
-    pub(super) handover: Mutex<Handover>,
-    /// The flush that is wanted: 0 for none, else its place in [`FlushReason::ALL`] plus 1.
-    pub(super) flush: AtomicU8,
+    /// An alarm is set to start its actors.
+    pub(super) starting: AtomicBool,
+    /// A task reads back what was spilled.
+    pub(super) reading: AtomicBool,
+    /// A task of the aggregator is at the batch in front.
+    pub(crate) compensating: AtomicBool,
+    /// A task of the aggregator is at the compensations that could not be done.
+    pub(crate) pursuing: AtomicBool,
+    /// It came up because it was on record, and nobody has spawned it since.
+    pub(crate) is_unclaimed: AtomicBool,
+    /// Whether it was given rules of its own with its spec.
+    pub(super) has_own_policy: bool,
+    pub(crate) id: TenantId,
+    pub(crate) lane: Lane,
+    pub(crate) tenant: Post<Tenant>,
+    pub(crate) writer: Post<Writer>,
     /// The thread that its actors live on, and 1 + the one that they are to move to, or 0.
     pub(super) home: AtomicUsize,
     pub(super) moving: AtomicUsize,
-    /// An alarm is set to start its actors.
-    pub(super) starting: AtomicBool,
+    /// The saga.
+    pub(crate) stores: Arc<Stores>,
+    /// Its place at each of them.
+    pub(super) seats: Box<[Seat]>,
+    pub(crate) hooks: Arc<Hooks>,
+    /// What another than the writer hands over to it.
+    pub(super) handover: Mutex<Handover>,
+    /// Whether the tenant's lane may have got room.
+    pub(crate) room: Notify,
+    /// Batches settled so far.
+    pub(crate) settled: AtomicU64,
     /// The bytes of the batches it was cut into since that was last asked.
     pub(super) work: AtomicU64,
+    pub(super) awake_since: Instant,
+    pub(super) upkeep: Mutex<Upkeep>,
 }
 
 impl Slot {

@@ -1,6 +1,7 @@
 use std::ops::{Add, Sub};
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::{EventRef, Origin, TenantId, UnixMillis};
 
@@ -11,17 +12,55 @@ type Ends = SmallVec<[u32; 4]>;
 ///
 /// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
 /// Immutable once built, so that windows, batches and retries share it without a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Chunk {
     tenant: TenantId,
     arrived: UnixMillis,
     bytes: Vec<u8>,
     /// Where each event ends in `bytes`.
     ends: Ends,
+    /// What most chunks do not have: with it they would not fit into two lines of the processor's cache, and there may be as many of them
+    /// as of events.
+    more: Option<Box<More>>,
+    /// When it was accepted, once it is.
+    accepted: Option<Instant>,
+}
+
+/// Two lines, with the two counts of its `Arc`.
+const _: () = assert!(size_of::<Chunk>() + 2 * size_of::<usize>() <= 128);
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct More {
     /// One entry an event, or none at all where no event has a time.
     times: Vec<Option<UnixMillis>>,
     /// Where the events stood in their sender's stream, where the sender says so.
-    origin: Option<Box<Origin>>,
+    origin: Option<Origin>,
+}
+
+impl More {
+    /// Of as many events with times.
+    fn of_times(times: Vec<Option<UnixMillis>>) -> Option<Box<Self>> {
+        (!times.is_empty()).then(|| Box::new(Self { times, origin: None }))
+    }
+
+    /// What it costs in memory, in bytes.
+    fn footprint(&self) -> usize {
+        64 + self.times.capacity() * 16 + self.origin.as_ref().map_or(0, |origin| origin.positions.len() * 8)
+    }
+
+    /// Takes off what is of the first `n` events.
+    fn split_front(&mut self, n: usize) -> Self {
+        let timed = n.min(self.times.len());
+        let times = self.times[..timed].to_vec();
+        self.times.drain(..timed);
+        let origin = self.origin.as_mut().map(|origin| {
+            let (front, rest) = origin.positions.split_at(n);
+            let front = Origin { stream: origin.stream.clone(), positions: front.into() };
+            origin.positions = rest.into();
+            front
+        });
+        Self { times, origin }
+    }
 }
 
 /// What a row of chunks comes to.
@@ -57,10 +96,24 @@ impl Sub for Sums {
     }
 }
 
+/// By what it holds, whenever it was accepted.
+impl PartialEq for Chunk {
+    fn eq(&self, other: &Self) -> bool {
+        self.tenant == other.tenant
+            && self.arrived == other.arrived
+            && self.bytes == other.bytes
+            && self.ends == other.ends
+            && self.times() == other.times()
+            && self.origin() == other.origin()
+    }
+}
+
+impl Eq for Chunk {}
+
 impl Chunk {
     /// Stands for a chunk that is lost: it holds no event.
     pub(crate) fn lost(tenant: TenantId) -> Self {
-        Self { tenant, arrived: UnixMillis(0), bytes: vec![], ends: Ends::new(), times: vec![], origin: None }
+        Self { tenant, arrived: UnixMillis(0), bytes: vec![], ends: Ends::new(), more: None, accepted: None }
     }
 
     /// Whose events these are.
@@ -91,7 +144,7 @@ impl Chunk {
     /// Where its events stood in their sender's stream, where the sender says so.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
-        self.origin.as_deref()
+        self.more.as_ref()?.origin.as_ref()
     }
 
     /// The same chunk of a stream: `positions` has one entry an event, growing.
@@ -101,7 +154,7 @@ impl Chunk {
     #[must_use]
     pub fn with_origin(mut self, origin: Origin) -> Self {
         assert_eq!(origin.positions.len(), self.len(), "one position an event");
-        self.origin = Some(Box::new(origin));
+        self.more.get_or_insert_default().origin = Some(origin);
         self
     }
 
@@ -120,7 +173,18 @@ impl Chunk {
     /// The time of each event; empty where none has one, and shorter than the chunk where the last ones have none.
     #[must_use]
     pub fn times(&self) -> &[Option<UnixMillis>] {
-        &self.times
+        self.more.as_ref().map_or(&[], |more| &more.times)
+    }
+
+    /// When it was accepted, once it is.
+    pub(crate) fn accepted(&self) -> Option<Instant> {
+        self.accepted
+    }
+
+    /// It is accepted.
+    pub(crate) fn accepted_at(mut self, at: Instant) -> Self {
+        self.accepted = Some(at);
+        self
     }
 
     /// A chunk of its parts, as [`bytes`](Self::bytes), [`ends`](Self::ends) and [`times`](Self::times) gave them. `None` where
@@ -136,7 +200,8 @@ impl Chunk {
         let fits = ends.is_sorted()
             && ends.last().is_some_and(|end| *end as usize == bytes.len())
             && times.len() <= ends.len();
-        fits.then(|| Self { tenant, arrived, bytes, ends: Ends::from_slice(ends), times, origin: None })
+        let ends = Ends::from_slice(ends);
+        fits.then(|| Self { tenant, arrived, bytes, ends, more: More::of_times(times), accepted: None })
     }
 
     /// The size of the event bodies in `range` together, in bytes.
@@ -168,10 +233,7 @@ impl Chunk {
             return 0;
         }
         // What is allocated counts, used or not.
-        HEAD + self.bytes.capacity()
-            + self.ends.capacity() * 4
-            + self.times.capacity() * 16
-            + self.origin.as_ref().map_or(0, |origin| 64 + origin.positions.len() * 8)
+        HEAD + self.bytes.capacity() + self.ends.capacity() * 4 + self.more.as_ref().map_or(0, |more| more.footprint())
     }
 
     /// About what its first `n` events cost in memory without the others.
@@ -179,12 +241,13 @@ impl Chunk {
         if n == 0 || n >= self.len() {
             return if n == 0 { 0 } else { self.footprint() };
         }
-        let per_event = 4 + if self.times.is_empty() { 0 } else { 16 } + if self.origin.is_some() { 8 } else { 0 };
+        let (times, origin) = (self.times(), self.origin());
+        let per_event = 4 + if times.is_empty() { 0 } else { 16 } + if origin.is_some() { 8 } else { 0 };
         let head = self.footprint()
             - (self.bytes.capacity()
                 + self.ends.capacity() * 4
-                + self.times.capacity() * 16
-                + self.origin.as_ref().map_or(0, |origin| origin.positions.len() * 8));
+                + self.more.as_ref().map_or(0, |more| more.times.capacity() * 16)
+                + origin.map_or(0, |origin| origin.positions.len() * 8));
         head + self.body_bytes_of(0..n) + n * per_event
     }
 
@@ -195,7 +258,7 @@ impl Chunk {
     #[must_use]
     pub fn get(&self, index: usize) -> EventRef<'_> {
         EventRef {
-            time: self.times.get(index).copied().flatten(),
+            time: self.times().get(index).copied().flatten(),
             arrived: self.arrived,
             body: &self.bytes[self.start_of(index)..self.ends[index] as usize],
         }
@@ -215,29 +278,21 @@ impl Chunk {
     pub(crate) fn split_front(&mut self, n: usize) -> Self {
         assert!(0 < n && n < self.len(), "no chunk is empty");
         let end = self.ends[n - 1];
-        let timed = n.min(self.times.len());
-        let origin = self.origin.as_mut().map(|origin| {
-            let (front, rest) = origin.positions.split_at(n);
-            let front = Origin { stream: origin.stream.clone(), positions: front.into() };
-            origin.positions = rest.into();
-            Box::new(front)
-        });
         let front = Self {
             tenant: self.tenant.clone(),
             arrived: self.arrived,
             bytes: self.bytes[..end as usize].to_vec(),
             ends: Ends::from_slice(&self.ends[..n]),
-            times: self.times[..timed].to_vec(),
-            origin,
+            more: self.more.as_mut().map(|more| Box::new(more.split_front(n))),
+            accepted: self.accepted,
         };
         self.bytes.drain(..end as usize);
-        self.times.drain(..timed);
         self.ends.drain(..n);
         self.ends.iter_mut().for_each(|later| *later -= end);
         // Not at each of many cuts.
         if self.bytes.len() < self.bytes.capacity() / 2 {
             self.bytes.shrink_to_fit();
-            self.times.shrink_to_fit();
+            self.more.iter_mut().for_each(|more| more.times.shrink_to_fit());
             self.ends.shrink_to_fit();
         }
         front
@@ -314,7 +369,7 @@ impl ChunkBuilder {
             return None;
         }
         let Self { bytes, ends, times } = std::mem::take(self);
-        Some(Chunk { tenant, arrived, bytes, ends, times, origin: None })
+        Some(Chunk { tenant, arrived, bytes, ends, more: More::of_times(times), accepted: None })
     }
 }
 

@@ -30,7 +30,6 @@ use crate::model::{Chunk, Opening, StoreName, TenantId};
 use crate::observe::{Counters, SilenceDetail, Taps};
 use crate::policy::{AckLevel, Breaker, Memory, Patience, Policy, Throttle, share};
 use crate::port::silences::Listener;
-use crate::port::storage::UndoList;
 use crate::port::work::Waiting;
 pub(crate) use crate::port::work::{BreakerTurned, Failed, FailedAttempt, Left, Step, Stored, Work};
 use crate::port::{DoorTotals, DynJournal, Entry, Position, Stores, Uncompensated};
@@ -52,47 +51,73 @@ const FEW: usize = 64;
 const BEHIND: Duration = Duration::from_millis(50);
 
 /// What the journal holds of one tenant.
+#[repr(C)]
 pub(crate) struct Lane {
+    /// Where steps go on record; `None` where that would keep nothing.
+    journal: Option<Arc<dyn DynJournal>>,
+    /// How many lanes hold memory.
+    holders: Arc<AtomicUsize>,
+    state: Mutex<State>,
     tenant: TenantId,
     opening: Opening,
     /// The saga.
     stores: Arc<Stores>,
     /// Whether batches pass through hooks before their first attempt.
     has_hooks: bool,
-    /// Where steps go on record; `None` where that would keep nothing.
-    journal: Option<Arc<dyn DynJournal>>,
-    /// How many lanes hold memory.
-    holders: Arc<AtomicUsize>,
-    state: Mutex<State>,
 }
 
+/// With very many tenants nearly all of this is far from the processor. So what is looked at together lies together: first what the door
+/// needs, then what a cut does, then what an outcome does, and what is seldom needed.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct State {
+    /// Its tenant was passivated: nothing that comes counts here any more.
+    gone: bool,
+    /// Whether an alarm is set for the window.
+    alarmed: bool,
     /// The rules as they are now.
     policy: Arc<Policy>,
     /// What of the tenant's rate is used up, once it was held to one.
     throttle: Option<Box<Throttle>>,
-    /// How long it has held others, full and above its rate, once it has.
-    patience: Option<Box<[Patience; 2]>>,
-    counters: Counters,
+    /// Who listens whether frames come, if anybody does.
+    listener: Option<Arc<Listener>>,
+    /// The memory of the chunks that hold events in flight.
+    bytes: usize,
+    /// When the open window is due, as far as the lane knows.
+    due: Option<Instant>,
+    /// When a chunk was accepted last that the system did not make itself.
+    last_accepted: Option<Instant>,
     /// Accepted chunks with events that are not cut yet, in the order of their seq.
     chunks: Uncut,
     /// The seq of `chunks[0]`.
     first: u64,
+    counters: Counters,
+    /// What lies in the journal alone.
+    spill: spill::Spill,
+
     /// How many events of `chunks[0]` are cut.
     cut_of_first: usize,
-    /// When the open window is due, as far as the lane knows.
-    due: Option<Instant>,
-    /// Whether an alarm is set for the window.
-    alarmed: bool,
-    /// When a chunk was accepted last that the system did not make itself.
-    last_accepted: Option<Instant>,
-    /// And one that it did.
-    last_own: Option<Instant>,
+    /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
+    turn: u64,
+    /// How many batches were cut.
+    cuts: u64,
+    /// How many events the batches hold.
+    cut: u64,
     /// Batches without an outcome, in order.
     batches: VecDeque<Waiting>,
-    /// How many events they hold.
-    cut: u64,
+    /// The batch at the front, once work on it has begun.
+    work: Option<Box<Work>>,
+    /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
+    moved: u64,
+    /// Of stores at which the tenant's last call failed, and of no others.
+    breakers: Vec<(StoreName, Breaker)>,
+    /// Events are given up to make room.
+    shedding: Option<Shedding>,
+
+    /// How long it has held others, full and above its rate, once it has.
+    patience: Option<Box<[Patience; 2]>>,
+    /// When a chunk was accepted last that the system made itself.
+    last_own: Option<Instant>,
     /// Events that were given up at the door, whose dead letters are on their way.
     given_up_at_door: u64,
     /// Events that had their outcome at the door, as parts of the counters of all.
@@ -102,34 +127,12 @@ struct State {
     door: DoorTotals,
     /// Events of an earlier process that are on record and not read yet.
     unread: u64,
-    /// What lies in the journal alone.
-    spill: spill::Spill,
-    /// How many batches were cut.
-    cuts: u64,
-    /// Steps of the batches so far: an attempt begun, on record or ended, a batch prepared or settled.
-    moved: u64,
-    /// How often what lies uncut was changed otherwise than by accepting more: a window that missed one begins anew.
-    turn: u64,
-    /// The batch at the front, once work on it has begun.
-    work: Option<Work>,
-    /// Of stores at which the tenant's last call failed, and of no others.
-    breakers: Vec<(StoreName, Breaker)>,
-    /// The memory of the chunks that hold events in flight.
-    bytes: usize,
-    /// The list of the last batch, to be used again where nobody holds it any more.
-    undo: Arc<UndoList>,
     /// Events of the batch that was split last, which were given up alone: its seq, and how many.
     poison: (u64, u32),
     /// Compensations that could not be done, each with when it is tried again.
     uncompensated: Vec<(Uncompensated, Instant)>,
-    /// Events are given up to make room.
-    shedding: Option<Shedding>,
-    /// Its tenant was passivated: nothing that comes counts here any more.
-    gone: bool,
     /// When events of it were given up last.
     given_up_at: Option<Instant>,
-    /// Who listens whether frames come, if anybody does.
-    listener: Option<Arc<Listener>>,
 }
 
 /// Frames of one tenant in one read.

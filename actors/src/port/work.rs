@@ -62,8 +62,8 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Nothing is begun. `undo` is an empty list.
-    pub(super) fn new(waiting: &Waiting, undo: Arc<UndoList>) -> Self {
+    /// Nothing is begun.
+    pub(super) fn new(waiting: &Waiting) -> Self {
         let Waiting { batch, made, intended, recorded, .. } = waiting;
         Self {
             batch: made.as_ref().unwrap_or(batch).clone(),
@@ -80,7 +80,7 @@ impl Work {
             woken: false,
             last_cause: None,
             rounds: 0,
-            undo,
+            undo: Arc::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Work {
         let last_cause = if waiting.is_whole { given_up.clone() } else { Some(damaged()) };
         let given_up = given_up.clone().or_else(|| last_cause.clone());
         let progress = Progress { undo: vec![], given_up, ..cut.progress.clone() };
-        Self { progress, last_cause, intended: None, ..Self::new(waiting, UndoList::of(undo.clone())) }
+        Self { progress, last_cause, intended: None, undo: UndoList::of(undo.clone()), ..Self::new(waiting) }
     }
 
     /// Whether it was given up and belongs to the aggregator now.

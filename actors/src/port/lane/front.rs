@@ -1,5 +1,6 @@
 //! The batch at the front of a lane: attempts, compensations, its outcome.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,7 +10,6 @@ use crate::model::{Attempt, Batch, BatchId, Cause, Piece, StoreName, UnixMillis}
 use crate::observe::Outcome;
 use crate::policy::Want;
 use crate::port::fault_point::fault_point;
-use crate::port::storage::UndoList;
 use crate::port::work::{Failed, FailedAttempt, Left, Step, Stored, Waiting, Work, damaged};
 use crate::port::{Entry, Position, Uncompensated};
 
@@ -27,14 +27,14 @@ impl Lane {
                     return Step::Prepare(front.batch);
                 }
                 Some(front) => {
-                    let mut work = Work::new(&front, state.fresh_undo());
+                    let mut work = Work::new(&front);
                     if !front.is_whole && !front.batch.id().piece.is_whole() {
                         // What the hooks made of it is not there.
                         let (batch, cause) = (front.batch.id().clone(), damaged());
                         work.give_up(&cause);
                         work.recording = self.record(|| Entry::GivenUp { batch, cause });
                     }
-                    state.work = Some(work);
+                    state.work = Some(work.into());
                 }
             }
         }
@@ -106,9 +106,9 @@ impl Lane {
         }
         front.made = Some(batch);
         let front = front.clone();
-        let mut work = Work::new(&front, state.fresh_undo());
+        let mut work = Work::new(&front);
         given_up.iter().for_each(|cause| work.give_up(cause));
-        state.work = Some(work);
+        state.work = Some(work.into());
         state.moved += 1;
     }
 
@@ -176,14 +176,14 @@ impl Lane {
 
     /// A writer takes over, after a while in which there may have been none.
     pub(crate) fn taken_over(&self) {
-        self.lock().work.iter_mut().for_each(Work::begin_time_anew);
+        self.lock().work.iter_mut().for_each(|work| work.begin_time_anew());
     }
 
     /// The work on the front batch, and the batch as it was cut, if it was given up.
     pub(crate) fn given_up(&self) -> Option<(Work, Batch)> {
         let state = self.lock();
         let work = state.work.as_ref().filter(|work| work.is_given_up())?;
-        Some((work.clone(), state.batches.front()?.batch.clone()))
+        Some((Work::clone(work), state.batches.front()?.batch.clone()))
     }
 
     /// The nth compensation of the batch that was given up is done, or goes on the list of those that could not be.
@@ -319,6 +319,10 @@ impl Lane {
         let held_cuts = state.holds_cuts(None);
         let front = state.batches.pop_front_if(|front| front.batch.id().place() == batch.place())?;
         let Waiting { batch, cut_at, .. } = front;
+        if state.batches.is_empty() {
+            // With very many tenants, what each keeps for its next batch would be far from the processor by then; what all use in turn is near.
+            state.batches = VecDeque::new();
+        }
         let work = state.work.take();
         state.moved += 1;
         let cuts_again = held_cuts && !state.holds_cuts(None);
@@ -339,7 +343,7 @@ impl Lane {
             Outcome::Discarded => counters.discarded += events,
         }
         let id = batch.id();
-        let was_given_up = work.as_ref().is_some_and(Work::is_given_up);
+        let was_given_up = work.as_ref().is_some_and(|work| work.is_given_up());
         if was_given_up {
             state.given_up_at = Some(Instant::now());
         }
@@ -372,14 +376,5 @@ impl State {
     /// How many events of the batch that this is a piece of were given up alone.
     fn poison_of(&self, batch: &BatchId) -> u32 {
         if self.poison.0 == batch.seq.0 { self.poison.1 } else { 0 }
-    }
-
-    /// An empty list of undo steps.
-    pub(super) fn fresh_undo(&mut self) -> Arc<UndoList> {
-        match Arc::get_mut(&mut self.undo) {
-            Some(list) => list.clear(),
-            None => self.undo = Arc::default(),
-        }
-        self.undo.clone()
     }
 }

@@ -68,7 +68,7 @@ impl Lane {
             let waiting = Waiting { batch, made, intended, recorded: None, cut_at: now, is_whole };
             if nth == 0 && (cut.progress.was_tried() || cut.made.is_some()) {
                 let work = Work::found(&cut, &waiting);
-                state.work = Some(self.given_up_on_record(&cut, work));
+                state.work = Some(self.given_up_on_record(&cut, work).into());
             }
             state.batches.push_back(waiting);
         }

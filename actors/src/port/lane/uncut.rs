@@ -11,34 +11,41 @@ use crate::policy::Room;
 
 /// In the order of their seq.
 ///
-/// Each is kept as the part of a batch that it is going to be; when it was accepted lies beside, and what all of them come to is marked
-/// now and then. So where a window ends is found by a search of the times and the marks, and a look at no more chunks than lie between
-/// two marks, however many there are: those that came a while ago are far from the processor, and where the windows of many tenants are
-/// due in the same moment, a look at each would make them late.
+/// Each is kept as the part of a batch that it is going to be, and what all of them come to is marked now and then. So where a window ends
+/// is found by a search of the marks, and a look at no more chunks than lie between two of them, however many there are: those that came
+/// a while ago are far from the processor, and where the windows of many tenants are due in the same moment, a look at each would make
+/// them late.
 ///
 /// Between two marks lie `STRIDE` chunks.
 #[derive(Debug, Default)]
 pub(super) struct Uncut<const STRIDE: usize = 32> {
     parts: VecDeque<Part>,
-    /// When each of them was accepted.
-    accepted: VecDeque<Instant>,
     /// Between them; none where there are few.
     marks: VecDeque<Mark>,
     /// Before the first of them.
     begin: Mark,
     /// What of the first is cut; its memory is not.
     cut: Sums,
-    /// What all that ever came comes to.
-    came: Sums,
+    /// Behind the last that ever came.
+    came: Mark,
 }
 
-/// A place before a chunk.
+/// A place behind a chunk.
 #[derive(Debug, Default, Clone, Copy)]
 struct Mark {
     /// How many chunks came before it, ever.
     chunks: usize,
     /// What they come to.
     sums: Sums,
+    /// When the last of them was accepted.
+    accepted: Option<Instant>,
+}
+
+impl Mark {
+    /// Behind the next chunk.
+    fn and(self, chunk: &Chunk) -> Self {
+        Self { chunks: self.chunks + 1, sums: self.sums + chunk.sums(), accepted: chunk.accepted() }
+    }
 }
 
 /// The first events of those that are not cut.
@@ -61,17 +68,16 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
 
     /// What all of it comes to. The memory of a chunk of which a part is cut is that of the whole chunk.
     pub(super) fn sums(&self) -> Sums {
-        self.came - self.gone()
+        self.came.sums - self.gone()
     }
 
     /// One that was accepted at `accepted`, and not before those that are there, whatever the clocks of two threads say.
     pub(super) fn push(&mut self, chunk: Chunk, accepted: Instant) -> &Arc<Chunk> {
-        let chunks = self.begin.chunks + self.len();
-        if chunks.is_multiple_of(STRIDE) && self.len() >= STRIDE {
-            self.marks.push_back(Mark { chunks, sums: self.came });
+        if self.came.chunks.is_multiple_of(STRIDE) && self.len() >= STRIDE {
+            self.marks.push_back(self.came);
         }
-        self.came = self.came + chunk.sums();
-        self.accepted.push_back(self.accepted.back().map_or(accepted, |last| accepted.max(*last)));
+        let chunk = chunk.accepted_at(self.came.accepted.map_or(accepted, |last| accepted.max(last)));
+        self.came = self.came.and(&chunk);
         let range = 0..chunk.len();
         &self.parts.push_back_mut(Part { chunk: Arc::new(chunk), range }).chunk
     }
@@ -87,7 +93,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
 
     /// When it was accepted.
     pub(super) fn accepted(&self, index: usize) -> Option<Instant> {
-        self.accepted.get(index).copied()
+        self.get(index)?.chunk.accepted()
     }
 
     pub(super) fn first(&self) -> Option<&Part> {
@@ -98,15 +104,14 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
     /// and what they come to. None where the first of them holds no event, for that opens no window.
     pub(super) fn fitting(&self, index: usize, room: Room) -> (usize, Sums) {
         let cut = if index == 0 { self.cut } else { Sums::default() };
-        let before = self.before(index) + cut;
-        // Most often all of them.
-        let is_all = self.accepted.back().is_some_and(|last| *last < room.until);
-        let in_time = if is_all { self.len() } else { self.accepted.partition_point(|at| *at < room.until) };
-        let (end, sums) = self.seek(in_time, |sums| {
-            sums.events < before.events + room.events && sums.body_bytes <= before.body_bytes + room.body_bytes
+        let before = self.before(index).sums + cut;
+        let (events, body_bytes) = (before.events + room.events, before.body_bytes + room.body_bytes);
+        let Mark { chunks, sums, .. } = self.seek(|Mark { sums, accepted, .. }| {
+            *accepted < Some(room.until) && sums.events < events && sums.body_bytes <= body_bytes
         });
+        let chunks = (chunks - self.begin.chunks).saturating_sub(index);
         let opens = self.get(index).is_some_and(|first| first.chunk.len() > cut.events);
-        if opens && end > index { (end - index, sums - before) } else { (0, Sums::default()) }
+        if opens && chunks > 0 { (chunks, sums - before) } else { (0, Sums::default()) }
     }
 
     /// The first `events` of them go; `begin` of the first chunk are gone already.
@@ -114,12 +119,12 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         let gone = self.gone();
         let wanted = gone.events + events;
         // The chunk that the last of them lies in.
-        let last = match wanted == self.came.events {
+        let last = match wanted == self.came.sums.events {
             // Most often all of it.
             true => self.parts.iter().rposition(|part| !part.range.is_empty()).unwrap_or_default(),
-            false => self.seek(self.len(), |sums| sums.events < wanted).0,
+            false => self.seek(|mark| mark.sums.events < wanted).chunks - self.begin.chunks,
         };
-        let goes_on = self.before(last + 1).events > wanted;
+        let goes_on = self.before(last + 1).sums.events > wanted;
         let whole = (last + usize::from(!goes_on)).min(self.len());
         let mut parts = self.take_parts(whole);
         if let Some(first) = parts.first_mut() {
@@ -149,9 +154,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         if count <= self.len() / 2 {
             return self.parts.drain(..count).collect();
         }
-        // As many are likely to come again.
-        let mut rest = VecDeque::with_capacity(self.parts.len());
-        rest.extend(self.parts.drain(count..));
+        let rest = self.parts.split_off(count);
         Vec::from(std::mem::replace(&mut self.parts, rest))
     }
 
@@ -160,9 +163,8 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         if count == 0 {
             return;
         }
-        self.begin = Mark { chunks: self.begin.chunks + count, sums: self.before(count) };
+        self.begin = self.before(count);
         self.cut = Sums::default();
-        self.accepted.drain(..count);
         while self.marks.pop_front_if(|mark| mark.chunks <= self.begin.chunks).is_some() {}
     }
 
@@ -171,29 +173,29 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         self.begin.sums + self.cut
     }
 
-    /// What all chunks come to that ever came, up to before the one at `index`.
-    fn before(&self, index: usize) -> Sums {
-        self.seek(index.min(self.len()), |_| true).1
+    /// The place before the chunk at `index`.
+    fn before(&self, index: usize) -> Mark {
+        match index {
+            0 => self.begin,
+            _ => self.seek(|mark| mark.chunks <= self.begin.chunks + index),
+        }
     }
 
-    /// How many of the first `most` chunks fit, and what they come to with all that ever came before them: which fits says of that.
-    fn seek(&self, most: usize, fits: impl Fn(Sums) -> bool) -> (usize, Sums) {
-        if most == self.len() && fits(self.came) {
-            return (most, self.came);
+    /// The last place that fits, and all before it; where none does, that before the first of them.
+    fn seek(&self, fits: impl Fn(&Mark) -> bool) -> Mark {
+        if fits(&self.came) {
+            return self.came;
         }
-        let begin = self.begin.chunks;
-        let near = self.marks.partition_point(|mark| mark.chunks <= begin + most && fits(mark.sums));
-        let Mark { chunks, mut sums } =
-            near.checked_sub(1).and_then(|near| self.marks.get(near)).copied().unwrap_or(self.begin);
-        let mut count = chunks - begin;
-        for part in self.parts.range(count..most) {
-            let with = sums + part.chunk.sums();
-            if !fits(with) {
+        let near = self.marks.partition_point(&fits);
+        let mut at = near.checked_sub(1).and_then(|near| self.marks.get(near)).copied().unwrap_or(self.begin);
+        for part in self.parts.range(at.chunks - self.begin.chunks..) {
+            let next = at.and(&part.chunk);
+            if !fits(&next) {
                 break;
             }
-            (count, sums) = (count + 1, with);
+            at = next;
         }
-        (count, sums)
+        at
     }
 }
 
