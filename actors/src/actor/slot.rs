@@ -227,6 +227,7 @@ impl Slot {
         self.near_lane();
         black_box(self.tenant.control().map(|tenant| tenant.status()));
         black_box(self.writer.control().map(|writer| writer.status()));
+        self.seats.iter().for_each(Seat::near);
     }
 
     /// Tells the writer that batches wait. Only on one of the system's threads.

@@ -12,18 +12,21 @@ type Ends = SmallVec<[u32; 4]>;
 ///
 /// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
 /// Immutable once built, so that windows, batches and retries share it without a copy.
+// In this order, what its memory is measured by stands in both of the cache's lines that it has: many are measured at once, so that
+// these are fetched side by side, just before they are given back one by one.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Chunk {
-    tenant: TenantId,
-    arrived: UnixMillis,
     bytes: Vec<u8>,
-    /// Where each event ends in `bytes`.
-    ends: Ends,
-    /// What most chunks do not have: with it they would not fit into two lines of the processor's cache, and there may be as many of them
-    /// as of events.
+    /// What most chunks do not have: with it they would not fit into two lines of the cache, and there may be as many of them as of
+    /// events.
     more: Option<Box<More>>,
     /// When it was accepted, once it is.
     accepted: Option<Instant>,
+    /// Where each event ends in `bytes`.
+    ends: Ends,
+    tenant: TenantId,
+    arrived: UnixMillis,
 }
 
 /// Two lines, with the two counts of its `Arc`.

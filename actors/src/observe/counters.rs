@@ -10,7 +10,9 @@ use crate::model::{FlushReason, Outage, Status, TenantId, UnixMillis};
 ///
 /// From the start of the system; where the journal is durable, what the two sums of the accounting speak of goes on where
 /// the last process ended. A process that crashed may have refused frames in its last seconds that were not counted for good.
+// The first two are counted for each chunk, and lie where what else is looked at then does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[repr(C)]
 pub struct Counters {
     /// Frames that came for the tenant.
     pub received: u64,

@@ -91,9 +91,9 @@ struct State {
     chunks: Uncut,
     /// The seq of `chunks[0]`.
     first: u64,
-    counters: Counters,
     /// What lies in the journal alone.
     spill: spill::Spill,
+    counters: Counters,
 
     /// How many events of `chunks[0]` are cut.
     cut_of_first: usize,
@@ -465,9 +465,11 @@ impl State {
 
     fn count(&mut self, Frames { received, discarded }: Frames) {
         self.counters.received += received;
-        self.counters.accepted += discarded;
-        self.counters.discarded += discarded;
-        self.discarded_at_door += discarded;
+        if discarded > 0 {
+            self.counters.accepted += discarded;
+            self.counters.discarded += discarded;
+            self.discarded_at_door += discarded;
+        }
         if received > 0 {
             self.hear();
         }

@@ -16,6 +16,7 @@ use crate::port::{ChunkPlace, Entry, RecoveredChunk};
 
 /// Chunks behind those in memory.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Spill {
     /// How many. The seq of the first is that of the next one in memory.
     pub(super) chunks: u64,

@@ -17,17 +17,21 @@ use crate::policy::Room;
 /// them late.
 ///
 /// Between two marks lie `STRIDE` chunks.
+// In the order in which it is needed: most of it with every chunk that comes.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Uncut<const STRIDE: usize = 32> {
     parts: VecDeque<Part>,
-    /// Between them; none where there are few.
-    marks: VecDeque<Mark>,
-    /// Before the first of them.
+    /// Behind the last that ever came.
+    came: Mark,
+    /// Where the first of them begins.
     begin: Mark,
     /// What of the first is cut; its memory is not.
     cut: Sums,
-    /// Behind the last that ever came.
-    came: Mark,
+    /// When the first was accepted.
+    since: Option<Instant>,
+    /// Between them; none where there are few.
+    marks: VecDeque<Mark>,
 }
 
 /// A place behind a chunk.
@@ -78,6 +82,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         }
         let chunk = chunk.accepted_at(self.came.accepted.map_or(accepted, |last| accepted.max(last)));
         self.came = self.came.and(&chunk);
+        self.since = self.since.or(chunk.accepted());
         let range = 0..chunk.len();
         &self.parts.push_back_mut(Part { chunk: Arc::new(chunk), range }).chunk
     }
@@ -93,7 +98,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
 
     /// When it was accepted.
     pub(super) fn accepted(&self, index: usize) -> Option<Instant> {
-        self.get(index)?.chunk.accepted()
+        if index == 0 { self.since } else { self.get(index)?.chunk.accepted() }
     }
 
     pub(super) fn first(&self) -> Option<&Part> {
@@ -110,7 +115,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
             *accepted < Some(room.until) && sums.events < events && sums.body_bytes <= body_bytes
         });
         let chunks = (chunks - self.begin.chunks).saturating_sub(index);
-        let opens = self.get(index).is_some_and(|first| first.chunk.len() > cut.events);
+        let opens = self.get(index).is_some_and(|first| first.range.len() > cut.events);
         if opens && chunks > 0 { (chunks, sums - before) } else { (0, Sums::default()) }
     }
 
@@ -165,6 +170,7 @@ impl<const STRIDE: usize> Uncut<STRIDE> {
         }
         self.begin = self.before(count);
         self.cut = Sums::default();
+        self.since = self.get(count).and_then(|first| first.chunk.accepted());
         while self.marks.pop_front_if(|mark| mark.chunks <= self.begin.chunks).is_some() {}
     }
 
