@@ -126,7 +126,7 @@ fn passivated(count: usize) {
     });
     until("all are passivated", || all_dormant(&system));
     let after_at_once = resident();
-    // The allocator gives back what was unused for a while, when it is used again.
+    // The allocator gives back what was unused for a while when a large block is freed, as the list of all tenants is.
     for _ in 0..10 {
         std::thread::sleep(second);
         feed(&ingress, 0..1);

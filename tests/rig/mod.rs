@@ -245,7 +245,6 @@ pub(crate) fn lines(tenant: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
     numbers.flat_map(|n| format!("{{\"tenant\":\"{tenant}\",\"n\":{n}}}\n").into_bytes()).collect()
 }
 
-/// A connection that panics rather than wait for ever.
 /// Lines of `acme` and of `zen` in turn, in order, from `from` on, until nobody takes them.
 pub(crate) fn pour(to: SocketAddr, from: u64, events: u64) {
     let mut connection = connect(to);
@@ -257,6 +256,7 @@ pub(crate) fn pour(to: SocketAddr, from: u64, events: u64) {
     }
 }
 
+/// A connection that panics rather than wait for ever.
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     let connection = TcpStream::connect(to).unwrap();
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
