@@ -126,11 +126,9 @@ fn passivated(count: usize) {
     });
     until("all are passivated", || all_dormant(&system));
     let after_at_once = resident();
-    // The allocator gives back what was unused for a while when a large block is freed, as the list of all tenants is.
     for _ in 0..10 {
         std::thread::sleep(second);
         feed(&ingress, 0..1);
-        assert_eq!(system.tenants().len(), count);
     }
     let (after, after_live) = (resident(), live());
     let each = (after_live - before_live) * MIB / count as f64;
@@ -141,6 +139,8 @@ fn passivated(count: usize) {
     println!(
         "  live      {before_live:.0} MiB before, {peak_live:.0} at the peak, {after_live:.0} after: {each:.0} bytes a tenant"
     );
+    // Of some 30 MiB that are allocated.
+    assert!(cfg!(not(feature = "mimalloc")) || after < 150.0, "the allocator keeps {after:.0} MiB");
     end(&system, &store, ROUNDS * count + 10);
 }
 

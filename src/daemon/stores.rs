@@ -107,6 +107,22 @@ impl Store {
         })
     }
 
+    /// The server it is on.
+    #[cfg(unix)]
+    fn server(&self) -> Option<Server> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => Some(Server::Postgres(store.clone())),
+            #[cfg(feature = "nats")]
+            Self::Nats(store) => Some(Server::Nats(store.clone())),
+            #[cfg(feature = "object")]
+            Self::Object(store) => Some(Server::Object(store.clone())),
+            #[cfg(feature = "webhook")]
+            Self::Webhook(store) => Some(Server::Webhook(store.clone())),
+            _ => None,
+        }
+    }
+
     fn boxed(&self) -> BoxStorage {
         match self {
             Self::Sqlite(store) => store.clone().boxed(),
@@ -281,21 +297,8 @@ impl Stores {
     /// Those on servers.
     #[cfg(unix)]
     pub(super) fn servers(&self) -> Servers {
-        let server = |(name, store): (&StoreName, &Store)| {
-            let server = match store {
-                #[cfg(feature = "postgres")]
-                Store::Postgres(store) => Server::Postgres(store.clone()),
-                #[cfg(feature = "nats")]
-                Store::Nats(store) => Server::Nats(store.clone()),
-                #[cfg(feature = "object")]
-                Store::Object(store) => Server::Object(store.clone()),
-                #[cfg(feature = "webhook")]
-                Store::Webhook(store) => Server::Webhook(store.clone()),
-                _ => return None,
-            };
-            Some((name.clone(), server))
-        };
-        Servers::new(self.named.iter().filter_map(server).collect())
+        let of = |(name, store): (&StoreName, &Store)| store.server().map(|server| (name.clone(), server));
+        Servers::new(self.named.iter().filter_map(of).collect())
     }
 
     /// Whether one of them is the standard output.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::allowed::Peer;
 
 /// There is none: it takes the feature `tls`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Tls {}
 
 impl Tls {

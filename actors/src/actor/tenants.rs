@@ -37,6 +37,8 @@ pub(crate) struct Tenants {
     places: DashMap<TenantId, Place, RandomState>,
     /// How many: to ask the map takes a lock of each of its parts.
     known: AtomicUsize,
+    /// How often one was passivated.
+    laid_down: AtomicUsize,
     mutes: DashSet<TenantId>,
     /// Rules that were given at run time.
     pub(crate) policies: DashMap<TenantId, Arc<Policy>>,
@@ -64,6 +66,7 @@ impl Tenants {
         Self {
             places: DashMap::default(),
             known: AtomicUsize::new(0),
+            laid_down: AtomicUsize::new(0),
             mutes: DashSet::new(),
             policies: DashMap::new(),
             admittance: RwLock::new(admittance),
@@ -99,7 +102,13 @@ impl Tenants {
             },
             _ => return false,
         }
+        self.laid_down.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// How often a tenant was passivated so far.
+    pub(super) fn laid_down(&self) -> usize {
+        self.laid_down.load(Ordering::Relaxed)
     }
 }
 

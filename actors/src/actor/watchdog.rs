@@ -1,6 +1,7 @@
 //! Looks from outside for what fails without a word: an actor that does not answer, batches that do not move, and a thread that
 //! does not turn.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -186,6 +187,42 @@ struct Seen {
     still: Duration,
 }
 
+/// Has the allocator give back the memory that passivated tenants have let go of.
+///
+/// One may keep such memory until it comes by it again, and mimalloc does that only when a block that is too large for its pages is
+/// freed, of which a stream of small events has none. To others such a block is nothing.
+#[derive(Default)]
+struct GivingBack {
+    /// How many had been passivated when it last began.
+    laid_down: usize,
+    /// How many looks it still lasts: what was freed a moment ago is not given back at once.
+    looks: u32,
+}
+
+impl GivingBack {
+    /// So many have had some megabytes.
+    const MANY: usize = 1_000;
+    /// Those of a few seconds.
+    const LOOKS: u32 = 4;
+    const LARGE_BYTES: usize = 4 << 20;
+
+    /// It may take tens of milliseconds.
+    fn look(&mut self, laid_down: usize) {
+        if self.is_due(laid_down) {
+            drop(black_box(Vec::<u8>::with_capacity(Self::LARGE_BYTES)));
+        }
+    }
+
+    fn is_due(&mut self, laid_down: usize) -> bool {
+        if laid_down.wrapping_sub(self.laid_down) >= Self::MANY {
+            *self = Self { laid_down, looks: Self::LOOKS };
+        }
+        let is_due = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        is_due
+    }
+}
+
 /// Looks whether the system's threads turn, on one that they cannot hold, until the system has stopped. Unpark that thread
 /// to have it look at once.
 pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
@@ -194,6 +231,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
     let began = || Seen { turns: 0, since: shared.seam.now(), still: Duration::ZERO };
     let mut seen: Vec<_> = homes.iter().map(|_| began()).collect();
     let mut looked = std::time::Instant::now();
+    let mut giving_back = GivingBack::default();
     while shared.phase() < Phase::Stopped {
         std::thread::park_timeout(look);
         // A process that was suspended as a whole does not hang: a wait that took longer than it was to counts as one that did
@@ -217,6 +255,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, hang_after: Duration) {
                 }
             }
         }
+        giving_back.look(shared.tenants.laid_down());
     }
 }
 
@@ -260,4 +299,21 @@ fn event(shared: &Shared, hung: &Hung, what: What) -> SupervisorEvent {
     let cause = (what == What::Hung).then(|| Cause::new(Code::Hung, hung.to_string()));
     let event = SupervisorEvent::new(hung.tenant.clone(), actor, what);
     SupervisorEvent { epoch: epoch.unwrap_or(0), cause, ..event }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_for_some_seconds_each_time_that_many_tenants_were_passivated_and_not_for_a_few() {
+        let mut giving_back = GivingBack::default();
+        let mut looks = |laid_down: &[usize]| laid_down.iter().filter(|&&now| giving_back.is_due(now)).count();
+        assert_eq!(looks(&[0, 1, 500, 999, 999]), 0);
+        assert_eq!(looks(&[1_000; 10]), 4);
+        assert_eq!(looks(&[1_400, 1_999, 1_999]), 0);
+        // They go on falling asleep: until four looks after the last thousand.
+        assert_eq!(looks(&[2_000, 3_000, 4_000, 5_999]), 4);
+        assert_eq!(looks(&[5_999; 10]), 3);
+    }
 }
