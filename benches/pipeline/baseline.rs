@@ -17,7 +17,7 @@ use crate::windows::{Sink, Windows};
 use crate::writer::Writer;
 
 /// Read at once, and the longest line.
-const READ: usize = 512 * 1024;
+const READ: usize = 2048 * 1024;
 
 /// How late a window may close or be handed to the store.
 const TICK: Duration = Duration::from_millis(20);

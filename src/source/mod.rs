@@ -2,6 +2,7 @@
 
 pub mod ack;
 mod allowed;
+mod buffers;
 mod demo;
 #[cfg(feature = "http")]
 mod http;

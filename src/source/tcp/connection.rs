@@ -10,13 +10,13 @@ use super::acked;
 use super::answers::Gate;
 use crate::source::ack::{FirstLine, Hello};
 use crate::source::allowed::{Bound, Peer};
+use crate::source::buffers::Reads;
 use crate::source::idle::Idle;
 use crate::source::listener::{Connection, Serve};
 use crate::source::octet_counted::Reframer;
 
-/// The read buffer of a connection, in bytes: it starts small, and follows what the reads bring.
-const LEAST_BUFFER: usize = 16 << 10;
-const MOST_BUFFER: usize = 512 << 10;
+/// What is made room for at first, in bytes.
+const FIRST_BUFFER: usize = 16 << 10;
 
 /// What of its source a connection needs.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ async fn first_line(
     idle: &Idle,
 ) -> Result<(Vec<u8>, FirstLine), String> {
     let mut closing = std::pin::pin!(intake.closing());
-    let mut bytes = Vec::with_capacity(LEAST_BUFFER);
+    let mut bytes = Vec::with_capacity(FIRST_BUFFER);
     loop {
         let line = FirstLine::of(&bytes);
         if line != FirstLine::Unfinished {
@@ -186,31 +186,21 @@ pub(in crate::source) async fn read_all(
     mut passed_over: impl FnMut(&mut Vec<u8>),
 ) -> End {
     let mut closing = std::pin::pin!(intake.closing());
-    let (mut buffer, mut capacity) = (first, LEAST_BUFFER);
+    let (mut bytes, mut reads) = (first, Reads::default());
     loop {
-        let read = buffer.len();
-        if read > 0 {
-            // A buffer that was filled was too small; one that was nearly empty holds memory for nothing.
-            let fitting = if read >= capacity { capacity * 2 } else { capacity.min(read * 8) };
-            let fitting = fitting.clamp(LEAST_BUFFER, MOST_BUFFER);
-            passed_over(&mut buffer);
+        if !bytes.is_empty() {
+            passed_over(&mut bytes);
             if idle.due().is_some() {
-                idle.brought(&buffer, Instant::now());
+                idle.brought(&bytes, Instant::now());
             }
-            let used = match idle.apart(ingress.feed(buffer)).await {
-                Ok(used) => used,
+            match idle.apart(reads.dealt_with(ingress.feed(bytes))).await {
+                Ok(used) => reads.give_back(used),
                 Err(why) => return End::Refused(why),
-            };
-            (buffer, capacity) = (used, fitting);
-        }
-        buffer.clear();
-        // What was made of a read may have taken less memory, or more.
-        if !(capacity..=capacity + capacity / 8).contains(&buffer.capacity()) {
-            buffer = Vec::with_capacity(capacity);
+            }
         }
         let read = async {
             idle.apart(gate.passed()).await;
-            in_time(idle, input.read_buf(&mut buffer)).await
+            in_time(idle, reads.next(input)).await
         };
         let read = tokio::select! {
             biased;
@@ -218,10 +208,11 @@ pub(in crate::source) async fn read_all(
             read = read => read,
         };
         match read {
-            Ok(Ok(0)) => return End::Client,
-            Ok(Ok(read)) => gate.read(read),
+            Ok(Ok(read)) if read.is_empty() => return End::Client,
+            Ok(Ok(read)) => bytes = read,
             Ok(Err(why)) => return End::Broken(why),
             Err(late) => return late,
         }
+        gate.read(bytes.len());
     }
 }
