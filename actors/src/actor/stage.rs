@@ -17,7 +17,7 @@ use crate::model::{Cause, Chunk, ChunkBuilder, Code, Event, Origin, StreamId, Te
 use crate::wire::Decoded;
 
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
-const MAX_ROOM: u32 = 64 << 10;
+const MAX_ROOM: u32 = 1 << 20;
 
 /// How many slots are brought near together, before their shares are taken off.
 const TOGETHER: usize = 16;

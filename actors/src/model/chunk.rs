@@ -309,6 +309,9 @@ impl Chunk {
     }
 }
 
+/// Less than so much room, in bytes, is not given back where it was not needed.
+const WORTH_GIVING_BACK: usize = 4 << 10;
+
 /// A chunk in the making: one copy of each event's bytes into one block.
 #[derive(Debug, Default)]
 pub struct ChunkBuilder {
@@ -371,7 +374,12 @@ impl ChunkBuilder {
         if self.is_empty() {
             return None;
         }
-        let Self { bytes, ends, times } = std::mem::take(self);
+        let Self { mut bytes, mut ends, times } = std::mem::take(self);
+        // It was given far more room than it came to need: what a chunk takes is counted, used or not.
+        if bytes.capacity() > WORTH_GIVING_BACK && bytes.len() < bytes.capacity() / 2 {
+            bytes.shrink_to_fit();
+            ends.shrink_to_fit();
+        }
         Some(Chunk { tenant, arrived, bytes, ends, more: More::of_times(times), accepted: None })
     }
 }
@@ -416,6 +424,18 @@ mod tests {
             proptest::prop_assert_eq!([positions(&front), positions(&rest)].concat(), positions(&whole));
             proptest::prop_assert!(front.footprint() <= whole.footprint() && rest.footprint() <= whole.footprint());
         }
+    }
+
+    #[test]
+    fn a_chunk_that_needs_less_than_half_of_its_room_gives_the_rest_back() {
+        let built = |room: usize, body: usize| {
+            let mut builder = ChunkBuilder::with_capacity(room, room / 16);
+            builder.push(&vec![b'x'; body], None);
+            builder.build(acme(), UnixMillis(1)).unwrap()
+        };
+        assert_eq!(built(1 << 20, 100).footprint(), built(0, 100).footprint());
+        assert!(built(1 << 20, 600 << 10).footprint() >= 1 << 20, "to copy it costs more than it brings");
+        assert!(built(4 << 10, 100).footprint() >= 4 << 10, "it is not much");
     }
 
     #[test]
