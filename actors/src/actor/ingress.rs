@@ -25,7 +25,7 @@ use crate::port::{DeadLetter, DeadLetterKind};
 use crate::wire::{Decoded, Frame, Framer, RejectedFrame};
 
 /// A read is dispatched in steps of at most so many bytes staged, or of letters written: what bounds the memory of
-/// one step, whatever the frames are.
+/// one step, whatever the frames are. And of what is taken in without a pause: see [`Stage::is_long`].
 const STEP_BYTES: usize = 4 << 20;
 const STEP_LETTER_BYTES: usize = 256 << 10;
 
@@ -150,7 +150,8 @@ impl Ingress {
             } else {
                 return true;
             }
-            if stage.bytes() >= STEP_BYTES || self.step.letter_bytes >= STEP_LETTER_BYTES {
+            let has_letters = self.step.letter_bytes >= STEP_LETTER_BYTES;
+            if has_letters || stage.bytes() >= STEP_BYTES || stage.is_long() {
                 return false;
             }
         }
@@ -228,21 +229,31 @@ impl Ingress {
 
     /// Takes the read in, step by step, waiting in between where something is full.
     fn advance(&mut self, input: Vec<u8>, mut position: usize) -> ResponseActFuture<Self, Result<Vec<u8>, Error>> {
-        loop {
-            let done = self.scan(&input, &mut position);
-            let rest = self.dispatch();
-            if rest.is_empty() {
-                if done {
-                    return Box::pin(actix::fut::ready(self.taken_in(input)));
-                }
-                continue;
+        let done = self.scan(&input, &mut position);
+        let rest = self.dispatch();
+        match (done, rest.is_empty()) {
+            (true, true) => Box::pin(actix::fut::ready(self.taken_in(input))),
+            (true, false) => {
+                Box::pin(self.wait(rest).into_actor(self).map(move |(), ingress, _| ingress.taken_in(input)))
             }
-            let waited = self.wait(rest);
-            return if done {
-                Box::pin(waited.into_actor(self).map(move |(), ingress, _| ingress.taken_in(input)))
-            } else {
-                Box::pin(waited.into_actor(self).then(move |(), ingress, _| ingress.advance(input, position)))
-            };
+            (false, true) => {
+                let next = move |(), ingress: &mut Self, _: &mut _| ingress.advance(input, position);
+                Box::pin(self.give_way().into_actor(self).then(next))
+            }
+            (false, false) => {
+                let next = move |(), ingress: &mut Self, _: &mut _| ingress.advance(input, position);
+                Box::pin(self.wait(rest).into_actor(self).then(next))
+            }
+        }
+    }
+
+    /// Lets the clock and all others that are ready go first: a read may have more events than a thread takes in without a pause.
+    fn give_way(&self) -> impl Future<Output = ()> + use<> {
+        // As in `wait`: all of a read is taken in.
+        let feeding = Feeding::begin(&self.shared);
+        async move {
+            let _feeding = feeding;
+            tokio::task::yield_now().await;
         }
     }
 

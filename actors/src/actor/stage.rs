@@ -19,6 +19,12 @@ use crate::wire::Decoded;
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
 const MAX_ROOM: u32 = 1 << 20;
 
+/// So many events take a few milliseconds.
+const LONG: usize = 16 << 10;
+
+/// So many that each begin a chunk do, too.
+const SCATTERED: usize = 512;
+
 /// How many slots are brought near together, before their shares are taken off.
 const TOGETHER: usize = 16;
 
@@ -32,8 +38,9 @@ pub(crate) struct Stage {
     rows: Vec<Row>,
     /// Of the tenants that the current read has touched, in the order it did.
     making: Vec<Making>,
-    /// The bytes they hold.
+    /// The bytes and the events they hold.
     bytes: usize,
+    events: usize,
 }
 
 struct Row {
@@ -89,12 +96,20 @@ pub(crate) enum Refusal {
 impl Stage {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (places, hasher) = (HashTable::new(), RandomState::default());
-        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0 }
+        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0 }
     }
 
     /// The bytes staged.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether it is time to take everything off and let others go first: windows are to close in time. Of very many tenants hardly
+    /// one has a second event in a read, and what costs is the chunk.
+    #[inline]
+    pub(crate) fn is_long(&self) -> bool {
+        let chunks = self.making.len();
+        self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
     }
 
     /// Adds a decoded frame to its tenant's chunk.
@@ -121,6 +136,7 @@ impl Stage {
             making.builder.push(&event.body, event.time);
             making.positions.extend(position);
             self.bytes += event.body.len();
+            self.events += 1;
             return Ok(Place::Staged);
         }
         self.hooked(row, event, position)
@@ -137,6 +153,7 @@ impl Stage {
                 making.builder.push(&event.body, event.time);
                 making.positions.extend(position);
                 self.bytes += event.body.len();
+                self.events += 1;
                 Ok(Place::Staged)
             }
             Ok(None) => {
@@ -197,7 +214,7 @@ impl Stage {
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
     pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
-        self.bytes = 0;
+        (self.bytes, self.events) = (0, 0);
         let mut making = std::mem::take(&mut self.making);
         for together in making.chunks_mut(TOGETHER) {
             for making in &*together {
