@@ -82,6 +82,7 @@ impl Reads {
     /// # Cancel safety
     /// Nothing was read if the future is dropped.
     pub(super) async fn next(&mut self, input: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+        self.turn = None;
         if self.is_busy {
             // The semaphore is never closed.
             self.turn = TURN.with(Arc::clone).acquire_owned().await.ok();
@@ -142,6 +143,7 @@ impl Drop for Reads {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
     use std::io::Cursor;
 
     use super::*;
@@ -192,6 +194,29 @@ mod tests {
         assert_eq!((line.as_slice(), line.capacity(), kept(), busy()), (&b"a line\n"[..], 7, MOST, 0));
         reads.give_back(line);
         assert_eq!(kept(), MOST);
+    }
+
+    #[tokio::test]
+    async fn those_that_are_busy_take_turns_and_what_takes_long_to_deal_with_holds_up_nobody() {
+        let input = || Cursor::new(vec![0; 4 * MOST]);
+        let ((mut a, mut of_a), (mut b, mut of_b)) = ((Reads::default(), input()), (Reads::default(), input()));
+        a.next(&mut of_a).await.unwrap();
+        b.next(&mut of_b).await.unwrap();
+        a.next(&mut of_a).await.unwrap();
+        assert!(futures::poll!(pin!(b.next(&mut of_b))).is_pending(), "what came of a is not dealt with yet");
+        a.dealt_with(ready(())).await;
+        b.next(&mut of_b).await.unwrap();
+        {
+            let mut for_ever = pin!(b.dealt_with(pending::<()>()));
+            assert!(futures::poll!(&mut for_ever).is_pending());
+            assert!(futures::poll!(pin!(a.next(&mut of_a))).is_pending(), "it is still the turn of b");
+            yield_now().await;
+            assert!(futures::poll!(&mut for_ever).is_pending());
+            a.next(&mut of_a).await.unwrap();
+        }
+        // Whoever goes leaves its turn to others.
+        drop(a);
+        b.next(&mut of_b).await.unwrap();
     }
 
     #[tokio::test]

@@ -1,5 +1,8 @@
 //! What is full makes the sender wait, and memory stays bounded.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use headworks_actors::{
     Code, Fault, FlushReason, HeartbeatPolicy, IngressHandle, OverflowPolicy, Policy, Status, TenantSpec, WhenFull,
 };
@@ -265,6 +268,57 @@ fn a_drain_waits_for_a_feed_that_was_dropped_while_it_waited() {
         futures::join!(rig.drained(), heal);
         assert_eq!(rig.snapshot("a").counters.received, 600, "all of them or none");
         assert_eq!(rig.stored("a"), events("a", 0..600));
+    });
+}
+
+#[test]
+fn a_long_read_lets_all_others_go_first_in_between() {
+    virtual_time(async {
+        let rig = Rig::with(windows_of(1_000), |builder| builder.max_tenants(10_000));
+        let ingress = rig.ingress().await;
+        let turns = Rc::new(Cell::new(0));
+        let others = tokio::task::spawn_local({
+            let turns = turns.clone();
+            async move {
+                loop {
+                    turns.set(turns.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let took = async |events: Vec<String>| {
+            let before = turns.get();
+            ingress.feed(lines(events)).await.unwrap();
+            turns.get() - before
+        };
+        // Large enough for the pause that follows each large read.
+        let short = took(events("a", 0..5_000)).await;
+        let long = took(events("a", 5_000..80_000)).await;
+        assert!(long >= short + 4, "{long} turns, where a short read takes {short}");
+        let of_many = took((0..5_000).map(|n| event(&format!("of-{n}"), n)).collect()).await;
+        assert!(of_many >= short + 9, "{of_many} turns, where a short read takes {short}");
+        others.abort();
+        rig.drained().await;
+        assert_eq!(rig.stored("a"), events("a", 0..80_000));
+        assert!((0..5_000).all(|n| rig.stored(&format!("of-{n}")).len() == 1));
+    });
+}
+
+#[test]
+fn a_feed_that_is_dropped_in_the_middle_of_a_long_read_is_taken_in_all_the_same() {
+    virtual_time(async {
+        let rig = Rig::new(windows_of(1_000));
+        let ingress = rig.ingress().await;
+        let mut feeding = Box::pin(ingress.feed(lines(events("a", 0..80_000))));
+        while rig.source("test").received == 0 {
+            assert!(futures::poll!(&mut feeding).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(feeding);
+        let received = rig.source("test").received;
+        assert!(received < 80_000, "it is in the middle: {received}");
+        rig.drained().await;
+        assert_eq!(rig.stored("a"), events("a", 0..80_000));
     });
 }
 
