@@ -19,6 +19,9 @@ use crate::wire::Decoded;
 /// The largest room that is made for a tenant's next chunk in advance, in bytes.
 const MAX_ROOM: u32 = 1 << 20;
 
+/// A chunk of so many bytes is taken off: it is accepted, rejected or shed as a whole.
+const FULL: usize = 512 << 10;
+
 /// So many events take a few milliseconds.
 const LONG: usize = 16 << 10;
 
@@ -41,6 +44,8 @@ pub(crate) struct Stage {
     /// The bytes and the events they hold.
     bytes: usize,
     events: usize,
+    /// Whether one of the chunks is full.
+    is_full: bool,
 }
 
 struct Row {
@@ -96,7 +101,7 @@ pub(crate) enum Refusal {
 impl Stage {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (places, hasher) = (HashTable::new(), RandomState::default());
-        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0 }
+        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0, is_full: false }
     }
 
     /// The bytes staged.
@@ -109,7 +114,7 @@ impl Stage {
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
         let chunks = self.making.len();
-        self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
+        self.is_full || self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
     }
 
     /// Adds a decoded frame to its tenant's chunk.
@@ -135,6 +140,7 @@ impl Stage {
         if !*has_hooks || slot.muted.load(Ordering::Relaxed) {
             making.builder.push(&event.body, event.time);
             making.positions.extend(position);
+            self.is_full |= making.builder.body_bytes() >= FULL;
             self.bytes += event.body.len();
             self.events += 1;
             return Ok(Place::Staged);
@@ -152,6 +158,7 @@ impl Stage {
             Ok(Some(event)) => {
                 making.builder.push(&event.body, event.time);
                 making.positions.extend(position);
+                self.is_full |= making.builder.body_bytes() >= FULL;
                 self.bytes += event.body.len();
                 self.events += 1;
                 Ok(Place::Staged)
@@ -214,7 +221,7 @@ impl Stage {
 
     /// Takes everything off, one share a tenant, in the order they were first met in the read.
     pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
-        (self.bytes, self.events) = (0, 0);
+        (self.bytes, self.events, self.is_full) = (0, 0, false);
         let mut making = std::mem::take(&mut self.making);
         for together in making.chunks_mut(TOGETHER) {
             for making in &*together {

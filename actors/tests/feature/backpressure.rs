@@ -297,9 +297,12 @@ fn a_long_read_lets_all_others_go_first_in_between() {
         assert!(long >= short + 4, "{long} turns, where a short read takes {short}");
         let of_many = took((0..5_000).map(|n| event(&format!("of-{n}"), n)).collect()).await;
         assert!(of_many >= short + 9, "{of_many} turns, where a short read takes {short}");
+        let wide: Vec<_> = (0..10_000).map(|n| format!(r#"{{"tenant":"wide","n":{n},"x":"{:x<200}"}}"#, "")).collect();
+        let of_one = took(wide.clone()).await;
+        assert!(of_one >= short + 4, "{of_one} turns for 2 MiB of one tenant, where a short read takes {short}");
         others.abort();
         rig.drained().await;
-        assert_eq!(rig.stored("a"), events("a", 0..80_000));
+        assert_eq!((rig.stored("a"), rig.stored("wide")), (events("a", 0..80_000), wide));
         assert!((0..5_000).all(|n| rig.stored(&format!("of-{n}")).len() == 1));
     });
 }
