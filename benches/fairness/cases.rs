@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use headworks::{Hooks, OverflowPolicy, Policy, TenantSpec, WhenFull};
 
 use crate::Result;
-use crate::load::{BYTES, Cycle, Line, Load, mixed, name};
+use crate::load::{BYTES, Cycle, Line, Load, Of, mixed, name};
 use crate::sample::Bad;
 use crate::shop::{Madness, PANIC, SPECIAL};
 
@@ -18,6 +18,8 @@ const CONNECTIONS: u32 = 4;
 /// How many of its shares the mad one sends.
 const FLOOD: usize = 50;
 const GARBAGE: usize = 10;
+/// A million a minute.
+const STRANGERS: usize = 84;
 /// One large event in so many shares: five times the bytes of all others together.
 const LARGE_EVERY: usize = 10;
 const LARGE_BYTES: usize = 1_000_000;
@@ -47,6 +49,8 @@ pub(crate) enum Case {
     Garbage,
     /// Its events are of 1 MB
     Large,
+    /// A million events a minute, each of a tenant that nobody knows, where no more tenants may become known
+    Strangers,
 }
 
 impl Case {
@@ -64,7 +68,7 @@ impl Case {
             Self::Reject => Madness::Reject,
             Self::Slow => Madness::Slow,
             Self::StorePanic => Madness::Panic,
-            Self::Flood | Self::HookPanic | Self::Garbage | Self::Large => Madness::None,
+            Self::Flood | Self::HookPanic | Self::Garbage | Self::Large | Self::Strangers => Madness::None,
         }
     }
 
@@ -97,6 +101,7 @@ impl fmt::Display for Case {
             Self::HookPanic => "its hook panics",
             Self::Garbage => "sends 10 shares, garbage",
             Self::Large => "sends events of 1 MB",
+            Self::Strangers => "a million ids a minute",
         })
     }
 }
@@ -114,7 +119,7 @@ pub(crate) fn load(rate: u32, case: Option<Case>) -> Result<Load> {
                 let mut bytes = vec![];
                 bad.write(name(SPECIAL)?.as_str().as_bytes(), &mut bytes);
                 bytes.push(b'\n');
-                lines.push(Line { bytes, tenant: None });
+                lines.push(Line { bytes, of: Of::Nobody });
             }
             (first..lines.len()).cycle().take(GARBAGE).collect()
         }
@@ -122,10 +127,17 @@ pub(crate) fn load(rate: u32, case: Option<Case>) -> Result<Load> {
             lines[SPECIAL] = Line::event(SPECIAL, LARGE_BYTES)?;
             vec![SPECIAL]
         }
+        Some(Case::Strangers) => {
+            lines.extend(('a'..).take(CONNECTIONS as usize).map(Line::stranger));
+            vec![TENANTS; STRANGERS]
+        }
         _ => vec![SPECIAL],
     };
     let order = mixed(&others.repeat(rounds), &mad);
     let every = std::time::Duration::from_secs(1) * CONNECTIONS * TENANTS as u32 * rounds as u32 / rate;
-    let connection = || Cycle { order: order.clone(), every };
-    Ok(Load { tenants: TENANTS, lines, connections: (0..CONNECTIONS).map(|_| connection()).collect() })
+    // Strangers of each connection are its own.
+    let own = |line: usize, nth: usize| if lines[line].of == Of::Stranger { line + nth } else { line };
+    let connection = |nth| Cycle { order: order.iter().map(|line| own(*line, nth)).collect(), every };
+    let connections = (0..CONNECTIONS as usize).map(connection).collect();
+    Ok(Load { tenants: TENANTS, connections, lines })
 }

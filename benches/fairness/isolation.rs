@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use headworks::{Policy, System, TenantSnapshot, WindowPolicy};
 
 use crate::cases::{Case, TENANTS, load};
+use crate::load::name;
 use crate::rig::Rig;
 use crate::sender::{Sent, send};
 use crate::shop::{Madness, SPECIAL, Shop, hide_panics};
@@ -32,6 +33,7 @@ pub(crate) struct Run {
 /// What became of the mad one's frames, at the moment at which the last one was due; after that its madness ends.
 pub(crate) struct Mad {
     pub(crate) sent: u64,
+    pub(crate) strangers: u64,
     pub(crate) garbage: u64,
     pub(crate) then: Option<TenantSnapshot>,
     /// Refused in the whole run, at the end of which nothing is in flight any more.
@@ -85,6 +87,11 @@ fn one_run(scale: Scale, case: Option<Case>) -> Result<Run> {
     let mut builder = System::builder().store(shop.clone());
     if let Some(case) = case {
         builder = builder.tenant(case.spec(&policy)?);
+        if case == Case::Strangers {
+            let known = (0..TENANTS).filter(|tenant| *tenant != SPECIAL).map(name).collect::<Result<Vec<_>>>()?;
+            // No more may become known; those that are configured come up all the same.
+            builder = known.into_iter().fold(builder.max_tenants(0), |builder, known| builder.tenant(known.into()));
+        }
     }
     let rig = Rig::start(builder.policy(policy))?;
     let (sent, then) = thread::scope(|scope| {
@@ -98,17 +105,17 @@ fn one_run(scale: Scale, case: Option<Case>) -> Result<Run> {
     let ended = rig.end()?;
     let tally = shop.tally().clone();
     let unaccounted = ended.unaccounted(&sent, &tally)?;
-    let Sent { events, garbage } = sent;
+    let Sent { events, strangers, garbage } = sent;
     let others = (0..TENANTS).filter(|tenant| *tenant != SPECIAL);
     let mut latencies = tally.others;
     latencies.sort_unstable();
-    let refused = ended.drained.of(&crate::load::name(SPECIAL)?).map_or(0, |mad| mad.end.counters.rejected);
+    let refused = ended.drained.of(&name(SPECIAL)?).map_or(0, |mad| mad.end.counters.rejected);
     Ok(Run {
         p50: quantile(&latencies, 0.5),
         p99: quantile(&latencies, 0.99),
         lost: others.map(|tenant| events[tenant].abs_diff(tally.stored[tenant])).sum(),
         restarts: ended.restarts,
         unaccounted,
-        mad: Mad { sent: events[SPECIAL], garbage, then, rejected: refused },
+        mad: Mad { sent: events[SPECIAL], strangers, garbage, then, rejected: refused + strangers },
     })
 }

@@ -1,5 +1,6 @@
 //! What is sent, and when each event is due.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use headworks::TenantId;
@@ -9,14 +10,25 @@ use crate::Result;
 /// Of an event, without its newline.
 pub(crate) const BYTES: usize = 200;
 /// Where an event says when it was due, in microseconds after the beginning.
-const STAMP: std::ops::Range<usize> = 24..36;
+const STAMP: Range<usize> = 24..36;
+/// The same of an event of a tenant that nobody knows: in its name, so that each is another one.
+const STRANGE_STAMP: Range<usize> = 12..24;
 
 /// A frame that is sent again and again.
 pub(crate) struct Line {
     /// With its newline.
     pub(crate) bytes: Vec<u8>,
-    /// Whose, where it is an event: only those say when they were due.
-    pub(crate) tenant: Option<usize>,
+    pub(crate) of: Of,
+}
+
+/// Whose a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Tenant(usize),
+    /// Of a tenant that nobody knows, each time of another one.
+    Stranger,
+    /// It is no event.
+    Nobody,
 }
 
 /// What one connection sends: these lines, evenly over a cycle's time, and again from the first.
@@ -54,19 +66,30 @@ impl Line {
         let mut line = format!("{{\"tenant\":\"{}\",\"due\":\"{:012}\",\"line\":\"", name(n)?, 0).into_bytes();
         line.resize(bytes.saturating_sub(2).max(line.len()), b'x');
         line.extend_from_slice(b"\"}\n");
-        Ok(Self { bytes: line, tenant: Some(n) })
+        Ok(Self { bytes: line, of: Of::Tenant(n) })
+    }
+
+    /// An event of a tenant that nobody knows; those of connections with different letters are different ones.
+    pub(crate) fn stranger(letter: char) -> Self {
+        let mut line = format!("{{\"tenant\":\"{letter}{:012}\",\"line\":\"", 0).into_bytes();
+        line.resize(BYTES - 2, b'x');
+        line.extend_from_slice(b"\"}\n");
+        Self { bytes: line, of: Of::Stranger }
     }
 
     /// Appends it, as one that is due at `due`.
     pub(crate) fn write(&self, due: Duration, out: &mut Vec<u8>) {
         let begin = out.len();
         out.extend_from_slice(&self.bytes);
-        if self.tenant.is_some() {
-            let mut rest = due.as_micros();
-            for digit in out[begin + STAMP.start..begin + STAMP.end].iter_mut().rev() {
-                *digit = b'0' + (rest % 10) as u8;
-                rest /= 10;
-            }
+        let stamp = match self.of {
+            Of::Tenant(_) => STAMP,
+            Of::Stranger => STRANGE_STAMP,
+            Of::Nobody => return,
+        };
+        let mut rest = due.as_micros();
+        for digit in out[begin + stamp.start..begin + stamp.end].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
         }
     }
 }

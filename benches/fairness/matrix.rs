@@ -80,11 +80,11 @@ pub(crate) fn print(quiet: &[Run], results: &[(Case, Vec<Run>)]) -> Vec<Case> {
 
 /// What was sent, stored, dead-lettered, refused and in flight.
 fn became(mad: &Mad) -> [String; 5] {
-    let Mad { sent, garbage, then, rejected } = mad;
+    let Mad { sent, strangers, garbage, then, rejected } = mad;
     let count = |figure: fn(&headworks::TenantSnapshot) -> u64| then.as_ref().map_or(0, figure).to_string();
     let letters = then.as_ref().map_or(0, |then| then.counters.dead_lettered) + garbage;
     [
-        (sent + garbage).to_string(),
+        (sent + strangers + garbage).to_string(),
         count(|then| then.counters.stored),
         letters.to_string(),
         rejected.to_string(),

@@ -119,10 +119,12 @@ impl Ended {
         if !self.drained.complete {
             wrong.push(format!("not all is settled: {}", self.drained));
         }
-        if self.source.received != sent.frames() || self.source.malformed != sent.garbage || !self.source.adds_up() {
+        let counted = (self.source.received, self.source.rejected, self.source.malformed);
+        if counted != (sent.frames(), sent.strangers, sent.garbage) || !self.source.adds_up() {
             wrong.push(format!(
-                "of {} frames sent, {} of them garbage: {:?}",
+                "of {} frames sent, {} of them of strangers and {} garbage: {:?}",
                 sent.frames(),
+                sent.strangers,
                 sent.garbage,
                 self.source
             ));

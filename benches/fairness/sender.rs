@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::load::{Cycle, Line, Load};
+use crate::load::{Cycle, Line, Load, Of};
 
 /// How often it writes.
 const TICK: Duration = Duration::from_millis(1);
@@ -20,13 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Sent {
     /// Events of each tenant.
     pub(crate) events: Vec<u64>,
+    /// Of tenants that nobody knows.
+    pub(crate) strangers: u64,
     /// What is no event.
     pub(crate) garbage: u64,
 }
 
 impl Sent {
     pub(crate) fn frames(&self) -> u64 {
-        self.events.iter().sum::<u64>() + self.garbage
+        self.events.iter().sum::<u64>() + self.strangers + self.garbage
     }
 }
 
@@ -42,11 +44,12 @@ pub(crate) fn send(address: SocketAddr, load: &Load, began: Instant, length: Dur
         }
         Result::Ok(())
     })?;
-    let mut sent = Sent { events: vec![0; load.tenants], garbage: 0 };
+    let mut sent = Sent { events: vec![0; load.tenants], strangers: 0, garbage: 0 };
     for (line, times) in load.lines.iter().zip(lines) {
-        match line.tenant {
-            Some(tenant) => sent.events[tenant] += times,
-            None => sent.garbage += times,
+        match line.of {
+            Of::Tenant(tenant) => sent.events[tenant] += times,
+            Of::Stranger => sent.strangers += times,
+            Of::Nobody => sent.garbage += times,
         }
     }
     Ok(sent)
