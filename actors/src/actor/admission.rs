@@ -83,10 +83,10 @@ impl OnRecord {
     }
 }
 
-/// What waits at the door.
+/// What of a tenant waits at the door, one behind the other.
 pub(crate) struct Waiting {
     pub(super) slot: Arc<Slot>,
-    pub(super) chunk: Box<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
 }
 
 /// What a chunk waits for, which comes back.
@@ -113,7 +113,7 @@ impl Full {
     }
 }
 
-/// Accepts or refuses a share at once, or says that it has to wait. Counts it either way, in the tenant's counters and
+/// Accepts or refuses a share at once, or puts it to what is `waiting`. Counts it either way, in the tenant's counters and
 /// in `source`.
 pub(crate) fn admit(
     shared: &Arc<Shared>,
@@ -121,8 +121,9 @@ pub(crate) fn admit(
     share: Share<'_>,
     now: Instant,
     record: &mut OnRecord,
-) -> Option<Waiting> {
-    let Share { slot, chunk, discarded } = share;
+    waiting: &mut Vec<Waiting>,
+) {
+    let Share { slot, is_more, chunk, discarded } = share;
     let frames = discarded + chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if slot.muted.load(Ordering::Acquire) {
         shared.count(slot, |counters| {
@@ -133,16 +134,22 @@ pub(crate) fn admit(
         if let (Some(stream), Some(origin)) = (&record.stream, chunk.as_ref().and_then(Chunk::origin)) {
             stream.refused(&origin.positions, Code::Muted);
         }
-        return None;
+        return;
     }
     let frames = Frames { received: frames, discarded };
     source.accepted += discarded;
     let Some(chunk) = chunk else {
         shared.count_frames(slot, frames);
-        return None;
+        return;
     };
-    let full = take_in(shared, source, slot, chunk, now, record, frames, false).err()?;
-    Some(Waiting { slot: slot.clone(), chunk: full.into_chunk() })
+    // Not past what came before it.
+    let before = if is_more { waiting.iter_mut().find(|waiting| waiting.slot.id == slot.id) } else { None };
+    if let Some(before) = before {
+        shared.count_frames(slot, frames);
+        before.chunks.push(chunk);
+    } else if let Err(full) = take_in(shared, source, slot, chunk, now, record, frames, false) {
+        waiting.push(Waiting { slot: slot.clone(), chunks: vec![*full.into_chunk()] });
+    }
 }
 
 /// Takes the chunk in by whatever way its tenant's rules have. `frames` are counted once, whatever the answer; `waited` is whether

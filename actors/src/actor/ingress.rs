@@ -206,7 +206,7 @@ impl Ingress {
         let id = stream.as_ref().map(|stream| &stream.id);
         self.stage.borrow_mut().take(arrived, id, |share| {
             brought.add(share.slot);
-            waiting.extend(admission::admit(shared, &mut source, share, now, record));
+            admission::admit(shared, &mut source, share, now, record, &mut waiting);
         });
         drop(source);
         let is_kept = letters.is_empty() && unkept.is_none();

@@ -16,11 +16,9 @@ use super::tenants::Unmet;
 use crate::model::{Cause, Chunk, ChunkBuilder, Code, Event, Origin, StreamId, TenantId, UnixMillis};
 use crate::wire::Decoded;
 
-/// The largest room that is made for a tenant's next chunk in advance, in bytes.
-const MAX_ROOM: u32 = 1 << 20;
-
-/// A chunk of so many bytes is taken off: it is accepted, rejected or shed as a whole.
-const FULL: usize = 512 << 10;
+/// A chunk takes no more bytes than this, but for one event that is larger: it is accepted, rejected or shed as a whole. And blocks
+/// of one size are used again for each other, where those of many would lie about half empty.
+const FULL: usize = 128 << 10;
 
 /// So many events take a few milliseconds.
 const LONG: usize = 16 << 10;
@@ -44,8 +42,6 @@ pub(crate) struct Stage {
     /// The bytes and the events they hold.
     bytes: usize,
     events: usize,
-    /// Whether one of the chunks is full.
-    is_full: bool,
 }
 
 struct Row {
@@ -56,7 +52,7 @@ struct Row {
     slot: Arc<Slot>,
     /// The size of the last chunk, in bytes and events: the likely size of the next.
     last: (u32, u32),
-    /// Its place in `making`, or [`NOWHERE`].
+    /// The place in `making` of the chunk that its next event goes into, or [`NOWHERE`].
     making: u32,
 }
 
@@ -65,6 +61,8 @@ const NOWHERE: u32 = u32::MAX;
 
 struct Making {
     row: usize,
+    /// Whether the row has an earlier one, which is full.
+    is_more: bool,
     builder: ChunkBuilder,
     /// Events of this read that a filter dropped.
     discarded: u64,
@@ -72,9 +70,11 @@ struct Making {
     positions: Vec<u64>,
 }
 
-/// One tenant's share of a read.
+/// One tenant's share of a read, or a part of it.
 pub(crate) struct Share<'s> {
     pub(crate) slot: &'s Arc<Slot>,
+    /// Whether a part of it went before.
+    pub(crate) is_more: bool,
     /// `None` where every event was discarded.
     pub(crate) chunk: Option<Chunk>,
     pub(crate) discarded: u64,
@@ -101,7 +101,7 @@ pub(crate) enum Refusal {
 impl Stage {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (places, hasher) = (HashTable::new(), RandomState::default());
-        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0, is_full: false }
+        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0 }
     }
 
     /// The bytes staged.
@@ -114,7 +114,7 @@ impl Stage {
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
         let chunks = self.making.len();
-        self.is_full || self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
+        self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
     }
 
     /// Adds a decoded frame to its tenant's chunk.
@@ -127,44 +127,61 @@ impl Stage {
             Some(row) => *row as usize,
             None => self.meet(tenant)?,
         };
-        let Row { has_hooks, slot, last, making, .. } = &mut self.rows[row];
-        if *making == NOWHERE {
-            *making = index(self.making.len());
-            // Some more: one that turns out too small is copied, and then twice as large.
-            let room = |last: u32, most: u32| last.saturating_add(last / 4).min(most) as usize;
-            let (bytes, events) = (room(last.0, MAX_ROOM), room(last.1, MAX_ROOM / 16));
-            let builder = ChunkBuilder::with_capacity(bytes, events);
-            self.making.push(Making { row, builder, discarded: 0, positions: vec![] });
+        let Row { has_hooks, slot, .. } = &self.rows[row];
+        if *has_hooks && !slot.muted.load(Ordering::Relaxed) {
+            return self.hooked(row, event, position);
         }
-        let making = &mut self.making[*making as usize];
-        if !*has_hooks || slot.muted.load(Ordering::Relaxed) {
-            making.builder.push(&event.body, event.time);
-            making.positions.extend(position);
-            self.is_full |= making.builder.body_bytes() >= FULL;
-            self.bytes += event.body.len();
-            self.events += 1;
-            return Ok(Place::Staged);
+        self.put(row, &event.body, event.time, position);
+        Ok(Place::Staged)
+    }
+
+    #[inline]
+    fn put(&mut self, row: usize, body: &[u8], time: Option<UnixMillis>, position: Option<u64>) {
+        let making = self.making(row, body.len());
+        making.builder.push(body, time);
+        making.positions.extend(position);
+        self.bytes += body.len();
+        self.events += 1;
+    }
+
+    /// Where the next event of the row goes, which is of so many bytes.
+    #[inline]
+    fn making(&mut self, row: usize, bytes: usize) -> &mut Making {
+        let at = self.rows[row].making as usize;
+        let has_room = |making: &Making| making.builder.body_bytes() + bytes <= FULL || making.builder.is_empty();
+        let at = if self.making.get(at).is_some_and(has_room) { at } else { self.begin(row) };
+        &mut self.making[at]
+    }
+
+    /// Begins a chunk of the row; gives its place.
+    fn begin(&mut self, row: usize) -> usize {
+        let at = self.making.len();
+        let Row { last, making, .. } = &mut self.rows[row];
+        let is_more = *making != NOWHERE;
+        if is_more {
+            // It has much to say.
+            *last = (index(FULL), index(self.making[*making as usize].builder.len()).max(last.1));
         }
-        self.hooked(row, event, position)
+        *making = index(at);
+        // Some more: one that turns out too small is copied, and then twice as large.
+        let room = |last: u32, most: usize| (last.saturating_add(last / 4) as usize).min(most);
+        let builder = ChunkBuilder::with_capacity(room(last.0, FULL), room(last.1, FULL / 16));
+        self.making.push(Making { row, is_more, builder, discarded: 0, positions: vec![] });
+        at
     }
 
     /// As [`push`](Self::push), for a tenant whose events pass through hooks.
     #[inline(never)]
     fn hooked(&mut self, row: usize, event: &Decoded<'_>, position: Option<u64>) -> Result<Place, Refusal> {
-        let Row { slot, making, .. } = &self.rows[row];
-        let making = &mut self.making[*making as usize];
+        let slot = &self.rows[row].slot;
         let body = bytes::Bytes::copy_from_slice(&event.body);
         match slot.hooks.event(Event::new(slot.id.clone(), event.time, body)) {
             Ok(Some(event)) => {
-                making.builder.push(&event.body, event.time);
-                making.positions.extend(position);
-                self.is_full |= making.builder.body_bytes() >= FULL;
-                self.bytes += event.body.len();
-                self.events += 1;
+                self.put(row, &event.body, event.time, position);
                 Ok(Place::Staged)
             }
             Ok(None) => {
-                making.discarded += 1;
+                self.making(row, 0).discarded += 1;
                 Ok(Place::Discarded)
             }
             Err(cause) => Err(Refusal::Hook(slot.clone(), cause)),
@@ -219,28 +236,30 @@ impl Stage {
         }
     }
 
-    /// Takes everything off, one share a tenant, in the order they were first met in the read.
+    /// Takes everything off, in the order in which the tenants were first met in the read, and each one's events in theirs.
     pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
-        (self.bytes, self.events, self.is_full) = (0, 0, false);
+        (self.bytes, self.events) = (0, 0);
         let mut making = std::mem::take(&mut self.making);
         for together in making.chunks_mut(TOGETHER) {
             for making in &*together {
                 self.rows[making.row].slot.near_lane();
             }
-            for Making { row, builder, discarded, positions } in together {
+            for Making { row, is_more, builder, discarded, positions } in together {
                 let Row { has_hooks, slot, last, making, .. } = &mut self.rows[*row];
                 *making = NOWHERE;
                 if slot.is_gone() {
                     *slot = self.shared.wake(&slot.id);
                     *has_hooks = slot.hooks.sees_events();
                 }
-                *last = (index(builder.body_bytes()), index(builder.len()));
+                if !*is_more {
+                    *last = (index(builder.body_bytes()), index(builder.len()));
+                }
                 let mut chunk = builder.build(slot.id.clone(), arrived);
                 if let Some(stream) = stream {
                     let positions = std::mem::take(positions).into();
                     chunk = chunk.map(|chunk| chunk.with_origin(Origin { stream: stream.clone(), positions }));
                 }
-                each(Share { slot, chunk, discarded: *discarded });
+                each(Share { slot, is_more: *is_more, chunk, discarded: *discarded });
             }
         }
         making.clear();

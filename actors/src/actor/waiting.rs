@@ -33,11 +33,17 @@ pub(crate) struct Held<'a> {
 ///
 /// Shares of different tenants wait side by side: one that may move does not wait for one that may not.
 pub(crate) async fn wait(shared: &Arc<Shared>, held: Held<'_>, waiting: Vec<Waiting>) {
-    futures::future::join_all(waiting.into_iter().map(|one| wait_one(shared, held, one))).await;
+    futures::future::join_all(waiting.into_iter().map(|tenant| wait_in_turn(shared, held, tenant))).await;
 }
 
-async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, Waiting { mut slot, mut chunk }: Waiting) {
-    let _at_door = AtDoor::wait(shared, chunk.len() as u64);
+async fn wait_in_turn(shared: &Arc<Shared>, held: Held<'_>, Waiting { slot, chunks }: Waiting) {
+    let at_door: Vec<_> = chunks.iter().map(|chunk| AtDoor::wait(shared, chunk.len() as u64)).collect();
+    for (chunk, _at_door) in chunks.into_iter().zip(at_door) {
+        wait_one(shared, held, slot.clone(), chunk.into()).await;
+    }
+}
+
+async fn wait_one(shared: &Arc<Shared>, held: Held<'_>, mut slot: Arc<Slot>, mut chunk: Box<Chunk>) {
     // For how long others were held, and may be.
     let mut patience = Duration::MAX;
     loop {

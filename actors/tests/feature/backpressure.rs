@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use headworks_actors::{
-    Code, Fault, FlushReason, HeartbeatPolicy, IngressHandle, OverflowPolicy, Policy, Status, TenantSpec, WhenFull,
+    Code, Fault, FlushReason, HeartbeatPolicy, IngressHandle, OverflowPolicy, Policy, Status, TenantSpec,
+    ThrottlePolicy, WhenFull,
 };
 use tokio::task::JoinHandle;
 
@@ -297,14 +298,57 @@ fn a_long_read_lets_all_others_go_first_in_between() {
         assert!(long >= short + 4, "{long} turns, where a short read takes {short}");
         let of_many = took((0..5_000).map(|n| event(&format!("of-{n}"), n)).collect()).await;
         assert!(of_many >= short + 9, "{of_many} turns, where a short read takes {short}");
-        let wide: Vec<_> = (0..10_000).map(|n| format!(r#"{{"tenant":"wide","n":{n},"x":"{:x<200}"}}"#, "")).collect();
-        let of_one = took(wide.clone()).await;
-        assert!(of_one >= short + 4, "{of_one} turns for 2 MiB of one tenant, where a short read takes {short}");
         others.abort();
         rig.drained().await;
-        assert_eq!((rig.stored("a"), rig.stored("wide")), (events("a", 0..80_000), wide));
+        assert_eq!(rig.stored("a"), events("a", 0..80_000));
         assert!((0..5_000).all(|n| rig.stored(&format!("of-{n}")).len() == 1));
     });
+}
+
+/// Lines of one tenant, of about so many bytes together.
+fn wide(bytes: usize) -> Vec<String> {
+    let line = |n| format!(r#"{{"tenant":"a","n":{n},"x":"{:x<200}"}}"#, "");
+    (0..bytes / line(0).len()).map(line).collect()
+}
+
+#[test]
+fn of_a_large_read_as_much_is_accepted_as_there_is_room_for() {
+    virtual_time(async {
+        let overflow =
+            OverflowPolicy { max_in_flight: 1 << 20, when_full: WhenFull::Reject, ..OverflowPolicy::default() };
+        let (rig, store) = Rig::faulty(Policy { overflow, ..windows_of(500) }, Fault::Stall.always());
+        let ingress = rig.ingress().await;
+        let sent = wide(2 << 20);
+        ingress.feed(lines(sent.clone())).await.unwrap();
+        let counters = rig.snapshot("a").counters;
+        assert_eq!(counters.accepted + counters.rejected, sent.len() as u64);
+        let bytes: usize = sent[..counters.accepted as usize].iter().map(String::len).sum();
+        assert!(bytes > (1 << 20) - (160 << 10), "{bytes} bytes were accepted");
+        store.heal();
+        rig.drained().await;
+        assert_eq!(rig.stored("a"), sent[..counters.accepted as usize]);
+    });
+}
+
+#[test]
+fn of_a_large_read_nothing_that_would_fit_overtakes_what_waits() {
+    for (overflow, throttle) in [
+        (OverflowPolicy { max_in_flight: 200 << 10, ..OverflowPolicy::default() }, ThrottlePolicy::default()),
+        (OverflowPolicy::default(), ThrottlePolicy { bytes_per_second: 100 << 10, ..ThrottlePolicy::default() }),
+    ] {
+        virtual_time(async {
+            let rig = Rig::new(Policy { overflow, throttle, ..windows_of(500) });
+            let ingress = rig.ingress().await;
+            // Each time two chunks of what a chunk takes at the most, and a small rest, which would fit behind the first.
+            let (sent, others) = (wide(520 << 10), events("b", 0..20));
+            for (a, b) in sent.chunks(sent.len().div_ceil(2)).zip(others.chunks(10)) {
+                ingress.feed(lines([&a[..1_000], b, &a[1_000..]].concat())).await.unwrap();
+                pass(secs(10)).await;
+            }
+            rig.drained().await;
+            assert_eq!((rig.stored("a"), rig.stored("b")), (sent, others));
+        });
+    }
 }
 
 #[test]

@@ -326,10 +326,17 @@ impl Run {
                 self.feed(held).await;
             }
             Op::Advance(by) => pass(millis(by)).await,
-            Op::Fault(store, fault, nth, of) => self.pair.both()[store].script(move |batch, call| {
-                let hit = of.is_none_or(|whose| batch.tenant().as_str() == TENANTS[whose]);
-                if hit && call % nth == 0 { fault } else { Fault::None }
-            }),
+            Op::Fault(store, fault, nth, of) => {
+                let store = self.pair.both()[store];
+                let inner = store.inner().clone();
+                store.script(move |batch, call| {
+                    let hit = of.is_none_or(|whose| batch.tenant().as_str() == TENANTS[whose]);
+                    // No store refuses for good what it holds: after a crash it may be asked for it again, behind what came later.
+                    let holds = || inner.batches(batch.tenant()).iter().any(|held| held.id() == batch.id());
+                    let is_lawful = fault != Fault::Permanent || !holds();
+                    if hit && call % nth == 0 && is_lawful { fault } else { Fault::None }
+                });
+            }
             Op::Rollbacks(store, fault, nth) => self.pair.both()[store].script_rollback(fault.every(nth)),
             Op::Heal => self.pair.heal(),
             Op::Hold => self.world.journal.hold(),
