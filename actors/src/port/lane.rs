@@ -42,13 +42,9 @@ pub(crate) use spill::{Spilled, TakenBack, Unspilled, Wanted};
 pub(crate) use told::{LaneDetail, LaneSnapshot};
 use uncut::Uncut;
 
-/// A due window of fewer chunks is cut by its tenant as soon as more arrives: the lane is near the processor then, and what follows is
-/// soon done. One of more is left to the clock, which cuts those of all tenants before it has any stored.
-const FEW: usize = 64;
-
-/// Where the clock is so far behind it has more to do than it can: then a tenant whose events still come does not wait for it, so that
-/// no more of them wait in memory.
-const BEHIND: Duration = Duration::from_millis(50);
+/// A due window is left to the clock, which cuts those of all tenants before it has any stored. Where that is so far behind it has more
+/// to do than it can: then a tenant whose events still come does not wait for it, so that no more of them wait in memory.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// What the journal holds of one tenant.
 #[repr(C)]
@@ -302,7 +298,8 @@ impl Lane {
     /// may, or as is its share of `memory`. An empty lane takes a chunk of any size. `frames` are counted under the same lock,
     /// whatever the answer.
     ///
-    /// A tenant need not look at every chunk, but only at the one that may close its window, and when the window is due.
+    /// A tenant need not look at every chunk, but only at the one that fills its window, and at one that comes when the window should
+    /// have been closed for a while.
     ///
     /// Where it is to go on record, the entry is added to `record`, which the caller appends before any other thread can look at
     /// the lane.
@@ -352,8 +349,7 @@ impl Lane {
         let uncut = state.chunks.sums();
         let full = uncut.events >= policy.window.max_events || uncut.body_bytes >= policy.window.max_bytes;
         let alarm = !std::mem::replace(&mut state.alarmed, true);
-        let patience = if state.chunks.len() < FEW { Duration::ZERO } else { BEHIND };
-        let wake = full || at >= due + patience;
+        let wake = full || at >= due + BEHIND;
         Arrival::Accepted { wake, due: alarm.then_some(due), ack: policy.ack, footprint, over }
     }
 
@@ -491,5 +487,50 @@ impl State {
         let Counters { duplicate, muted, throttled, rejected, malformed, .. } = self.counters;
         let (discarded, dead_lettered) = (self.discarded_at_door, self.dead_lettered_at_door);
         DoorTotals { duplicate, muted, throttled, rejected, malformed, discarded, dead_lettered }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ChunkBuilder, UnixMillis};
+    use crate::policy::WindowPolicy;
+    use crate::port::{MemoryJournal, MemoryStore, Saga};
+
+    const AGE: Duration = Duration::from_secs(1);
+
+    /// Of windows of so many events.
+    fn lane(max_events: usize) -> Lane {
+        let window = WindowPolicy { max_events, max_age: AGE, ..WindowPolicy::default() };
+        let stores = Saga::new().then(MemoryStore::new()).check().unwrap();
+        let policy = Policy { window, ..Policy::default() };
+        let journal: Arc<dyn DynJournal> = Arc::new(MemoryJournal::new());
+        let tenant = "acme".parse().unwrap();
+        Lane::new(tenant, Opening(1), stores.into(), policy.into(), false, &journal, Arc::default())
+    }
+
+    /// Whether the tenant is told of a chunk of one event that comes at `at`.
+    fn wakes(lane: &Lane, at: Instant) -> bool {
+        let mut builder = ChunkBuilder::default();
+        builder.push(b"{}", None);
+        let chunk = builder.build("acme".parse().unwrap(), UnixMillis(1)).unwrap();
+        let memory = Memory { max: 1 << 20, used: chunk.footprint() };
+        match lane.accept(chunk, at, &mut Record::default(), Frames::default(), memory) {
+            Arrival::Accepted { wake, .. } => wake,
+            _ => panic!("there is room"),
+        }
+    }
+
+    #[test]
+    fn a_due_window_is_left_to_the_clock_unless_that_is_behind_and_a_full_one_never() {
+        let (began, millis) = (Instant::now(), Duration::from_millis);
+        for chunks in [1, 100] {
+            let due = lane(1_000);
+            assert!((0..chunks).all(|_| !wakes(&due, began)));
+            assert!(!wakes(&due, began + AGE + millis(19)), "{chunks}");
+            assert!(wakes(&due, began + AGE + millis(20)), "{chunks}");
+        }
+        let full = lane(3);
+        assert_eq!([0, 1, 2].map(|at| wakes(&full, began + millis(at))), [false, false, true]);
     }
 }
