@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, ResponseActFuture, Supervised, WrapFuture};
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::admission::{self, OnRecord, Waiting};
@@ -231,20 +232,13 @@ impl Ingress {
     fn advance(&mut self, input: Vec<u8>, mut position: usize) -> ResponseActFuture<Self, Result<Vec<u8>, Error>> {
         let done = self.scan(&input, &mut position);
         let rest = self.dispatch();
-        match (done, rest.is_empty()) {
-            (true, true) => Box::pin(actix::fut::ready(self.taken_in(input))),
-            (true, false) => {
-                Box::pin(self.wait(rest).into_actor(self).map(move |(), ingress, _| ingress.taken_in(input)))
-            }
-            (false, true) => {
-                let next = move |(), ingress: &mut Self, _: &mut _| ingress.advance(input, position);
-                Box::pin(self.give_way().into_actor(self).then(next))
-            }
-            (false, false) => {
-                let next = move |(), ingress: &mut Self, _: &mut _| ingress.advance(input, position);
-                Box::pin(self.wait(rest).into_actor(self).then(next))
-            }
+        if done && rest.is_empty() {
+            return Box::pin(actix::fut::ready(self.taken_in(input)));
         }
+        let pause = if rest.is_empty() { self.give_way().left_future() } else { self.wait(rest).right_future() };
+        Box::pin(pause.into_actor(self).then(move |(), ingress, _| {
+            if done { Box::pin(actix::fut::ready(ingress.taken_in(input))) } else { ingress.advance(input, position) }
+        }))
     }
 
     /// Lets the clock and all others that are ready go first: a read may have more events than a thread takes in without a pause.
