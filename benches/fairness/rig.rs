@@ -119,7 +119,9 @@ impl Ended {
         if !self.drained.complete {
             wrong.push(format!("not all is settled: {}", self.drained));
         }
-        let counted = (self.source.received, self.source.rejected, self.source.malformed);
+        // What its tenant's own rules refused is no stranger's.
+        let by_rules: u64 = self.drained.tenants.iter().map(|tenant| tenant.end.counters.rejected).sum();
+        let counted = (self.source.received, self.source.rejected.wrapping_sub(by_rules), self.source.malformed);
         if counted != (sent.frames(), sent.strangers, sent.garbage) || !self.source.adds_up() {
             wrong.push(format!(
                 "of {} frames sent, {} of them of strangers and {} garbage: {:?}",
