@@ -46,7 +46,7 @@ fn while_another_process_holds_the_database_the_sender_waits_and_memory_stays_fl
     let offered = events("17000", "2");
     assert!(offered.len() >= 64 << 20, "{}", offered.len());
     let sent = AtomicU64::new(0);
-    std::thread::scope(|scope| {
+    let (taken, grown, is_held) = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut connection = connect(to);
             for part in offered.chunks(64 << 10) {
@@ -57,13 +57,13 @@ fn while_another_process_holds_the_database_the_sender_waits_and_memory_stays_fl
         });
         let mut most = 0;
         let taken = at_rest(&sent, || most = daemon.memory().max(most));
-        let grown = most.saturating_sub(memory_before);
-        assert!(taken < offered.len() as u64, "the sender must feel the store");
-        assert!(grown < 32 << 20, "memory grew by {} KiB", grown >> 10);
-        assert!(!sender.is_finished());
+        let is_held = !sender.is_finished();
         lock.execute_batch("ROLLBACK").unwrap();
         sender.join().unwrap();
+        (taken, most.saturating_sub(memory_before), is_held)
     });
+    assert!(is_held && taken < offered.len() as u64, "the sender must feel the store");
+    assert!(grown < 32 << 20, "memory grew by {} KiB", grown >> 10);
     daemon.terminated().succeeded();
 
     assert_eq!(place.number("SELECT count(*) FROM dead_letters"), 0);

@@ -148,8 +148,10 @@ impl Stage {
     #[inline]
     fn making(&mut self, row: usize, bytes: usize) -> &mut Making {
         let at = self.rows[row].making as usize;
-        let has_room = |making: &Making| making.builder.body_bytes() + bytes <= FULL || making.builder.is_empty();
-        let at = if self.making.get(at).is_some_and(has_room) { at } else { self.begin(row) };
+        let has_room = |Making { builder, .. }: &Making| builder.body_bytes() + bytes <= FULL || builder.is_empty();
+        // A look at the row once more: whatever went wrong before, nothing gets into another tenant's chunk.
+        let is_it = |making: &Making| making.row == row && has_room(making);
+        let at = if self.making.get(at).is_some_and(is_it) { at } else { self.begin(row) };
         &mut self.making[at]
     }
 
@@ -157,11 +159,12 @@ impl Stage {
     fn begin(&mut self, row: usize) -> usize {
         let at = self.making.len();
         let Row { last, making, .. } = &mut self.rows[row];
-        let is_more = *making != NOWHERE;
-        if is_more {
+        let full = self.making.get(*making as usize).filter(|making| making.row == row);
+        if let Some(full) = full {
             // It has much to say.
-            *last = (index(FULL), index(self.making[*making as usize].builder.len()).max(last.1));
+            *last = (index(FULL), index(full.builder.len()).max(last.1));
         }
+        let is_more = full.is_some();
         *making = index(at);
         // Some more: one that turns out too small is copied, and then twice as large.
         let room = |last: u32, most: usize| (last.saturating_add(last / 4) as usize).min(most);
