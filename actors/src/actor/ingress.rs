@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, ResponseActFuture, Supervised, WrapFuture};
 use bytes::Bytes;
 use futures::FutureExt;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::admission::{self, OnRecord, Waiting};
@@ -16,7 +17,7 @@ use super::message::{Finish, Offer, Read};
 use super::registry::{Feeding, Phase, Shared};
 use super::slot::Slot;
 use super::spec::IngressSpec;
-use super::stage::{Place, Refusal, Stage};
+use super::stage::{Place, Refusal, Stage, TOGETHER};
 use super::streams::{Feed, Numbers, Stream};
 use super::supervise::Child;
 use super::waiting::{self, Held};
@@ -29,6 +30,9 @@ use crate::wire::{Decoded, Frame, Framer, RejectedFrame};
 /// one step, whatever the frames are. And of what is taken in without a pause: see [`Stage::is_long`].
 const STEP_BYTES: usize = 4 << 20;
 const STEP_LETTER_BYTES: usize = 256 << 10;
+
+/// What of some frames is done side by side.
+type Together<T> = SmallVec<[T; TOGETHER]>;
 
 pub(crate) struct Ingress {
     spec: IngressSpec,
@@ -145,7 +149,17 @@ impl Ingress {
             }
             // A frame of the common kind stays in registers on its way.
             if let Some(frame) = self.framer.whole(input, position) {
-                self.step.complete(&door, frame, &mut stage);
+                if stage.is_scattered() && self.step.numbers.is_none() {
+                    let mut frames = Together::from_iter([frame]);
+                    while frames.len() < TOGETHER
+                        && let Some(frame) = self.framer.whole(input, position)
+                    {
+                        frames.push(frame);
+                    }
+                    self.step.complete_all(&door, &frames, &mut stage);
+                } else {
+                    self.step.complete(&door, frame, &mut stage);
+                }
             } else if let Some(frame) = self.framer.next(input, position) {
                 self.step.frame(&door, &frame, &mut stage);
             } else {
@@ -318,6 +332,14 @@ struct Door<'a> {
     arrived: UnixMillis,
 }
 
+impl Door<'_> {
+    /// What the frame says. The decoder is user code: a panic in there costs its frame and nothing else.
+    fn decode<'f>(&'f self, frame: &'f [u8]) -> Result<Decoded<'f>, Cause> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.spec.decoder.decode(frame)));
+        decoded.unwrap_or_else(|panic| Err(Cause::from_panic(Code::DecoderPanic, &*panic)))
+    }
+}
+
 /// What is known of a frame or an event that is given up.
 struct About {
     kind: DeadLetterKind,
@@ -354,6 +376,20 @@ impl Step {
         }
     }
 
+    /// As [`complete`](Self::complete) of each, where they are likely to be of a different tenant each.
+    #[inline(never)]
+    fn complete_all(&mut self, door: &Door<'_>, frames: &[&[u8]], stage: &mut Stage) {
+        let decoded: Together<_> = frames.iter().map(|frame| door.decode(frame)).collect();
+        stage.near(decoded.iter().flatten().map(|event| &*event.tenant));
+        for (frame, decoded) in frames.iter().zip(decoded) {
+            self.received += 1;
+            match decoded {
+                Ok(event) => self.event(door, stage, frame, &event, None),
+                Err(cause) => self.undecoded(door, cause, frame, None),
+            }
+        }
+    }
+
     /// Puts a frame that the framing has nothing against on the stage, or among the bad ones.
     #[inline]
     fn complete(&mut self, door: &Door<'_>, frame: &[u8], stage: &mut Stage) {
@@ -375,6 +411,12 @@ impl Step {
             Err(panic) if is_decoded => resume_unwind(panic),
             Err(panic) => Cause::from_panic(Code::DecoderPanic, &*panic),
         };
+        self.undecoded(door, cause, frame, position);
+    }
+
+    /// The frame is no event, or none that its sender may send.
+    #[cold]
+    fn undecoded(&mut self, door: &Door<'_>, cause: Cause, frame: &[u8], position: Option<u64>) {
         if cause.code == Code::TenantNotAllowed {
             // Nothing is kept of what its sender may not say.
             self.refused.extend(position.map(|position| (position, cause.code)));

@@ -4,6 +4,7 @@
 //! table of tenants is not kept once a connection.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,8 +27,8 @@ const LONG: usize = 16 << 10;
 /// So many that each begin a chunk do, too.
 const SCATTERED: usize = 512;
 
-/// How many slots are brought near together, before their shares are taken off.
-const TOGETHER: usize = 16;
+/// How many tenants are brought near together, before their events are staged, and before their shares are taken off.
+pub(crate) const TOGETHER: usize = 16;
 
 /// The tenants met so far, and the chunks in the making.
 pub(crate) struct Stage {
@@ -42,6 +43,8 @@ pub(crate) struct Stage {
     /// The bytes and the events they hold.
     bytes: usize,
     events: usize,
+    /// Whether hardly a tenant had a second event when all was taken off last.
+    is_scattered: bool,
 }
 
 struct Row {
@@ -101,7 +104,7 @@ pub(crate) enum Refusal {
 impl Stage {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (places, hasher) = (HashTable::new(), RandomState::default());
-        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0 }
+        Self { shared, places, hasher, rows: vec![], making: vec![], bytes: 0, events: 0, is_scattered: false }
     }
 
     /// The bytes staged.
@@ -113,8 +116,27 @@ impl Stage {
     /// one has a second event in a read, and what costs is the chunk.
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
+        self.events >= LONG || (self.making.len() >= SCATTERED && self.is_of_many())
+    }
+
+    /// Whether hardly a tenant has a second event.
+    fn is_of_many(&self) -> bool {
         let chunks = self.making.len();
-        self.events >= LONG || (chunks >= SCATTERED && self.events <= chunks + chunks / 64)
+        self.events <= chunks + chunks / 64
+    }
+
+    /// Whether events are likely to be of a different tenant each: then [`near`](Self::near) is worth its while.
+    #[inline]
+    pub(crate) fn is_scattered(&self) -> bool {
+        self.is_scattered
+    }
+
+    /// Brings what is known of these tenants near the processor, side by side; else each would be waited for in turn.
+    pub(crate) fn near<'n>(&self, tenants: impl Iterator<Item = &'n str>) {
+        for tenant in tenants {
+            let likely = self.places.iter_hash(self.hasher.hash_one(tenant));
+            likely.for_each(|row| _ = black_box(self.rows[*row as usize].making));
+        }
     }
 
     /// Adds a decoded frame to its tenant's chunk.
@@ -241,6 +263,7 @@ impl Stage {
 
     /// Takes everything off, in the order in which the tenants were first met in the read, and each one's events in theirs.
     pub(crate) fn take(&mut self, arrived: UnixMillis, stream: Option<&StreamId>, mut each: impl FnMut(Share<'_>)) {
+        self.is_scattered = self.making.len() >= TOGETHER && self.is_of_many();
         (self.bytes, self.events) = (0, 0);
         let mut making = std::mem::take(&mut self.making);
         for together in making.chunks_mut(TOGETHER) {

@@ -112,6 +112,38 @@ fn a_store_that_panics_one_that_hangs_and_a_decoder_that_panics_do_not_delay_a_f
 }
 
 #[test]
+fn of_very_many_tenants_each_has_its_own_events_in_order_and_each_bad_frame_between_them_is_kept() {
+    virtual_time(async {
+        let rig = Rig::with(Policy::default(), |builder| builder.max_tenants(5_000));
+        let spec = IngressSpec::new("test", Framing::lines(), PanicsOn("garbles"));
+        let ingress = rig.system.ingress(spec).await.unwrap();
+        let (mut good, mut bad) = (BTreeMap::<String, Vec<String>>::new(), vec![]);
+        for read in 0..3 {
+            let mut frames = vec![];
+            for n in 0..3_000 {
+                let name = if n % 100 == 99 { "often".to_owned() } else { format!("t{n}") };
+                let frame = event(&name, read * 3_000 + n);
+                good.entry(name).or_default().push(frame.clone());
+                frames.push(frame);
+                let another = match n % 17 {
+                    3 => event("garbles", n),
+                    11 => format!("no event {n}"),
+                    _ => continue,
+                };
+                bad.push(another.clone());
+                frames.push(another);
+            }
+            ingress.feed(lines(frames)).await.unwrap();
+        }
+        rig.drained().await;
+        for (name, events) in good {
+            assert_eq!(rig.stored(&name), events, "{name}");
+        }
+        assert_eq!(rig.dead(), bad);
+    });
+}
+
+#[test]
 fn a_full_tenant_that_rejects_does_not_delay_the_others_of_its_connection() {
     virtual_time(async {
         let overflow =
