@@ -8,7 +8,7 @@ use super::{EventRef, Origin, TenantId, UnixMillis};
 /// Where each event ends. A chunk of few events, as there are many of when there are many tenants, keeps them in itself.
 type Ends = SmallVec<[u32; 4]>;
 
-/// The events of one tenant from one read, in one block of bytes.
+/// The events of one tenant from one read, or a part of them, in one block of bytes.
 ///
 /// The unit of dispatch, of acceptance and of memory: whatever costs something is paid once a chunk, not once an event.
 /// Immutable once built, so that windows, batches and retries share it without a copy.

@@ -38,10 +38,12 @@ use crate::model::{Attempt, Batch, BatchId, StoreName, TenantId};
 pub trait Storage: Send + Sync + 'static {
     /// Stores the batch whole.
     ///
-    /// Idempotent on [`Batch::id`]: a batch that is already there is a success and changes nothing. After a crash a batch may come again
-    /// though a later one of its tenant is stored: a store that then refused what it holds would have it taken back, and stored
-    /// in pieces behind the later one, if at all. `undo` carries the
-    /// number of the attempt and takes steps that a rollback must undo beyond [`rollback`](Self::rollback) itself.
+    /// Idempotent on [`Batch::id`]: a batch that is already there is a success and changes nothing. After a crash a batch may
+    /// come again though a later one of its tenant is stored: a store that then refused for good what it holds would have it
+    /// taken back, and stored in pieces behind the later one, if at all.
+    ///
+    /// `undo` carries the number of the attempt and takes steps that a rollback must undo beyond [`rollback`](Self::rollback)
+    /// itself.
     ///
     /// # Errors
     /// [`StorageError`] says whether to try again, to give up or to wait.
